@@ -1,0 +1,1 @@
+"""The gateway's outside: HTTP routes and transports over the core in `gateway`. Adapters don't import each other."""

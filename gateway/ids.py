@@ -1,0 +1,50 @@
+"""Ids: conversations, turns, and positions in a log."""
+
+import re
+import uuid
+from typing import NamedTuple, NewType
+
+ConversationId = NewType("ConversationId", str)
+TurnId = NewType("TurnId", str)
+UserId = NewType("UserId", str)
+ShopId = NewType("ShopId", str)
+LogKey = NewType("LogKey", str)
+"""Names one log: a conversation's id, or `shop:` and a shop's id."""
+
+_ID = re.compile(r"(?:conv|turn)_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_POSITION = re.compile(r"([0-9a-z]{1,40})-(0|[1-9][0-9]{0,17})", re.ASCII)
+POSITION_LIMIT = 64
+
+
+def new_conversation_id() -> ConversationId:
+    return ConversationId(f"conv_{uuid.uuid4()}")
+
+
+def new_turn_id() -> TurnId:
+    return TurnId(f"turn_{uuid.uuid4()}")
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` has the shape of a conversation's or a turn's id. Says nothing about whether it exists."""
+    return _ID.fullmatch(text) is not None
+
+
+def shop_log(shop: str) -> LogKey:
+    return LogKey(f"shop:{shop}")
+
+
+class Position(NamedTuple):
+    """A place in a log, opaque outside: the log's epoch and the number of the last event given, from 1."""
+
+    epoch: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"
+
+
+def parse_position(text: str) -> Position | None:
+    """The position that `text` names, or None for what is no position: never raises, whatever the input."""
+    if len(text) > POSITION_LIMIT or (match := _POSITION.fullmatch(text)) is None:
+        return None
+    return Position(match[1], int(match[2]))

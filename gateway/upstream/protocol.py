@@ -1,0 +1,184 @@
+"""The seam to Coze: what it can be asked, and the closed set of items that its stream is made of."""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+
+class Created(Struct, frozen=True):
+    """Coze has the message: the only handle for recovery. From `chat.created`, or `in_progress` when that came first."""
+
+    chat_id: str
+    conversation_id: str
+
+
+class Delta(Struct, frozen=True):
+    """A piece of an answer's text. `message_id` groups the pieces of one answer; "" or "0" when Coze gave none."""
+
+    message_id: str
+    text: str
+
+
+class Reasoning(Struct, frozen=True):
+    message_id: str
+    text: str
+
+
+class Audio(Struct, frozen=True):
+    """A piece of audio, base64 as Coze sent it."""
+
+    content: str
+
+
+class Answer(Struct, frozen=True):
+    """A whole answer as Coze keeps it: repeats its deltas, differs from them, or has had none (cards)."""
+
+    message_id: str
+    content: str
+    content_type: str
+
+
+class Tool(Struct, frozen=True):
+    """The bot used a plug-in. `name` is read out of the content where that can be done, else ""."""
+
+    message_id: str
+    phase: Literal["call", "output"]
+    name: str
+    content: str
+
+
+class Suggestion(Struct, frozen=True):
+    message_id: str
+    content: str
+
+
+class ActionRequired(Struct, frozen=True):
+    """The chat waits for tool outputs; `tool_calls` as Coze gave them (ids are opaque strings)."""
+
+    tool_calls: list[dict[str, Any]]
+
+
+class ChatCompleted(Struct, frozen=True):
+    """The chat is over and well; late audio and `Done` may follow. `usage` as Coze gave it, None when it gave none."""
+
+    usage: dict[str, Any] | None
+
+
+class ChatFailed(Struct, frozen=True):
+    """The chat is over and failed: `chat.failed` in either shape, the `error` event, or v2's error."""
+
+    coze_code: int | None
+    message: str
+
+
+class ChatCanceled(Struct, frozen=True):
+    """Coze says that the chat was cancelled."""
+
+
+class Done(Struct, frozen=True):
+    """The stream's own last word, in any of its forms."""
+
+
+class Skipped(Struct, frozen=True):
+    """A record that could not be used; `reason` comes from a closed list and is counted, never its content."""
+
+    reason: Literal["malformed", "encoding", "not_finite", "too_deep", "foreign_chat", "unknown_event"]
+
+
+Item = (
+    Created
+    | Delta
+    | Reasoning
+    | Audio
+    | Answer
+    | Tool
+    | Suggestion
+    | ActionRequired
+    | ChatCompleted
+    | ChatFailed
+    | ChatCanceled
+    | Done
+    | Skipped
+)
+
+OnItems = Callable[[list[Item]], None]
+"""Called synchronously as bytes arrive, in order, with every item of one read at once; never after the end is known."""
+
+
+class StreamEnd(StrEnum):
+    """How a chat's stream ended. Only `FINISHED` is an end that Coze meant."""
+
+    FINISHED = "finished"  # Done came
+    EOF = "eof"  # the body ended without Done
+    BROKEN = "broken"  # reset, cut chunk, cut record, cut UTF-8
+    IDLE = "idle"  # no byte for the idle time-out
+    TOO_LARGE = "too_large"  # one record over 16 MiB
+
+
+class ChatRef(Struct, frozen=True):
+    """Coze's two ids of a chat."""
+
+    chat_id: str
+    conversation_id: str
+
+
+class ChatRequest(Struct, frozen=True):
+    """What a turn sends. `coze_conversation_id` is Coze's own, "" for the first turn of a conversation."""
+
+    bot_id: str
+    user_id: str
+    message: str
+    coze_conversation_id: str = ""
+    attachments: tuple[dict[str, str], ...] = ()
+    custom_variables: dict[str, str] | None = None
+    meta_data: dict[str, str] | None = None
+
+
+class ChatState(Struct, frozen=True):
+    """Coze's word on a chat: `retrieve`. `failure` is set when `status` is failed."""
+
+    status: Literal["created", "in_progress", "completed", "failed", "requires_action", "canceled"]
+    usage: dict[str, Any] | None = None
+    failure: ChatFailed | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+
+class ChatStream(Protocol):
+    """An accepted chat's stream, pushing items to its `OnItems`. Whoever got it must `close` it, whatever happens."""
+
+    log_id: str | None
+
+    async def ended(self) -> StreamEnd:
+        """Waits for the end of the stream, including its idle time-out. May be awaited again. Never raises but
+        for cancellation, which leaves the stream open."""
+
+    def pause(self) -> None:
+        """Stops reading from Coze's socket (the log is behind); time paused does not count as idle."""
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None:
+        """Closes the response at once; no item is pushed after it. Idempotent. Coze goes on with the chat."""
+
+
+class Upstream(Protocol):
+    """Coze. Each call is one try; `UpstreamError` says what went wrong and whether it may be tried again."""
+
+    async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
+        """Sends the message. Returns when Coze has answered with an event stream; may already have pushed items."""
+
+    async def submit_tool_outputs(
+        self, ref: ChatRef, outputs: Sequence[tuple[str, str]], on_items: OnItems
+    ) -> ChatStream: ...
+
+    async def retrieve(self, ref: ChatRef) -> ChatState: ...
+
+    async def messages(self, ref: ChatRef) -> list[Item]:
+        """The chat's messages as Coze keeps them, in its order, as Answer, Tool and Suggestion items."""
+
+    async def cancel(self, ref: ChatRef) -> None:
+        """Flips the chat's status at Coze; returns normally when the chat is already over (4104)."""
+
+    async def close(self) -> None: ...
