@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Created(Struct, frozen=True):
-    """Coze has the message: the only handle for recovery. From `chat.created`, or `in_progress` when that came first."""
+    """Coze has the message: the only handle for recovery. From `chat.created`, or `in_progress` if that came first."""
 
     chat_id: str
     conversation_id: str
