@@ -1,0 +1,35 @@
+"""Coze's error codes, as the contract's problems: section 7's second table, wherever a code turns up.
+
+The same numbers come in a JSON body, in `chat.failed`, in the stream's `error` event and in `retrieve`'s
+`last_error`; all are read here and nowhere else. What an HTTP status means is the client's business.
+"""
+
+from typing import Final
+
+from gateway.errors import Code
+
+_UNAVAILABLE: Final = (Code.UPSTREAM_UNAVAILABLE, True)
+_RATE_LIMITED: Final = (Code.UPSTREAM_RATE_LIMITED, True)
+_UNAUTHORIZED: Final = (Code.UPSTREAM_UNAUTHORIZED, False)
+
+_KNOWN: Final[dict[int, tuple[Code, bool]]] = {
+    4009: _RATE_LIMITED,  # the system is at its request limit
+    4013: _RATE_LIMITED,  # the documents say "model service error"; in practice a rate limit
+    4020: _RATE_LIMITED,  # requests a minute over the purchased peak
+    4016: (Code.CONVERSATION_BUSY, True),  # a chat is already running in Coze's conversation
+    5000: _UNAVAILABLE,
+    4100: _UNAUTHORIZED,
+    4101: _UNAUTHORIZED,
+    700012006: _UNAUTHORIZED,  # the access token is invalid
+}
+
+
+def classify(coze_code: int | None) -> tuple[Code, bool]:
+    """The contract's code for one of Coze's, and whether the same request may succeed later.
+
+    None and 0 are no code at all: a failure that says nothing about its cause, so trying again is reasonable.
+    A code that we don't know is Coze's "no" to this request.
+    """
+    if not coze_code:
+        return Code.UPSTREAM_FAILED, True
+    return _KNOWN.get(coze_code, (Code.UPSTREAM_REJECTED, False))
