@@ -1,0 +1,177 @@
+"""A turn's text: the answers that Coze streams, joined into the one text that readers build from pieces.
+
+Invariant: joining the pieces handed out, starting over at each `replace`, gives `text`. Whatever Coze does (double,
+lose, interleave or rewrite its deltas), text that was shown changes only by an explicit `replace`.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.events import Message, Text
+
+SEPARATOR: Final = "\n\n"
+"""Between two answers of one turn; it is part of the text."""
+
+
+def real_id(message_id: str) -> str:
+    """Coze's message id, or "" where it gave none: it says "0" when it saves nothing."""
+    return "" if message_id == "0" else message_id
+
+
+class Part:
+    """One answer: `text` is what was shown of it, `held` what came for it when it was no longer the last one.
+
+    A part in the list always has text. `whole` says that Coze gave the answer in full, so its deltas are over.
+    """
+
+    __slots__ = ("held", "id", "pieces", "whole")
+
+    def __init__(self, message_id: str, text: str, *, whole: bool = False) -> None:
+        self.id = message_id
+        self.pieces = [text]
+        self.held: list[str] = []
+        self.whole = whole
+
+    @property
+    def text(self) -> str:
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0]
+
+    def __repr__(self) -> str:
+        return f"Part({self.id!r}, {len(self.text)} shown, {len(self.held)} held, whole={self.whole})"
+
+
+class Answers:
+    """The answers of one turn in the order of their first appearance, and the one text that they make.
+
+    Each method takes one fact and gives the event to append, or None when there is nothing new to show. Answers
+    without an id count as one until it is complete. `moved` turns True when `starts()` has changed.
+    """
+
+    __slots__ = ("_finished", "moved", "parts")
+
+    def __init__(self, parts: Iterable[Part] = ()) -> None:
+        self.parts = list(parts)
+        self.moved = False
+        self._finished: set[str] = set()  # ids whose whole answer is known, so that what repeats them is ignored
+
+    @classmethod
+    def restore(cls, text: str, starts: Iterable[tuple[str, int]]) -> "Answers":
+        """The answers of a text that was shown, from `starts()` of then.
+
+        The two may have been kept at different moments: a start that the text doesn't bear out is left out, and its
+        text counts to the answer before it. That costs an id to match by, never a character.
+        """
+        found: list[tuple[str, int]] = []
+        for message_id, at in sorted(starts, key=lambda start: start[1]):
+            if at < len(text) and (text.endswith(SEPARATOR, 0, at) if found else at == 0):
+                found.append((message_id, at))
+        if text and not found:
+            found = [("", 0)]
+        ends = [at - len(SEPARATOR) for _, at in found[1:]] + [len(text)]
+        return cls(Part(message_id, text[at:end]) for (message_id, at), end in zip(found, ends, strict=True))
+
+    @property
+    def text(self) -> str:
+        """What readers have been shown."""
+        return SEPARATOR.join(part.text for part in self.parts)
+
+    def starts(self) -> list[tuple[str, int]]:
+        """Each answer's id and where its own text begins in the turn's text, in code points."""
+        starts, at = [], 0
+        for part in self.parts:
+            starts.append((part.id, at))
+            at += len(part.text) + len(SEPARATOR)
+        return starts
+
+    def delta(self, message_id: str, text: str) -> Text | None:
+        """A piece of an answer. Held back when another answer has begun since: it can't be put in the middle."""
+        if not text:
+            return None
+        key = "" if message_id == "0" else message_id
+        if self.parts and (last := self.parts[-1]).id == key and not last.whole:
+            last.pieces.append(text)
+            return Text("message", text)
+        if key in self._finished:
+            return None
+        if (part := self._open(key)) is not None:
+            part.held.append(text)
+            return None
+        return self._begin(Part(key, text))
+
+    def complete(self, message_id: str, text: str) -> Text | Message | None:
+        """A whole answer: the rest of what was streamed, or the turn's text anew where it says something else."""
+        key = real_id(message_id)
+        if key in self._finished:
+            return None
+        part = self._streamed_as(key)
+        if part is None and not key and any(p.whole and not p.id and p.text == text for p in self.parts):
+            return None  # the same whole answer twice, without an id to know it by
+        if part is not None and part.id != key:
+            self._finished.add(part.id)
+            part.id = part.id or key
+            self.moved = True
+        self._finished.update({key} - {""})
+        if part is None:
+            return self._begin(Part(key, text, whole=True)) if text else None
+        part.whole = True
+        part.held.clear()
+        if text == part.text:
+            return None
+        if text.startswith(part.text) and part is self.parts[-1]:
+            rest = text[len(part.text) :]
+            part.pieces.append(rest)
+            return Text("message", rest)
+        return self._replace({part: text})
+
+    def withdraw(self, message_id: str) -> Message | None:
+        """What was streamed as text turns out to be none (a card): it leaves the text, if it was there at all."""
+        key = real_id(message_id)
+        part = self._open(key) if key else None
+        if key:
+            self._finished.add(key)
+        return None if part is None else self._replace({part: ""})
+
+    def flush(self) -> Message | None:
+        """Shows what was held back, because nothing more will come."""
+        return self._replace({}) if any(part.held for part in self.parts) else None
+
+    def become(self, answers: Iterable[tuple[str, str]]) -> Text | Message | None:
+        """Makes the text what Coze's record says: the rest where it goes on from what was shown, else all anew."""
+        shown = self.text
+        self.parts = [Part(message_id, text, whole=True) for message_id, text in answers if text]
+        self.moved = True
+        text = self.text
+        if text == shown:
+            return None
+        if text.startswith(shown):
+            return Text("message", text[len(shown) :])
+        return Message(text, replace=True)
+
+    def _begin(self, part: Part) -> Text:
+        text = (SEPARATOR if self.parts else "") + part.text
+        self.parts.append(part)
+        self.moved = True
+        return Text("message", text)
+
+    def _open(self, key: str) -> Part | None:
+        return next((part for part in self.parts if part.id == key and not part.whole), None)
+
+    def _streamed_as(self, key: str) -> Part | None:
+        """The part that a whole answer belongs to. Where one of the two has no id, they are taken to be the same."""
+        if (part := self._open(key)) is not None:
+            return part
+        if key:
+            return self._open("")
+        unfinished = [part for part in self.parts if not part.whole]
+        return unfinished[0] if len(unfinished) == 1 else None
+
+    def _replace(self, texts: dict[Part, str]) -> Message:
+        """The whole text anew, with everything that was held back: a reader has to start over anyway."""
+        for part in self.parts:
+            part.pieces = [texts[part]] if part in texts else [*part.pieces, *part.held]
+            part.held = []
+        self.parts = [part for part in self.parts if part.text]
+        self.moved = True
+        return Message(self.text, replace=True)
