@@ -1,0 +1,134 @@
+"""The command line: `coze-gateway serve | simulate | check-config`. Heavy rooms are imported once they are needed."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from gateway import __version__, logs
+from gateway.errors import GatewayError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, or 2 for what the operator must correct."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="coze-gateway", description="Streams Coze bots' answers to frontends.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument("--host", metavar="H", help="where to listen (GATEWAY_HOST, 127.0.0.1)")
+    settings.add_argument("--port", metavar="P", help="0 takes a free one (GATEWAY_PORT, 3000)")
+    settings.add_argument("--config", metavar="FILE.toml", help="settings; flags and the environment come first")
+
+    serve = commands.add_parser("serve", parents=[settings], help="run the gateway")
+    serve.set_defaults(run=_serve)
+    check = commands.add_parser("check-config", parents=[settings], help="print the effective configuration")
+    check.set_defaults(run=_check_config)
+
+    simulate = commands.add_parser("simulate", help="run the simulated Coze by itself")
+    simulate.add_argument("--host", metavar="H", default="127.0.0.1", help="where to listen (127.0.0.1)")
+    simulate.add_argument("--port", metavar="P", type=_port, default=0, help="a free one without it")
+    simulate.add_argument("--replay", metavar="FILE.sse", help="answer each chat with this recorded stream")
+    simulate.add_argument("--pace", metavar="original|RATE", type=_pace, help="as recorded, or pieces a second")
+    simulate.set_defaults(run=_simulate)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from gateway.config_load import ConfigError
+
+    try:
+        settings = _load(options).settings
+    except ConfigError as error:
+        return _say_mistakes(error)
+    secrets = [token.get_secret_value()] if (token := settings.coze_api_token) else []
+    logs.configure(settings.log_format, settings.log_level, secrets=secrets)
+    from adapters.app import serve
+
+    return _run(serve(settings))
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from gateway.config_load import ConfigError, describe
+
+    try:
+        sys.stdout.write(describe(_load(options)))
+    except ConfigError as error:
+        return _say_mistakes(error)
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    logs.configure()
+    return _run(_simulated(options))
+
+
+async def _simulated(options: argparse.Namespace) -> None:
+    from gateway.simulator import start_simulator
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    simulator = await start_simulator(
+        host=options.host, port=options.port, data_dir=None, replay=options.replay, pace=options.pace
+    )
+    try:
+        logs.get_logger().info("simulator.ready", url=simulator.url)
+        await stop.wait()
+    finally:
+        await simulator.close()
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from gateway.config_load import load
+
+    flags = {field: value for field in ("host", "port") if (value := getattr(options, field)) is not None}
+    return load(flags, options.config)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> int:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.get_loop().set_exception_handler(logs.log_loop_problem)
+        try:
+            runner.run(work)
+        except (OSError, GatewayError) as error:  # a taken port, a folder that another gateway holds, a full disk
+            logs.get_logger().critical("gateway.failed", why=str(error), exc_info=True)
+            return 1
+    return 0
+
+
+def _say_mistakes(error: Exception) -> int:
+    sys.stderr.write(f"{error}\n")
+    return 2
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return int(text)
+
+
+def _pace(text: str) -> float | str:
+    if text == "original":
+        return text
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no pace: original, or pieces a second up to 1000000")
+    return rate
+
+
+if __name__ == "__main__":
+    sys.exit(main())

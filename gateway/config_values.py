@@ -1,0 +1,94 @@
+"""Checks of single settings: pure functions from what the operator wrote to a value, or ValueError."""
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*", re.ASCII)
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\[\]:/?#@]+)(?::([0-9]{1,5}))?", re.ASCII)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def commas(given: object) -> object:
+    """`a, b` is two values; a TOML list is one already."""
+    return [part for word in given.split(",") if (part := word.strip())] if isinstance(given, str) else given
+
+
+def empty_is_none(given: object) -> object:
+    """Compose files and unit files hand over unset variables as empty ones."""
+    return None if given == "" else given
+
+
+def lower(given: object) -> object:
+    return empty_is_none(given.lower() if isinstance(given, str) else given)
+
+
+def no_flag(given: object) -> object:
+    """TOML's `port = true` would become 1."""
+    if isinstance(given, bool):
+        raise ValueError("true and false are no numbers")
+    return given
+
+
+def only_true(given: object) -> bool:
+    return str(given).lower() == "true"
+
+
+def visible(token: SecretStr | None) -> SecretStr | None:
+    """It goes into a header: a line break in it would forge another one."""
+    if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+        raise ValueError("not visible ASCII")
+    return token
+
+
+def host_name(text: str) -> str:
+    """A host name or an address in its usual spelling: lower case, IPv6 without brackets."""
+    text = text.lower()
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        if bare is not text or not _HOST_NAME.fullmatch(text):
+            raise ValueError("no host name") from None
+        return text
+
+
+def origin(text: str) -> str:
+    """As browsers write it: lower case, no default port (RFC 6454, section 6.2)."""
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None:
+        raise ValueError("no origin")
+    scheme, host, port = match.groups()
+    host_name(host)
+    if port is not None and int(port) > 65535:
+        raise ValueError("no port")
+    return f"{scheme}://{host}" + (f":{int(port)}" if port and port != _DEFAULT_PORTS.get(scheme) else "")
+
+
+def http_url(text: str) -> str:
+    """A base to which paths are added: no slash at its end."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s@?#]", text):
+        raise ValueError("no base URL")
+    _ = parts.port  # raises ValueError beyond 65535
+    return text.rstrip("/")
+
+
+def readable_file(path: Path | None) -> Path | None:
+    if path is not None and (path.is_dir() or not os.access(path, os.R_OK)):
+        raise ValueError("cannot be read")
+    return path
+
+
+def creatable_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists, must be a folder that can be written."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError("cannot be written")
+    return path
