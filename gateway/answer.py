@@ -4,7 +4,8 @@ Invariant: joining the pieces handed out, starting over at each `replace`, gives
 lose, interleave or rewrite its deltas), text that was shown changes only by an explicit `replace`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from io import StringIO
 from typing import Final
 
 from gateway.events import Message, Text
@@ -24,19 +25,27 @@ class Part:
     A part in the list always has text. `whole` says that Coze gave the answer in full, so its deltas are over.
     """
 
-    __slots__ = ("held", "id", "pieces", "whole")
+    __slots__ = ("_shown", "append", "held", "id", "whole")
+
+    append: Callable[[str], object]
+    """Adds a shown piece."""
 
     def __init__(self, message_id: str, text: str, *, whole: bool = False) -> None:
         self.id = message_id
-        self.pieces = [text]
         self.held: list[str] = []
         self.whole = whole
+        self.text = text
 
     @property
     def text(self) -> str:
-        if len(self.pieces) > 1:
-            self.pieces = ["".join(self.pieces)]
-        return self.pieces[0]
+        return self._shown.getvalue()
+
+    @text.setter
+    def text(self, text: str) -> None:
+        # a buffer, not a list of pieces: an endless stream of single characters would cost 60 bytes for each
+        self._shown = StringIO()
+        self.append = self._shown.write
+        self.append(text)
 
     def __repr__(self) -> str:
         return f"Part({self.id!r}, {len(self.text)} shown, {len(self.held)} held, whole={self.whole})"
@@ -91,7 +100,7 @@ class Answers:
             return None
         key = "" if message_id == "0" else message_id
         if self.parts and (last := self.parts[-1]).id == key and not last.whole:
-            last.pieces.append(text)
+            last.append(text)
             return Text("message", text)
         if key in self._finished:
             return None
@@ -105,23 +114,23 @@ class Answers:
         key = real_id(message_id)
         if key in self._finished:
             return None
-        part = self._streamed_as(key)
+        part = self._streamed_as(key, text)
         if part is None and not key and any(p.whole and not p.id and p.text == text for p in self.parts):
             return None  # the same whole answer twice, without an id to know it by
-        if part is not None and part.id != key:
-            self._finished.add(part.id)
+        if part is not None:
             part.id = part.id or key
             self.moved = True
-        self._finished.update({key} - {""})
+        self._finished.update({key, part.id if part else ""} - {""})
         if part is None:
             return self._begin(Part(key, text, whole=True)) if text else None
         part.whole = True
         part.held.clear()
-        if text == part.text:
+        shown = part.text
+        if text == shown:
             return None
-        if text.startswith(part.text) and part is self.parts[-1]:
-            rest = text[len(part.text) :]
-            part.pieces.append(rest)
+        if text.startswith(shown) and part is self.parts[-1]:
+            rest = text[len(shown) :]
+            part.append(rest)
             return Text("message", rest)
         return self._replace({part: text})
 
@@ -158,20 +167,19 @@ class Answers:
     def _open(self, key: str) -> Part | None:
         return next((part for part in self.parts if part.id == key and not part.whole), None)
 
-    def _streamed_as(self, key: str) -> Part | None:
-        """The part that a whole answer belongs to. Where one of the two has no id, they are taken to be the same."""
+    def _streamed_as(self, key: str, text: str) -> Part | None:
+        """The part that a whole answer belongs to. Where only one of the two has an id, they may be the same."""
         if (part := self._open(key)) is not None:
             return part
         if key:
             return self._open("")
-        unfinished = [part for part in self.parts if not part.whole]
-        return unfinished[0] if len(unfinished) == 1 else None
+        return next((part for part in self.parts if not part.whole and text.startswith(part.text)), None)
 
     def _replace(self, texts: dict[Part, str]) -> Message:
         """The whole text anew, with everything that was held back: a reader has to start over anyway."""
         for part in self.parts:
-            part.pieces = [texts[part]] if part in texts else [*part.pieces, *part.held]
-            part.held = []
+            part.text = texts[part] if part in texts else part.text + "".join(part.held)
+            part.held.clear()
         self.parts = [part for part in self.parts if part.text]
         self.moved = True
         return Message(self.text, replace=True)

@@ -1,7 +1,7 @@
 """Coze's record of a chat, laid beside what was streamed of it before the stream broke."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
@@ -19,10 +19,14 @@ def is_text(answer: Answer) -> bool:
 
 
 class Match(Struct, frozen=True):
-    """`answers` are ids and texts in the order to show them; `missing` was streamed, but the record has it not."""
+    """`answers` are ids and texts in the order to show them. `missing`: the record lacks an answer that was streamed.
+
+    `cut_short`: it lacks one that was streamed in part, and has no other answer instead, so the rest can't be had.
+    """
 
     answers: list[tuple[str, str]]
-    missing: list[Part]
+    missing: bool
+    cut_short: bool
 
 
 def match(streamed: Sequence[Part], record: Sequence[Answer]) -> Match:
@@ -31,30 +35,23 @@ def match(streamed: Sequence[Part], record: Sequence[Answer]) -> Match:
     The streamed answers' order comes first, so that text that was shown stays where it is. An answer that Coze had
     given whole and that its record lacks is kept as it was; a part of one is left out, for nobody knows its rest.
     """
-    left = [(real_id(answer.message_id), answer.content) for answer in record]
+    once = {real_id(answer.message_id) or at: answer for at, answer in enumerate(record)}
+    left = [(real_id(answer.message_id), answer.content) for answer in once.values()]
     found: dict[Part, tuple[str, str]] = {}
 
-    def pair(part: Part, at: int | None) -> None:
-        if at is not None:
-            found[part] = left.pop(at)
+    def pair(fits: Callable[[Part, str, str], bool]) -> None:
+        for part in streamed:
+            if part not in found and (it := next((it for it in left if fits(part, *it)), None)) is not None:
+                left.remove(it)
+                found[part] = it
 
-    for part in streamed:
-        pair(part, next((i for i, (key, _) in enumerate(left) if part.id and key == part.id), None))
-    for part in streamed:
-        if part not in found:
-            pair(
-                part, next((i for i, it in enumerate(left) if _may_be(part, it) and it[1].startswith(part.text)), None)
-            )
-    for part in streamed:
-        if part not in found:
-            pair(part, next((i for i, it in enumerate(left) if _may_be(part, it)), None))
+    pair(lambda part, key, text: bool(key) and key == part.id)
+    pair(lambda part, key, text: not (key and part.id) and text.startswith(part.text))
+    pair(lambda part, key, text: not (key and part.id))
 
     kept = [found.get(part, (part.id, part.text)) for part in streamed if part in found or part.whole]
-    return Match([*kept, *left], [part for part in streamed if part not in found])
-
-
-def _may_be(part: Part, recorded: tuple[str, str]) -> bool:
-    return not part.id or not recorded[0]
+    missing = [part for part in streamed if part not in found]
+    return Match([*kept, *left], bool(missing), not left and not all(part.whole for part in missing))
 
 
 def unseen(items: Sequence[Shown], seen: Iterable[str], shown: Iterable[str]) -> list[Shown]:
@@ -73,4 +70,5 @@ def unseen(items: Sequence[Shown], seen: Iterable[str], shown: Iterable[str]) ->
             contents[item.content] -= 1
         else:
             new.append(item)
+            ids.update({real_id(item.message_id)} - {""})
     return new

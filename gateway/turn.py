@@ -12,6 +12,7 @@ happens, and in whatever order, there is one last event and nothing after it.
 """
 
 from collections.abc import Iterable, Sequence
+from io import StringIO
 from typing import Any, Final, Literal, assert_never
 
 from msgspec import UNSET, Struct
@@ -120,7 +121,7 @@ class Turn:
         self.outcome: Outcome | None = None
         self.failure: Failed | None = None
         self._answers = Answers()
-        self._reasoning: list[str] = []
+        self._reasoning = StringIO()
         self._cards: list[str] = []
         self._seen: set[str] = set()
         self._audio = False
@@ -149,7 +150,7 @@ class Turn:
         turn.memory = memory
         turn._seen = set(memory.seen)
         turn._answers = Answers.restore(content, memory.answers)
-        turn._reasoning = [reasoning] if reasoning else []
+        turn._reasoning.write(reasoning)
         turn.suggestions = list(suggestions)
         turn._cards = list(cards)
         turn.tool_calls = list(tool_calls)
@@ -174,9 +175,7 @@ class Turn:
 
     @property
     def reasoning(self) -> str:
-        if len(self._reasoning) > 1:
-            self._reasoning = ["".join(self._reasoning)]
-        return self._reasoning[0] if self._reasoning else ""
+        return self._reasoning.getvalue()
 
     def take(self, items: Sequence[Item]) -> list[Event]:
         """What Coze's stream brought, in its order, as events to append. Never raises, whatever the items are."""
@@ -276,7 +275,7 @@ class Turn:
             case Reasoning(_, text):
                 if text:
                     self._begin()
-                    self._reasoning.append(text)
+                    self._reasoning.write(text)
                     events.append(Text("reasoning", text))
             case Audio():
                 self._begin()
@@ -370,8 +369,8 @@ class Turn:
         wanted = SEPARATOR.join(text for _, text in found.answers if text)
         if not final and len(wanted) < len(shown) and shown.startswith(wanted):
             return None
-        if found.missing and not texts and not all(part.whole for part in found.missing):
-            return self._fail(Code.UPSTREAM_FAILED)  # cut short, and its rest can't be had
+        if found.cut_short:
+            return self._fail(Code.UPSTREAM_FAILED)
         events: list[Event] = []
         _add(events, self._answers.become(found.answers))
         cards = [answer for answer in answers if not is_text(answer) and answer.content_type != "audio"]
@@ -398,7 +397,7 @@ class Turn:
         upstream: dict[str, Any] = {}
         if coze_code:
             upstream["code"] = coze_code
-        if log_id and code.startswith("upstream_"):
+        if log_id and (coze_code or code.startswith("upstream_")):
             upstream["logId"] = log_id
         events = self._flush()
         self.failure = Failed(
