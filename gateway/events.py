@@ -117,3 +117,8 @@ def _one_line(data: bytes) -> bytes:
     if b"\xc2\x85" in data:
         data = data.replace(b"\xc2\x85", b"\\u0085")
     return data
+
+
+def encode_fields(fields: dict[str, Any]) -> bytes:
+    """Fields as the inside of a JSON object, on one line."""
+    return _one_line(_encode(fields)[1:-1])

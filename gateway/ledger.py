@@ -16,10 +16,13 @@ class Held:
         self.since = since
         self.where = where
 
-    def close(self) -> None:
-        if (account := self._account) is not None:
-            self._account = None
-            account.held.discard(self)
+    def close(self) -> bool:
+        """Whether it was still open."""
+        if (account := self._account) is None:
+            return False
+        self._account = None
+        account.held.discard(self)
+        return True
 
     def __enter__(self) -> "Held":
         return self

@@ -1,0 +1,318 @@
+"""The hub: who listens to which log, and the one place from which outlets are served."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from gateway.errors import Code
+from gateway.events import encode_fields
+from gateway.ids import LogKey, parse_position
+from gateway.ledger import Ledger
+from gateway.log.journal import JournalError
+from gateway.log.log import EventLog, is_of
+from gateway.log.stretch import Entry
+from gateway.log.tail import Span, Tail
+from gateway.outline import outline
+from gateway.subscription import Subscription
+
+logger = structlog.get_logger()
+
+Encode = Callable[[Tail, list[Entry]], bytes]
+"""Turns entries into one frame of a transport. Pure, so that all readers at one position share the result."""
+
+ResetReason = Literal["expired", "unknown", "ahead"]
+
+_WRITES_A_TICK = 1000  # deliveries before new connections and other logs get their turn
+_FRAMES_KEPT = 64
+_BEATS_A_SLICE = 250
+
+
+class Outlet(Protocol):
+    """The last mile to one reader that mostly waits. All calls come from the event loop's thread and never block."""
+
+    subscription: Subscription
+    encode: Encode
+    label: str
+    paused: bool
+    spoke: bool
+
+    def write(self, frame: bytes) -> None:
+        """Hands a frame to the socket, once `paused` is false."""
+
+    def finish(self) -> None:
+        """The turn has nothing more to give."""
+
+    def beat(self, now: float) -> None:
+        """A heartbeat is due, unless `spoke`; also the time to notice a peer that accepts nothing."""
+
+    def farewell(self, code: Code) -> None:
+        """Tells the reader to come back, or to go, and ends."""
+
+
+class Watch(Protocol):
+    """What the hub reports to metrics."""
+
+    def delivered(self, label: str, events: int) -> None: ...
+    def delay(self, label: str, seconds: float) -> None: ...
+
+
+class Hub:
+    """Subscriptions and outlets over one event log.
+
+    Serving: once a loop tick, for each log with news, readers at the same position get the same frame, encoded once;
+    a reader that is not ready keeps its cursor and gets one joined frame when it is. Nothing is queued for anybody.
+    """
+
+    def __init__(self, log: EventLog, *, ledger: Ledger, watch: Watch, heartbeat: float) -> None:
+        self.log = log
+        self.draining = False
+        self._ledger = ledger
+        self._watch = watch
+        self._heartbeat = heartbeat
+        self._outlets: dict[Outlet, None] = {}
+        self._due: deque[Tail] = deque()
+        self._due_set: set[Tail] = set()
+        self._serving: tuple[Tail, list[Outlet], int] | None = None
+        self._scheduled = False
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._fetching: set[asyncio.Task[None]] = set()
+        self.on_left: Callable[[Subscription], None] = lambda _: None
+        self.on_joined: Callable[[Subscription], None] = lambda _: None
+        log.on_news = self._news
+
+    # -- subscribing ----------------------------------------------------------------------------------------------
+
+    async def subscribe(self, key: LogKey, *, asked: str | None, turn: str | None = None) -> tuple[Subscription, bool]:
+        """A cursor for the position asked for, and whether it continues exactly. Raises `JournalError`.
+
+        None asks for the beginning of the turn, or of the running turn, else for what comes from now on; "0" for the
+        oldest kept. A position that can't be continued exactly gets a `reset` as its preface, and goes on from there.
+        """
+        tail = await self.log.tail(key)
+        span = next((s for s in reversed(tail.spans) if s.turn == turn), None) if turn is not None else None
+        after, reason = _start(tail, asked, turn, span)
+        subscription = Subscription(
+            self, tail, self._ledger.open("subscription", "hub.subscribe"), after=after, turn=turn, span=span
+        )
+        if reason is not None:
+            try:
+                await self._reset(subscription, reason, span)
+            except BaseException:
+                subscription.close()
+                raise
+        self.on_joined(subscription)
+        return subscription, reason is None
+
+    async def _reset(self, subscription: Subscription, reason: ResetReason, span: Span | None) -> None:
+        """Puts the cursor where it can go on exactly, and says so first."""
+        tail = subscription.tail
+        span = span or (tail.spans[-1] if tail.spans else None)
+        stretch = await self.log.load(span) if span is not None else None
+        if stretch is None or span is None:
+            subscription.after = tail.head
+            subscription.preface = [reset(tail.head, reason, turn_id=subscription.turn or "", status="", content="")]
+            return
+        found = outline(stretch)
+        at = stretch.last
+        if subscription.turn is not None and stretch.ended is not None:
+            at -= 1  # a finished turn's last event follows its reset
+        subscription.after = at
+        subscription.preface = [reset(at, reason, turn_id=stretch.turn, status=found.status, content=found.content)]
+
+    def left(self, subscription: Subscription) -> None:
+        """A subscription was closed."""
+        self.log.drop(subscription.tail, subscription)
+        self.on_left(subscription)
+
+    def listeners(self, tail: Tail, turn: str) -> int:
+        """How many listen to a turn, by itself or with its conversation."""
+        return sum(1 for u in tail.users if isinstance(u, Subscription) and u.turn in (None, turn))
+
+    # -- outlets --------------------------------------------------------------------------------------------------
+
+    def attach(self, outlet: Outlet) -> None:
+        """Serves the outlet from now on, at once with what there is."""
+        self._outlets[outlet] = None
+        outlet.subscription.tail.watchers[outlet] = None
+        if self._timer is None:
+            self._beat_from([], 0)
+        self.serve(outlet)
+
+    def detach(self, outlet: Outlet) -> None:
+        """Forgets the outlet and closes its subscription. Idempotent."""
+        if outlet in self._outlets:
+            del self._outlets[outlet]
+            outlet.subscription.tail.watchers.pop(outlet, None)
+            outlet.subscription.close()
+
+    def redirect(self, turn: str, old: Tail, new: Tail) -> None:
+        """Moves the readers of a queued turn that will never be in its conversation's log to the log that it is in."""
+        for user in [u for u in old.users if isinstance(u, Subscription) and u.turn == turn]:
+            old.users.discard(user)
+            new.users.add(user)
+            user.tail, user.after = new, 0
+        for outlet in [o for o in old.watchers if o.subscription.turn == turn]:
+            del old.watchers[outlet]
+            new.watchers[outlet] = None
+        old.news()
+        self._news(new)
+
+    def serve(self, outlet: Outlet) -> None:
+        """Gives one outlet what it has not had yet, as far as it is ready."""
+        subscription = outlet.subscription
+        tail = subscription.tail
+        while not outlet.paused and outlet in self._outlets:
+            if subscription.preface:
+                entries, subscription.preface = subscription.preface, []
+                outlet.write(outlet.encode(tail, entries))
+                self._watch.delivered(outlet.label, len(entries))
+                continue
+            span = subscription.span
+            if span is None or subscription.after >= span.last:
+                break
+            if span.stretch is None:
+                self._fetch(outlet, span)
+                break
+            key = (outlet.encode, subscription.after, span.last)
+            if (cached := tail.frames.get(key)) is None:
+                entries = span.stretch.read(after=subscription.after)
+                cached = outlet.encode(tail, entries), len(entries)
+                if len(tail.frames) < _FRAMES_KEPT:
+                    tail.frames[key] = cached
+            subscription.after = key[2]
+            outlet.spoke = True
+            outlet.write(cached[0])
+            self._watch.delivered(outlet.label, cached[1])
+        if subscription.turn is not None and subscription.over and outlet in self._outlets:
+            outlet.finish()
+
+    def _fetch(self, outlet: Outlet, span: Span) -> None:
+        """Reads a stored stretch for an outlet that is behind what is in memory, then goes on serving it."""
+
+        async def fetch() -> None:
+            with self._ledger.open("task", "hub.fetch"):
+                try:
+                    if await self.log.load(span) is None:
+                        outlet.subscription.after = span.last
+                except JournalError as error:
+                    logger.warning("hub.fetch_failed", reason=str(error))
+                    outlet.farewell(Code.STORAGE_UNAVAILABLE)
+                    return
+                self.serve(outlet)
+
+        task = self._loop.create_task(fetch())
+        self._fetching.add(task)
+        task.add_done_callback(self._fetching.discard)
+
+    # -- news -----------------------------------------------------------------------------------------------------
+
+    def _news(self, tail: Tail) -> None:
+        if tail.watchers and tail not in self._due_set:
+            self._due_set.add(tail)
+            self._due.append(tail)
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Serves what is due, a bounded number of deliveries a tick."""
+        left = _WRITES_A_TICK
+        serve = self.serve
+        while left > 0:
+            if self._serving is None:
+                if not self._due:
+                    self._scheduled = False
+                    return
+                tail = self._due.popleft()
+                self._due_set.discard(tail)
+                self._serving = tail, list(tail.watchers), 0
+            tail, outlets, at = self._serving
+            some = outlets[at : at + left]
+            for outlet in some:
+                serve(outlet)
+            left -= len(some)
+            if some:
+                self._watch.delay(some[0].label, self._loop.time() - tail.published)
+            self._serving = (tail, outlets, at + len(some)) if at + len(some) < len(outlets) else None
+        self._loop.call_soon(self._flush)
+
+    # -- heartbeats -----------------------------------------------------------------------------------------------
+
+    def _beat_from(self, outlets: list[Outlet], at: int) -> None:
+        """One timer beats all hearts, a slice at a time, spread over the interval."""
+        now = self._loop.time()
+        for outlet in outlets[at : at + _BEATS_A_SLICE]:
+            if outlet in self._outlets:
+                outlet.beat(now)
+        at += _BEATS_A_SLICE
+        if at >= len(outlets):
+            outlets, at = list(self._outlets), 0
+        slices = max(1, -(-len(outlets) // _BEATS_A_SLICE))
+        self._timer = self._loop.call_later(self._heartbeat / slices, self._beat_from, outlets, at)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def drain(self, *, also_running: bool = False) -> None:
+        """Tells those who only wait to come back; with `also_running` those too whose turn still runs."""
+        self.draining = True
+        for outlet in list(self._outlets):
+            tail = outlet.subscription.tail
+            if also_running or tail.writer is None or not _hears(outlet.subscription, tail):
+                outlet.farewell(Code.DRAINING)
+        for tail in {u.tail for u in self._waiting()}:
+            tail.news()
+
+    def _waiting(self) -> list[Subscription]:
+        return [user for tail in list(self.log.tails()) for user in tail.users if isinstance(user, Subscription)]
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in list(self._fetching):
+            task.cancel()
+        await asyncio.gather(*self._fetching, return_exceptions=True)
+
+    def __repr__(self) -> str:
+        return f"Hub({len(self._outlets)} outlets, {len(self._due)} logs due)"
+
+
+def _hears(subscription: Subscription, tail: Tail) -> bool:
+    running = tail.running
+    return running is not None and subscription.turn in (None, running.turn)
+
+
+def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -> tuple[int, ResetReason | None]:
+    """Where a reader begins, and why it can't go on exactly where it asked to, if it can't."""
+    if turn is not None:
+        beginning = span.first - 1 if span is not None else tail.next - 1
+    elif (running := tail.running) is not None:
+        beginning = running.first - 1
+    else:
+        beginning = tail.head
+    if asked is None:
+        return beginning, None
+    if asked == "0":
+        return (beginning if turn is not None else tail.floor), None
+    position = parse_position(asked)
+    if position is None or not is_of(tail.key, position.epoch):
+        return beginning, "unknown"
+    if position.epoch != tail.epoch:
+        return beginning, "expired"
+    if position.sequence > tail.head:
+        return beginning, "ahead"
+    if turn is not None:
+        return max(position.sequence, beginning), None
+    if position.sequence < tail.floor:
+        return beginning, "expired"
+    return position.sequence, None
+
+
+def reset(sequence: int, reason: ResetReason, *, turn_id: str, status: str, content: str) -> Entry:
+    """The event that tells a reader to replace what it shows; its id is the position to go on from."""
+    fields: dict[str, Any] = {"reason": reason, "turnId": turn_id, "status": status, "content": content}
+    return Entry(sequence, b'"event":"reset",' + encode_fields(fields))

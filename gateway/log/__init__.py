@@ -1,0 +1,1 @@
+"""The event log: an append-only row of events per conversation, written first, then seen."""

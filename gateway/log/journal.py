@@ -1,0 +1,84 @@
+"""The seam under the log: where batches of records become durable, and where finished stretches are kept."""
+
+from typing import Any, NamedTuple, Protocol
+
+from gateway.log.stretch import Stretch
+
+BEGIN, STATE, END = 3, 4, 5
+"""Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note changed, it ended."""
+
+
+class Record(NamedTuple):
+    """One thing that happened to the stretch `number`. `payload` by `kind`: str for text, bytes for an event or a
+    note, `(key, epoch, turn, note)` for a beginning, seconds since 1970 for an end. `sequence` is the event's
+    position, or for a beginning its first."""
+
+    number: int
+    kind: int
+    sequence: int
+    payload: Any
+
+
+class Place(NamedTuple):
+    """Where a stretch lies in its log; `last` of a running one is what was last saved of it."""
+
+    first: int
+    last: int
+    number: int
+    turn: str
+
+
+class Index(NamedTuple):
+    """What is kept of one log: its epoch, the last position ever given in it, and its stretches in order."""
+
+    epoch: str
+    head: int
+    places: list[Place]
+
+
+class Recovered(NamedTuple):
+    """What a new process finds: stretches not saved yet or not ended (in the order they began), and the next
+    free number."""
+
+    stretches: list[Stretch]
+    next_number: int
+
+
+class JournalError(Exception):
+    """It can't be written or read now; the message is one sentence for an operator."""
+
+
+class Journal(Protocol):
+    """Durable storage below the log; every method raises `JournalError`.
+
+    Only one writer may use a journal at a time. A call that raises has changed nothing. A call that is cancelled may
+    have taken effect all the same, so the log doesn't cancel them.
+    """
+
+    async def open(self) -> Recovered: ...
+
+    async def commit(self, batch: list[Record]) -> int:
+        """Makes a batch durable, all or nothing, and returns its number (ascending from 1)."""
+
+    async def save(self, stretches: list[Stretch]) -> None:
+        """Keeps whole stretches as they are now, ended or not, in place of what was kept of them before."""
+
+    async def forget(self, *, before: int) -> None:
+        """Drops the batches numbered below `before`: all that they hold is saved."""
+
+    async def index(self, key: str) -> Index | None:
+        """What is kept of a log; None for one that nothing is known of."""
+
+    async def find(self, turn: str) -> str | None:
+        """The key of the log that holds a turn's stretch."""
+
+    async def load(self, number: int) -> Stretch | None:
+        """A saved stretch with its events; None when retention took it meanwhile."""
+
+    async def trim(self, *, before: float) -> list[str]:
+        """Drops stretches that ended before that time, a bounded number a call; the keys of their logs."""
+
+    async def probe(self) -> None:
+        """Writes something tiny, to learn whether writing works."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,435 @@
+"""The event log: appended by one writer a stretch, committed in groups, read by cursor."""
+
+import asyncio
+import hashlib
+import random
+import string
+from collections.abc import Callable
+
+import structlog
+
+from gateway.errors import Code, GatewayError
+from gateway.events import Event, Text, body
+from gateway.ids import LogKey
+from gateway.ledger import Ledger
+from gateway.log.journal import BEGIN, END, STATE, Journal, JournalError, Place, Record
+from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
+from gateway.log.tail import Span, Tail
+
+logger = structlog.get_logger()
+
+_BUSY_BATCH = 8  # a commit of more records than this is followed by a pause, so that the next one carries more
+_PAUSE = 0.002
+_FOLD_EVERY = 2.0
+_BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
+_RETRY_EVERY = 1.0
+_TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
+
+
+class EventLog:
+    """Logs by key, each an epoch and a row of stretches. One process writes them all.
+
+    Order: events of one stretch are seen in the order they were appended, none is left out, and none is seen before
+    it is durable, with one exception: when the journal can't be written, `on_lost` tells the writer, whose appended
+    and unseen events are gone, and the last event that it then gives to `owe` is shown at once and written first when
+    the journal heals. `on_news` is called once a commit for every log that it touched.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        ledger: Ledger,
+        retention: float,
+        clock: Callable[[], float],
+        rng: random.Random,
+        on_news: Callable[[Tail], None] = lambda _: None,
+        on_lost: Callable[[Stretch, JournalError], None] = lambda *_: None,
+    ) -> None:
+        self._journal = journal
+        self._ledger = ledger
+        self._retention = retention
+        self._clock = clock
+        self._rng = rng
+        self.on_news = on_news
+        self.on_lost = on_lost
+        self.trouble: str | None = None
+        self.published = 0
+        self._tails: dict[str, Tail] = {}
+        self._loading: dict[str, asyncio.Task[Tail]] = {}
+        self._open: dict[int, tuple[Stretch, Tail]] = {}  # not saved yet
+        self._turns: dict[str, Tail] = {}  # turns in `_open`, for `find`
+        self._pending: list[Record] = []
+        self._owed: list[Record] = []
+        self._barrier: asyncio.Future[None] | None = None
+        self._wake = asyncio.Event()
+        self._next_number = 1
+        self._last_batch = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        self._writing = asyncio.Lock()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> list[Stretch]:
+        """Opens the journal; the stretches that a former process left running, in the order they began."""
+        recovered = await self._journal.open()
+        self._next_number = recovered.next_number
+        oldest = self._clock() - self._retention
+        running = []
+        for stretch in recovered.stretches:
+            if stretch.ended is not None and stretch.ended < oldest:
+                continue
+            tail = await self._load_tail(LogKey(stretch.key), stretch.epoch)
+            if not any(span.number == stretch.number for span in tail.spans):
+                tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
+                tail.spans.sort(key=lambda span: span.first)
+            next(span for span in tail.spans if span.number == stretch.number).stretch = stretch
+            tail.head = max(tail.head, stretch.last)
+            tail.next = tail.head + 1
+            self._remember(stretch, tail)
+            if stretch.ended is None:
+                tail.writer = stretch.number
+                running.append(stretch)
+        for job in (self._commit_for_ever, self._fold_for_ever):
+            self._tasks.append(asyncio.create_task(job()))
+        return running
+
+    async def close(self) -> None:
+        """Commits what was appended, saves what can be saved, gives the journal back."""
+        self._closing = True
+        self._wake.set()
+        commit, *others = self._tasks or [asyncio.create_task(asyncio.sleep(0))]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(commit, *others, return_exceptions=True)
+        self._tasks.clear()
+        try:
+            await self.fold(also_running=True)
+        except JournalError as error:
+            logger.warning("log.not_saved", reason=str(error))
+        await self._journal.close()
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def begin(self, tail: Tail, turn: str, state: bytes = b"") -> Stretch:
+        """Begins a stretch at the tail's end. There is one writer a tail: the one before must have ended."""
+        if tail.writer is not None:
+            raise RuntimeError(f"{tail!r} is being written by #{tail.writer}")
+        number = self._next_number
+        self._next_number += 1
+        tail.writer = number
+        stretch = Stretch(number, tail.key, tail.epoch, tail.next, turn, state)
+        tail.spans.append(Span(Place(stretch.first, stretch.first - 1, number, turn), stretch))
+        self._remember(stretch, tail)
+        self._put(Record(number, BEGIN, stretch.first, (tail.key, tail.epoch, turn, state)))
+        return stretch
+
+    def append(self, stretch: Stretch, event: Event) -> None:
+        """Adds an event. It is seen once it is durable; nothing is awaited here."""
+        tail = self._open[stretch.number][1]
+        sequence = tail.next
+        tail.next = sequence + 1
+        if isinstance(event, Text):
+            self._put(Record(stretch.number, _TEXT_KINDS[event.kind], sequence, event.content))
+        else:
+            self._put(Record(stretch.number, WHOLE, sequence, body(event)))
+
+    def note(self, stretch: Stretch, state: bytes) -> None:
+        """Replaces the writer's note, in order with the events."""
+        self._put(Record(stretch.number, STATE, 0, state))
+
+    def end(self, stretch: Stretch) -> None:
+        """Ends the stretch after what was appended; its retention begins."""
+        self._put(Record(stretch.number, END, 0, self._clock()))
+        self._open[stretch.number][1].writer = None
+
+    def owe(self, stretch: Stretch, last: Event) -> None:
+        """Shows a last event that can't be written now, ends the stretch with it, and writes it before all else."""
+        tail = self._open[stretch.number][1]
+        tail.next = stretch.last + 2
+        tail.writer = None
+        records = [
+            Record(stretch.number, WHOLE, stretch.last + 1, body(last)),
+            Record(stretch.number, END, 0, self._clock()),
+        ]
+        self._owed += records
+        self._apply(records)
+
+    async def committed(self) -> None:
+        """Waits until all that was appended before is durable. Raises `storage_unavailable` when it is lost."""
+        if self._pending or self._barrier is not None:
+            if self._barrier is None:
+                self._barrier = asyncio.get_running_loop().create_future()
+            barrier = self._barrier
+            await asyncio.wait([barrier])
+            if (error := barrier.exception()) is not None:
+                raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error))
+
+    @property
+    def backlog(self) -> int:
+        """Records appended and not yet durable."""
+        return len(self._pending)
+
+    def _put(self, record: Record) -> None:
+        self._pending.append(record)
+        if len(self._pending) == 1:
+            self._wake.set()
+
+    def _remember(self, stretch: Stretch, tail: Tail) -> None:
+        self._open[stretch.number] = (stretch, tail)
+        if stretch.turn:
+            self._turns[stretch.turn] = tail
+
+    # -- group commit -------------------------------------------------------------------------------------------
+
+    async def _commit_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self._ledger.open("task", "log.commit"):
+            while not (self._closing and not self._pending):
+                await self._wake.wait()
+                self._wake.clear()
+                if not self._pending and not self._owed:
+                    continue
+                began = loop.time()
+                batch = self._pending
+                barrier, self._barrier = self._barrier, None
+                self._pending = []
+                try:
+                    async with self._writing:
+                        self._last_batch = await self._journal.commit(self._owed + batch)
+                except JournalError as error:
+                    self._lose(batch, barrier, error)
+                    continue
+                self._owed = []
+                self._heal()
+                self._apply(batch)
+                if barrier is not None:
+                    barrier.set_result(None)
+                if len(batch) > _BUSY_BATCH and not self._closing:
+                    await asyncio.sleep(max(0.0, began + _PAUSE - loop.time()))
+                if self._pending:
+                    self._wake.set()
+
+    def _apply(self, batch: list[Record]) -> None:
+        """Shows what is durable now: the one place where events become visible."""
+        touched: dict[Tail, None] = {}
+        live = self._open
+        shown = 0
+        for number, kind, sequence, payload in batch:
+            stretch, tail = live[number]
+            if kind <= WHOLE:
+                stretch.apply(kind, payload)
+                tail.head = sequence
+                shown += 1
+                touched[tail] = None
+            elif kind == STATE:
+                stretch.state = payload
+            elif kind == END:
+                stretch.ended = payload
+                touched[tail] = None
+            if not stretch.backlog:
+                stretch.backlog = self._last_batch
+        self.published += shown
+        now = asyncio.get_running_loop().time()
+        for tail in touched:
+            tail.published = now
+            tail.news()
+            self.on_news(tail)
+
+    def _lose(self, batch: list[Record], barrier: "asyncio.Future[None] | None", error: JournalError) -> None:
+        """The journal refused: what was appended and not seen is gone, and its writers are told."""
+        if self.trouble is None:
+            logger.error("log.unwritable", reason=str(error))
+        self.trouble = str(error)
+        lost = batch + self._pending
+        self._pending = []
+        barriers = [b for b in (barrier, self._barrier) if b is not None]
+        self._barrier = None
+        stretches: dict[int, Stretch] = {}
+        begun: set[int] = set()
+        for record in lost:
+            stretch, tail = self._open[record.number]
+            tail.next = tail.head + 1
+            stretches[record.number] = stretch
+            if record.kind == BEGIN:
+                begun.add(record.number)
+        for number in begun:  # never written, never seen: as if it had not been
+            stretch, tail = self._open.pop(number)
+            self._turns.pop(stretch.turn, None)
+            tail.spans = [span for span in tail.spans if span.number != number]
+            tail.writer = None
+        for b in barriers:
+            b.set_exception(error)
+            b.exception()  # whoever waits looks for itself; nobody may wait
+        for stretch in stretches.values():
+            self.on_lost(stretch, error)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_RETRY_EVERY, self._wake.set)
+
+    def _heal(self) -> None:
+        if self.trouble is not None:
+            logger.info("log.healed", after=self.trouble)
+            self.trouble = None
+
+    async def probe(self) -> None:
+        """Learns whether the journal can be written, when nothing else is being written."""
+        try:
+            async with self._writing:
+                if self._owed:
+                    self._last_batch = await self._journal.commit(self._owed)
+                    self._owed = []
+                else:
+                    await self._journal.probe()
+        except JournalError as error:
+            if self.trouble is None:
+                logger.error("log.unwritable", reason=str(error))
+            self.trouble = str(error)
+        else:
+            self._heal()
+
+    # -- keeping ------------------------------------------------------------------------------------------------
+
+    async def _fold_for_ever(self) -> None:
+        every = max(0.05, min(_FOLD_EVERY, self._retention / 4))
+        with self._ledger.open("task", "log.fold"):
+            while True:
+                await asyncio.sleep(every)
+                try:
+                    if self.trouble is not None:
+                        await self.probe()
+                    if self.trouble is None:
+                        await self.fold()
+                        await self.trim()
+                except JournalError as error:
+                    logger.warning("log.fold_failed", reason=str(error))
+
+    async def fold(self, *, also_running: bool = False) -> None:
+        """Saves finished stretches whole and drops the batches that nobody needs any more."""
+        unseen = {record.number for record in self._pending} | {record.number for record in self._owed}
+        crowded = self._last_batch - self._oldest_batch() > _BACKLOG_BATCHES
+        ready = [
+            stretch
+            for stretch, _ in self._open.values()
+            if stretch.number not in unseen
+            and stretch.backlog
+            and (stretch.ended is not None or also_running or crowded)
+        ]
+        last = self._last_batch
+        for start in range(0, len(ready), 64):
+            some = ready[start : start + 64]
+            async with self._writing:
+                await self._journal.save(some)
+            for stretch in some:
+                if stretch.ended is None:
+                    stretch.backlog = last + 1
+                    continue
+                _, tail = self._open.pop(stretch.number)
+                self._turns.pop(stretch.turn, None)
+                self._release(tail, stretch)
+            await asyncio.sleep(0)
+        if ready:
+            async with self._writing:
+                await self._journal.forget(before=min(self._oldest_batch(), last + 1))
+
+    def _oldest_batch(self) -> int:
+        return min((s.backlog for s, _ in self._open.values() if s.backlog), default=self._last_batch + 1)
+
+    def _release(self, tail: Tail, stretch: Stretch) -> None:
+        """A saved stretch leaves memory; so does a tail that nobody watches or writes."""
+        for span in tail.spans:
+            if span.number == stretch.number and not tail.users:
+                span._last = stretch.last
+                span.stretch = None
+        self._forget_tail(tail)
+
+    def _forget_tail(self, tail: Tail) -> None:
+        if not tail.users and not any(span.stretch is not None for span in tail.spans):
+            self._tails.pop(tail.key, None)
+
+    async def trim(self) -> None:
+        """Lets retention take what ended long enough ago."""
+        while keys := await self._trim_some():
+            for key in keys:
+                if (tail := self._tails.get(key)) is not None:
+                    index = await self._journal.index(key)
+                    kept = {place.number for place in index.places} if index else set()
+                    tail.spans = [s for s in tail.spans if s.number in kept or s.number in self._open]
+
+    async def _trim_some(self) -> list[str]:
+        async with self._writing:
+            return await self._journal.trim(before=self._clock() - self._retention)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def create(self, key: LogKey) -> Tail:
+        """The tail of a log that is known to be new."""
+        tail = self._tails[key] = Tail(key, self._new_epoch(key))
+        return tail
+
+    async def tail(self, key: LogKey) -> Tail:
+        """The log's tail, read from the journal when it is not in memory. Raises `JournalError`."""
+        if (tail := self._tails.get(key)) is not None:
+            return tail
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._load_tail(key))
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _load_tail(self, key: LogKey, epoch: str = "") -> Tail:
+        index = await self._journal.index(key)
+        if (tail := self._tails.get(key)) is not None:
+            return tail
+        if index is None:
+            tail = Tail(key, epoch or self._new_epoch(key))
+        else:
+            tail = Tail(key, index.epoch, index.head)
+            tail.spans = [Span(place) for place in index.places]
+        self._tails[key] = tail
+        return tail
+
+    async def find(self, turn: str) -> Tail | None:
+        """The log that holds a turn's stretch, None when it is not kept."""
+        if (tail := self._turns.get(turn)) is not None:
+            return tail
+        key = await self._journal.find(turn)
+        return None if key is None else await self.tail(LogKey(key))
+
+    async def load(self, span: Span) -> Stretch | None:
+        """Brings a stored stretch into memory; None when retention took it."""
+        if span.stretch is None:
+            stretch = await self._journal.load(span.number)
+            if span.stretch is None:
+                span.stretch = stretch
+        return span.stretch
+
+    def drop(self, tail: Tail, user: object) -> None:
+        """Someone who held the tail has left: what was loaded for it leaves memory with the last one."""
+        tail.users.discard(user)
+        if not tail.users:
+            for span in tail.spans:
+                if span.stretch is not None and span.number not in self._open:
+                    span._last = span.stretch.last
+                    span.stretch = None
+            self._forget_tail(tail)
+
+    def tails(self) -> list[Tail]:
+        """All that are in memory."""
+        return list(self._tails.values())
+
+    def _new_epoch(self, key: str) -> str:
+        """Begins with a mark of the key, so that a position of an older epoch is told from one of another log."""
+        return epoch_mark(key) + "".join(self._rng.choices(string.ascii_lowercase + string.digits, k=8))
+
+    def __repr__(self) -> str:
+        return f"EventLog({len(self._tails)} tails, {len(self._open)} unsaved, {len(self._pending)} pending)"
+
+
+def epoch_mark(key: str) -> str:
+    return hashlib.blake2s(key.encode(), digest_size=4).hexdigest()
+
+
+def is_of(key: str, epoch: str) -> bool:
+    """Whether an epoch, current or older, belongs to the log `key`."""
+    return epoch.startswith(epoch_mark(key))

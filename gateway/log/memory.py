@@ -1,0 +1,53 @@
+"""The journal that keeps nothing beyond this process: `memory://`."""
+
+from gateway.log.journal import Index, Place, Record, Recovered
+from gateway.log.stretch import Stretch
+
+
+class MemoryJournal:
+    """Committed is what was handed over. Survives no crash; within the process it answers as the durable one does."""
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._stretches: dict[int, Stretch] = {}
+        self._heads: dict[str, tuple[str, int]] = {}
+
+    async def open(self) -> Recovered:
+        return Recovered([], 1)
+
+    async def commit(self, batch: list[Record]) -> int:
+        self._batches += 1
+        return self._batches
+
+    async def save(self, stretches: list[Stretch]) -> None:
+        for stretch in stretches:
+            self._stretches[stretch.number] = stretch
+            self._heads[stretch.key] = (stretch.epoch, max(stretch.last, self._heads.get(stretch.key, ("", 0))[1]))
+
+    async def forget(self, *, before: int) -> None:
+        pass
+
+    async def index(self, key: str) -> Index | None:
+        if key not in self._heads:
+            return None
+        epoch, head = self._heads[key]
+        places = [Place(s.first, s.last, s.number, s.turn) for s in self._stretches.values() if s.key == key]
+        return Index(epoch, head, sorted(places))
+
+    async def find(self, turn: str) -> str | None:
+        return next((s.key for s in self._stretches.values() if s.turn == turn), None)
+
+    async def load(self, number: int) -> Stretch | None:
+        return self._stretches.get(number)
+
+    async def trim(self, *, before: float) -> list[str]:
+        old = [s for s in self._stretches.values() if s.ended is not None and s.ended < before]
+        for stretch in old:
+            del self._stretches[stretch.number]
+        return [s.key for s in old]
+
+    async def probe(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass

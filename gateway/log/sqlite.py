@@ -1,0 +1,270 @@
+"""The embedded journal: one SQLite file, one row a group commit."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from gateway.ledger import Held, Ledger
+from gateway.log.journal import BEGIN, END, STATE, Index, JournalError, Place, Record, Recovered
+from gateway.log.stretch import Stretch, pack, unpack
+
+SCHEMA_VERSION = 1
+_BUSY_MS = 4000
+_QUICK_CHECK_LIMIT = 256 * 1024 * 1024
+_TRIM_AT_ONCE = 500
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS stretches (
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL, epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    turn TEXT NOT NULL, ended REAL, state BLOB NOT NULL, body BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS stretches_place ON stretches (key, first);
+CREATE INDEX IF NOT EXISTS stretches_turn ON stretches (turn);
+CREATE INDEX IF NOT EXISTS stretches_ended ON stretches (ended);
+CREATE TABLE IF NOT EXISTS heads (key TEXT PRIMARY KEY, epoch TEXT NOT NULL, head INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
+"""
+_SAVE = (
+    "INSERT INTO stretches (number, key, epoch, first, last, turn, ended, state, body) VALUES (?,?,?,?,?,?,?,?,?)"
+    " ON CONFLICT (number) DO UPDATE SET last = excluded.last, ended = excluded.ended, state = excluded.state,"
+    " body = excluded.body"
+)
+_SAVE_HEAD = (
+    "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
+    " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = max(head, excluded.head)"
+)
+_COLUMNS = "number, key, epoch, first, turn, ended, state, body"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
+
+
+class SqliteJournal:
+    """Batches are rows of one table until all that they hold is saved as whole stretches in another.
+
+    WAL with `synchronous=NORMAL`: a killed process loses nothing; a power failure may lose the last commits but never
+    damages the file. One connection writes, another reads, each in a thread of its own, so that the event loop never
+    waits for the disk. A file that is no database, or is damaged, is set aside under another name when opened.
+    """
+
+    def __init__(self, path: Path, *, ledger: Ledger, on_set_aside: Callable[[Path, str], None]) -> None:
+        self._path = path
+        self._ledger = ledger
+        self._on_set_aside = on_set_aside
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._held: list[Held] = []
+        self._writing = asyncio.Lock()
+
+    async def open(self) -> Recovered:
+        try:
+            return await self._open()
+        except _Damaged as damage:
+            await self.close()
+            aside = self._path.with_name(f"{self._path.name}.damaged-{int(time.time())}")
+            for suffix in ("", "-wal", "-shm"):
+                part = self._path.with_name(self._path.name + suffix)
+                if part.exists():
+                    part.rename(aside.with_name(aside.name + suffix))
+            self._on_set_aside(aside, str(damage))
+            try:
+                return await self._open()
+            except _Damaged as again:
+                raise JournalError(f"the event log {self._path.name} can't be made anew: {again}") from again
+
+    async def _open(self) -> Recovered:
+        try:
+            self._writer = await self._connect()
+            await self._prepare(self._writer)
+            self._reader = await self._connect()
+            return await self._recover()
+        except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
+            await self.close()
+            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+                raise JournalError(f"the event log {self._path.name} can't be opened: {error}") from error
+            raise _Damaged(str(error)) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _connect(self) -> aiosqlite.Connection:
+        connection = aiosqlite.connect(self._path, isolation_level=None, cached_statements=32)
+        self._held.append(self._ledger.open("database"))
+        await connection
+        await connection.execute_fetchall(f"PRAGMA busy_timeout={_BUSY_MS}")
+        return connection
+
+    async def _prepare(self, db: aiosqlite.Connection) -> None:
+        await db.execute_fetchall("PRAGMA journal_mode=WAL")
+        await db.execute_fetchall("PRAGMA synchronous=NORMAL")
+        await db.execute_fetchall(f"PRAGMA journal_size_limit={8 * 1024 * 1024}")
+        ((version,),) = await db.execute_fetchall("PRAGMA user_version")
+        if version > SCHEMA_VERSION:
+            raise JournalError(
+                f"the event log {self._path.name} was written by a newer version (format {version}, this one knows"
+                f" {SCHEMA_VERSION})"
+            )
+        if self._path.stat().st_size < _QUICK_CHECK_LIMIT:
+            ((verdict,),) = await db.execute_fetchall("PRAGMA quick_check(1)")
+            if verdict != "ok":
+                raise _Damaged(str(verdict))
+        if version < SCHEMA_VERSION:
+            for statement in _SCHEMA.split(";"):
+                await db.execute_fetchall(statement)
+            await db.execute_fetchall(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    async def _recover(self) -> Recovered:
+        db = self._db(self._writer)
+        found: dict[int, Stretch] = {}
+        for row in await db.execute_fetchall(f"SELECT {_COLUMNS} FROM stretches WHERE ended IS NULL"):
+            stretch = _stretch(row)
+            found[stretch.number] = stretch
+        saved = {n for (n,) in await db.execute_fetchall("SELECT number FROM stretches WHERE ended IS NOT NULL")}
+        highest = max(saved, default=0)
+        async with db.execute("SELECT number, body FROM batches ORDER BY number") as rows:
+            async for number, data in rows:
+                for record in _decode(data):
+                    if record[0] not in saved:
+                        _replay(found, Record(*record), number)
+        highest = max(highest, max(found, default=0))
+        return Recovered([found[n] for n in sorted(found)], highest + 1)
+
+    async def commit(self, batch: list[Record]) -> int:
+        async with self._locked() as db:
+            row = await db.execute_insert("INSERT INTO batches (body) VALUES (?)", (_encode(batch),))
+            assert row is not None
+            return int(row[0])
+
+    async def save(self, stretches: list[Stretch]) -> None:
+        rows = [(s.number, s.key, s.epoch, s.first, s.last, s.turn, s.ended, s.state, pack(s)) for s in stretches]
+        heads = [(s.key, s.epoch, s.last) for s in stretches]
+        async with self._locked() as db, _transaction(db):
+            await _many(db, _SAVE, rows)
+            await _many(db, _SAVE_HEAD, heads)
+
+    async def forget(self, *, before: int) -> None:
+        async with self._locked() as db:
+            await db.execute_fetchall("DELETE FROM batches WHERE number < ?", (before,))
+
+    async def index(self, key: str) -> Index | None:
+        heads = await self._read("SELECT epoch, head FROM heads WHERE key = ?", key)
+        if not heads:
+            return None
+        rows = await self._read("SELECT first, last, number, turn FROM stretches WHERE key = ? ORDER BY first", key)
+        return Index(heads[0][0], heads[0][1], [Place(*row) for row in rows])
+
+    async def find(self, turn: str) -> str | None:
+        rows = await self._read("SELECT key FROM stretches WHERE turn = ?", turn)
+        return rows[0][0] if rows else None
+
+    async def load(self, number: int) -> Stretch | None:
+        rows = await self._read(f"SELECT {_COLUMNS} FROM stretches WHERE number = ?", number)
+        try:
+            return _stretch(rows[0]) if rows else None
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise JournalError(f"a stored answer is damaged: {error}") from error
+
+    async def trim(self, *, before: float) -> list[str]:
+        async with self._locked() as db:
+            rows = await db.execute_fetchall(
+                "DELETE FROM stretches WHERE number IN (SELECT number FROM stretches WHERE ended < ? LIMIT ?)"
+                " RETURNING key",
+                (before, _TRIM_AT_ONCE),
+            )
+            return [row[0] for row in rows]
+
+    async def probe(self) -> None:
+        async with self._locked() as db:
+            await db.execute_fetchall("INSERT OR REPLACE INTO probes (id, at) VALUES (1, ?)", (time.time(),))
+
+    async def close(self) -> None:
+        connections = [c for c in (self._reader, self._writer) if c is not None]
+        self._reader = self._writer = None
+        for connection in connections:
+            await asyncio.shield(connection.close())
+        while self._held:
+            self._held.pop().close()
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[aiosqlite.Connection]:
+        """One writing call at a time, since a transaction spans several hops to the writer's thread."""
+        async with self._writing:
+            try:
+                yield self._db(self._writer)
+            except sqlite3.Error as error:
+                raise JournalError(f"the event log can't be written: {error}") from error
+
+    async def _read(self, sql: str, parameter: str | int) -> list[Any]:
+        try:
+            return list(await self._db(self._reader).execute_fetchall(sql, (parameter,)))
+        except sqlite3.Error as error:
+            raise JournalError(f"the event log can't be read: {error}") from error
+
+    def _db(self, connection: aiosqlite.Connection | None) -> aiosqlite.Connection:
+        if connection is None:
+            raise JournalError("the event log is closed")
+        return connection
+
+    def __repr__(self) -> str:
+        return f"SqliteJournal({self._path}, {'open' if self._writer else 'closed'})"
+
+
+class _Damaged(Exception):
+    pass
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
+@asynccontextmanager
+async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
+    await db.execute_fetchall("BEGIN IMMEDIATE")
+    try:
+        yield
+        await db.execute_fetchall("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            await asyncio.shield(db.execute_fetchall("ROLLBACK"))
+        raise
+
+
+async def _many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]]) -> None:
+    await (await db.executemany(sql, rows)).close()
+
+
+def _stretch(row: Any) -> Stretch:
+    number, key, epoch, first, turn, ended, state, body = row
+    stretch = Stretch(number, key, epoch, first, turn, state)
+    unpack(stretch, body)
+    stretch.ended = ended
+    return stretch
+
+
+def _replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
+    """Applies one record to what was found; what a saved stretch has already is passed over."""
+    number, kind, sequence, payload = record
+    if kind == BEGIN:
+        if number not in found:
+            key, epoch, turn, state = payload
+            found[number] = Stretch(number, key, epoch, sequence, turn, state)
+            found[number].backlog = batch
+        return
+    if (stretch := found.get(number)) is None:
+        return  # saved, and taken by retention, while a neighbour in its batches was still running
+    if kind == STATE:
+        stretch.state = payload
+    elif kind == END:
+        stretch.ended = payload
+    elif sequence > stretch.last:
+        if sequence != stretch.last + 1:
+            raise ValueError(f"{stretch!r} has a gap before {sequence}")
+        stretch.apply(kind, payload)
+    stretch.backlog = stretch.backlog or batch

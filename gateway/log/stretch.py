@@ -1,0 +1,183 @@
+"""A stretch: one turn's row of events inside a log, with every position a good place to go on from."""
+
+from array import array
+from bisect import bisect_right
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from gateway.events import text_json
+
+MESSAGE, REASONING, WHOLE = 0, 1, 2
+"""Kinds of entries: a piece of the answer's text, a piece of reasoning, and any other event."""
+Kind = Literal[0, 1, 2]
+
+_TEXT_HEAD = {MESSAGE: b'"event":"message","content":', REASONING: b'"event":"reasoning","content":'}
+_FOLD_AT = 64
+
+
+class Entry(NamedTuple):
+    """One event as a reader gets it: the position it brings the reader to, and its JSON without `id` and braces."""
+
+    sequence: int
+    body: bytes
+
+
+class _Run:
+    """Consecutive pieces of one kind of text: one growing text, and where in it each piece ends (code points)."""
+
+    __slots__ = ("_fresh", "_text", "ends", "first", "kind")
+
+    def __init__(self, kind: int, first: int, text: str = "", ends: "array[int] | None" = None) -> None:
+        self.kind = kind
+        self.first = first
+        self._text = text
+        self._fresh: list[str] = []
+        self.ends: array[int] = array("I") if ends is None else ends
+
+    def add(self, piece: str) -> None:
+        ends, fresh = self.ends, self._fresh
+        ends.append((ends[-1] if ends else 0) + len(piece))
+        fresh.append(piece)
+        # Folding costs a copy of the text, so it waits until enough has come to pay for it.
+        if len(fresh) >= _FOLD_AT and len(fresh) * 32 >= len(ends):
+            self._fold()
+
+    def _fold(self) -> str:
+        if self._fresh:
+            self._text += "".join(self._fresh)
+            self._fresh.clear()
+        return self._text
+
+    def text(self, start: int = 0, stop: int | None = None) -> str:
+        """The text of the pieces from number `start` up to `stop`, counted from 0 within the run."""
+        if start and stop is None and (fresh := self._fresh) and start >= len(self.ends) - len(fresh):
+            return "".join(fresh[start - len(self.ends) :])
+        begin = self.ends[start - 1] if start else 0
+        end = None if stop is None else (self.ends[stop - 1] if stop else 0)
+        return self._fold()[begin:end]
+
+
+class _Whole:
+    """An event that is never merged."""
+
+    __slots__ = ("body", "first")
+
+    def __init__(self, first: int, body: bytes) -> None:
+        self.first = first
+        self.body = body
+
+
+class Stretch:
+    """One turn's events, from `first` (its `started`) to `last`; contiguous, append-only, whole events only.
+
+    `number` names it in the journal, `turn` is the id of what it belongs to. `state` is its writer's own note, kept
+    with it and opaque here. `ended` is the wall-clock time of its end, None while it runs.
+    """
+
+    __slots__ = ("_segments", "_starts", "backlog", "ended", "epoch", "first", "key", "last", "number", "state", "turn")
+
+    def __init__(self, number: int, key: str, epoch: str, first: int, turn: str, state: bytes = b"") -> None:
+        self.number = number
+        self.key = key
+        self.epoch = epoch
+        self.first = first
+        self.last = first - 1
+        self.turn = turn
+        self.state = state
+        self.ended: float | None = None
+        self.backlog = 0  # the first batch of the journal that holds something of it which is not saved yet
+        self._segments: list[_Run | _Whole] = []
+        self._starts: list[int] = []
+
+    def apply(self, kind: int, payload: str | bytes) -> None:
+        """Adds the next event: text for a piece, encoded JSON for anything else."""
+        self.last = sequence = self.last + 1
+        segments = self._segments
+        if kind == WHOLE:
+            segments.append(_Whole(sequence, payload))  # type: ignore[arg-type]
+            self._starts.append(sequence)
+            return
+        if segments and isinstance(run := segments[-1], _Run) and run.kind == kind:
+            run.add(payload)  # type: ignore[arg-type]
+            return
+        run = _Run(kind, sequence)
+        run.add(payload)  # type: ignore[arg-type]
+        segments.append(run)
+        self._starts.append(sequence)
+
+    def read(self, *, after: int, limit: int = 0) -> list[Entry]:
+        """What comes after the position `after`, text merged as far as it is one run; `limit` events at most (0: all).
+
+        `after` may lie anywhere, also between two merged pieces; before the stretch means from its beginning.
+        """
+        after = max(after, self.first - 1)
+        if after >= self.last:
+            return []
+        segments = self._segments
+        index = bisect_right(self._starts, after + 1) - 1
+        found: list[Entry] = []
+        stop = len(segments) if not limit else min(len(segments), index + limit)
+        for i in range(index, stop):
+            segment = segments[i]
+            if isinstance(segment, _Whole):
+                found.append(Entry(segment.first, segment.body))
+            else:
+                text = segment.text(max(0, after + 1 - segment.first))
+                end = segment.first + len(segment.ends) - 1
+                found.append(Entry(end, _TEXT_HEAD[segment.kind] + text_json(text)))
+        return found
+
+    def __repr__(self) -> str:
+        life = "ended" if self.ended is not None else "runs"
+        return f"Stretch(#{self.number} {self.key} {self.turn} {self.first}..{self.last} {life})"
+
+
+class Saved(msgspec.Struct, array_like=True):
+    """A stretch's events as they are stored: per segment its kind, and its text with boundaries or its body."""
+
+    segments: list[tuple[int, bytes, bytes]]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Saved)
+
+
+def pack(stretch: Stretch) -> bytes:
+    """The stretch's events, text merged with its boundaries (32-bit code-point offsets, native order of this file)."""
+    rows: list[tuple[int, bytes, bytes]] = []
+    for segment in stretch._segments:
+        if isinstance(segment, _Whole):
+            rows.append((WHOLE, segment.body, b""))
+        else:
+            rows.append((segment.kind, segment.text().encode(), _little(segment.ends)))
+    return _encoder.encode(Saved(rows))
+
+
+def unpack(stretch: Stretch, data: bytes) -> Stretch:
+    """Fills an empty stretch with what `pack` made. Raises `msgspec.DecodeError` or `ValueError` for damaged data."""
+    sequence = stretch.first
+    for kind, content, boundaries in _decoder.decode(data).segments:
+        stretch._starts.append(sequence)
+        if kind == WHOLE:
+            stretch._segments.append(_Whole(sequence, content))
+            sequence += 1
+        else:
+            ends = array("I")
+            ends.frombytes(boundaries)
+            if _BIG_ENDIAN:
+                ends.byteswap()
+            stretch._segments.append(_Run(kind, sequence, content.decode(), ends))
+            sequence += len(ends)
+    stretch.last = sequence - 1
+    return stretch
+
+
+_BIG_ENDIAN = array("H", [1]).tobytes() == b"\x00\x01"
+
+
+def _little(ends: "array[int]") -> bytes:
+    if _BIG_ENDIAN:
+        ends = array("I", ends)
+        ends.byteswap()
+    return ends.tobytes()

@@ -1,0 +1,107 @@
+"""A tail: the window of one log that this process holds, and who waits for its news."""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+from gateway.ids import LogKey, Position
+from gateway.log.journal import Place
+from gateway.log.stretch import Stretch
+
+
+class Span:
+    """One stretch of the log, in memory or only known to be stored."""
+
+    __slots__ = ("_last", "first", "number", "stretch", "turn")
+
+    def __init__(self, place: Place, stretch: Stretch | None = None) -> None:
+        self.first = place.first
+        self._last = place.last
+        self.number = place.number
+        self.turn = place.turn
+        self.stretch = stretch
+
+    @property
+    def last(self) -> int:
+        return self._last if self.stretch is None else self.stretch.last
+
+
+class Tail:
+    """What is known of one log. `head` is the last position that readers may see; `next` the one to be given next.
+
+    `watchers` are served by the hub when there is news; `users` are all who keep the tail in memory. `writer` is the
+    number of the stretch that is being written.
+    `frames` caches encoded stretches by format and position, and is emptied when there is news.
+    """
+
+    __slots__ = (
+        "_signal",
+        "epoch",
+        "frames",
+        "head",
+        "key",
+        "next",
+        "published",
+        "spans",
+        "users",
+        "watchers",
+        "writer",
+    )
+
+    def __init__(self, key: LogKey, epoch: str, head: int = 0) -> None:
+        self.key = key
+        self.epoch = epoch
+        self.head = head
+        self.next = head + 1
+        self.spans: list[Span] = []
+        self.users: set[object] = set()
+        self.writer: int | None = None
+        self.watchers: dict[Any, None] = {}
+        self.frames: dict[tuple[Callable[..., bytes], int, int], tuple[bytes, int]] = {}
+        self.published = 0.0
+        self._signal: asyncio.Future[None] | None = None
+
+    @property
+    def floor(self) -> int:
+        """The oldest position that can be continued: just before the first event kept."""
+        return self.spans[0].first - 1 if self.spans else self.head
+
+    @property
+    def running(self) -> Stretch | None:
+        """The stretch that is being written, if there is one."""
+        stretch = self.spans[-1].stretch if self.spans else None
+        return stretch if stretch is not None and stretch.ended is None else None
+
+    def position(self, sequence: int) -> str:
+        return str(Position(self.epoch, sequence))
+
+    def span_after(self, after: int) -> Span | None:
+        """The span holding the first event after a position; None when there is none yet."""
+        index = bisect_right(self.spans, after + 1, key=_first) - 1
+        if index >= 0 and self.spans[index].last > after:
+            return self.spans[index]
+        return self.spans[index + 1] if index + 1 < len(self.spans) else None
+
+    def changed(self) -> "asyncio.Future[None]":
+        """Done at the next news. Take it before reading and wait on it after, or news in between is missed.
+
+        It is shared: wait on it through `asyncio.wait`, which leaves it alone when the waiter is cancelled.
+        """
+        if self._signal is None:
+            self._signal = asyncio.get_running_loop().create_future()
+        return self._signal
+
+    def news(self) -> None:
+        self.frames.clear()
+        if (signal := self._signal) is not None:
+            self._signal = None
+            if not signal.done():
+                signal.set_result(None)
+
+    def __repr__(self) -> str:
+        return f"Tail({self.key} {self.floor}..{self.head} of {self.epoch}, {len(self.watchers)} watching)"
+
+
+def _first(span: Span) -> int:
+    return span.first

@@ -1,0 +1,90 @@
+"""A subscription: one reader's cursor over a log, and nothing else."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.ledger import Held
+from gateway.log.stretch import Entry
+from gateway.log.tail import Span, Tail
+
+if TYPE_CHECKING:
+    from gateway.hub import Hub
+
+
+class Subscription:
+    """A cursor: everything up to `after` has been given. With `turn` set it ends with that turn's last event.
+
+    `preface` goes out first: a `reset`, when the position asked for can't be continued. Two ways to read: whoever has
+    a loop of its own calls `next_batch`; whoever mostly waits is attached to the hub as an outlet. Both give the same.
+    Close it in any case.
+    """
+
+    __slots__ = ("_held", "_hub", "_span", "after", "preface", "tail", "turn")
+
+    def __init__(self, hub: "Hub", tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None) -> None:
+        self._hub = hub
+        self.tail = tail
+        self.turn = turn
+        self.after = after
+        self.preface: list[Entry] = []
+        self._span = span
+        self._held = held
+        tail.users.add(self)
+
+    @property
+    def span(self) -> Span | None:
+        """What to read next; None when there is nothing yet. A turn that was queued has none before it started."""
+        if self.turn is None:
+            return self.tail.span_after(self.after)
+        if self._span is None:
+            for span in reversed(self.tail.spans):
+                if span.turn == self.turn:
+                    self._span = span
+                    self.after = max(self.after, span.first - 1)
+                    break
+        return self._span
+
+    @property
+    def over(self) -> bool:
+        """Whether the turn has nothing more to give. Up to date is not over: a conversation's never is."""
+        if self.turn is None or (span := self.span) is None or self.preface:
+            return False
+        ended = span.stretch is None or span.stretch.ended is not None
+        return ended and self.after >= span.last
+
+    async def take(self, limit: int = 0) -> list[Entry]:
+        """What there is now after the cursor, which moves; empty when up to date. Never waits for news."""
+        if self.preface:
+            given, self.preface = self.preface, []
+            return given
+        span = self.span
+        if span is None or self.after >= span.last:
+            return []
+        stretch = span.stretch or await self._hub.log.load(span)
+        if stretch is None:  # retention was faster
+            self.after = span.last
+            return []
+        found = stretch.read(after=self.after, limit=limit)
+        if found:
+            self.after = found[-1].sequence
+        return found
+
+    async def next_batch(self, *, wait: float, limit: int = 0) -> list[Entry]:
+        """The next events, at once when there are some, else when they come, or none after `wait` seconds."""
+        deadline = asyncio.get_running_loop().time() + wait
+        while True:
+            news = self.tail.changed()
+            if (found := await self.take(limit)) or self.over or self._hub.draining:
+                return found
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return []
+            await asyncio.wait([news], timeout=left)
+
+    def close(self) -> None:
+        """Gives the cursor back. Idempotent."""
+        if self._held.close():
+            self._hub.left(self)
+
+    def __repr__(self) -> str:
+        return f"Subscription({self.turn or self.tail.key} after {self.after})"
