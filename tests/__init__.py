@@ -1,0 +1,1 @@
+"""The gateway's tests: mirrors the source; a test's name is a sentence about behaviour."""

@@ -1,0 +1,119 @@
+"""What all tests share: tools that must be there, ledgers that must balance, gateways as real processes."""
+
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.ledger import Ledger
+from tests.processes import GatewayProcess
+
+PACKAGES = {
+    "chromium": ("chromium", ("chromium", "chromium-browser", "google-chrome")),
+    "nginx": ("nginx", ("nginx",)),
+    "node": ("nodejs", ("node", "nodejs")),
+    "npm": ("npm", ("npm",)),
+    "haproxy": ("haproxy", ("haproxy",)),
+    "slowhttptest": ("slowhttptest", ("slowhttptest",)),
+    "redis-server": ("redis-server", ("redis-server",)),
+    "curl": ("curl", ("curl",)),
+}
+"""Tools that are not Python's: the Debian package of each, and the names of its command."""
+
+CI = os.environ.get("CI", "").lower() in ("1", "true")
+MISSING = pytest.StashKey[set[str]]()
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+Require = Callable[[str], str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MISSING] = set()
+    config.stash[LEFT_OUT] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+    """Where everything is there, a test that is left out is a test that failed."""
+    report: pytest.TestReport = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        item.config.stash[LEFT_OUT].append(item.nodeid)
+        if CI:
+            report.outcome = "failed"
+            report.longrepr = f"left out, which CI=true does not allow: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash[LEFT_OUT]:
+        terminalreporter.section(f"{len(left_out)} TESTS WERE LEFT OUT", sep="!", red=True, bold=True)
+        for nodeid in left_out:
+            terminalreporter.line(nodeid)
+    if missing := sorted(config.stash[MISSING]):
+        terminalreporter.line(f"Missing here: {', '.join(missing)}. For the whole suite, as root:", red=True)
+        terminalreporter.line(f"    apt-get install {' '.join(PACKAGES[tool][0] for tool in missing)}", red=True)
+
+
+@pytest.fixture(scope="session")
+def require(pytestconfig: pytest.Config) -> Require:
+    """`require("nginx")` is the path of a tool. Without it the test is left out, loudly, or fails where CI=true."""
+
+    def find(tool: str) -> str:
+        package, commands = PACKAGES[tool]
+        path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+        for command in commands:
+            if found := shutil.which(command, path=path):
+                return found
+        pytestconfig.stash[MISSING].add(tool)
+        message = f"{tool} is missing (Debian package {package})"
+        if CI:
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+
+    return find
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    """A ledger that must be balanced when the test ends."""
+    ledger = Ledger()
+    yield ledger
+    held = {kind: ledger.list(kind) for kind, account in ledger.totals().items() if account["open"]}
+    assert not held, f"still held: {held}"
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A port that nobody listens on just now. Prefer port 0 wherever the program can say what it took."""
+
+    def take() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return take
+
+
+@pytest.fixture
+async def start_gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[GatewayProcess]]]:
+    """`await start_gateway(GATEWAY_AUTH="jwt", …)`: a real gateway that listens. All are ended after the test.
+
+    Its data lies in the test's folder, the same for each start, so that a second start goes on with the first's.
+    """
+    started: list[GatewayProcess] = []
+
+    async def start(*flags: str, **environment: str) -> GatewayProcess:
+        gateway = await GatewayProcess.start(
+            "serve", "--port", "0", *flags, environment={"GATEWAY_DATA_DIR": str(tmp_path / "data")} | environment
+        )
+        started.append(gateway)
+        await gateway.ready()
+        return gateway
+
+    yield start
+    for gateway in started:
+        await gateway.kill()

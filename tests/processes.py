@@ -1,0 +1,102 @@
+"""A gateway as a process of its own, as operators run it: started, heard, stopped by its id."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("GATEWAY_", "COZE_", "USE_SSE_STREAMING")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without the gateway's settings, so that the machine's don't change a test."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | {"PYTHONPATH": str(ROOT)}
+
+
+class GatewayProcess:
+    """`python -m gateway …` and what it logs. Whoever starts one must `kill` it or see it `ended`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.lines: list[dict[str, Any]] = []
+        self.text: list[str] = []
+        self.url = ""
+        self._news = asyncio.Event()
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, *arguments: str, environment: Mapping[str, str] | None = None) -> "GatewayProcess":
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            *arguments,
+            env=clean_environment() | dict(environment or {}),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            limit=16 * 1024 * 1024,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ready(self, within: float = 20.0) -> str:
+        """Waits until it listens; its URL."""
+        line = await self.logged("gateway.ready", "simulator.ready", within=within)
+        self.url = str(line["url"]).rstrip("/")
+        return self.url
+
+    async def logged(self, *events: str, after: int = 0, within: float = 10.0) -> dict[str, Any]:
+        """The first line with one of `events`, from line number `after` on, waiting for it if need be."""
+        async with asyncio.timeout(within):
+            while True:
+                self._news.clear()
+                for line in self.lines[after:]:
+                    if line["event"] in events:
+                        return line
+                if self._reader.done():
+                    raise AssertionError(f"it ended without {' or '.join(events)}:\n" + "\n".join(self.text[-30:]))
+                await self._news.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def ended(self, within: float = 30.0) -> int:
+        """Waits for its end; its exit status."""
+        async with asyncio.timeout(within):
+            await self._reader
+            return await self._process.wait()
+
+    async def terminate(self, within: float = 30.0) -> int:
+        self.send_signal(signal.SIGTERM)
+        return await self.ended(within)
+
+    async def kill(self) -> int:
+        """Ends it at once, as a crash would. Its status is -9, or what it was if it had ended."""
+        self.send_signal(signal.SIGKILL)
+        return await self.ended()
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        try:
+            async for raw in self._process.stderr:
+                text = raw.decode("utf-8", "replace").rstrip("\n")
+                self.text.append(text)
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                if isinstance(line, dict):
+                    self.lines.append(line)
+                    self._news.set()
+        finally:
+            self._news.set()
