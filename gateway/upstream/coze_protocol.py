@@ -1,0 +1,299 @@
+"""Coze's chat stream: events of the event stream in, items out, no I/O.
+
+Four dialects, told apart by what arrives: v3 (event line, flat JSON), chatflow (v3 with other spacing, no bot), the
+self-hosted studio (ends with `conversation.stream.done` and empty data), and v2 or the web's (`message` with the
+message inside; v2 names its type in the JSON). The type decides what a record is, never the shape of its data.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.upstream.json_text import BadJson, plain, read
+from gateway.upstream.protocol import (
+    ActionRequired,
+    Answer,
+    Audio,
+    ChatCanceled,
+    ChatCompleted,
+    ChatFailed,
+    Created,
+    Delta,
+    Done,
+    Item,
+    Reasoning,
+    Skipped,
+    Suggestion,
+    Tool,
+)
+from gateway.upstream.sse import SseEvent
+
+_MESSAGE_DELTA = b"conversation.message.delta"
+_MESSAGE_COMPLETED = b"conversation.message.completed"
+_AUDIO_DELTA = b"conversation.audio.delta"
+_CHAT_STATES = frozenset(
+    {
+        b"conversation.chat.created",
+        b"conversation.chat.in_progress",
+        b"conversation.chat.completed",
+        b"conversation.chat.requires_action",
+        b"conversation.chat.required_action",
+        b"conversation.chat.canceled",
+        b"conversation.chat.cancelled",
+    }
+)
+_FAILURES = frozenset({b"conversation.chat.failed", b"error"})
+_DONE = frozenset({b"done", b"conversation.stream.done"})
+_UNNAMED = frozenset({b"", b"message"})
+_NO_ID = frozenset({"", "0", None})
+_FAILURE_TEXT_LIMIT = 500
+
+
+class Message(Struct, gc=False):
+    """A message of a chat, in a delta, whole, or in a list. v2 and the web name the ids otherwise."""
+
+    id: str | None = None
+    message_id: str | None = None
+    type: str | None = None
+    content: str | None = None
+    content_type: str | None = None
+    reasoning_content: str | None = None
+    chat_id: str | None = None
+
+
+class _Piece(Struct, gc=False):
+    """What a delta is read as: the fewest fields, for it is nearly all that ever comes."""
+
+    id: str | None = None
+    type: str | None = None
+    content: str | None = None
+    content_type: str | None = None
+    reasoning_content: str | None = None
+    chat_id: str | None = None
+
+
+class Chat(Struct):
+    """A chat, in the stream or retrieved. `code` and `msg` are the flat form of a failure, and the `error` event's."""
+
+    id: str | None = None
+    conversation_id: str | None = None
+    status: str | None = None
+    usage: Any = None
+    last_error: Any = None
+    required_action: Any = None
+    code: Any = None
+    msg: Any = None
+
+
+class _Wrapped(Struct):
+    """v2's and the web's record. `index` groups the pieces of one message."""
+
+    event: str | None = None
+    message: Message | None = None
+    index: Any = None
+    error_information: Any = None
+    code: Any = None
+    msg: Any = None
+
+
+class _FunctionCall(Struct):
+    name: str
+
+
+_decode_piece = msgspec.json.Decoder(_Piece).decode
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_chat = msgspec.json.Decoder(Chat).decode
+_decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
+_decode_call = msgspec.json.Decoder(_FunctionCall).decode
+_CALL_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]{1,200})"')
+
+
+class ChatReader:
+    """One stream's items. `chat_id` is the chat's where it is known before the stream says so.
+
+    After `Done` nothing more comes. Records of another chat, and those that cannot be read, come as `Skipped`.
+    """
+
+    __slots__ = ("_chat_id", "_conversation_id", "_created", "done")
+
+    def __init__(self, chat_id: str = "") -> None:
+        self._chat_id = chat_id
+        self._created = False
+        self.done = False
+
+    def items(self, events: Iterable[SseEvent]) -> list[Item]:
+        items: list[Item] = []
+        for name, data in events:
+            if self.done:
+                break
+            try:
+                if name == _MESSAGE_DELTA:
+                    self._delta(data, items)
+                else:
+                    self._other(name, data, items)
+            except BadJson as bad:
+                items.append(Skipped(bad.fault))
+        return items
+
+    def _delta(self, data: bytes, items: list[Item]) -> None:
+        piece = read(data, _decode_piece, _Piece)
+        if piece.chat_id != self._chat_id and self._foreign(piece.chat_id, items):
+            return
+        if piece.type != "answer" and piece.type is not None:
+            return
+        if piece.content_type != "text" and piece.content_type:
+            # A card or an object string comes whole in its completed message; a part of one is of no use.
+            if piece.content_type == "audio" and piece.content:
+                items.append(Audio(piece.content))
+            return
+        if piece.reasoning_content:
+            items.append(Reasoning(piece.id or "", piece.reasoning_content))
+        if piece.content:
+            items.append(Delta(piece.id or "", piece.content))
+
+    def _other(self, name: bytes, data: bytes, items: list[Item]) -> None:
+        if name in _UNNAMED:
+            self._wrapped(data, items)
+        elif name == _MESSAGE_COMPLETED:
+            message = read(data, _decode_message, Message)
+            if not self._foreign(message.chat_id, items):
+                items += message_items(message)
+        elif name in _CHAT_STATES:
+            self._chat(name, data, items)
+        elif name in _FAILURES:
+            self._failed(data, items)
+        elif name == _AUDIO_DELTA:
+            message = read(data, _decode_message, Message)
+            if message.content and not self._foreign(message.chat_id, items):
+                items.append(Audio(message.content))
+        elif name in _DONE:
+            self._end(items)
+        else:
+            items.append(Skipped("unknown_event"))
+
+    def _chat(self, name: bytes, data: bytes, items: list[Item]) -> None:
+        chat = read(data, _decode_chat, Chat)
+        if self._foreign(chat.id, items):
+            return
+        tool_calls = tool_calls_of(chat)
+        if not self._created and chat.id and (chat.id not in _NO_ID or name.endswith((b"created", b"in_progress"))):
+            self._created = True
+            self._chat_id = "" if chat.id in _NO_ID else chat.id
+            items.append(Created(chat.id, chat.conversation_id or ""))
+        if name.endswith(b"_action") or chat.status in ("requires_action", "required_action"):
+            items.append(ActionRequired(tool_calls))
+        elif name.endswith(b".completed"):
+            items.append(ChatCompleted(usage_of(chat)))
+        elif name.endswith(b"celed") or name.endswith(b"celled"):
+            items.append(ChatCanceled())
+
+    def _failed(self, data: bytes, items: list[Item]) -> None:
+        """A failure is one even where its particulars cannot be read."""
+        try:
+            chat = read(data, _decode_chat, Chat)
+        except BadJson as bad:
+            items += (Skipped(bad.fault), ChatFailed(None, ""))
+            return
+        if not self._foreign(chat.id, items):
+            items.append(failure_of(chat.last_error, chat.code, chat.msg))
+
+    def _wrapped(self, data: bytes, items: list[Item]) -> None:
+        record = read(data, _decode_wrapped, _Wrapped)
+        if record.event == "done":
+            # This dialect has no chat.completed: its `done` is both.
+            items.append(ChatCompleted(None))
+            self._end(items)
+        elif record.event == "error":
+            items.append(failure_of(record.error_information, record.code, record.msg))
+        elif record.event in (None, "message") and (message := record.message) is not None:
+            if self._foreign(message.chat_id, items):
+                return
+            identity = message.message_id or message.id or (str(record.index) if type(record.index) is int else "")
+            if message.type == "answer" and message.content_type in ("text", "", None):
+                if message.reasoning_content:
+                    items.append(Reasoning(identity, message.reasoning_content))
+                if message.content:
+                    items.append(Delta(identity, message.content))
+            else:
+                message.id = identity
+                items += message_items(message)
+        else:
+            items.append(Skipped("unknown_event"))
+
+    def _end(self, items: list[Item]) -> None:
+        self.done = True
+        items.append(Done())
+
+    def _foreign(self, chat_id: str | None, items: list[Item]) -> bool:
+        if chat_id == self._chat_id or chat_id in _NO_ID or not self._chat_id:
+            return False
+        items.append(Skipped("foreign_chat"))
+        return True
+
+
+def message_items(message: Message) -> list[Item]:
+    """What a whole message is: an answer, a tool's use, a suggestion, or nothing for a listener."""
+    identity, content = message.id or "", message.content
+    if content is None:
+        return [Skipped("malformed")]
+    match message.type:
+        case "answer":
+            return [Answer(identity, content, message.content_type or "text")]
+        case "function_call":
+            return [Tool(identity, "call", _called(content), content)]
+        case "tool_response" | "tool_output":
+            return [Tool(identity, "output", "", content)]
+        case "follow_up":
+            return [Suggestion(identity, content)]
+        case "verbose" | "knowledge" | "question":
+            return []
+        case _:
+            return [Skipped("unknown_event")]
+
+
+def failure_of(error: Any, code: Any = None, text: Any = None) -> ChatFailed:
+    """A failure in any of its shapes: `{"code","msg"}` in an object of its own, or else flat beside it."""
+    if isinstance(error, dict):
+        inner, message = coze_code(error.get("code")), error.get("msg")
+        if inner or (message and not coze_code(code)):
+            return ChatFailed(inner or None, _sentence(message))
+    return ChatFailed(coze_code(code) or None, _sentence(text))
+
+
+def usage_of(chat: Chat) -> dict[str, Any] | None:
+    """The counts, and nothing that is no number or string."""
+    if not isinstance(chat.usage, dict):
+        return None
+    kept = {k: v for k, v in plain(chat.usage).items() if isinstance(v, int | float | str)}
+    return kept or None
+
+
+def tool_calls_of(chat: Chat) -> list[dict[str, Any]]:
+    """The calls of `required_action`; older frames carry an empty one at any time."""
+    action = chat.required_action
+    outputs = action.get("submit_tool_outputs") if isinstance(action, dict) else None
+    calls = outputs.get("tool_calls") if isinstance(outputs, dict) else None
+    return [plain(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
+def coze_code(value: Any) -> int | None:
+    """A code as int, which chatflows send as a string; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
+    return value if type(value) is int and abs(value) < 2**63 else None
+
+
+def _called(content: str) -> str:
+    """The plug-in's name. Coze's own samples hold calls that are cut, so what is readable is read."""
+    try:
+        return _decode_call(content).name
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        found = _CALL_NAME.match(content)
+        return found[1] if found else ""
+
+
+def _sentence(value: Any) -> str:
+    return value[:_FAILURE_TEXT_LIMIT] if isinstance(value, str) else ""

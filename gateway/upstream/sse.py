@@ -1,0 +1,175 @@
+"""Decodes an event stream: bytes in, events out, no I/O.
+
+The format is WHATWG's (https://html.spec.whatwg.org/multipage/server-sent-events.html, "Parsing an event stream").
+Lines end in LF, CR or CRLF and in nothing else; U+2028 and its kin are data. All that the grammar looks at is ASCII,
+so the decoder works on bytes and leaves UTF-8 to whoever reads the data: a character cut by a read is never seen.
+"""
+
+import re
+from collections.abc import Callable
+
+SseEvent = tuple[bytes, bytes]
+"""An event's type, b"" when it names none (WHATWG's `message`), and its data, several `data` lines joined by LF."""
+
+RECORD_LIMIT = 16 * 1024 * 1024
+"""Bytes that one line, or one record's data lines together, may have. Coze's largest (cards, audio) are under 1 MiB."""
+
+_REJOIN_LIMIT = 8 * 1024
+"""An unfinished record beyond this is not rejoined and searched anew at each read, which would be quadratic."""
+
+_COZE_RECORDS: Callable[[bytes], list[SseEvent]] = re.compile(rb"^event: ?(.*)\ndata: ?(.*)\n\n", re.MULTILINE).findall
+"""The records of exactly Coze's form. They are all that the text holds when they have all its line ends, 3 each."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseDecoder:
+    """One stream's decoder. However the stream is cut into chunks, the same events come out.
+
+    Whole LF records, as Coze sends them, are split in bulk; what has a CR or is long goes line by line until the next
+    record's beginning. `too_large` is set, and nothing decoded any more, once a record is over the limit.
+    """
+
+    __slots__ = ("_at_record", "_begun", "_lines", "_tail", "limit", "too_large")
+
+    def __init__(self, limit: int = RECORD_LIMIT) -> None:
+        self.limit = limit
+        self.too_large = False
+        self._begun = False  # past the place where a BOM may be
+        self._at_record = False  # nothing is held: the next byte begins a record
+        self._tail = b""  # LF records: what is held of an unfinished one
+        self._lines = _Lines(limit)
+
+    def feed(self, chunk: bytes) -> list[SseEvent]:
+        """The events that `chunk` completes, in order."""
+        if self._at_record and b"\r" not in chunk:
+            events = _COZE_RECORDS(chunk)
+            if chunk.count(b"\n") == 3 * len(events) and chunk.endswith(b"\n\n") and len(chunk) <= self.limit:
+                return events
+        if self.too_large:
+            return []
+        if not self._lines.idle:
+            return self._feed_lines(chunk)
+        return self._feed_text(self._tail + chunk if self._tail else chunk)
+
+    @property
+    def last_event_id(self) -> bytes:
+        """The last `id` that a finished record has set; Coze's chats have none."""
+        return self._lines.last_event_id
+
+    @property
+    def cut(self) -> bool:
+        """Whether the stream, if it ended here, would end inside a record (which is then dropped)."""
+        if not self._tail:
+            return self._lines.unfinished
+        probe = _Lines(self.limit)
+        probe.feed(self._tail, [])
+        return probe.unfinished
+
+    def _feed_text(self, text: bytes) -> list[SseEvent]:
+        if not self._begun:
+            if len(text) < len(_BOM) and _BOM.startswith(text):
+                self._tail = text
+                return []
+            self._begun = True
+            text = text.removeprefix(_BOM)
+        if b"\r" in text or len(text) > self.limit:
+            self._tail = b""
+            return self._feed_lines(text)
+        end = text.rfind(b"\n\n") + 2 if b"\n\n" in text else 0
+        whole, self._tail = text[:end], text[end:]
+        events = _COZE_RECORDS(whole)
+        if whole.count(b"\n") != 3 * len(events):
+            events = []
+            self._lines.feed(whole, events)
+        self._at_record = not self._tail
+        if len(self._tail) > _REJOIN_LIMIT:
+            text, self._tail = self._tail, b""
+            events += self._feed_lines(text)
+        return events
+
+    def _feed_lines(self, chunk: bytes) -> list[SseEvent]:
+        events: list[SseEvent] = []
+        self.too_large = not self._lines.feed(chunk, events)
+        self._at_record = self._lines.idle and not self.too_large
+        return events
+
+
+class _Lines:
+    """The grammar line by line, for anything."""
+
+    __slots__ = ("_after_cr", "_data", "_id", "_limit", "_name", "_size", "_tail", "last_event_id")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._tail = bytearray()  # an unfinished line
+        self._after_cr = False  # an LF at the beginning belongs to the CR that ended the last chunk
+        self._name = b""
+        self._data: list[bytes] = []
+        self._size = 0
+        self._id = b""
+        self.last_event_id = b""
+
+    @property
+    def idle(self) -> bool:
+        """Whether the next byte begins a record, and an LF would be a line of its own."""
+        return not (self._after_cr or self.unfinished)
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._tail or self._data or self._name)
+
+    def feed(self, chunk: bytes, events: list[SseEvent]) -> bool:
+        """Appends the events that `chunk` completes. False, for good, when a record is over the limit."""
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        if chunk.endswith(b"\r"):
+            self._after_cr = True
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, *rest = chunk.split(b"\n")
+        self._tail += first
+        if not rest:
+            return self._bounded()
+        lines = [bytes(self._tail), *rest]
+        self._tail = bytearray(lines.pop())
+        for line in lines:
+            if not line:
+                self._dispatch(events)
+            elif not self._field(line):
+                return self._drop()
+        return self._bounded()
+
+    def _field(self, line: bytes) -> bool:
+        if len(line) > self._limit:
+            return False
+        field, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if field == b"data":
+            self._size += len(line)
+            self._data.append(value)
+        elif field == b"event":
+            self._name = value
+        elif field == b"id" and b"\0" not in value:
+            self._id = value
+        return self._size <= self._limit
+
+    def _dispatch(self, events: list[SseEvent]) -> None:
+        if self._data:
+            events.append((self._name, b"\n".join(self._data)))
+            self._data = []
+            self._size = 0
+        self._name = b""
+        self.last_event_id = self._id
+
+    def _bounded(self) -> bool:
+        held = len(self._tail)
+        if held > self._limit or (self._size + held > self._limit and self._tail.startswith(b"data:")):
+            return self._drop()
+        return True
+
+    def _drop(self) -> bool:
+        self._tail, self._data, self._size, self._name = bytearray(), [], 0, b""
+        return False
