@@ -1,0 +1,296 @@
+"""Who asks: a bearer token into a caller, who may do what the token says.
+
+Tokens are API keys (their SHA-256 stands in a file) or JWTs (RFC 7519). The algorithms come from our own keys, never
+from the token; a token can name one of our keys (`kid`), not bring its own (`jku`, `jwk`, `x5u` are ignored).
+"""
+
+import hashlib
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import jwt
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from adapters.failures import InvalidRequest, Mistake
+from gateway.config import Settings
+from gateway.errors import Code, GatewayError
+
+ALL: Final = "*"
+Shops = frozenset[str] | Literal["*"]
+
+_LONGEST_ID = 128
+_KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `user_id` is a JWT's `sub`, else None: an API key's holder speaks for any user of its shops."""
+
+    kind: Literal["none", "api-key", "jwt"] = "none"
+    user_id: str | None = None
+    shops: Shops = ALL
+    expires_at: float | None = None
+    """On the authenticator's clock, seconds."""
+    watches_shops: bool = True
+    key_name: str = ""
+
+    def may_start(self, user_id: str, shop_id: str | None) -> bool:
+        return (self.user_id is None or self.user_id == user_id) and self._holds(shop_id)
+
+    def may_read(self, owner_user: str, owner_shop: str | None) -> bool:
+        """Without auth, whoever knows an id may read what it names."""
+        return (self.user_id is None or self.user_id == owner_user) and self._holds(owner_shop)
+
+    def may_watch_shop(self, shop_id: str) -> bool:
+        return self.watches_shops and self._holds(shop_id)
+
+    def shop_for(self, asked: str | None) -> str | None:
+        """The shop that a new turn belongs to. Who is bound to one shop need not name it.
+
+        Without any shop a turn would run on the gateway's own credentials, outside of the caller's bounds: so one of
+        several must be named (InvalidRequest). A shop that is not the caller's is NOT_FOUND, whether it exists or not.
+        """
+        if asked is None and self.shops != ALL:
+            if len(self.shops) == 1:
+                return next(iter(self.shops))
+            raise InvalidRequest([Mistake("shopId", "is required: the token is for several shops")])
+        if not self._holds(asked):
+            raise GatewayError(Code.NOT_FOUND)
+        return asked
+
+    def account(self, user_id: str) -> str:
+        """Whom a turn counts for in the limits: one user of one API key can't use up another's share."""
+        return f"{self.key_name} {user_id}" if self.key_name else user_id
+
+    @property
+    def listener_account(self) -> str | None:
+        """Whom a listening connection counts for; None: in all only."""
+        return self.user_id
+
+    def _holds(self, shop_id: str | None) -> bool:
+        return self.shops == ALL or shop_id in self.shops
+
+
+ANYONE: Final = Caller()
+
+
+class _PublicKey(NamedTuple):
+    key: Any
+    algorithm: str
+
+
+class Authenticator:
+    """Knows every key. Files are read once, at the start; a mistake in one is a ValueError that names the setting."""
+
+    def __init__(
+        self,
+        *,
+        ways: tuple[str, ...] = (),
+        api_keys: Mapping[str, tuple[str, Shops]] | None = None,
+        secret: bytes | None = None,
+        public_keys: Mapping[str, _PublicKey] | None = None,
+        audience: str | None = None,
+        issuer: str | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._ways = ways
+        self._api_keys = api_keys or {}
+        self._secret = secret
+        self._public_keys = public_keys or {}
+        self._audience = audience
+        self._issuer = issuer
+        self._clock = clock or _steady_clock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, clock: Callable[[], float] | None = None) -> "Authenticator":
+        ways = settings.auth
+        if "api-key" in ways and settings.api_keys_file is None:
+            raise ValueError("GATEWAY_API_KEYS_FILE: needed by GATEWAY_AUTH=api-key")
+        if "jwt" in ways and (settings.jwt_secret_file is None) == (settings.jwks_file is None):
+            raise ValueError("GATEWAY_JWT_SECRET_FILE, GATEWAY_JWKS_FILE: GATEWAY_AUTH=jwt needs exactly one of them")
+        by_jwt = "jwt" in ways
+        return cls(
+            ways=ways,
+            api_keys=read_api_keys(settings.api_keys_file) if "api-key" in ways and settings.api_keys_file else None,
+            secret=_read_secret(settings.jwt_secret_file) if by_jwt and settings.jwt_secret_file else None,
+            public_keys=_read_public_keys(settings.jwks_file) if by_jwt and settings.jwks_file else None,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            clock=clock,
+        )
+
+    def authenticate(self, request: web.BaseRequest) -> Caller:
+        """The caller, or UNAUTHORIZED. Without auth everyone is ANYONE, whatever token comes along."""
+        if not self._ways:
+            return ANYONE
+        token = bearer_token(request)
+        if token is None:
+            raise GatewayError(Code.UNAUTHORIZED, "no token")
+        return self.caller_of(token)
+
+    def caller_of(self, token: str) -> Caller:
+        # Looked up by hash: what timing tells about a hash tells nothing about the key.
+        if found := self._api_keys.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()):
+            name, shops = found
+            return Caller(kind="api-key", shops=shops, key_name=name)
+        if "jwt" in self._ways:
+            return self._caller_of_jwt(token)
+        raise GatewayError(Code.UNAUTHORIZED, "unknown key")
+
+    def seconds_left(self, caller: Caller) -> float | None:
+        """How long the caller's token still lasts, never negative; None: for ever."""
+        return None if caller.expires_at is None else max(0.0, caller.expires_at - self._clock())
+
+    def _caller_of_jwt(self, token: str) -> Caller:
+        try:
+            key, algorithm = self._key_for(token)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # said once, at the start
+                claims = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[algorithm],
+                    audience=self._audience,
+                    issuer=self._issuer,
+                    # Times are checked below, on a clock that does not jump.
+                    options={
+                        "require": ["exp", "sub"],
+                        "verify_exp": False,
+                        "verify_nbf": False,
+                        "verify_iat": False,
+                        "verify_aud": True,
+                    },
+                )
+            return self._caller_with(claims)
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+            raise GatewayError(Code.UNAUTHORIZED, type(error).__name__) from None
+
+    def _key_for(self, token: str) -> _PublicKey:
+        if self._secret is not None:
+            return _PublicKey(self._secret, "HS256")
+        kid = jwt.get_unverified_header(token).get("kid")
+        if kid is None and len(self._public_keys) == 1:
+            return next(iter(self._public_keys.values()))
+        return self._public_keys[str(kid)]
+
+    def _caller_with(self, claims: Mapping[str, Any]) -> Caller:
+        now = self._clock()
+        user, expires, shop = claims["sub"], _time(claims["exp"]), claims.get("shop")
+        if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
+            raise ValueError("sub")
+        if now >= expires or ("nbf" in claims and now < _time(claims["nbf"])):
+            raise ValueError("time")
+        shops: Shops = ALL
+        if shop is not None:
+            names = [shop] if isinstance(shop, str) else shop
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("shop")
+            shops = frozenset(names)
+        scope = claims.get("scope", "")
+        scopes = scope.split() if isinstance(scope, str) else scope
+        return Caller(
+            kind="jwt",
+            user_id=user,
+            shops=shops,
+            expires_at=expires,
+            watches_shops=isinstance(scopes, list) and "shop" in scopes,
+        )
+
+
+def bearer_token(request: web.BaseRequest) -> str | None:
+    """The token of `Authorization: Bearer`, else of the cookie `gateway_token`, else of the query's `access_token`."""
+    headers = request.headers.getall("Authorization", ())
+    if len(headers) > 1:
+        raise GatewayError(Code.UNAUTHORIZED, "two Authorization headers")
+    if headers:
+        scheme, _, token = headers[0].partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+    if "Cookie" in request.headers and (cookie := request.cookies.get("gateway_token")):
+        return cookie
+    return request.query.get("access_token")
+
+
+def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:
+    """The file `NAME SHA256-HEX SHOPS`, a key a line, into {hash: (name, shops)}. Blank and `#` lines are passed over.
+
+    Raises ValueError with every wrong line's number, and never what stands in it.
+    """
+    keys: dict[str, tuple[str, Shops]] = {}
+    names: set[str] = set()
+    wrong: list[str] = []
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        if (match := _KEY_LINE.fullmatch(line)) is None:
+            wrong.append(f"line {number} is not NAME SHA256-HEX SHOPS")
+            continue
+        name, digest, shops = match[1], match[2].lower(), frozenset(part.strip() for part in match[3].split(","))
+        if digest in keys or name in names:
+            wrong.append(f"line {number} repeats a key or a name")
+        if not all(0 < len(shop) <= _LONGEST_ID for shop in shops):
+            wrong.append(f"line {number} has a shop of no or over {_LONGEST_ID} characters")
+        keys[digest] = (name, ALL if ALL in shops else shops)
+        names.add(name)
+    if wrong or not keys:
+        raise ValueError(f"GATEWAY_API_KEYS_FILE: {'; '.join(wrong) or 'holds no key'}")
+    return keys
+
+
+def _read_secret(path: Path) -> bytes:
+    if not (secret := path.read_bytes().strip()):
+        raise ValueError("GATEWAY_JWT_SECRET_FILE: holds no secret")
+    return secret
+
+
+def _read_public_keys(path: Path) -> dict[str, _PublicKey]:
+    """A JWK set (RFC 7517) of public keys, by `kid`."""
+    try:
+        entries = json.loads(path.read_bytes())["keys"]
+        keys = {str(entry.get("kid", "")): _public_key(entry) for entry in entries if entry.get("use", "sig") == "sig"}
+    except (ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError) as error:
+        raise ValueError(f"GATEWAY_JWKS_FILE: no JWK set of public keys ({error})") from None
+    if not keys or len(keys) < len(entries):
+        raise ValueError("GATEWAY_JWKS_FILE: holds no key for signatures, or two keys with the same kid")
+    return keys
+
+
+def _public_key(entry: dict[str, Any]) -> _PublicKey:
+    if "d" in entry or "k" in entry:
+        raise ValueError("a private or secret key, which belongs elsewhere")
+    # The key's own kind decides the algorithm: a token that asks for HS256 with a public key as secret gets nowhere.
+    key = jwt.PyJWK(entry).key
+    match key:
+        case RSAPublicKey() if key.key_size >= 2048:
+            algorithm = "RS256"
+        case EllipticCurvePublicKey() if isinstance(key.curve, SECP256R1):
+            algorithm = "ES256"
+        case Ed25519PublicKey():
+            algorithm = "EdDSA"
+        case _:
+            raise ValueError("a key that is neither RSA of 2048 bits, P-256 nor Ed25519")
+    if entry.get("alg", algorithm) != algorithm:
+        raise ValueError(f"a key for {entry['alg']}")
+    return _PublicKey(key, algorithm)
+
+
+def _time(claim: Any) -> float:
+    if isinstance(claim, bool) or not isinstance(claim, int | float):
+        raise ValueError("not a time")
+    return float(claim)
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Wall time that doesn't jump: a clock set back would give expired tokens a second life."""
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset

@@ -1,0 +1,189 @@
+"""The gate that every request passes: whose Host, which Origin, and what headers every answer carries.
+
+One middleware and one `on_response_prepare` signal, so that streams get the headers too. It decides from headers
+alone, before any route runs: a page on another site can make a browser send a request, but not choose its Origin.
+"""
+
+import ipaddress
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from aiohttp import hdrs, web, web_response
+
+from adapters.failures import Handler, errors_middleware, request_id
+from gateway.config import Settings, is_loopback
+from gateway.errors import Code, GatewayError
+
+PAGE: Final = "/sse-stream-test.html"
+TRUSTED_TYPES: Final = "coze-gateway dompurify"
+"""The page's policies for markup: its own and its sanitizer's."""
+
+_CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_OPERATORS: Final = ("/metrics", "/debug/")
+_ALLOWED_HEADERS: Final = "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
+_EXPOSED_HEADERS: Final = "X-Turn-Id, X-Conversation-Id, X-Request-Id, Retry-After, Location"
+_PREFLIGHT_SECONDS: Final = "7200"
+_ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_DEFAULT_PORT: Final = {"http": "80", "https": "443"}
+_NOTHING_LOADS: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+class Guard:
+    """The gate of one listener. `operators` marks the listener that is there for `/metrics` and `/debug/…`."""
+
+    def __init__(self, settings: Settings, *, host: str | None = None, operators: bool = False) -> None:
+        listens_on = host or settings.host
+        self._on_loopback = is_loopback(listens_on)
+        self._operators = operators
+        self._hosts = frozenset(settings.allowed_hosts)
+        self._any_host = not self._hosts and not self._on_loopback
+        self._origins = frozenset(settings.allowed_origins)
+        self._page_policy = page_policy(settings.media_hosts)
+
+    def install(self, app: web.Application) -> None:
+        """Puts the error table, this gate and the headers around every route of `app`."""
+        app.middlewares.append(errors_middleware)
+        app.middlewares.append(self.middleware)
+        app.on_response_prepare.append(self.add_headers)
+        # The parser's own 400 passes no signal, and would carry aiohttp's and Python's versions.
+        web_response.SERVER_SOFTWARE = "coze-gateway"  # type: ignore[attr-defined]
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        headers = request.headers
+        if not self._any_host and not self.knows_host(headers.get("Host")):
+            raise GatewayError(Code.MISDIRECTED)
+        origin = headers.get("Origin")
+        if origin is not None:
+            method = request.method
+            preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
+            if (preflight or method in _CHANGING or "Upgrade" in headers) and not self.trusts(request, origin):
+                raise GatewayError(Code.FORBIDDEN_ORIGIN)
+            if preflight:
+                return web.Response(status=204)
+        if request.path.startswith(_OPERATORS) and not self._for_operators(headers):
+            raise GatewayError(Code.NOT_FOUND)
+        return await handler(request)
+
+    def knows_host(self, host: str | None) -> bool:
+        """Whether `Host` names this server. HTTP/1.0 may come without one; a browser never does."""
+        if host is None:
+            return True
+        if (match := _HOST.fullmatch(host.lower())) is None:
+            return False
+        name = match[1].strip("[]")
+        return name in self._hosts if self._hosts else _is_loopback_name(name)
+
+    def trusts(self, request: web.BaseRequest, origin: str) -> bool:
+        """Whether a page of this origin may change something: ours, or one that the operator lists."""
+        if len(request.headers.getall("Origin")) > 1:
+            return False
+        origin = origin.lower()  # scheme and host have no case (RFC 6454, section 4)
+        return origin in self._origins or is_same_origin(origin, request.headers.get("Host", ""))
+
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Runs before any answer's head is sent, a stream's and a file's too."""
+        headers = response.headers
+        path = request.path
+        headers["X-Request-Id"] = request_id(request)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Referrer-Policy"] = "no-referrer"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        if path == PAGE:
+            headers["Content-Security-Policy"] = self._page_policy
+            headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        else:
+            headers["Content-Security-Policy"] = _NOTHING_LOADS
+        if "Cache-Control" not in headers:
+            headers["Cache-Control"] = "no-cache" if path == PAGE or path.startswith("/client/") else "no-store"
+        vary = headers.get("Vary")
+        headers["Vary"] = "Origin" if vary is None else f"Origin, {vary}"
+        if self._origins and (origin := request.headers.get("Origin")) and origin.lower() in self._origins:
+            self._share_with(origin, request, headers)
+
+    def _share_with(self, origin: str, request: web.Request, headers: Any) -> None:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Allow-Credentials"] = "true"  # the cookie `gateway_token`, to listed origins only
+        headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+        if request.method == hdrs.METH_OPTIONS:
+            headers["Access-Control-Allow-Methods"] = "GET, POST"
+            headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
+
+    def _for_operators(self, headers: Iterable[str]) -> bool:
+        """On the main listener only for whoever sits on this machine: a proxy's peer is on loopback too."""
+        return self._operators or (self._on_loopback and not came_through_proxy(headers))
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Whether host and port of `origin` (lower case) are those of the `Host` header. TLS may have ended at a proxy."""
+    if (of_page := _ORIGIN.fullmatch(origin)) is None or (of_server := _HOST.fullmatch(host.lower())) is None:
+        return False  # "null" too: sandboxed frames and local files have no origin
+    default = _DEFAULT_PORT[of_page[1]]
+    return of_page[2] == of_server[1] and (of_page[3] or default) == (of_server[2] or default)
+
+
+def came_through_proxy(headers: Iterable[str]) -> bool:
+    return any(name.lower().startswith(("forwarded", "x-forwarded-", "x-real-ip", "via")) for name in headers)
+
+
+def page_policy(media_hosts: Iterable[str]) -> str:
+    """The page's Content-Security-Policy: own files only, and media from the hosts that the operator lists."""
+    media = "".join(f" https://{host} http://{host}" for host in media_hosts)
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            f"img-src 'self' data: blob:{media}",
+            f"media-src 'self' data: blob:{media}",
+            "font-src 'self'",
+            "connect-src 'self'",
+            "manifest-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            f"trusted-types {TRUSTED_TYPES}",
+        )
+    )
+
+
+def runner_options() -> dict[str, Any]:
+    """What `web.AppRunner` is to be told, beyond its defaults, to stand on the internet."""
+    return {
+        "handler_cancellation": True,
+        "auto_decompress": False,  # a refused body is still read to its end: never unpacked
+        "keepalive_timeout": 30.0,  # also the only deadline for a request's head: aiohttp's own is over an hour
+        "lingering_time": 5.0,
+        "access_log": None,
+        "logger": _WithoutTrace(logging.getLogger("gateway.http")),
+    }
+
+
+class _WithoutTrace(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp logs what its parser refuses as an error with a trace and the client's bytes: a flood by anyone."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger)
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return msg, kwargs
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+        self.debug("request refused: %s", type(exc_info).__name__)
+
+    def debug(self, msg: object, *args: object, exc_info: Any = None, **kwargs: Any) -> None:
+        super().debug(msg, *args, **kwargs)
+
+
+def _is_loopback_name(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
