@@ -1,0 +1,10 @@
+"""Conversations, turns and messages in SQLite or PostgreSQL.
+
+A projection of the event log: what is written here can be made again from there, so every write is an upsert that may
+be repeated, and nobody waits for one. `Store` takes and gives the values of `rows`.
+"""
+
+from gateway.store.rows import ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
+from gateway.store.store import Store
+
+__all__ = ["ConversationRow", "MessageRow", "Store", "TurnBegun", "TurnRow", "TurnUpdate"]

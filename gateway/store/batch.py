@@ -1,0 +1,115 @@
+"""A batch: writes that wait to be committed together, the newest of each turn."""
+
+import msgspec
+
+from gateway.ids import ConversationId, TurnId
+from gateway.store.rows import ENDED, ConversationRow, TurnBegun, TurnRow, TurnUpdate, replaces
+
+
+class Pending:
+    """What is to be written of one turn: its beginning, its newest state, or both."""
+
+    __slots__ = ("answered_at", "begun", "update")
+
+    def __init__(self) -> None:
+        self.begun: TurnBegun | None = None
+        self.update: TurnUpdate | None = None
+        self.answered_at: float | None = None
+
+    def take(self, update: TurnUpdate) -> None:
+        if self.update is None or replaces(update.status, self.update.status):
+            self.update = update
+            if self.answered_at is None and (update.content or update.status in ENDED):
+                self.answered_at = update.updated_at
+
+    def over(self, row: TurnRow | None) -> TurnRow | None:
+        """The turn as it will be, given the database's row; None when it never began."""
+        if row is None and (begun := self.begun) is not None:
+            row = TurnRow(**msgspec.structs.asdict(begun), updated_at=begun.created_at)
+        if row is None or (update := self.update) is None or not replaces(update.status, row.status):
+            return row
+        return msgspec.structs.replace(row, **msgspec.structs.asdict(update))
+
+
+class PendingConversation:
+    __slots__ = ("begun", "coze_conversation_id")
+
+    def __init__(self) -> None:
+        self.begun: TurnBegun | None = None
+        self.coze_conversation_id = ""
+
+    def over(self, row: ConversationRow | None) -> ConversationRow | None:
+        """The conversation as it will be. Its owner and bot are those of its first turn, for good."""
+        if row is None and (begun := self.begun) is not None:
+            row = ConversationRow(
+                begun.conversation_id, begun.user_id, begun.shop_id, begun.bot_id, "", begun.created_at
+            )
+        if row is None or not self.coze_conversation_id:
+            return row
+        return msgspec.structs.replace(row, coze_conversation_id=self.coze_conversation_id)
+
+
+class Batch:
+    """Bounded by the number of turns, whatever the number of writes. Keeps the order in which turns began."""
+
+    __slots__ = ("conversations", "turns")
+
+    def __init__(self) -> None:
+        self.turns: dict[TurnId, Pending] = {}
+        self.conversations: dict[ConversationId, PendingConversation] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.turns)
+
+    def __repr__(self) -> str:
+        return f"Batch({len(self.turns)} turns of {len(self.conversations)} conversations)"
+
+    def begin(self, begun: TurnBegun) -> None:
+        pending = self._turn(begun.turn_id)
+        pending.begun = pending.begun or begun
+        conversation = self._conversation(begun.conversation_id)
+        conversation.begun = conversation.begun or begun
+
+    def update(self, update: TurnUpdate) -> None:
+        self._turn(update.turn_id).take(update)
+        if update.coze_conversation_id:
+            self._conversation(update.conversation_id).coze_conversation_id = update.coze_conversation_id
+
+    def then(self, later: "Batch") -> "Batch":
+        """This batch, which could not be written, with what was queued meanwhile. Neither may be used afterwards."""
+        for turn_id, pending in later.turns.items():
+            mine = self._turn(turn_id)
+            mine.begun = mine.begun or pending.begun
+            if pending.update is not None:
+                mine.take(pending.update)
+            if mine.answered_at is None:
+                mine.answered_at = pending.answered_at
+        for conversation_id, newer in later.conversations.items():
+            conversation = self._conversation(conversation_id)
+            conversation.begun = conversation.begun or newer.begun
+            conversation.coze_conversation_id = newer.coze_conversation_id or conversation.coze_conversation_id
+        return self
+
+    def singles(self) -> "list[Batch]":
+        """A batch for each turn, so that one that no database takes can be told from the others."""
+        parts = []
+        for turn_id, pending in self.turns.items():
+            part = Batch()
+            part.turns[turn_id] = pending
+            state = pending.begun or pending.update
+            if state is not None and (conversation := self.conversations.get(state.conversation_id)) is not None:
+                part.conversations[state.conversation_id] = conversation
+            parts.append(part)
+        return parts
+
+    def _turn(self, turn_id: TurnId) -> Pending:
+        pending = self.turns.get(turn_id)
+        if pending is None:
+            pending = self.turns[turn_id] = Pending()
+        return pending
+
+    def _conversation(self, conversation_id: ConversationId) -> PendingConversation:
+        conversation = self.conversations.get(conversation_id)
+        if conversation is None:
+            conversation = self.conversations[conversation_id] = PendingConversation()
+        return conversation

@@ -1,0 +1,135 @@
+"""The database: an engine on one that has the newest tables, or a sentence why not."""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, event, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from gateway.errors import Code, GatewayError
+from gateway.store import failures
+from gateway.store.schema import REVISION
+
+BUSY_SECONDS = 4.0
+"""How long SQLite waits for a lock. Below the five seconds that a close may take."""
+
+CONNECTIONS = 4
+"""One for the writer, the others for readers; each is a thread."""
+
+CHECKED_BYTES = 16 * 1024 * 1024
+"""A database up to this size is checked whole at the start; damage in a larger one shows when it is met."""
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_encode = msgspec.json.Encoder().encode
+
+
+async def open_database(address: str) -> AsyncEngine:
+    """Connects and migrates. On failure nothing stays open; the caller closes with `dispose`."""
+    url = _url(address)
+    where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    try:
+        engine = create_async_engine(
+            url,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=BUSY_SECONDS,
+            connect_args={"timeout": BUSY_SECONDS},
+            json_serializer=lambda value: _encode(value).decode(),
+            json_deserializer=msgspec.json.decode,
+            hide_parameters=True,  # errors are logged; users' text must not be
+        )
+    except ImportError as error:
+        raise _unavailable(f"the database {where} needs the package {error.name}, which is not installed") from error
+    opened = False
+    try:
+        if engine.dialect.name == "sqlite":
+            event.listen(engine.sync_engine, "connect", _tune)
+        async with engine.connect() as connection:
+            await _prepare(connection, where)
+        opened = True
+    except GatewayError:
+        raise
+    except Exception as error:
+        detail = f"{failures.sentence(error)}: {where}"
+        raise _unavailable(_damaged(detail) if failures.is_damage(error) else detail) from error
+    finally:
+        if not opened:
+            await engine.dispose()
+    return engine
+
+
+def _url(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        raise _unavailable("the database's address is no URL like sqlite:///data/gateway.db") from None
+    backend = url.get_backend_name()
+    if backend not in _DRIVERS:
+        raise _unavailable(f"no database of the kind {backend!r}, only sqlite and postgresql")
+    if backend == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise _unavailable("the SQLite database must be a file, like sqlite:///data/gateway.db")
+    return url.set(drivername=_DRIVERS[backend])
+
+
+def _tune(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    # A power cut may take the last commits: the event log has what they held.
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+async def _prepare(connection: AsyncConnection, where: str | None) -> None:
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        await _check(connection, where)
+    revision = await connection.run_sync(_revision)
+    if revision != REVISION:
+        await connection.rollback()
+        if connection.dialect.name == "sqlite":
+            # Python's driver would commit each CREATE by itself: killed in between, half the tables would be there.
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        await connection.run_sync(_migrate, where)
+        await connection.commit()
+
+
+async def _check(connection: AsyncConnection, where: str | None) -> None:
+    size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    if (await connection.exec_driver_sql(size)).scalar_one() > CHECKED_BYTES:
+        return
+    said = (await connection.exec_driver_sql("PRAGMA quick_check(1)")).scalar_one()
+    if said != "ok":
+        raise _unavailable(_damaged(f"the database is damaged ({' '.join(said.split())}): {where}"))
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def _migrate(connection: Connection, where: str | None) -> None:
+    """Imports Alembic only here: a current database, the usual case, starts without it."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "gateway.store:migrations")
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if (revision := _revision(connection)) is not None and revision not in known:
+        raise _unavailable(
+            f"the database was made by a newer version of the gateway (its revision is {revision!r}, "
+            f"this version knows up to {REVISION!r}): {where}; install that version, or bring back a backup"
+        )
+    command.upgrade(config, "head")
+
+
+def _damaged(detail: str) -> str:
+    return f"{detail}; bring back a backup, or move the file away to begin with an empty database"
+
+
+def _unavailable(detail: str) -> GatewayError:
+    return GatewayError(Code.STORAGE_UNAVAILABLE, detail)

@@ -1,0 +1,47 @@
+"""The database's failures: which are the storage's, and what is said of them."""
+
+import sqlite3
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_OF_THE_VALUES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+
+_SENTENCES = (
+    ("SQLITE_FULL", "the database's disk is full"),
+    ("SQLITE_BUSY", "the database is locked by another process"),
+    ("SQLITE_LOCKED", "the database is locked by another process"),
+    ("SQLITE_READONLY", "the database is read-only"),
+    ("SQLITE_CORRUPT", "the database is damaged"),
+    ("SQLITE_NOTADB", "the database is damaged: it is no SQLite file"),
+    ("SQLITE_CANTOPEN", "the database's file cannot be opened"),
+    ("SQLITE_IOERR", "the database's disk reports an error"),
+)
+
+
+def is_storage_failure(error: Exception) -> bool:
+    """Whether trying again later can help: the database fails, not the values that it was given."""
+    if isinstance(error, OSError | PoolTimeoutError):
+        return True
+    return isinstance(error, DBAPIError) and not isinstance(error, _OF_THE_VALUES)
+
+
+def is_damage(error: Exception) -> bool:
+    return _name(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+
+def sentence(error: Exception) -> str:
+    """Why the database does not work, without paths, addresses or anybody's text."""
+    name = _name(error)
+    for prefix, said in _SENTENCES:
+        if name.startswith(prefix):
+            return said
+    if isinstance(error, PoolTimeoutError):
+        return "the database is too slow: no connection came free"
+    return f"the database does not answer ({name or type(error).__name__})"
+
+
+def _name(error: BaseException) -> str:
+    """SQLite's name for the failure, as `SQLITE_IOERR_WRITE`; "" for what did not come from SQLite."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlite_errorname", "") if isinstance(cause, sqlite3.Error) else ""

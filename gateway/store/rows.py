@@ -1,0 +1,93 @@
+"""The values that the store takes and gives. All times are unix seconds."""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from gateway.ids import ConversationId, ShopId, TurnId, UserId
+
+Status = Literal["queued", "running", "action_required", "completed", "failed", "cancelled"]
+ENDED = frozenset({"completed", "failed", "cancelled"})
+
+
+class TurnBegun(Struct, frozen=True):
+    """What never changes about a turn. The first one of a conversation also says whose conversation it is."""
+
+    turn_id: TurnId
+    conversation_id: ConversationId
+    user_id: UserId
+    shop_id: ShopId | None
+    bot_id: str
+    message: str
+    created_at: float
+
+
+class TurnUpdate(Struct, frozen=True, kw_only=True):
+    """A turn's whole state at one moment, never a difference: the newest one replaces all before it.
+
+    `error` holds the fields of the turn's `error` event; `position` is where a listener goes on.
+    """
+
+    turn_id: TurnId
+    conversation_id: ConversationId
+    status: Status
+    content: str = ""
+    reasoning: str = ""
+    suggestions: list[str] = []
+    usage: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    coze_chat_id: str = ""
+    coze_conversation_id: str = ""
+    updated_at: float
+    position: str = ""
+    tool_calls: list[dict[str, Any]] = []
+
+
+class ConversationRow(Struct, frozen=True):
+    """`coze_conversation_id` is "" until Coze has given one."""
+
+    id: ConversationId
+    user_id: UserId
+    shop_id: ShopId | None
+    bot_id: str
+    coze_conversation_id: str
+    created_at: float
+
+
+class TurnRow(Struct, frozen=True):
+    """A turn as far as it is known. Before its first update it is `queued`, without a position."""
+
+    turn_id: TurnId
+    conversation_id: ConversationId
+    user_id: UserId
+    shop_id: ShopId | None
+    bot_id: str
+    message: str
+    created_at: float
+    updated_at: float
+    status: Status = "queued"
+    content: str = ""
+    reasoning: str = ""
+    suggestions: list[str] = []
+    usage: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    coze_chat_id: str = ""
+    coze_conversation_id: str = ""
+    position: str = ""
+    tool_calls: list[dict[str, Any]] = []
+
+
+class MessageRow(Struct, frozen=True):
+    """One side of a turn. A user's message is always `completed`; the assistant's has its turn's status."""
+
+    id: str
+    turn_id: TurnId
+    role: Literal["user", "assistant"]
+    content: str
+    status: Status
+    created_at: float
+
+
+def replaces(new: Status, old: Status) -> bool:
+    """Whether a state may follow another one. An ended turn never runs again, whatever a replay writes."""
+    return new in ENDED or old not in ENDED

@@ -1,0 +1,169 @@
+"""The statements that write a batch, each safe to repeat, for SQLite and PostgreSQL alike."""
+
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+from sqlalchemy import Boolean, Dialect, Double, Table, Text, bindparam, func, or_, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import UpdateBase
+
+from gateway.ids import ConversationId, TurnId
+from gateway.store.batch import Batch, Pending
+from gateway.store.rows import ENDED, TurnBegun, TurnUpdate
+from gateway.store.schema import conversations, turns
+
+INSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+TOUCH = "UPDATE alembic_version SET version_num = version_num"
+"""The smallest real write: it tells whether the database can be written, and changes nothing."""
+
+Row = dict[str, Any]
+
+
+class Statements:
+    """Compiled once and executed with plain tuples: SQLAlchemy's own way costs 14 µs more for each turn that starts."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        insert = INSERTS[dialect.name]
+        conversation = insert(conversations)
+        # Constants are written out: what is bound must come with each row. `turns.` is for PostgreSQL, which would not
+        # know whether the row there or the new one is meant.
+        runs = text("turns.status NOT IN ('completed', 'failed', 'cancelled')")
+        ends = text("excluded.status IN ('completed', 'failed', 'cancelled')")
+        self._begin_conversation = _Prepared(
+            conversation.on_conflict_do_update(
+                index_elements=["id"],
+                set_={"coze_conversation_id": conversation.excluded.coze_conversation_id},
+                where=text("excluded.coze_conversation_id NOT IN ('', conversations.coze_conversation_id)"),
+            ),
+            [c.name for c in conversations.c],
+            dialect,
+        )
+        self._name_conversation = _Prepared(
+            update(conversations)
+            .where(conversations.c.id == bindparam("conversation", type_=Text))
+            .where(conversations.c.coze_conversation_id != bindparam("known", type_=Text)),
+            ["coze_conversation_id"],
+            dialect,
+        )
+        columns = [c.name for c in turns.c if c.name != "ordinal"]
+        turn = insert(turns)
+        self._begin_turn = _Prepared(turn.on_conflict_do_nothing(index_elements=["id"]), columns, dialect)
+        self._write_turn = _Prepared(
+            turn.on_conflict_do_update(
+                index_elements=["id"],
+                set_={name: turn.excluded[name] for name in _STATE}
+                | {"answered_at": func.coalesce(turns.c.answered_at, turn.excluded.answered_at)},
+                where=or_(runs, ends),
+            ),
+            columns,
+            dialect,
+        )
+        self._change_turn = _Prepared(
+            update(turns)
+            .where(turns.c.id == bindparam("turn", type_=Text))
+            .where(or_(runs, bindparam("ends", type_=Boolean)))
+            .values(answered_at=func.coalesce(turns.c.answered_at, bindparam("answered", type_=Double))),
+            list(_STATE),
+            dialect,
+        )
+
+    def writing(self, batch: Batch) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+        """SQL with the rows to execute it for, in order: conversations come before the turns that refer to them."""
+        begun: list[Row] = []
+        named: list[Row] = []
+        for conversation_id, conversation in batch.conversations.items():
+            coze_id = conversation.coze_conversation_id
+            if conversation.begun is not None:
+                begun.append(_conversation(conversation.begun, coze_id))
+            else:
+                named.append({"conversation": conversation_id, "known": coze_id, "coze_conversation_id": coze_id})
+        queued: list[Row] = []
+        whole: list[Row] = []
+        changed: list[Row] = []
+        for turn_id, pending in batch.turns.items():
+            if pending.begun is None:
+                changed.append(_changed(turn_id, pending))
+            else:
+                row = _identity(pending.begun) | (_NOTHING if pending.update is None else _state(pending.update))
+                row["answered_at"] = pending.answered_at
+                (queued if pending.update is None else whole).append(row)
+        for prepared, rows in (
+            (self._begin_conversation, begun),
+            (self._name_conversation, named),
+            (self._begin_turn, queued),
+            (self._write_turn, whole),
+            (self._change_turn, changed),
+        ):
+            if rows:
+                yield prepared.sql, list(map(prepared.values, rows))
+
+
+class _Prepared:
+    def __init__(self, statement: UpdateBase, columns: list[str], dialect: Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect, column_keys=columns)
+        self.sql = str(compiled)
+        self.values = itemgetter(*compiled.positiontup)
+
+
+def _conversation(first: TurnBegun, coze_id: str) -> Row:
+    return {
+        "id": first.conversation_id,
+        "user_id": first.user_id,
+        "shop_id": first.shop_id,
+        "bot_id": first.bot_id,
+        "coze_conversation_id": coze_id,
+        "created_at": first.created_at,
+    }
+
+
+def _identity(turn: TurnBegun) -> Row:
+    """What never changes; without an update the turn was last changed when it began."""
+    return {
+        "id": turn.turn_id,
+        "conversation_id": turn.conversation_id,
+        "user_id": turn.user_id,
+        "shop_id": turn.shop_id,
+        "bot_id": turn.bot_id,
+        "message": turn.message,
+        "created_at": turn.created_at,
+        "updated_at": turn.created_at,
+    }
+
+
+def _state(update: TurnUpdate) -> Row:
+    return {
+        "status": update.status,
+        "content": update.content,
+        "reasoning": update.reasoning,
+        "suggestions": _json(update.suggestions),
+        "usage": _json(update.usage),
+        "error": _json(update.error),
+        "coze_chat_id": update.coze_chat_id,
+        "coze_conversation_id": update.coze_conversation_id,
+        "position": update.position,
+        "tool_calls": _json(update.tool_calls),
+        "updated_at": update.updated_at,
+    }
+
+
+def _changed(turn_id: TurnId, pending: Pending) -> Row:
+    update = pending.update
+    assert update is not None, "a turn is queued with its beginning, its state, or both"
+    return _state(update) | {"turn": turn_id, "answered": pending.answered_at, "ends": update.status in ENDED}
+
+
+def _json(value: Any) -> str | None:
+    if value is None:
+        return None
+    return _encode(value).decode() if value else ("[]" if isinstance(value, list) else "{}")
+
+
+_encode = msgspec.json.Encoder().encode
+_STATE = _state(TurnUpdate(turn_id=TurnId(""), conversation_id=ConversationId(""), status="queued", updated_at=0.0))
+_NOTHING = {name: value for name, value in _STATE.items() if name != "updated_at"}

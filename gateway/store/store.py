@@ -1,0 +1,180 @@
+"""The store: conversations, turns and messages, a projection of the event log."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Select, and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.errors import Code, GatewayError
+from gateway.ids import ConversationId, TurnId
+from gateway.ledger import Ledger
+from gateway.store import failures
+from gateway.store.database import open_database
+from gateway.store.rows import ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
+from gateway.store.schema import conversations, messages, turns
+from gateway.store.writer import Writer
+
+# Columns come in the order of the values' fields.
+_CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
+_TURN = select(*(turns.c["id" if name == "turn_id" else name] for name in TurnRow.__struct_fields__))
+_MESSAGE = select(*(messages.c[name] for name in MessageRow.__struct_fields__))
+
+T = TypeVar("T")
+Values = tuple[Any, ...]
+
+
+class _Waiting(Protocol[T]):
+    """What is queued of a row."""
+
+    @property
+    def begun(self) -> TurnBegun | None: ...
+
+    def over(self, row: T | None, /) -> T | None: ...
+
+
+class Store:
+    """Writes are queued and never awaited; each may be repeated after a crash. Reads see what is queued.
+
+    Reads raise `storage_unavailable` when the database can't be read. A caller that is cancelled in a read leaves it to
+    end by itself, so that no connection is lost.
+    """
+
+    def __init__(self, engine: AsyncEngine, ledger: Ledger) -> None:
+        self._engine = engine
+        self._held = ledger.open("store", "gateway.store")
+        self._writer = Writer(engine, ledger)
+        self._reads: set[asyncio.Task[list[Values]]] = set()
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, ledger: Ledger) -> "Store":
+        """Opens the database that `url` names and brings its tables up to date; the folder of a file must exist.
+
+        Raises `GatewayError` (`storage_unavailable`) with a sentence for the operator.
+        """
+        return cls(await open_database(url), ledger)
+
+    def __repr__(self) -> str:
+        return f"Store({self._writer!r}, reads={len(self._reads)}, closed={self._closing is not None})"
+
+    def begin(self, turn: TurnBegun) -> None:
+        """A turn begins, and its conversation if it is new. Of a known turn or conversation nothing changes."""
+        self._require_open()
+        self._writer.queued.begin(turn)
+        self._writer.wake()
+
+    def update(self, update: TurnUpdate) -> None:
+        """A turn's newest state. Of a turn that never began nothing is kept; an ended one never runs again."""
+        self._require_open()
+        self._writer.queued.update(update)
+        self._writer.wake()
+
+    async def settled(self) -> None:
+        """Returns when everything queued before the call is durable.
+
+        Raises `storage_unavailable` if it can't be written now; it stays queued.
+        """
+        self._require_open()
+        await self._writer.settled()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the database can't be written, in one sentence without paths; None when it can, for all that is known."""
+        return self._writer.trouble
+
+    async def probe(self) -> None:
+        """Tries to write, even if nothing is queued; `trouble` says afterwards how that went."""
+        self._require_open()
+        with suppress(GatewayError):
+            await self._writer.touch()
+
+    async def conversation(self, conversation_id: str) -> ConversationRow | None:
+        key = ConversationId(conversation_id)
+        waiting = [b.conversations.get(key) for b in (self._writer.writing, self._writer.queued)]
+        return await self._one(_CONVERSATION.where(conversations.c.id == key), ConversationRow, waiting)
+
+    async def turn(self, turn_id: str) -> TurnRow | None:
+        key = TurnId(turn_id)
+        waiting = [b.turns.get(key) for b in (self._writer.writing, self._writer.queued)]
+        return await self._one(_TURN.where(turns.c.id == key), TurnRow, waiting)
+
+    async def messages(self, conversation_id: str, *, before: str | None, limit: int) -> tuple[list[MessageRow], bool]:
+        """The newest `limit` messages before the message `before`, newest last, and whether there are older ones.
+
+        What is queued is written first; while that can't be done they are what the database holds.
+        """
+        if self.trouble is None:
+            with suppress(GatewayError):
+                await self.settled()
+        page = (
+            _MESSAGE.where(messages.c.conversation_id == conversation_id)
+            .order_by(messages.c.ordinal.desc(), messages.c.role)
+            .limit(limit + 1)
+        )
+        if before is not None:
+            ordinal, role = await self._place(conversation_id, before)
+            same = and_(messages.c.ordinal == ordinal, messages.c.role > role)
+            page = page.where(or_(messages.c.ordinal < ordinal, same))
+        rows = await self._rows(page)
+        found = [MessageRow(*row) for row in rows[:limit]]
+        return found[::-1], len(rows) > limit
+
+    async def close(self) -> None:
+        """Writes what is queued, five seconds at most, and closes. Goes on if its caller is cancelled."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="store-close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._writer.close()
+        if self._reads:
+            await asyncio.wait(self._reads)
+        await self._engine.dispose()
+        self._held.close()
+
+    async def _place(self, conversation_id: str, message_id: str) -> tuple[int, str]:
+        turn_id, _, role = message_id.rpartition(".")
+        place = select(turns.c.ordinal).where(turns.c.id == turn_id, turns.c.conversation_id == conversation_id)
+        rows = await self._rows(place) if role in {"user", "assistant"} else []
+        if not rows:
+            raise GatewayError(Code.INVALID_REQUEST, f"before: no message {message_id[:80]!r} in this conversation")
+        return rows[0][0], role
+
+    async def _one(
+        self, statement: Select[Any], kind: Callable[..., T], waiting: Sequence[_Waiting[T] | None]
+    ) -> T | None:
+        """The row with what waits for it, which was looked up before: nothing committed meanwhile is missed."""
+        row = None
+        try:
+            if rows := await self._rows(statement):
+                row = kind(*rows[0])
+        except GatewayError:
+            if not any(w is not None and w.begun is not None for w in waiting):
+                raise
+        for pending in waiting:
+            row = row if pending is None else pending.over(row)
+        return row
+
+    async def _rows(self, statement: Select[Any]) -> list[Values]:
+        self._require_open()
+        read = asyncio.create_task(self._read(statement), name="store-read")
+        self._reads.add(read)
+        read.add_done_callback(self._reads.discard)
+        rows: list[Values] = await asyncio.shield(read)
+        return rows
+
+    async def _read(self, statement: Select[Any]) -> list[Values]:
+        try:
+            async with self._engine.connect() as connection:
+                return [tuple(row) for row in await connection.execute(statement)]
+        except Exception as error:
+            if failures.is_storage_failure(error):
+                raise GatewayError(Code.STORAGE_UNAVAILABLE, failures.sentence(error)) from error
+            raise
+
+    def _require_open(self) -> None:
+        if self._closing is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "the store is closed")

@@ -1,0 +1,158 @@
+"""The writer: one task that commits what is queued, all of it at once."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.errors import Code, GatewayError
+from gateway.ledger import Ledger
+from gateway.store import failures
+from gateway.store.batch import Batch
+from gateway.store.statements import TOUCH, Statements
+
+GATHER_SECONDS = 0.1
+"""How long writes gather when nobody waits for them. A commit costs about 1 ms, however many turns it carries."""
+
+RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+CLOSE_SECONDS = 5.0
+LOG_SECONDS = 10.0
+
+log = structlog.get_logger("gateway.store")
+
+
+class Writer:
+    """What can't be written stays queued, the newest state of each turn, and is tried again until it can be.
+
+    A turn whose values no database takes (text that is no Unicode) is dropped with a log line: it must not keep the
+    others from being written.
+    """
+
+    def __init__(self, engine: AsyncEngine, ledger: Ledger) -> None:
+        self.queued = Batch()
+        self.writing = Batch()
+        self.trouble: str | None = None
+        self._engine = engine
+        self._statements = Statements(engine.dialect)
+        self._waiting: list[asyncio.Future[None]] = []  # for the next attempt
+        self._served: list[asyncio.Future[None]] = []  # by the attempt under way
+        self._work = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._failures = 0
+        self._log_from = 0.0
+        self._held = ledger.open("task", "gateway.store.writer")
+        self._task = asyncio.create_task(self._run(), name="store-writer")
+
+    def __repr__(self) -> str:
+        return f"Writer(queued={self.queued!r}, writing={self.writing!r}, trouble={self.trouble!r})"
+
+    def wake(self) -> None:
+        """Something was put into `queued`."""
+        self._work.set()
+
+    async def settled(self) -> None:
+        """Returns when all that is queued now is durable; raises when it can't be written now."""
+        if self.queued:
+            await self._attempted(self._waiting)
+        elif self.writing:
+            await self._attempted(self._served)
+
+    async def touch(self) -> None:
+        """Returns after the next attempt to write, of nothing if nothing is queued. Raises as `settled` does."""
+        await self._attempted(self._waiting)
+
+    async def close(self) -> None:
+        """Writes what is queued, within `CLOSE_SECONDS`; what can't be written is given up with a log line."""
+        with suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.settled()
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._held.close()
+        if self.queued:
+            log.warning("store.unwritten", turns=len(self.queued.turns), reason=self.trouble)
+
+    async def _attempted(self, waiters: list[asyncio.Future[None]]) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        waiters.append(waiter)
+        self._work.set()
+        self._urgent.set()
+        await waiter
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.wait()
+            pause = GATHER_SECONDS
+            if self._failures:
+                # Never at once, whoever waits: many waiters must not become as many attempts.
+                await asyncio.sleep(RETRY_SECONDS[0])
+                pause = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1] - RETRY_SECONDS[0]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._urgent.wait()
+            await self._attempt()
+
+    async def _attempt(self) -> None:
+        self.writing, self.queued = self.queued, Batch()
+        self._served, self._waiting = self._waiting, []
+        self._work.clear()
+        self._urgent.clear()
+        problem: str | None = "the store was closed"
+        try:
+            await self._write(self.writing)
+            problem = None
+            self._healed()
+        except Exception as error:
+            problem = failures.sentence(error)
+            self._failed(problem)
+        finally:
+            if problem is not None:
+                self.queued = self.writing.then(self.queued)
+                self._work.set()
+            self.writing = Batch()
+            for waiter in self._served:
+                if waiter.done():
+                    continue
+                if problem is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(GatewayError(Code.STORAGE_UNAVAILABLE, problem))
+            self._served = []
+
+    async def _write(self, batch: Batch) -> None:
+        try:
+            await self._commit(batch)
+        except Exception as error:
+            if failures.is_storage_failure(error):
+                raise
+            for single in batch.singles():
+                await self._write_single(single)
+
+    async def _write_single(self, single: Batch) -> None:
+        try:
+            await self._commit(single)
+        except Exception as error:
+            if failures.is_storage_failure(error):
+                raise
+            log.error("store.refused", turns=list(single.turns), reason=type(error).__name__)
+
+    async def _commit(self, batch: Batch) -> None:
+        async with self._engine.begin() as connection:
+            if not batch:
+                await connection.exec_driver_sql(TOUCH)
+            for sql, rows in self._statements.writing(batch):
+                await connection.exec_driver_sql(sql, rows)
+
+    def _failed(self, problem: str) -> None:
+        self._failures += 1
+        self.trouble = problem
+        if (now := asyncio.get_running_loop().time()) >= self._log_from:
+            self._log_from = now + LOG_SECONDS
+            log.error("store.trouble", reason=problem, turns=len(self.writing.turns))
+
+    def _healed(self) -> None:
+        if self.trouble is not None:
+            log.info("store.healed", reason=self.trouble, failures=self._failures)
+        self._failures = 0
+        self.trouble = None
