@@ -72,12 +72,14 @@ class Answers:
         The two may have been kept at different moments: a start that the text doesn't bear out is left out, and its
         text counts to the answer before it. That costs an id to match by, never a character.
         """
-        found: list[tuple[str, int]] = []
+        if not text:
+            return cls()
+        found = [("", 0)]
         for message_id, at in sorted(starts, key=lambda start: start[1]):
-            if at < len(text) and (text.endswith(SEPARATOR, 0, at) if found else at == 0):
+            if at == 0:
+                found = [(message_id, 0)]
+            elif found[-1][1] + len(SEPARATOR) < at < len(text) and text.endswith(SEPARATOR, 0, at):
                 found.append((message_id, at))
-        if text and not found:
-            found = [("", 0)]
         ends = [at - len(SEPARATOR) for _, at in found[1:]] + [len(text)]
         return cls(Part(message_id, text[at:end]) for (message_id, at), end in zip(found, ends, strict=True))
 
