@@ -18,7 +18,6 @@ PACKAGES = {
     "npm": ("npm", ("npm",)),
     "haproxy": ("haproxy", ("haproxy",)),
     "slowhttptest": ("slowhttptest", ("slowhttptest",)),
-    "redis-server": ("redis-server", ("redis-server",)),
     "curl": ("curl", ("curl",)),
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""

@@ -1,0 +1,82 @@
+# Each target installs what it needs into .venv by itself. Nothing outside of the checkout is touched.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+SUPPORTED := python3.14 python3.13 python3.12 python3.11 python3
+PYTHON ?= $(shell for p in $(SUPPORTED); do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run simulate install test check format bench bench-check load chaos soak lock
+
+help:
+	@echo 'make run      the gateway on http://127.0.0.1:3000, with the simulated Coze (GATEWAY_… variables are settings)'
+	@echo 'make test     the whole test suite; ARGS="-k name" for a part of it'
+	@echo 'make install  only what both need'
+	@echo 'make check    lint, format and types      make format   put the format right'
+	@echo 'make bench    the gateway beside others   make bench-check   what moved since the kept figures'
+	@echo 'make load     load for any deployment     make simulate      the simulated Coze by itself'
+	@echo 'make chaos    hundreds of seeded runs     make soak          half an hour of faults'
+	@echo 'make lock     resolve the dependencies anew, with hashes'
+
+run: $(VENV)/.run
+	@exec $(RUN) -m gateway serve $(ARGS)
+
+simulate: $(VENV)/.run
+	@exec $(RUN) -m gateway simulate $(ARGS)
+
+install: $(VENV)/.test
+
+test: $(VENV)/.test
+	@$(RUN) -m pytest $(ARGS)
+
+check: $(VENV)/.test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(VENV)/.test
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(VENV)/.test
+	@$(RUN) -m tests.bench $(ARGS)
+
+bench-check: $(VENV)/.test
+	@$(RUN) -m tests.bench --check $(ARGS)
+
+load: $(VENV)/.test
+	@$(RUN) -m tests.load $(ARGS)
+
+chaos: $(VENV)/.test
+	@$(RUN) -m tests.chaos $(ARGS)
+
+soak: $(VENV)/.test
+	@$(RUN) -m tests.chaos --soak $(ARGS)
+
+# The stamps say which lock was installed last; an interrupted installation leaves none and is begun anew.
+$(VENV)/.run: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer with venv is needed (Debian: python3 and python3-venv),' \
+		'or name one: make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo 'Installing the gateway into $(VENV)'
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements-test.lock
+	@echo 'Installing what the tests need into $(VENV)'
+	@$(PIP) --require-hashes -r requirements-test.lock
+	@touch $@
+
+UV = .lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
+	--custom-compile-command 'make lock' --group build pyproject.toml
+
+lock:
+	@$(PYTHON) -m venv --clear .lock
+	@.lock/bin/python -m pip --disable-pip-version-check install --quiet uv
+	$(UV) --output-file requirements.lock
+	$(UV) --extra test --constraint requirements.lock --output-file requirements-test.lock
+	@rm -rf .lock
