@@ -26,6 +26,7 @@ PROBLEM_TYPE: Final = "application/problem+json"
 COME_BACK_CLOSE_CODE: Final = 1012
 """Closes a WebSocket that was open when the gateway began to drain ("service restart", IANA's registry)."""
 
+_REQUEST_ID: Final = web.RequestKey("request_id", str)
 _log = structlog.get_logger("gateway.http")
 
 
@@ -106,9 +107,9 @@ def close_code_of(code: Code) -> int:
 
 def request_id(request: web.BaseRequest) -> str:
     """This request's id, ours and never the client's: it goes into logs and headers."""
-    known: str | None = request.get("request_id")
+    known = request.get(_REQUEST_ID)
     if known is None:
-        known = request["request_id"] = uuid.uuid4().hex
+        known = request[_REQUEST_ID] = uuid.uuid4().hex
     return known
 
 
