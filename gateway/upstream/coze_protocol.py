@@ -187,7 +187,7 @@ class ChatReader:
             items.append(ActionRequired(tool_calls))
         elif name.endswith(b".completed"):
             items.append(ChatCompleted(usage_of(chat)))
-        elif name.endswith(b"celed") or name.endswith(b"celled"):
+        elif name.endswith((b"celed", b"celled")):
             items.append(ChatCanceled())
 
     def _failed(self, data: bytes, items: list[Item]) -> None:

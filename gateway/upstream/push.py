@@ -1,0 +1,196 @@
+"""Hands a response's bytes on as they arrive, without waking a task for each read.
+
+aiohttp has no public way to do this: its client gives a response's body through `StreamReader`, which a coroutine
+awaits. So once the response's head is there this room puts itself in two places, and leaves all of HTTP to aiohttp:
+
+- between the transport and aiohttp's protocol (`Transport.set_protocol`, public), to know when one read is over and
+  when the connection is lost, of which aiohttp tells the body nothing in some cases (a malformed chunk);
+- in the body's place (aiohttp's parser calls the `StreamReader` that it made: `feed_data`, `feed_eof`,
+  `set_exception`, and two marks around each chunk), by giving that reader a class of ours. That is private, so it is
+  tried, and where it does not hold a task reads instead, with the same result but more slowly.
+
+Read in aiohttp 3.14.5: `client_proto.ResponseHandler`, `_http_parser.pyx` (`cb_on_body`, `_on_message_complete`),
+`streams.StreamReader`.
+"""
+
+import asyncio
+from typing import Any, Protocol, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.streams import StreamReader
+
+
+class Sink(Protocol):
+    """Who gets the bytes. After `finished` or `lost` nothing more is called."""
+
+    def received(self, data: bytes) -> None:
+        """The body's bytes of one read, never empty."""
+
+    def finished(self) -> None:
+        """The body is over, and whole as far as HTTP can tell; its connection is given back."""
+
+    def lost(self) -> None:
+        """The connection broke, or what came over it is not HTTP."""
+
+
+class Body(Protocol):
+    """A response's body on its way into a sink."""
+
+    def start(self) -> None:
+        """Begins; what is there already is handed over before this returns. Call once."""
+
+    def pause(self) -> None:
+        """Stops reading from the socket. What the last read has brought may still be handed over."""
+
+    def resume(self) -> None: ...
+
+    def detach(self) -> None:
+        """Calls the sink no more. The response is still its owner's to close."""
+
+
+def body_of(response: aiohttp.ClientResponse, sink: Sink) -> Body:
+    """The response's body, pushed where that can be done. Nobody else may read the response."""
+    reader, connection = response.content, response.connection
+    handler = connection.protocol if connection is not None else None
+    if handler is None or handler.transport is None or not _Pushed.takes(reader):
+        return ReadBody(reader, sink)
+    return PushedBody(handler, reader, sink)
+
+
+class _Pushed(StreamReader):
+    """A reader that keeps nothing. It has no room of its own: the list in `_timer`, which only reading uses, does."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def takes(reader: StreamReader) -> bool:
+        """Whether `reader` can become one of this class, and back."""
+        try:
+            object.__setattr__(reader, "__class__", _Pushed)
+            object.__setattr__(reader, "__class__", StreamReader)
+        except TypeError:
+            return False
+        return hasattr(reader, "_timer")
+
+    def feed_data(self, data: bytes, size: int = 0) -> bool:
+        cast("list[bytes]", self._timer).append(data)
+        return False
+
+    def begin_http_chunk_receiving(self) -> None:
+        pass
+
+    def end_http_chunk_receiving(self) -> None:
+        pass
+
+
+class PushedBody(asyncio.Protocol):
+    """Stands between a transport and aiohttp's protocol until the body is over."""
+
+    __slots__ = ("_handler", "_parts", "_reader", "_sink", "_transport")
+
+    def __init__(self, handler: ResponseHandler, reader: StreamReader, sink: Sink) -> None:
+        self._handler = handler
+        self._reader = reader
+        self._sink: Sink | None = sink
+        self._transport = cast("asyncio.Transport", handler.transport)
+        self._parts: list[bytes] = []
+
+    def start(self) -> None:
+        while not self._reader.exception() and (data := self._reader.read_nowait()):
+            self._parts.append(data)
+        object.__setattr__(self._reader, "__class__", _Pushed)
+        cast("Any", self._reader)._timer = self._parts
+        self._transport.set_protocol(self)
+        self._hand_over()
+
+    def pause(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def detach(self) -> None:
+        self._sink = None
+
+    def data_received(self, data: bytes) -> None:
+        self._handler.data_received(data)
+        self._hand_over()
+
+    def eof_received(self) -> None:
+        self._handler.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._handler.connection_lost(exc)
+        if self._parts:
+            self._hand_over()
+        if self._sink is not None:
+            self._end(whole=exc is None and self._reader.is_eof() and self._reader.exception() is None)
+
+    def pause_writing(self) -> None:
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._handler.resume_writing()
+
+    def _hand_over(self) -> None:
+        """Gives the sink what this read has brought: the body's bytes, and its end."""
+        if self._parts:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts.clear()
+            if self._sink is not None:
+                self._sink.received(data)
+        if self._reader.is_eof():
+            self._end(whole=True)
+        elif self._reader.exception() is not None:
+            self._end(whole=False)
+
+    def _end(self, *, whole: bool) -> None:
+        if whole and self._handler.transport is not None:
+            # aiohttp has put the connection back into its pool: it is no longer ours.
+            self._transport.set_protocol(self._handler)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            (sink.finished if whole else sink.lost)()
+
+
+class ReadBody:
+    """The same with a task that reads."""
+
+    __slots__ = ("_flowing", "_reader", "_sink", "_task")
+
+    def __init__(self, reader: StreamReader, sink: Sink) -> None:
+        self._reader = reader
+        self._sink: Sink | None = sink
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._read())
+
+    def pause(self) -> None:
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        self._flowing.set()
+
+    def detach(self) -> None:
+        self._sink = None
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    async def _read(self) -> None:
+        whole = True
+        try:
+            while self._sink is not None and (data := await self._reader.readany()):
+                await self._flowing.wait()
+                if self._sink is not None:
+                    self._sink.received(data)
+        except (aiohttp.ClientError, OSError):
+            whole = False
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            (sink.finished if whole else sink.lost)()

@@ -1,0 +1,133 @@
+"""What Coze's refusals mean: an HTTP answer that is no event stream, as an `UpstreamError`. No I/O."""
+
+import email.utils
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from gateway.errors import Code, UpstreamError
+from gateway.upstream.codes import classify
+from gateway.upstream.coze_protocol import coze_code
+from gateway.upstream.json_text import BadJson, read
+
+LOG_ID_LIMIT = 128
+OVER_ALREADY = 4104
+"""A chat that is over cannot be cancelled."""
+
+_RETRY_AFTER_DIGITS = 12
+
+
+Taken = Literal["no", "unknown", "yes"]
+
+
+class _Meaning(NamedTuple):
+    code: Code
+    retryable: bool
+    taken: Taken = "no"
+
+
+_UNCERTAIN = _Meaning(Code.UPSTREAM_UNCERTAIN, True, "unknown")
+# Whoever gave such an answer does not speak Coze's protocol, and whether a chat has begun cannot be seen from it.
+# A person may try again; the gateway never does by itself, also where the operator lets it repeat what is uncertain.
+_NOT_COZE = _Meaning(Code.UPSTREAM_FAILED, True, "yes")
+
+# These say more than a code beside them, which some proxy may have made up.
+_BY_STATUS = {
+    401: _Meaning(Code.UPSTREAM_UNAUTHORIZED, False),
+    429: _Meaning(Code.UPSTREAM_RATE_LIMITED, True),
+    504: _UNCERTAIN,
+    524: _UNCERTAIN,  # a well-known proxy's own 504
+}
+
+
+class _Envelope(Struct):
+    """The frame of every JSON answer of Coze; `detail.logid` names the request in Coze's logs."""
+
+    code: Any = None
+    msg: Any = None
+    data: Any = None
+    detail: Any = None
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def data_of(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> Any:
+    """The `data` of a JSON answer that is well. Raises the `UpstreamError` that any other answer means."""
+    envelope = _envelope(body)
+    if 200 <= status < 300 and envelope is not None and coze_code(envelope.code) == 0:
+        return envelope.data
+    raise _refused(status, headers, envelope, now)
+
+
+def refused(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> UpstreamError:
+    """What an answer means that should have been an event stream."""
+    return _refused(status, headers, _envelope(body), now)
+
+
+def _refused(
+    status: int, headers: Mapping[str, str], envelope: _Envelope | None, now: datetime | None
+) -> UpstreamError:
+    code = coze_code(envelope.code) if envelope is not None else None
+    meaning = _meaning(status, code)
+    detail = f"Coze answered {status}" + (f" with code {code}" if code is not None else "")
+    return UpstreamError(
+        meaning.code,
+        detail,
+        retryable=meaning.retryable,
+        taken=meaning.taken,
+        coze_code=code or None,
+        log_id=log_id_of(headers, envelope.detail if envelope is not None else None),
+        retry_after=retry_after(headers.get("Retry-After"), now or datetime.now(UTC)),
+    )
+
+
+def _meaning(status: int, coze_code: int | None) -> _Meaning:
+    if meaning := _BY_STATUS.get(status):
+        return meaning
+    code, retryable = classify(coze_code)
+    if coze_code and code is not Code.UPSTREAM_REJECTED:
+        return _Meaning(code, retryable)
+    if status >= 500:
+        return _Meaning(Code.UPSTREAM_UNAVAILABLE, True)
+    if status >= 400 or (coze_code and 200 <= status < 300):
+        return _Meaning(Code.UPSTREAM_REJECTED, False)
+    return _NOT_COZE
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds to wait that a Retry-After asks for (RFC 9110 10.2.3), however many; None for none, or for nonsense."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit() and len(value) <= _RETRY_AFTER_DIGITS:
+        return float(value)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    try:
+        seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def log_id_of(headers: Mapping[str, str], detail: Any = None) -> str | None:
+    """Coze's name for the request; the self-hosted studio has a header of its own. Visible ASCII, cut to size."""
+    inner = detail.get("logid") if isinstance(detail, dict) else None
+    for value in (headers.get("X-Tt-Logid"), headers.get("X-Log-ID"), inner):
+        if isinstance(value, str) and (kept := "".join(c for c in value[:LOG_ID_LIMIT] if "!" <= c <= "~")):
+            return kept
+    return None
+
+
+def _envelope(body: bytes) -> _Envelope | None:
+    try:
+        return read(body, _decode_envelope, _Envelope)
+    except BadJson:
+        return None
