@@ -1,0 +1,45 @@
+"""The simulated Coze: an HTTP server with Coze's wire format, seeded answers and a fault plan for each message.
+
+A chat is its request and a moment: `script` derives from these alone what is said and when, so a chat goes on without
+a client, without a task and through a crash. A response runs through `disturbance` (wrong frames), `framing` (other
+bytes) and `cues` (broken connections) to its `player`; without faults these change nothing. `faults` is the closed
+table of what `/fault NAME[:VALUE] …` can ask for.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.simulator.faults import Fault
+from gateway.simulator.recording import ORIGINAL_RATE, read_recording
+from gateway.simulator.script import whole_text
+from gateway.simulator.server import Simulator, steady_clock
+
+__all__ = ["Fault", "Simulator", "start_simulator", "whole_text"]
+
+
+async def start_simulator(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    data_dir: Path | None = None,
+    first_ms: int = 300,
+    rate: float = 40,
+    replay: Path | None = None,
+    pace: str | float = "original",
+    clock: Callable[[], float] | None = None,
+) -> Simulator:
+    """Starts a simulator on its own port (0 takes a free one); whoever starts it must `close` it.
+
+    `data_dir` keeps its chats over a restart. `first_ms` and `rate` (pieces a second, 0 for as fast as can be) pace
+    its answers. `replay` serves a recorded stream for any chat, at `pace`: records a second, or `original`. `clock`
+    gives unix seconds. Raises OSError for a port or file that can't be had, ValueError for a recording without records.
+    """
+    recording = None
+    if replay is not None:
+        recording = read_recording(replay)
+        rate = ORIGINAL_RATE if pace == "original" else float(pace)
+    simulator = Simulator(
+        data_dir=data_dir, first_ms=first_ms, rate=rate, recording=recording, clock=clock or steady_clock()
+    )
+    await simulator.listen(host, port)
+    return simulator

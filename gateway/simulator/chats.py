@@ -1,0 +1,158 @@
+"""The chats that were started: kept for an hour, and on disk so that a restarted simulator knows them too."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from gateway.simulator.objects import Chat, Frame, Json, Outcome, Status
+
+KEPT_SECONDS = 3600.0
+KEPT_AT_MOST = 20_000
+"""Chats in memory: about 20 MB of short questions. The oldest go first, running or not."""
+
+_SPARE_LINES = 1000
+
+_log = structlog.get_logger(__name__)
+
+
+class Performance(Protocol):
+    """One stretch of a chat, derived from its request: composed, or read from a recording."""
+
+    @property
+    def begins(self) -> float: ...
+    @property
+    def ends(self) -> float: ...
+    @property
+    def outcome(self) -> Outcome: ...
+    def frames(self) -> Iterator[Frame]: ...
+    def messages(self, until: float) -> list[Json]: ...
+    def state(self, status: Status) -> Json: ...
+
+
+Perform = Callable[[Chat], Performance]
+
+
+class Journal:
+    """One JSON line for each change of a chat; the last one counts. Survives `kill -9`, not a loss of power.
+
+    A disk that can't be written costs the memory of a restart, nothing else: it is logged once, and chats go on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = 0
+        self._complained = False
+
+    def load(self) -> dict[str, Chat]:
+        """The chats by id in the order of their start. Lines that can't be read, as a torn last one, are left out."""
+        chats: dict[str, Chat] = {}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return chats
+        for line in data.splitlines():
+            self._lines += 1
+            try:
+                chat = msgspec.json.decode(line, type=Chat)
+            except msgspec.DecodeError:
+                continue
+            chats[chat.id] = chat
+        return chats
+
+    def append(self, chat: Chat) -> None:
+        self._lines += 1
+        try:
+            with self._path.open("ab") as file:
+                file.write(b"\n" + msgspec.json.encode(chat))
+        except OSError as error:
+            self._complain(error)
+
+    def compact(self, chats: dict[str, Chat]) -> None:
+        """Writes the file anew with only these chats, when it holds many more lines than that."""
+        if self._lines <= 4 * len(chats) + _SPARE_LINES:
+            return
+        fresh = self._path.with_suffix(".new")
+        try:
+            fresh.write_bytes(b"\n".join(map(msgspec.json.encode, chats.values())))
+            os.replace(fresh, self._path)
+        except OSError as error:
+            self._complain(error)
+        self._lines = len(chats)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            _log.warning("simulator.journal_unwritable", path=str(self._path), error=str(error))
+
+
+class Chats:
+    """All chats of the last hour. A chat's state is never stored: it follows from its request and the clock."""
+
+    def __init__(self, perform: Perform, clock: Callable[[], float], journal: Journal | None) -> None:
+        self._perform = perform
+        self._clock = clock
+        self._journal = journal
+        self._chats = journal.load() if journal is not None else {}
+        self._latest = {chat.conversation_id: chat.id for chat in self._chats.values()}
+        self._sweep()
+
+    def __len__(self) -> int:
+        return len(self._chats)
+
+    def get(self, conversation_id: str, chat_id: str) -> Chat | None:
+        chat = self._chats.get(chat_id)
+        return chat if chat is not None and chat.conversation_id == conversation_id else None
+
+    def keep(self, chat: Chat) -> None:
+        """Adds a chat, or puts its newer state in place of the older."""
+        self._sweep()
+        self._chats[chat.id] = chat
+        self._latest[chat.conversation_id] = chat.id
+        if self._journal is not None:
+            self._journal.append(chat)
+
+    def status(self, chat: Chat) -> Status:
+        if chat.canceled_at is not None:
+            return "canceled"
+        performance = self._perform(chat)
+        return performance.outcome.status if self._elapsed(performance) >= performance.ends else "in_progress"
+
+    def is_busy(self, conversation_id: str) -> bool:
+        chat = self._chats.get(self._latest.get(conversation_id, ""))
+        return chat is not None and self.status(chat) == "in_progress"
+
+    def state(self, chat: Chat) -> Json:
+        return self._perform(chat).state(self.status(chat))
+
+    def messages(self, chat: Chat) -> list[Json]:
+        """What the chat has said so far, from before its tools' outputs too."""
+        found = self._perform(chat)
+        until = self._elapsed(found)
+        if chat.canceled_at is not None:
+            until = min(until, chat.canceled_at - found.begins)
+        earlier: list[Json] = []
+        if chat.resumed_at is not None:
+            before = msgspec.structs.replace(chat, resumed_at=None, outputs=())
+            earlier = self._perform(before).messages(chat.resumed_at - chat.started_at)
+        return earlier + found.messages(until)
+
+    def _elapsed(self, performance: Performance) -> float:
+        return self._clock() - performance.begins
+
+    def _sweep(self) -> None:
+        """Forgets what is too old. Chats lie in the order of their start, so it looks at no more than it drops."""
+        oldest = self._clock() - KEPT_SECONDS
+        while self._chats:
+            chat = next(iter(self._chats.values()))
+            if chat.started_at >= oldest and len(self._chats) < KEPT_AT_MOST:
+                break
+            del self._chats[chat.id]
+            if self._latest.get(chat.conversation_id) == chat.id:
+                del self._latest[chat.conversation_id]
+        if self._journal is not None:
+            self._journal.compact(self._chats)

@@ -1,0 +1,170 @@
+"""Framing: a frame as the bytes of a record, in Coze's own form or in one that the fault plan asks for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gateway.simulator.faults import Fault, FaultPlan, Fire
+from gateway.simulator.ids import second_of
+from gateway.simulator.objects import Frame, Json
+from gateway.simulator.script import SURROGATE_MARK
+
+Encode = Callable[[Frame], bytes]
+"""The bytes of one record, blank line included; empty for a frame that the shape does not have."""
+
+_FRAMINGS = frozenset(
+    {
+        Fault.CRLF, Fault.CR, Fault.MIXED, Fault.BOM, Fault.SPACE, Fault.COMMENTS, Fault.IDS, Fault.MULTILINE_DATA,
+        Fault.DATA_FIRST, Fault.NO_LAST_BLANK, Fault.STUDIO, Fault.V2, Fault.SURROGATE, Fault.DONE_BARE,
+        Fault.DONE_DEBUG,
+    }
+)  # fmt: skip
+_BOM = b"\xef\xbb\xbf"
+_MARK, _HALF_PAIR = SURROGATE_MARK.encode(), b"\\ud83d"
+_LAST_WORDS = frozenset({"done", "error", "conversation.chat.failed", "conversation.chat.canceled"})
+
+_json = msgspec.json.Encoder().encode
+
+
+def encoder(plan: FaultPlan, fire: Fire) -> Encode:
+    """What turns this stream's frames into bytes: `event:` and `data:` lines, LF, no blank after the colon."""
+    asked = [fault for fault in _FRAMINGS if fault in plan]
+    return _Framing(plan, asked, fire) if asked else _plain
+
+
+def _plain(frame: Frame) -> bytes:
+    if frame.raw is not None:
+        return frame.raw
+    data = frame.data if isinstance(frame.data, bytes) else _json(frame.data)
+    return b"event:%b\ndata:%b\n\n" % (frame.event.encode(), data)
+
+
+class _Framing:
+    """The forms that the real service does not use today. Counts its records, so one belongs to one stream."""
+
+    def __init__(self, plan: FaultPlan, asked: list[Fault], fire: Fire) -> None:
+        self._plan = plan
+        self._asked = asked
+        self._fire = fire
+        self._count = 0
+        self._v2 = _V2()
+
+    def __call__(self, frame: Frame) -> bytes:
+        plan, first = self._plan, self._count == 0
+        if first:
+            for fault in self._asked:
+                self._fire(fault)
+        if frame.raw is not None:
+            record = frame.raw
+        elif (lines := self._lines(frame)) is None:
+            return b""
+        else:
+            record = self._ended(lines, last=frame.event in _LAST_WORDS)
+        self._count += 1
+        return _BOM + record if first and Fault.BOM in plan else record
+
+    def _lines(self, frame: Frame) -> list[bytes] | None:
+        """The record's lines without their ends; None for a frame that the shape does not have."""
+        plan = self._plan
+        event, data = frame.event, frame.data
+        if event == "done" and Fault.DONE_BARE in plan:
+            data = b"[DONE]"
+        if event == "done" and Fault.DONE_DEBUG in plan:
+            data = b'{"debug_url":"https://www.coze.cn/work_flow?execute_id=1\\u0026space_id=2"}'
+        if Fault.STUDIO in plan:
+            event, data = _studio(event, data)
+        if Fault.V2 in plan:
+            if (older := self._v2.shape(frame)) is None:
+                return None
+            event, data = "", older
+        text = data if isinstance(data, bytes) else _json(data)
+        if Fault.SURROGATE in plan:
+            text = text.replace(_MARK, _HALF_PAIR)
+        colon = b": " if Fault.SPACE in plan else b":"
+        halves = text.split(b',"', 1) if Fault.MULTILINE_DATA in plan and isinstance(data, dict) else [text]
+        lines = [
+            b"data" + colon + half for half in (halves if len(halves) == 1 else [halves[0] + b",", b'"' + halves[1]])
+        ]
+        if event:
+            lines.insert(len(lines) if Fault.DATA_FIRST in plan else 0, b"event" + colon + event.encode())
+        return self._dressed(lines)
+
+    def _dressed(self, lines: list[bytes]) -> list[bytes]:
+        if Fault.IDS in self._plan:
+            number = b"%d" % self._count
+            lines = [b"id:" + number + (b"\x00" if self._count % 3 == 2 else b""), *lines, b"retry:1"]
+        if Fault.COMMENTS in self._plan:
+            lines = [b": ping", b"", b":", *lines[:-1], b":inside data:{}", lines[-1]]
+        return lines
+
+    def _ended(self, lines: list[bytes], *, last: bool) -> bytes:
+        plan = self._plan
+        ends = [b"\n"]
+        if Fault.CRLF in plan:
+            ends = [b"\r\n"]
+        elif Fault.CR in plan:
+            ends = [b"\r"]
+        elif Fault.MIXED in plan:
+            ends = [b"\n", b"\r\n", b"\r"]
+        # One kind of end a record: LF behind CR would be read as one end, not two.
+        end = ends[self._count % len(ends)]
+        blank = b"" if last and Fault.NO_LAST_BLANK in plan else end
+        return end.join(lines) + end + blank
+
+
+def _studio(event: str, data: Json | bytes) -> tuple[str, Json | bytes]:
+    """The self-hosted variant: zeroes for missing times, `meta_data` on messages, another last event."""
+    if event == "done":
+        return "conversation.stream.done", b""
+    if isinstance(data, bytes):
+        return event, data
+    if "chat_id" in data:
+        bot = {"bot_id": data["bot_id"], "agent_name": "", "agent_id": data["bot_id"]}
+        shown: Json = {key: value for key, value in data.items() if key != "updated_at"}
+        shown.setdefault("created_at", second_of(data["chat_id"]))
+        shown["content"] = shown["content"].replace('"from_module":null,"from_unit":null', '"from_unit":""')
+        keys = ("id", "conversation_id", "bot_id", "role", "type", "content", "content_type")
+        return event, {key: shown.pop(key) for key in keys} | {"meta_data": {"bot_state": _json(bot).decode()}} | shown
+    if event == "conversation.chat.failed" and "last_error" in data:
+        return "error", dict(data["last_error"])
+    if "status" in data:
+        times = {key: data.get(key, 0) for key in ("created_at", "completed_at", "failed_at")}
+        kept = {key: data[key] for key in ("id", "conversation_id", "bot_id")}
+        action = {"required_action": data["required_action"]} if "required_action" in data else {}
+        return event, {**kept, **times, "status": data["status"], **action, "section_id": data["section_id"]}
+    return event, data
+
+
+class _V2:
+    """The older shape: the event's name inside the data, messages by index, every frame numbered."""
+
+    def __init__(self) -> None:
+        self._indexes: dict[str, int] = {}
+        self._sequence = 0
+
+    def shape(self, frame: Frame) -> Json | None:
+        data = frame.data
+        if frame.event == "done":
+            return {"event": "done"}
+        if not isinstance(data, dict):
+            return None
+        if frame.event in ("error", "conversation.chat.failed"):
+            error: dict[str, Any] = data.get("last_error", data)
+            return {"event": "error", "error_information": {"code": error.get("code"), "msg": error.get("msg")}}
+        if "chat_id" not in data or "reasoning_content" in data or frame.event == "conversation.audio.delta":
+            return None
+        seen = data["id"] in self._indexes
+        if not frame.piece and seen:
+            return None  # the last piece has said that this message is over
+        index = self._indexes.setdefault(data["id"], len(self._indexes))
+        message = {key: data[key] for key in ("role", "type", "content", "content_type")}
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return {
+            "event": "message",
+            "message": message,
+            "is_finish": frame.last or not frame.piece,
+            "index": index,
+            "conversation_id": data["conversation_id"],
+            "seq_id": sequence,
+        }
