@@ -53,10 +53,10 @@ class Outlet(Protocol):
 
 
 class Watch(Protocol):
-    """What the hub reports to metrics."""
+    """What the hub reports to metrics, added up over a tick."""
 
     def delivered(self, label: str, events: int) -> None: ...
-    def delay(self, label: str, seconds: float) -> None: ...
+    def delay(self, label: str, seconds: float, times: int) -> None: ...
 
 
 class Hub:
@@ -79,6 +79,7 @@ class Hub:
         self._scheduled = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._given: dict[str, int] = {}
         self._fetching: set[asyncio.Task[None]] = set()
         self.on_left: Callable[[Subscription], None] = lambda _: None
         self.on_joined: Callable[[Subscription], None] = lambda _: None
@@ -169,7 +170,7 @@ class Hub:
             if subscription.preface:
                 entries, subscription.preface = subscription.preface, []
                 outlet.write(outlet.encode(tail, entries))
-                self._watch.delivered(outlet.label, len(entries))
+                self._given[outlet.label] = self._given.get(outlet.label, 0) + len(entries)
                 continue
             span = subscription.span
             if span is None or subscription.after >= span.last:
@@ -186,7 +187,7 @@ class Hub:
             subscription.after = key[2]
             outlet.spoke = True
             outlet.write(cached[0])
-            self._watch.delivered(outlet.label, cached[1])
+            self._given[outlet.label] = self._given.get(outlet.label, 0) + cached[1]
         if subscription.turn is not None and subscription.over and outlet in self._outlets:
             outlet.finish()
 
@@ -226,6 +227,7 @@ class Hub:
             if self._serving is None:
                 if not self._due:
                     self._scheduled = False
+                    self._report()
                     return
                 tail = self._due.popleft()
                 self._due_set.discard(tail)
@@ -236,15 +238,22 @@ class Hub:
                 serve(outlet)
             left -= len(some)
             if some:
-                self._watch.delay(some[0].label, self._loop.time() - tail.published)
+                self._watch.delay(some[0].label, self._loop.time() - tail.published, len(some))
             self._serving = (tail, outlets, at + len(some)) if at + len(some) < len(outlets) else None
         self._loop.call_soon(self._flush)
+
+    def _report(self) -> None:
+        if self._given:
+            for label, events in self._given.items():
+                self._watch.delivered(label, events)
+            self._given.clear()
 
     # -- heartbeats -----------------------------------------------------------------------------------------------
 
     def _beat_from(self, outlets: list[Outlet], at: int) -> None:
         """One timer beats all hearts, a slice at a time, spread over the interval."""
         now = self._loop.time()
+        self._report()
         for outlet in outlets[at : at + _BEATS_A_SLICE]:
             if outlet in self._outlets:
                 outlet.beat(now)

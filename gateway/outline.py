@@ -1,6 +1,6 @@
 """What a stretch's events add up to: the text a reader should show, and how the turn stands."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,12 +13,13 @@ _OUTCOMES: dict[str, Outcome] = {"completed": "completed", "cancelled": "cancell
 class Outline(msgspec.Struct):
     """A turn as its seen events tell it. `last` is its last event's fields, None while it runs."""
 
-    status: str = "running"
+    status: Literal["running", "action_required", "completed", "failed", "cancelled"] = "running"
     input: str = ""
     content: str = ""
     reasoning: str = ""
     suggestions: list[str] = []
     cards: list[str] = []
+    audio: bool = False
     tool_calls: list[dict[str, Any]] = []
     last: dict[str, Any] | None = None
 
@@ -48,6 +49,8 @@ def outline(stretch: Stretch, *, upto: int | None = None) -> Outline:
                 found.reasoning += event["content"]
             case "suggestion":
                 found.suggestions.append(event["content"])
+            case "audio":
+                found.audio = True
             case "started":
                 found.input = event["input"]
             case "action_required":

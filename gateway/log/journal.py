@@ -10,7 +10,7 @@ BEGIN, STATE, END = 3, 4, 5
 
 class Record(NamedTuple):
     """One thing that happened to the stretch `number`. `payload` by `kind`: str for text, bytes for an event or a
-    note, `(key, epoch, turn, note)` for a beginning, seconds since 1970 for an end. `sequence` is the event's
+    note, `(key, epoch, turn, note, mark)` for a beginning, seconds since 1970 for an end. `sequence` is the event's
     position, or for a beginning its first."""
 
     number: int
@@ -70,7 +70,10 @@ class Journal(Protocol):
         """What is kept of a log; None for one that nothing is known of."""
 
     async def find(self, turn: str) -> str | None:
-        """The key of the log that holds a turn's stretch."""
+        """The key of the log that holds a turn's stretch: of the newest one, if there are several."""
+
+    async def marked(self, mark: str) -> tuple[str, bytes] | None:
+        """The turn and the note of the newest saved stretch with that mark."""
 
     async def load(self, number: int) -> Stretch | None:
         """A saved stretch with its events; None when retention took it meanwhile."""

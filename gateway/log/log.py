@@ -43,6 +43,7 @@ class EventLog:
         retention: float,
         clock: Callable[[], float],
         rng: random.Random,
+        count: Callable[[str, int], None] = lambda *_: None,
         on_news: Callable[[Tail], None] = lambda _: None,
         on_lost: Callable[[Stretch, JournalError], None] = lambda *_: None,
     ) -> None:
@@ -51,17 +52,20 @@ class EventLog:
         self._retention = retention
         self._clock = clock
         self._rng = rng
+        self._count = count
         self.on_news = on_news
         self.on_lost = on_lost
         self.trouble: str | None = None
-        self.published = 0
         self._tails: dict[str, Tail] = {}
         self._loading: dict[str, asyncio.Task[Tail]] = {}
         self._open: dict[int, tuple[Stretch, Tail]] = {}  # not saved yet
         self._turns: dict[str, Tail] = {}  # turns in `_open`, for `find`
+        self._marks: dict[str, Stretch] = {}  # likewise, for `marked`
         self._pending: list[Record] = []
         self._owed: list[Record] = []
-        self._barrier: asyncio.Future[None] | None = None
+        self._in_flight: list[Record] = []
+        self._waiters: list[asyncio.Future[None]] = []  # for what is pending
+        self._in_flight_waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._next_number = 1
         self._last_batch = 0
@@ -112,17 +116,20 @@ class EventLog:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def begin(self, tail: Tail, turn: str, state: bytes = b"") -> Stretch:
-        """Begins a stretch at the tail's end. There is one writer a tail: the one before must have ended."""
+    def begin(self, tail: Tail, turn: str, state: bytes = b"", *, mark: str = "") -> Stretch:
+        """Begins a stretch at the tail's end. There is one writer a tail: the one before must have ended.
+
+        `mark` is a name by which `marked` finds it as long as it is kept.
+        """
         if tail.writer is not None:
             raise RuntimeError(f"{tail!r} is being written by #{tail.writer}")
         number = self._next_number
         self._next_number += 1
         tail.writer = number
-        stretch = Stretch(number, tail.key, tail.epoch, tail.next, turn, state)
+        stretch = Stretch(number, tail.key, tail.epoch, tail.next, turn, state, mark)
         tail.spans.append(Span(Place(stretch.first, stretch.first - 1, number, turn), stretch))
         self._remember(stretch, tail)
-        self._put(Record(number, BEGIN, stretch.first, (tail.key, tail.epoch, turn, state)))
+        self._put(Record(number, BEGIN, stretch.first, (tail.key, tail.epoch, turn, state, mark)))
         return stretch
 
     def append(self, stretch: Stretch, event: Event) -> None:
@@ -158,18 +165,19 @@ class EventLog:
 
     async def committed(self) -> None:
         """Waits until all that was appended before is durable. Raises `storage_unavailable` when it is lost."""
-        if self._pending or self._barrier is not None:
-            if self._barrier is None:
-                self._barrier = asyncio.get_running_loop().create_future()
-            barrier = self._barrier
-            await asyncio.wait([barrier])
-            if (error := barrier.exception()) is not None:
-                raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error))
+        if not self._pending and not self._in_flight:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        (self._waiters if self._pending else self._in_flight_waiters).append(waiter)
+        try:
+            await waiter
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
 
     @property
     def backlog(self) -> int:
         """Records appended and not yet durable."""
-        return len(self._pending)
+        return len(self._pending) + len(self._in_flight)
 
     def _put(self, record: Record) -> None:
         self._pending.append(record)
@@ -180,6 +188,15 @@ class EventLog:
         self._open[stretch.number] = (stretch, tail)
         if stretch.turn:
             self._turns[stretch.turn] = tail
+        if stretch.mark:
+            self._marks[stretch.mark] = stretch
+
+    def _unremember(self, stretch: Stretch, tail: Tail) -> None:
+        del self._open[stretch.number]
+        if self._turns.get(stretch.turn) is tail:
+            del self._turns[stretch.turn]
+        if self._marks.get(stretch.mark) is stretch:
+            del self._marks[stretch.mark]
 
     # -- group commit -------------------------------------------------------------------------------------------
 
@@ -192,20 +209,23 @@ class EventLog:
                 if not self._pending and not self._owed:
                     continue
                 began = loop.time()
-                batch = self._pending
-                barrier, self._barrier = self._barrier, None
-                self._pending = []
+                batch, self._pending = self._pending, []
+                self._in_flight = batch
+                self._in_flight_waiters, self._waiters = self._waiters, []
                 try:
                     async with self._writing:
                         self._last_batch = await self._journal.commit(self._owed + batch)
                 except JournalError as error:
-                    self._lose(batch, barrier, error)
+                    self._lose(error)
                     continue
                 self._owed = []
+                self._in_flight = []
                 self._heal()
                 self._apply(batch)
-                if barrier is not None:
-                    barrier.set_result(None)
+                waiters, self._in_flight_waiters = self._in_flight_waiters, []
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
                 if len(batch) > _BUSY_BATCH and not self._closing:
                     await asyncio.sleep(max(0.0, began + _PAUSE - loop.time()))
                 if self._pending:
@@ -215,13 +235,18 @@ class EventLog:
         """Shows what is durable now: the one place where events become visible."""
         touched: dict[Tail, None] = {}
         live = self._open
-        shown = 0
+        shown: dict[str, int] = {}
+        pieces = [0, 0]
         for number, kind, sequence, payload in batch:
             stretch, tail = live[number]
             if kind <= WHOLE:
                 stretch.apply(kind, payload)
                 tail.head = sequence
-                shown += 1
+                if kind == WHOLE:
+                    name = payload[9 : payload.index(b'"', 9)].decode()
+                    shown[name] = shown.get(name, 0) + 1
+                else:
+                    pieces[kind] += 1
                 touched[tail] = None
             elif kind == STATE:
                 stretch.state = payload
@@ -230,22 +255,23 @@ class EventLog:
                 touched[tail] = None
             if not stretch.backlog:
                 stretch.backlog = self._last_batch
-        self.published += shown
+        for name, times in (*shown.items(), ("message", pieces[MESSAGE]), ("reasoning", pieces[REASONING])):
+            if times:
+                self._count(name, times)
         now = asyncio.get_running_loop().time()
         for tail in touched:
             tail.published = now
             tail.news()
             self.on_news(tail)
 
-    def _lose(self, batch: list[Record], barrier: "asyncio.Future[None] | None", error: JournalError) -> None:
+    def _lose(self, error: JournalError) -> None:
         """The journal refused: what was appended and not seen is gone, and its writers are told."""
         if self.trouble is None:
             logger.error("log.unwritable", reason=str(error))
         self.trouble = str(error)
-        lost = batch + self._pending
-        self._pending = []
-        barriers = [b for b in (barrier, self._barrier) if b is not None]
-        self._barrier = None
+        lost = self._in_flight + self._pending
+        waiters = self._in_flight_waiters + self._waiters
+        self._in_flight, self._pending, self._in_flight_waiters, self._waiters = [], [], [], []
         stretches: dict[int, Stretch] = {}
         begun: set[int] = set()
         for record in lost:
@@ -255,15 +281,15 @@ class EventLog:
             if record.kind == BEGIN:
                 begun.add(record.number)
         for number in begun:  # never written, never seen: as if it had not been
-            stretch, tail = self._open.pop(number)
-            self._turns.pop(stretch.turn, None)
+            stretch, tail = self._open[number]
+            self._unremember(stretch, tail)
             tail.spans = [span for span in tail.spans if span.number != number]
             tail.writer = None
-        for b in barriers:
-            b.set_exception(error)
-            b.exception()  # whoever waits looks for itself; nobody may wait
         for stretch in stretches.values():
             self.on_lost(stretch, error)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
         loop = asyncio.get_running_loop()
         loop.call_later(_RETRY_EVERY, self._wake.set)
 
@@ -306,7 +332,7 @@ class EventLog:
 
     async def fold(self, *, also_running: bool = False) -> None:
         """Saves finished stretches whole and drops the batches that nobody needs any more."""
-        unseen = {record.number for record in self._pending} | {record.number for record in self._owed}
+        unseen = {record.number for record in self._in_flight + self._pending + self._owed}
         crowded = self._last_batch - self._oldest_batch() > _BACKLOG_BATCHES
         ready = [
             stretch
@@ -324,8 +350,8 @@ class EventLog:
                 if stretch.ended is None:
                     stretch.backlog = last + 1
                     continue
-                _, tail = self._open.pop(stretch.number)
-                self._turns.pop(stretch.turn, None)
+                tail = self._open[stretch.number][1]
+                self._unremember(stretch, tail)
                 self._release(tail, stretch)
             await asyncio.sleep(0)
         if ready:
@@ -396,6 +422,12 @@ class EventLog:
         key = await self._journal.find(turn)
         return None if key is None else await self.tail(LogKey(key))
 
+    async def marked(self, mark: str) -> tuple[str, bytes] | None:
+        """The turn and the note of the newest stretch that was begun with a mark and is still kept."""
+        if (stretch := self._marks.get(mark)) is not None:
+            return stretch.turn, stretch.state
+        return await self._journal.marked(mark)
+
     async def load(self, span: Span) -> Stretch | None:
         """Brings a stored stretch into memory; None when retention took it."""
         if span.stretch is None:
@@ -413,6 +445,14 @@ class EventLog:
                     span._last = span.stretch.last
                     span.stretch = None
             self._forget_tail(tail)
+
+    def stretch(self, number: int) -> Stretch:
+        """A stretch that is not saved yet."""
+        return self._open[number][0]
+
+    def tail_of(self, stretch: Stretch) -> Tail:
+        """The tail of a stretch that is not saved yet."""
+        return self._open[stretch.number][1]
 
     def tails(self) -> list[Tail]:
         """All that are in memory."""

@@ -35,7 +35,10 @@ class MemoryJournal:
         return Index(epoch, head, sorted(places))
 
     async def find(self, turn: str) -> str | None:
-        return next((s.key for s in self._stretches.values() if s.turn == turn), None)
+        return next((s.key for s in reversed(self._stretches.values()) if s.turn == turn), None)
+
+    async def marked(self, mark: str) -> tuple[str, bytes] | None:
+        return next(((s.turn, s.state) for s in reversed(self._stretches.values()) if s.mark == mark), None)
 
     async def load(self, number: int) -> Stretch | None:
         return self._stretches.get(number)

@@ -24,15 +24,17 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS stretches (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL, epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    turn TEXT NOT NULL, ended REAL, state BLOB NOT NULL, body BLOB NOT NULL);
+    turn TEXT NOT NULL, mark TEXT NOT NULL, ended REAL, state BLOB NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS stretches_place ON stretches (key, first);
 CREATE INDEX IF NOT EXISTS stretches_turn ON stretches (turn);
+CREATE INDEX IF NOT EXISTS stretches_mark ON stretches (mark) WHERE mark <> '';
 CREATE INDEX IF NOT EXISTS stretches_ended ON stretches (ended);
 CREATE TABLE IF NOT EXISTS heads (key TEXT PRIMARY KEY, epoch TEXT NOT NULL, head INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
 _SAVE = (
-    "INSERT INTO stretches (number, key, epoch, first, last, turn, ended, state, body) VALUES (?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?)"
     " ON CONFLICT (number) DO UPDATE SET last = excluded.last, ended = excluded.ended, state = excluded.state,"
     " body = excluded.body"
 )
@@ -40,7 +42,7 @@ _SAVE_HEAD = (
     "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
     " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = max(head, excluded.head)"
 )
-_COLUMNS = "number, key, epoch, first, turn, ended, state, body"
+_COLUMNS = "number, key, epoch, first, turn, mark, ended, state, body"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
@@ -143,7 +145,9 @@ class SqliteJournal:
             return int(row[0])
 
     async def save(self, stretches: list[Stretch]) -> None:
-        rows = [(s.number, s.key, s.epoch, s.first, s.last, s.turn, s.ended, s.state, pack(s)) for s in stretches]
+        rows = [
+            (s.number, s.key, s.epoch, s.first, s.last, s.turn, s.mark, s.ended, s.state, pack(s)) for s in stretches
+        ]
         heads = [(s.key, s.epoch, s.last) for s in stretches]
         async with self._locked() as db, _transaction(db):
             await _many(db, _SAVE, rows)
@@ -161,8 +165,14 @@ class SqliteJournal:
         return Index(heads[0][0], heads[0][1], [Place(*row) for row in rows])
 
     async def find(self, turn: str) -> str | None:
-        rows = await self._read("SELECT key FROM stretches WHERE turn = ?", turn)
+        rows = await self._read("SELECT key FROM stretches WHERE turn = ? ORDER BY number DESC LIMIT 1", turn)
         return rows[0][0] if rows else None
+
+    async def marked(self, mark: str) -> tuple[str, bytes] | None:
+        rows = await self._read(
+            "SELECT turn, state FROM stretches WHERE mark = ? AND mark <> '' ORDER BY number DESC LIMIT 1", mark
+        )
+        return (rows[0][0], rows[0][1]) if rows else None
 
     async def load(self, number: int) -> Stretch | None:
         rows = await self._read(f"SELECT {_COLUMNS} FROM stretches WHERE number = ?", number)
@@ -241,8 +251,8 @@ async def _many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]
 
 
 def _stretch(row: Any) -> Stretch:
-    number, key, epoch, first, turn, ended, state, body = row
-    stretch = Stretch(number, key, epoch, first, turn, state)
+    number, key, epoch, first, turn, mark, ended, state, body = row
+    stretch = Stretch(number, key, epoch, first, turn, state, mark)
     unpack(stretch, body)
     stretch.ended = ended
     return stretch
@@ -253,8 +263,8 @@ def _replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
     number, kind, sequence, payload = record
     if kind == BEGIN:
         if number not in found:
-            key, epoch, turn, state = payload
-            found[number] = Stretch(number, key, epoch, sequence, turn, state)
+            key, epoch, turn, state, mark = payload
+            found[number] = Stretch(number, key, epoch, sequence, turn, state, mark)
             found[number].backlog = batch
         return
     if (stretch := found.get(number)) is None:

@@ -75,9 +75,24 @@ class Stretch:
     with it and opaque here. `ended` is the wall-clock time of its end, None while it runs.
     """
 
-    __slots__ = ("_segments", "_starts", "backlog", "ended", "epoch", "first", "key", "last", "number", "state", "turn")
+    __slots__ = (
+        "_segments",
+        "_starts",
+        "backlog",
+        "ended",
+        "epoch",
+        "first",
+        "key",
+        "last",
+        "mark",
+        "number",
+        "state",
+        "turn",
+    )
 
-    def __init__(self, number: int, key: str, epoch: str, first: int, turn: str, state: bytes = b"") -> None:
+    def __init__(
+        self, number: int, key: str, epoch: str, first: int, turn: str, state: bytes = b"", mark: str = ""
+    ) -> None:
         self.number = number
         self.key = key
         self.epoch = epoch
@@ -85,6 +100,7 @@ class Stretch:
         self.last = first - 1
         self.turn = turn
         self.state = state
+        self.mark = mark
         self.ended: float | None = None
         self.backlog = 0  # the first batch of the journal that holds something of it which is not saved yet
         self._segments: list[_Run | _Whole] = []

@@ -1,0 +1,472 @@
+"""A live turn: the one task that reads Coze for a turn, and writes what follows from it to the log."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+from msgspec import Struct
+
+from gateway.errors import Code, GatewayError, UpstreamError
+from gateway.events import Event, Failed, Message, Notice, Text
+from gateway.ledger import Ledger
+from gateway.log.log import EventLog
+from gateway.log.stretch import Stretch
+from gateway.log.tail import Tail
+from gateway.metrics import Metrics, Recovery
+from gateway.orders import Note, Order
+from gateway.outline import outline
+from gateway.sentences import sentence
+from gateway.turn import Turn
+from gateway.upstream.backoff import delay
+from gateway.upstream.breaker import Breaker
+from gateway.upstream.protocol import ChatStream, Created, Item, Upstream
+
+logger = structlog.get_logger()
+
+SETTLE = 0.7  # how long late audio may still come after Coze has completed the chat
+LEARN = 10.0  # how long Coze is read on after a cancel, to learn the chat's id
+POLL = 1.0  # between two questions about a chat that broke: Coze asks for a second at least
+PATIENCE = 10  # polls that a completed chat's record may lag behind what was streamed
+BARE_PATIENCE = 2  # the same for a turn that has nothing to compare with
+REFUSALS = 3  # times that Coze may refuse to tell about a chat before the turn gives up
+MOST_TEXT = 8_000_000  # code points of one turn: bounds what an endless answer costs
+MOST_BACKLOG = 20_000  # records not yet durable, above which Coze is not read
+
+
+class Means(Struct):
+    """What every live turn works with."""
+
+    log: EventLog
+    upstream: Upstream
+    breaker: Breaker
+    metrics: Metrics
+    ledger: Ledger
+    rng: random.Random
+    clock: Callable[[], float]
+    turn_timeout: float
+    retries: int
+    retry_uncertain: bool
+
+
+class LiveTurn:
+    """A turn from its acceptance to its last event. Belongs to no connection.
+
+    `run` is its task's whole work; cancelling that task (a drain that is over) leaves the turn unfinished in the log,
+    for the next process to finish. Everything else is called from the same loop and never waits.
+    """
+
+    def __init__(self, means: Means, note: Note, turn: Turn, tail: Tail, *, timeout: float) -> None:
+        self.note = note
+        self.turn = turn
+        self.tail = tail
+        self.stretch: Stretch | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.lost: GatewayError | None = None
+        self.changed = True  # since the store was last told
+        self._means = means
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._deadline = self._began + timeout
+        self._alarm: asyncio.Timeout | None = None
+        self._poke = self._loop.create_future()
+        self._stream: ChatStream | None = None
+        self._resuming: asyncio.Task[None] | None = None
+        self._characters = 0
+        self._talked = False
+        self._abandoning = False
+
+    @property
+    def order(self) -> Order:
+        return self.note.order
+
+    @property
+    def status(self) -> str:
+        if self.stretch is None:
+            return "queued"
+        return self.turn.outcome or ("action_required" if self.turn.phase == "action_required" else "running")
+
+    # -- what others ask of it ----------------------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """Ends the turn with `cancelled` at once; its task then tells Coze. False when it was over already."""
+        if self.turn.phase == "ended":
+            return False
+        self._end_early(self.turn.cancel())
+        return True
+
+    def give_outputs(self, outputs: list[tuple[str, str]]) -> None:
+        """Answers an `action_required`. Raises `invalid_request` when the turn doesn't wait for these."""
+        if self.turn.phase != "action_required":
+            raise GatewayError(Code.INVALID_REQUEST, "the turn does not wait for tool outputs")
+        wanted = [call.get("id", "") for call in self.turn.tool_calls]
+        if sorted(wanted) != sorted(given for given, _ in outputs):
+            raise GatewayError(Code.INVALID_REQUEST, f"toolOutputs must answer exactly these toolCallId: {wanted}")
+        self.note.outputs = outputs
+        self._append(self.turn.outputs_given())
+        self._remember()
+        self._wake()
+
+    def lose(self, error: Exception) -> None:
+        """The log lost what was appended and not seen: the turn ends with an error that the log owes its readers."""
+        self.lost = GatewayError(Code.STORAGE_UNAVAILABLE, str(error))
+        self.turn.fail(self.lost)
+        self.turn.outcome = "failed"
+        stretch = self.stretch
+        if stretch is not None and stretch.last >= stretch.first and stretch.ended is None:
+            self.turn.failure = Failed(
+                error=sentence(Code.STORAGE_UNAVAILABLE, self.turn.language),
+                code=Code.STORAGE_UNAVAILABLE.value,
+                retryable=True,
+                conversation_id=self.turn.conversation_id,
+                turn_id=self.turn.turn_id,
+                content=outline(stretch).content,
+            )
+            self._means.log.owe(stretch, self.turn.failure)
+        self._abandon()
+
+    def fail(self, error: GatewayError) -> None:
+        """Ends the turn with an error, whatever it was doing."""
+        self._append(self.turn.fail(error))
+
+    def restart_clock(self, timeout: float) -> None:
+        """A queued turn's time begins when it starts."""
+        self._began = self._loop.time()
+        self._deadline = self._began + timeout
+
+    def taken_over(self) -> None:
+        """This process goes on where a former one was killed: says so to the readers, or ends what nobody can know."""
+        turn = self.turn
+        if turn.phase == "recovering":
+            if self.status != "action_required":
+                self._append([Notice("recovering")])
+        elif self.note.stage != "accepted" and not self._means.retry_uncertain:
+            self._append(turn.fail(GatewayError(Code.UPSTREAM_UNCERTAIN)))
+
+    # -- the work -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Drives the turn to its last event."""
+        try:
+            async with asyncio.timeout_at(self._deadline) as self._alarm:
+                while self.turn.phase != "ended":
+                    match self.turn.phase:
+                        case "starting":
+                            await self._send()
+                        case "streaming" | "settling":
+                            await self._listen()
+                        case "recovering":
+                            await self._recover()
+                        case "action_required":
+                            await self._wait_for_outputs()
+                if self._abandoning and self.turn.ref is None and self._stream is not None:
+                    await self._learn(self._stream)
+        except TimeoutError:
+            if self.turn.phase != "ended":
+                self._append(self.turn.fail(GatewayError(Code.UPSTREAM_TIMEOUT)))
+                self._abandoning = True
+        except GatewayError as error:
+            if self.lost is None:
+                self._append(self.turn.fail(error))
+        finally:
+            self._close_stream()
+        if self._abandoning:
+            await self._tell_coze()
+
+    async def _send(self) -> None:
+        """Sends the message, as often as is safe, until Coze takes it or surely won't."""
+        attempt = 0
+        while self.turn.phase == "starting":
+            try:
+                await self._try_to_send()
+                if self._stream is not None:
+                    await self._listen()
+                return
+            except UpstreamError as error:
+                if self.turn.phase == "ended":
+                    return
+                attempt += 1
+                again = error.retryable and (
+                    error.taken == "no" or (error.taken == "unknown" and self._means.retry_uncertain)
+                )
+                wait = delay(attempt, error.retry_after, self._means.rng) if attempt <= self._means.retries else None
+                if not again or wait is None:
+                    raise
+                self._means.metrics.upstream_retried(error.code)
+                self.note.stage = "accepted"
+                self._append(self.turn.retrying(attempt, round(wait * 1000)))
+                self._remember()
+                await self._pause(wait)
+
+    async def _try_to_send(self) -> None:
+        """One try. That it is about to be sent is durable before it is."""
+        means = self._means
+        if not means.breaker.allow():
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, "Coze is not asked: it failed too often", retryable=True)
+        try:
+            self.note.stage = "sending"
+            self._remember()
+            await means.log.committed()
+            if self.turn.phase == "ended":
+                means.breaker.released()
+                return
+            request = self.order.request(self.note.coze_conversation_id)
+            self._stream = await means.upstream.chat(request, self._take)
+        except UpstreamError as error:
+            if error.code is Code.UPSTREAM_UNAVAILABLE:
+                means.breaker.failed()
+            else:
+                means.breaker.succeeded()
+            raise
+        except BaseException:
+            means.breaker.released()
+            raise
+        means.breaker.succeeded()
+        self.turn.log_id = self._stream.log_id
+
+    def _take(self, items: list[Item]) -> None:
+        """What Coze's stream brought: called as its bytes arrive, never waits."""
+        turn = self.turn
+        before = turn.phase
+        if before == "ended":
+            self._learn_from(items)
+            return
+        events = turn.take(items)
+        if events:
+            self._append(events)
+        if turn.memory_changed:
+            self._remember()
+        if turn.phase is not before:
+            self._wake()
+
+    async def _listen(self) -> None:
+        """Until the stream ends, or something was decided without its end."""
+        stream = self._stream
+        if stream is None:  # a turn restored from text alone: no ids, so nothing to ask for
+            self._append(self.turn.fail(GatewayError(Code.UPSTREAM_FAILED)))
+            return
+        ended = asyncio.ensure_future(stream.ended())
+        try:
+            settle: float | None = None
+            while self.turn.phase in ("starting", "streaming", "settling") and not ended.done():
+                if self.turn.phase == "settling" and settle is None:
+                    settle = self._loop.time() + SETTLE
+                poke = self._poked()
+                left = None if settle is None else settle - self._loop.time()
+                await asyncio.wait((ended, poke), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if settle is not None and self._loop.time() >= settle:
+                    self._append(self.turn.settled())
+            if self.turn.phase in ("starting", "streaming", "settling"):
+                if self.turn.phase == "starting" and self._means.retry_uncertain:
+                    self._close_stream()
+                    raise UpstreamError(Code.UPSTREAM_UNCERTAIN, retryable=True, taken="unknown")
+                self._append(self.turn.stream_ended(ended.result()))
+        finally:
+            if not ended.done():
+                ended.cancel()
+        if not (self._abandoning and self.turn.ref is None):
+            self._close_stream()
+
+    async def _recover(self) -> None:
+        """Asks Coze for the chat's outcome, then for its messages, until they say how the answer goes on."""
+        ref = self.turn.ref
+        assert ref is not None, self.turn
+        completed = refused = 0
+        while self.turn.phase == "recovering":
+            asked = self._loop.time()
+            try:
+                state = await self._means.upstream.retrieve(ref)
+                if self.note.outputs and state.status == "requires_action":
+                    await self._submit()
+                    return
+                over = state.status not in ("created", "in_progress")
+                messages = await self._means.upstream.messages(ref) if over and state.status != "failed" else []
+                completed += state.status == "completed"
+                patience = PATIENCE if self.turn.content else BARE_PATIENCE
+                events = self.turn.recovered(state, messages, final=completed >= patience)
+                if events is not None:
+                    self._append(events)
+                    self._remember()
+                    self._report_recovery(events)
+                    return
+            except UpstreamError as error:
+                refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
+                if refused >= REFUSALS:
+                    self._means.metrics.upstream_recovered(Recovery.FAILED)
+                    raise
+                logger.info("turn.record_not_readable", turnId=self.turn.turn_id, code=error.code.value)
+            await self._pause(max(0.0, asked + POLL - self._loop.time()))
+
+    def _report_recovery(self, events: list[Event]) -> None:
+        how = {"completed": Recovery.COMPLETED, "cancelled": Recovery.CANCELLED, "failed": Recovery.FAILED}
+        outcome = self.turn.outcome
+        recovery = how[outcome] if outcome is not None else Recovery.ACTION_REQUIRED
+        if any(isinstance(event, Message) and event.replace for event in events):
+            recovery = Recovery.REPLACED
+        self._means.metrics.upstream_recovered(recovery)
+
+    async def _wait_for_outputs(self) -> None:
+        while self.turn.phase == "action_required":
+            await asyncio.wait((self._poked(),))
+        if self.turn.phase == "streaming":
+            await self._means.log.committed()
+            await self._submit()
+
+    async def _submit(self) -> None:
+        """Hands over the tool outputs; the same chat goes on in a new stream. Retried as a message would be."""
+        ref = self.turn.ref
+        assert ref is not None, self.turn
+        attempt = 0
+        while self.turn.phase in ("streaming", "recovering"):
+            try:
+                if self.turn.phase == "recovering":  # after a crash: Coze still waits for them
+                    self.turn.outputs_given()
+                self._stream = await self._means.upstream.submit_tool_outputs(ref, self.note.outputs, self._take)
+                self.note.outputs = []
+                self._remember()
+                return
+            except UpstreamError as error:
+                attempt += 1
+                wait = delay(attempt, error.retry_after, self._means.rng) if attempt <= self._means.retries else None
+                if not error.retryable or error.taken != "no" or wait is None:
+                    raise
+                self._means.metrics.upstream_retried(error.code)
+                self._append(self.turn.retrying(attempt, round(wait * 1000)))
+                await self._pause(wait)
+
+    # -- after a cancel -----------------------------------------------------------------------------------------
+
+    async def _learn(self, stream: ChatStream) -> None:
+        """Reads on until Coze has given the chat's id, so that it can be told."""
+        ended = asyncio.ensure_future(stream.ended())
+        try:
+            while self.turn.ref is None and not ended.done():
+                await asyncio.wait((ended, self._poked()), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+
+    def _learn_from(self, items: list[Item]) -> None:
+        for item in items:
+            if isinstance(item, Created) and self.turn.ref is None:
+                self.turn.memory.chat_id = item.chat_id
+                self.turn.memory.coze_conversation_id = item.conversation_id
+                self._wake()
+
+    async def _tell_coze(self) -> None:
+        if (ref := self.turn.ref) is None:
+            return
+        try:
+            async with asyncio.timeout(LEARN):
+                await self._means.upstream.cancel(ref)
+        except (TimeoutError, GatewayError) as error:
+            logger.warning("turn.cancel_not_heard", turnId=self.turn.turn_id, reason=str(error))
+
+    def _end_early(self, events: list[Event]) -> None:
+        self._append(events)
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """The turn is over for its readers, not yet for Coze."""
+        self._abandoning = True
+        if self._alarm is not None and not self._alarm.expired():
+            with suppress(RuntimeError):  # its work is over already
+                self._alarm.reschedule(self._loop.time() + LEARN)
+        self._wake()
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _append(self, events: list[Event]) -> None:
+        """Writes events to the log; the last one ends the stretch. Text that came in one read is one piece."""
+        stretch = self.stretch
+        if not events or stretch is None or self.lost is not None:
+            return
+        log = self._means.log
+        for event in events if len(events) == 1 else _merged(events):
+            if type(event) is Text:
+                self._characters += len(event.content)
+                if not self._talked and event.kind == "message":
+                    self._talked = True
+                    self._means.metrics.first_content(self._loop.time() - self._began)
+            log.append(stretch, event)
+        self.changed = True
+        if self.turn.phase == "ended":
+            if self.note.coze_conversation_id != self.turn.memory.coze_conversation_id:
+                self._remember()
+            log.end(stretch)
+            self._wake()
+            return
+        if self._characters > MOST_TEXT:
+            self._characters = 0
+            self._append(self.turn.fail(GatewayError(Code.UPSTREAM_FAILED, "the answer is too long")))
+            self._abandon()
+        elif log.backlog > MOST_BACKLOG and self._stream is not None and self._resuming is None:
+            self._stream.pause()
+            self._resuming = self._loop.create_task(self._resume_when_written(self._stream))
+
+    async def _resume_when_written(self, stream: ChatStream) -> None:
+        try:
+            await self._means.log.committed()
+        except GatewayError:
+            pass  # the turn has been told, and is over
+        finally:
+            self._resuming = None
+            stream.resume()
+
+    def _remember(self) -> None:
+        """Keeps the note in the log, in order with the events."""
+        self.turn.memory_changed = False
+        self.note.memory = self.turn.memory
+        if self.turn.ref is not None and self.note.stage != "taken":
+            self.note.stage = "taken"
+        if self.turn.memory.coze_conversation_id:
+            self.note.coze_conversation_id = self.turn.memory.coze_conversation_id
+        if self.stretch is not None and self.lost is None:
+            self._means.log.note(self.stretch, self.note.pack())
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleeps, unless the turn ends meanwhile."""
+        until = self._loop.time() + seconds
+        while self.turn.phase != "ended" and (left := until - self._loop.time()) > 0:
+            await asyncio.wait((self._poked(),), timeout=left)
+
+    def _poked(self) -> "asyncio.Future[None]":
+        if self._poke.done():
+            self._poke = self._loop.create_future()
+        return self._poke
+
+    def _wake(self) -> None:
+        if not self._poke.done():
+            self._poke.set_result(None)
+
+    def _close_stream(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def __repr__(self) -> str:
+        return f"LiveTurn({self.turn!r}, {self.note.stage})"
+
+
+def _merged(events: list[Event]) -> list[Event]:
+    """The same events, consecutive pieces of one kind of text joined."""
+    out: list[Event] = []
+    texts: list[str] = []
+    kind = None
+    for event in events:
+        if type(event) is Text:
+            if event.kind is not kind:
+                if texts and kind is not None:
+                    out.append(Text(kind, "".join(texts)))
+                texts, kind = [], event.kind
+            texts.append(event.content)
+            continue
+        if texts and kind is not None:
+            out.append(Text(kind, "".join(texts)))
+            texts, kind = [], None
+        out.append(event)
+    if texts and kind is not None:
+        out.append(Text(kind, "".join(texts)))
+    return out

@@ -1,0 +1,59 @@
+"""Notifications: what a shop's people are told of its turns, kept and resumed like events."""
+
+from collections.abc import Callable
+
+import structlog
+
+from gateway.events import Notification
+from gateway.ids import shop_log
+from gateway.log.journal import JournalError
+from gateway.log.log import EventLog
+from gateway.log.stretch import Stretch
+
+logger = structlog.get_logger()
+
+PREVIEW = 80
+_ROLL_AFTER = 200  # events, after which a shop's stretch is closed, so that retention can take it
+
+
+class Notifications:
+    """Appends to shops' logs. A shop's log is a row of stretches without a turn, closed by size and by age."""
+
+    def __init__(self, log: EventLog, *, retention: float, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._roll_seconds = min(60.0, retention / 4)
+        self._clock = clock
+        self._open: dict[str, tuple[Stretch, float]] = {}
+
+    async def publish(self, shop: str, notification: Notification) -> None:
+        """Tells a shop's people. When the log can't be read now, they are not told, and the log says so."""
+        try:
+            tail = await self._log.tail(shop_log(shop))
+        except JournalError as error:
+            logger.warning("notification.lost", reason=str(error))
+            return
+        stretch, since = self._open.get(shop, (None, 0.0))
+        if stretch is None:
+            stretch, since = self._log.begin(tail, ""), self._clock()
+            self._open[shop] = stretch, since
+        self._log.append(stretch, notification)
+        if tail.next - stretch.first >= _ROLL_AFTER:
+            self._end(shop)
+
+    def roll(self) -> None:
+        """Closes what is old enough; called now and then."""
+        for shop, (_, since) in list(self._open.items()):
+            if self._clock() - since >= self._roll_seconds:
+                self._end(shop)
+
+    def forget(self, stretch: Stretch) -> None:
+        """The log lost what was appended to it; if it was begun with that, it is no more."""
+        for shop, (ours, _) in list(self._open.items()):
+            if ours is stretch:
+                del self._open[shop]
+                if stretch.last >= stretch.first:
+                    self._log.end(stretch)
+
+    def _end(self, shop: str) -> None:
+        stretch, _ = self._open.pop(shop)
+        self._log.end(stretch)

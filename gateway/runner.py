@@ -1,0 +1,457 @@
+"""The runner: starts turns, keeps one running at a time in a conversation, takes over orphans, drains."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from msgspec import UNSET, Struct
+
+from gateway.errors import Code, GatewayError
+from gateway.events import Notification, Started
+from gateway.hub import Hub
+from gateway.ids import ConversationId, LogKey, ShopId, TurnId, UserId, new_conversation_id, new_turn_id
+from gateway.ledger import Held
+from gateway.live import LiveTurn, Means
+from gateway.log.journal import JournalError
+from gateway.log.stretch import Stretch
+from gateway.log.tail import Tail
+from gateway.notifications import PREVIEW, Notifications
+from gateway.orders import Note, Order, read_note
+from gateway.outline import outline
+from gateway.store.rows import Status, TurnBegun, TurnUpdate
+from gateway.store.store import Store
+from gateway.subscription import Subscription
+from gateway.turn import Turn
+
+logger = structlog.get_logger()
+
+_KEEP_EVERY = 1.0  # how often what there is of running answers goes to the store
+_GRACE = 10.0  # what a turn that outlived its process gets at least
+
+
+class Accepted(Struct, frozen=True):
+    """A turn that was started for an order, or that an earlier request with the same key had started."""
+
+    conversation_id: ConversationId
+    turn_id: TurnId
+    key: LogKey
+    again: bool = False
+    queued: bool = False
+
+
+class Runner:
+    """The only owner of running turns: one task each, which no connection can end by leaving."""
+
+    def __init__(self, means: Means, *, hub: Hub, store: Store, notifications: Notifications, abandon: float) -> None:
+        self._means = means
+        self._log = means.log
+        self._hub = hub
+        self._store = store
+        self._notifications = notifications
+        self._abandon = abandon
+        self._live: dict[str, LiveTurn] = {}
+        self._by_stretch: dict[int, LiveTurn] = {}
+        self._queues: dict[str, deque[LiveTurn]] = {}
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._abandoned: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self.draining = False
+        self._log.on_lost = self._lost
+        hub.on_left = self._left
+        hub.on_joined = self._joined
+
+    # -- starting -----------------------------------------------------------------------------------------------
+
+    async def start(self, order: Order, *, owns: Callable[[str, str | None], bool]) -> Accepted:
+        """Starts a turn and returns once its `started` is durable, or once it is queued.
+
+        `owns` tells whether the caller may write to a conversation of that user and shop. Raises `not_found`,
+        `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key used with another body.
+        A request that is cancelled may still have started its turn.
+        """
+        if self.draining:
+            raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
+        mark = order.mark()
+        if not mark:
+            return await asyncio.shield(self._track(self._start(order, "", owns)))
+        lock = self._starting.setdefault(mark, asyncio.Lock())
+        try:
+            async with lock:
+                if (earlier := await self._earlier(order, mark)) is not None:
+                    return earlier
+                return await asyncio.shield(self._track(self._start(order, mark, owns)))
+        finally:
+            if not lock.locked():
+                self._starting.pop(mark, None)
+
+    async def _earlier(self, order: Order, mark: str) -> Accepted | None:
+        try:
+            found = await self._log.marked(mark)
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        if found is None:
+            return None
+        turn, state = found
+        note = read_note(state)
+        if note.order.digest() != order.digest():
+            raise GatewayError(Code.INVALID_REQUEST, "the Idempotency-Key was used with another body")
+        conversation = ConversationId(note.conversation_id)
+        return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
+
+    async def _start(self, order: Order, mark: str, owns: Callable[[str, str | None], bool]) -> Accepted:
+        turn_id = new_turn_id()
+        coze_conversation_id = ""
+        if order.conversation_id:
+            conversation_id = ConversationId(order.conversation_id)
+            row = await self._store.conversation(conversation_id)
+            if row is None or not owns(row.user_id, row.shop_id):
+                raise GatewayError(Code.NOT_FOUND, "no such conversation")
+            coze_conversation_id = row.coze_conversation_id
+            try:
+                tail = await self._log.tail(LogKey(conversation_id))
+            except JournalError as error:
+                raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        else:
+            conversation_id = new_conversation_id()
+            tail = self._log.create(LogKey(conversation_id))
+        if self._log.trouble is not None or self._store.trouble is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, self._log.trouble or self._store.trouble or "", retry_after=1)
+        queue = self._queues.get(conversation_id)
+        busy = tail.writer is not None or bool(queue)
+        if busy and order.on_busy == "reject":
+            raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
+        note = Note(order, conversation_id, self._means.clock(), coze_conversation_id=coze_conversation_id)
+        turn = Turn(conversation_id, turn_id, order.language)
+        live = LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout)
+        self._live[turn_id] = live
+        self._begin_in_store(live)
+        if busy:
+            await self._enqueue(live, mark)
+            return Accepted(conversation_id, turn_id, tail.key, queued=True)
+        self._begin(live, mark)
+        try:
+            await self._log.committed()
+        except GatewayError as error:
+            self._live.pop(turn_id, None)
+            error.retry_after = 1
+            raise
+        self._go(live)
+        return Accepted(conversation_id, turn_id, tail.key)
+
+    def _begin(self, live: LiveTurn, mark: str = "") -> None:
+        """Writes `started`: from now on the turn is in the log, and survives."""
+        turn, note = live.turn, live.note
+        note.stage = "accepted"
+        live.stretch = self._log.begin(live.tail, turn.turn_id, note.pack(), mark=mark)
+        self._by_stretch[live.stretch.number] = live
+        self._log.append(live.stretch, Started(turn.conversation_id, turn.turn_id, note.order.message))
+
+    def _go(self, live: LiveTurn) -> None:
+        live.task = self._track(self._run(live))
+
+    # -- queueing -----------------------------------------------------------------------------------------------
+
+    async def _enqueue(self, live: LiveTurn, mark: str) -> None:
+        """Puts a turn behind the running one. Until it starts it is kept in a log of its own, with no event in it."""
+        live.note.stage = "queued"
+        queue = self._queues.setdefault(live.turn.conversation_id, deque())
+        waiting = self._log.create(LogKey(live.turn.turn_id))
+        self._by_stretch[self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark).number] = live
+        if live.order.on_busy == "interrupt":
+            queue.appendleft(live)
+            for other in list(self._live.values()):
+                if other.tail is live.tail and other.stretch is not None:
+                    other.cancel()
+        else:
+            queue.append(live)
+        await self._log.committed()
+        self._next(live.tail)
+
+    def _next(self, tail: Tail) -> None:
+        """Starts the next queued turn of a conversation that has none running."""
+        queue = self._queues.get(tail.key)
+        if tail.writer is not None or self.draining or not queue:
+            return
+        live = queue.popleft()
+        if not queue:
+            del self._queues[tail.key]
+        self._log.end(self._waiting(live))
+        live.restart_clock(self._means.turn_timeout)
+        live.note.started_at = self._means.clock()
+        self._begin(live, live.order.mark())
+        self._go(live)
+
+    def _waiting(self, live: LiveTurn) -> Stretch:
+        """The stretch that keeps a queued turn."""
+        number = next(n for n, other in self._by_stretch.items() if other is live)
+        del self._by_stretch[number]
+        return self._log.stretch(number)
+
+    def _cancel_queued(self, live: LiveTurn) -> None:
+        """Ends a turn that never started, in the log of its own; its readers are led there."""
+        queue = self._queues.get(live.turn.conversation_id)
+        if queue is not None and live in queue:
+            queue.remove(live)
+            if not queue:
+                del self._queues[live.turn.conversation_id]
+        stretch = self._waiting(live)
+        old, live.stretch = live.tail, stretch
+        live.tail = self._log.tail_of(stretch)
+        self._by_stretch[stretch.number] = live
+        live.cancel()
+        self._hub.redirect(live.turn.turn_id, old, live.tail)
+        self._go(live)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    async def _run(self, live: LiveTurn) -> None:
+        turn, order = live.turn, live.order
+        held: list[Held] = [
+            self._means.ledger.open("turn", "runner.run"),
+            self._means.ledger.open("task", "runner.run"),
+        ]
+        began = asyncio.get_running_loop().time()
+        try:
+            self._keep(live)
+            await self._notify(live, "turn.started", order.message)
+            try:
+                await live.run()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                logger.exception("turn.broken", turnId=turn.turn_id)
+                live.fail(GatewayError(Code.INTERNAL, type(error).__name__))
+            try:
+                await self._log.committed()
+            except GatewayError:
+                pass  # the log owes its last event now
+            self._means.metrics.turn_ended(turn.outcome or "failed", asyncio.get_running_loop().time() - began)
+            self._keep(live)
+            outcome = turn.outcome or "failed"
+            await self._notify(live, f"turn.{outcome}", turn.content or order.message)
+        finally:
+            if live.stretch is not None:
+                self._by_stretch.pop(live.stretch.number, None)
+            self._live.pop(turn.turn_id, None)
+            self._forget_abandoned(turn.turn_id)
+            for one in held:
+                one.close()
+            if not self.draining:
+                self._next(live.tail)
+            logger.info(
+                "SSE stream ended",
+                conversationId=turn.conversation_id,
+                turnId=turn.turn_id,
+                outcome=turn.outcome,
+                fullResponseLength=len(turn.content),
+            )
+
+    async def _notify(self, live: LiveTurn, kind: Any, text: str) -> None:
+        if (shop := live.order.shop_id) is not None:
+            turn = live.turn
+            notification = Notification(kind, turn.conversation_id, turn.turn_id, live.order.user_id, text[:PREVIEW])
+            await self._notifications.publish(shop, notification)
+
+    def _track(self, work: Any) -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _lost(self, stretch: Stretch, error: JournalError) -> None:
+        """The log lost what was appended to a stretch."""
+        live = self._by_stretch.get(stretch.number)
+        if live is None:
+            self._notifications.forget(stretch)
+        else:
+            live.lose(error)
+
+    # -- what is known of turns ---------------------------------------------------------------------------------
+
+    def live(self, turn_id: str) -> LiveTurn | None:
+        """A turn that has not ended, or has just ended and is not kept yet."""
+        return self._live.get(turn_id)
+
+    def cancel(self, live: LiveTurn) -> bool:
+        """Ends a turn as cancelled. False when it was over already."""
+        if live.stretch is None:
+            self._cancel_queued(live)
+            return True
+        return live.cancel()
+
+    # -- abandoned turns ----------------------------------------------------------------------------------------
+
+    def _left(self, subscription: Subscription) -> None:
+        for live in self._live.values() if self._abandon_matters else ():
+            if live.tail is subscription.tail and live.order.on_disconnect == "cancel":
+                self._watch_abandoned(live)
+
+    def _joined(self, subscription: Subscription) -> None:
+        for turn_id in list(self._abandoned):
+            live = self._live.get(turn_id)
+            if live is not None and live.tail is subscription.tail and subscription.turn in (None, turn_id):
+                self._forget_abandoned(turn_id)
+
+    @property
+    def _abandon_matters(self) -> bool:
+        return any(live.order.on_disconnect == "cancel" for live in self._live.values())
+
+    def _watch_abandoned(self, live: LiveTurn) -> None:
+        turn_id = live.turn.turn_id
+        if turn_id not in self._abandoned and not self._hub.listeners(live.tail, turn_id):
+            loop = asyncio.get_running_loop()
+            self._abandoned[turn_id] = loop.call_later(self._abandon, self._abandon_now, live)
+
+    def _abandon_now(self, live: LiveTurn) -> None:
+        self._abandoned.pop(live.turn.turn_id, None)
+        if not self._hub.listeners(live.tail, live.turn.turn_id):
+            self.cancel(live)
+
+    def _forget_abandoned(self, turn_id: str) -> None:
+        if (timer := self._abandoned.pop(turn_id, None)) is not None:
+            timer.cancel()
+
+    # -- keeping ------------------------------------------------------------------------------------------------
+
+    def _begin_in_store(self, live: LiveTurn) -> None:
+        order, turn = live.order, live.turn
+        self._store.begin(
+            TurnBegun(
+                turn_id=turn.turn_id,
+                conversation_id=turn.conversation_id,
+                user_id=UserId(order.user_id),
+                shop_id=ShopId(order.shop_id) if order.shop_id is not None else None,
+                bot_id=order.bot_id,
+                message=order.message,
+                created_at=live.note.started_at,
+            )
+        )
+
+    def _keep(self, live: LiveTurn) -> None:
+        """Tells the store what readers may have seen of a turn."""
+        live.changed = False
+        self._store.update(snapshot(live, self._means.clock()))
+
+    async def _keep_for_ever(self) -> None:
+        with self._means.ledger.open("task", "runner.keep"):
+            while True:
+                await asyncio.sleep(_KEEP_EVERY)
+                self._notifications.roll()
+                for live in list(self._live.values()):
+                    if live.changed and live.turn.phase != "ended":
+                        self._keep(live)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def resume(self, orphans: list[Stretch]) -> None:
+        """Takes over what a former process left running, in the order it began."""
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
+        for stretch in orphans:
+            tail = self._log.tail_of(stretch)
+            if not stretch.turn:
+                self._log.end(stretch)
+                continue
+            note = read_note(stretch.state)
+            if note.stage == "queued":
+                await self._resume_queued(stretch, note)
+            else:
+                self._resume_one(stretch, tail, note)
+        for live in [queue[0] for queue in self._queues.values()]:
+            self._next(live.tail)
+
+    def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> None:
+        left = note.started_at + self._means.turn_timeout - self._means.clock()
+        timeout = max(left, min(_GRACE, self._means.turn_timeout))
+        live = LiveTurn(self._means, note, restored(stretch, note), tail, timeout=timeout)
+        live.stretch = stretch
+        self._live[stretch.turn] = live
+        self._by_stretch[stretch.number] = live
+        self._begin_in_store(live)
+        live.taken_over()
+        logger.info("turn.taken_over", turnId=stretch.turn, stage=note.stage, phase=live.turn.phase)
+        if note.order.on_disconnect == "cancel":
+            self._watch_abandoned(live)
+        self._go(live)
+
+    async def _resume_queued(self, stretch: Stretch, note: Note) -> None:
+        tail = await self._log.tail(LogKey(note.conversation_id))
+        turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
+        live = LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout)
+        self._live[stretch.turn] = live
+        self._by_stretch[stretch.number] = live
+        self._begin_in_store(live)
+        self._queues.setdefault(note.conversation_id, deque()).append(live)
+
+    async def drain(self, seconds: float) -> None:
+        """Starts nothing more and waits for what runs, at most so long. What is left is the next process's."""
+        self.draining = True
+        running = [live.task for live in self._live.values() if live.task is not None]
+        if running:
+            await asyncio.wait(running, timeout=seconds)
+
+    async def close(self) -> None:
+        """Lets go of the turns that still run; they stay unfinished in the log."""
+        self.draining = True
+        for timer in self._abandoned.values():
+            timer.cancel()
+        self._abandoned.clear()
+        tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._live.clear()
+
+    def __repr__(self) -> str:
+        return f"Runner({len(self._live)} live, {sum(map(len, self._queues.values()))} queued)"
+
+
+def restored(stretch: Stretch, note: Note) -> Turn:
+    """The turn as its log and its note tell it."""
+    seen = outline(stretch)
+    return Turn.restore(
+        ConversationId(note.conversation_id),
+        TurnId(stretch.turn),
+        note.order.language,
+        note.memory,
+        content=seen.content,
+        reasoning=seen.reasoning,
+        suggestions=seen.suggestions,
+        cards=seen.cards,
+        tool_calls=seen.tool_calls if seen.status == "action_required" else (),
+        audio=seen.audio,
+    )
+
+
+def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
+    """A turn as the store keeps it: content and position belong together, so both are what readers may have seen."""
+    turn, stretch = live.turn, live.stretch
+    seen = outline(stretch) if stretch is not None else None
+    ended = seen is not None and seen.last is not None
+    status: Status = "queued"
+    if seen is not None:
+        status = seen.status
+    memory = turn.memory
+    failure = turn.failure
+    return TurnUpdate(
+        turn_id=turn.turn_id,
+        conversation_id=turn.conversation_id,
+        status=status,
+        content=seen.content if seen is not None else "",
+        reasoning=seen.reasoning if seen is not None else "",
+        suggestions=seen.suggestions if seen is not None else [],
+        usage=turn.usage if ended else None,
+        error=None if failure is None or not ended else error_fields(failure),
+        coze_chat_id=memory.chat_id,
+        coze_conversation_id=memory.coze_conversation_id,
+        updated_at=now,
+        position=live.tail.position(stretch.last) if stretch is not None else "",
+        tool_calls=seen.tool_calls if seen is not None and seen.status == "action_required" else [],
+    )
+
+
+def error_fields(failure: Any) -> dict[str, Any]:
+    fields = {"error": failure.error, "code": failure.code, "retryable": failure.retryable}
+    return fields if failure.upstream is UNSET else {**fields, "upstream": failure.upstream}
