@@ -1,0 +1,81 @@
+"""Callers that are cancelled anywhere leave the store as usable as before."""
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.ledger import Ledger
+from gateway.store import Store
+from tests.store.conftest import OpenStore, no_worker_threads
+from tests.store.writes import begun, update
+
+CALLS: dict[str, Callable[[Store], Coroutine[Any, Any, Any]]] = {
+    "settled": lambda store: store.settled(),
+    "probe": lambda store: store.probe(),
+    "turn": lambda store: store.turn("turn_1"),
+    "conversation": lambda store: store.conversation("conv_1"),
+    "messages": lambda store: store.messages("conv_1", before="turn_1.assistant", limit=5),
+}
+
+
+async def cancelled_after(steps: int, call: Coroutine[Any, Any, Any]) -> bool:
+    """Runs `call` for so many turns of the loop; whether it was still running then."""
+    task = asyncio.create_task(call)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    running = task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return running
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_may_be_cancelled_at_any_step(store: Store, name: str) -> None:
+    store.begin(begun(1))
+    store.update(update(1, "completed", content="A"))
+    await store.settled()
+    cut = 0
+    for steps in range(40):
+        store.begin(begun(100 + steps))
+        cut += await cancelled_after(steps, CALLS[name](store))
+    assert cut > 0
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(store.turn("turn_1") for _ in range(20)))
+        store.update(update(139, "completed", content="B"))
+        await store.settled()
+    assert store.trouble is None
+    page, _ = await store.messages("conv_1", before=None, limit=200)
+    assert len(page) == 2 + 40 + 1
+
+
+async def test_a_close_that_is_cancelled_goes_on(path: Path, ledger: Ledger, open_store: OpenStore) -> None:
+    for steps in range(30):
+        store = await Store.open(f"sqlite:///{path}", ledger=ledger)
+        store.begin(begun(steps))
+        reading = asyncio.create_task(store.turn("turn_0"))
+        await cancelled_after(steps, store.close())
+        await store.close()
+        await asyncio.gather(reading, return_exceptions=True)
+    await no_worker_threads()
+    page, _ = await (await open_store()).messages("conv_1", before=None, limit=200)
+    assert len(page) == 30
+
+
+async def test_an_open_may_be_cancelled_at_any_step(path: Path, ledger: Ledger) -> None:
+    cut = 0
+    for steps in [*range(60), *range(60, 400, 20)]:
+        task = asyncio.create_task(Store.open(f"sqlite:///{path}", ledger=ledger))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        cut += task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, Store):
+            await outcome.close()
+        gc.collect()
+        await no_worker_threads()
+    assert cut > 10
+    store = await Store.open(f"sqlite:///{path}", ledger=ledger)
+    await store.close()

@@ -1,0 +1,174 @@
+"""A database is opened when it has the newest tables, or a sentence says why not."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from gateway.errors import Code, GatewayError
+from gateway.ledger import Ledger
+from gateway.store import Store, schema
+from tests.store.conftest import OpenStore, no_worker_threads
+from tests.store.disks import damage, read_only
+from tests.store.writes import begun, dump
+
+
+async def refused(url: str, ledger: Ledger) -> str:
+    with pytest.raises(GatewayError) as caught:
+        await Store.open(url, ledger=ledger)
+    await no_worker_threads()
+    assert caught.value.code is Code.STORAGE_UNAVAILABLE
+    assert "\n" not in caught.value.detail
+    return caught.value.detail
+
+
+async def test_the_migrations_make_the_tables_that_the_code_knows(store: Store, path: Path) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, schema.metadata) == []
+        columns = connection.exec_driver_sql("SELECT name FROM pragma_table_info('messages')").scalars().all()
+    engine.dispose()
+    assert columns == [column.name for column in schema.messages.columns]
+
+
+def test_the_code_knows_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", "gateway.store:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.REVISION]
+
+
+async def test_a_second_start_finds_what_the_first_one_wrote_and_changes_nothing(
+    path: Path, open_store: OpenStore
+) -> None:
+    first = await open_store()
+    first.begin(begun(1))
+    await first.close()
+    before = dump(path)
+    second = await open_store()
+    assert await second.turn("turn_1") is not None
+    await second.close()
+    assert dump(path) == before
+
+
+OPENING = """
+import asyncio, sys, time
+from gateway.ledger import Ledger
+from gateway.store import Store
+import sqlalchemy.dialects.sqlite.aiosqlite, aiosqlite
+
+async def main():
+    started = time.perf_counter()
+    store = await Store.open(sys.argv[1], ledger=Ledger())
+    took = time.perf_counter() - started
+    await store.close()
+    return took
+
+print(asyncio.run(main()), "alembic" in sys.modules)
+"""
+
+
+async def test_a_current_database_is_opened_quickly_without_alembic(path: Path, open_store: OpenStore) -> None:
+    """Measured at 15 ms beyond imports; 150 ms are promised, so that a killed gateway is soon back."""
+    store = await open_store()
+    for number in range(2000):
+        store.begin(begun(number))
+    await store.close()
+    command = [sys.executable, "-c", OPENING, f"sqlite:///{path}"]
+    runs = [(await asyncio.to_thread(subprocess.check_output, command, timeout=20)).split() for _ in range(3)]
+    seconds, alembic = zip(*runs, strict=True)
+    assert set(alembic) == {b"False"}
+    assert min(map(float, seconds)) < 0.15
+
+
+async def test_a_migration_cut_in_the_middle_leaves_nothing_behind(
+    path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", lambda *_, **__: (_ for _ in ()).throw(OSError("power cut")))
+        await refused(f"sqlite:///{path}", ledger)
+    assert dump(path) == ["BEGIN TRANSACTION;", "COMMIT;"]
+    store = await Store.open(f"sqlite:///{path}", ledger=ledger)
+    await store.close()
+
+
+@pytest.mark.parametrize("where", ["whole", "header", "middle", "cut"])
+async def test_a_damaged_file_is_refused_and_left_as_it_is(
+    path: Path, open_store: OpenStore, ledger: Ledger, where: str
+) -> None:
+    store = await open_store()
+    for number in range(200):
+        store.begin(begun(number, message="long " * 100))
+    await store.close()
+    data = damage(path, where)
+    detail = await refused(f"sqlite:///{path}", ledger)
+    assert detail.startswith("the database is damaged")
+    assert str(path) in detail
+    assert "backup" in detail
+    assert damage(path, "nowhere") == data
+
+
+async def test_a_newer_database_is_refused_and_left_as_it_is(path: Path, open_store: OpenStore, ledger: Ledger) -> None:
+    await (await open_store()).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    before = dump(path)
+    detail = await refused(f"sqlite:///{path}", ledger)
+    assert detail.startswith("the database was made by a newer version of the gateway (its revision is '9999'")
+    assert dump(path) == before
+
+
+async def test_a_read_only_folder_is_refused(tmp_path: Path, ledger: Ledger) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    path = folder / "gateway.db"
+    await (await Store.open(f"sqlite:///{path}", ledger=ledger)).close()
+    with read_only(folder):
+        assert not os.access(folder, os.W_OK)
+        detail = await refused(f"sqlite:///{path}", ledger)
+    assert detail in {
+        f"the database is read-only: {path}",
+        f"the database's file cannot be opened: {path}",
+    }
+
+
+async def test_a_database_locked_by_another_program_is_refused(
+    path: Path, open_store: OpenStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.database.BUSY_SECONDS", 0.2)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert await refused(f"sqlite:///{path}", ledger) == f"the database is locked by another process: {path}"
+    other.close()
+    await open_store()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("gateway.db", "no URL"),
+        ("mysql://localhost/gateway", "'mysql'"),
+        ("sqlite://", "must be a file"),
+        ("sqlite:///:memory:", "must be a file"),
+        ("sqlite:////nowhere/gateway.db", "cannot be opened: /nowhere/gateway.db"),
+        ("sqlite:////", "cannot be opened"),
+    ],
+)
+async def test_an_address_without_a_database_is_refused(url: str, said: str, ledger: Ledger) -> None:
+    assert said in await refused(url, ledger)
+
+
+async def test_a_password_in_the_address_is_not_repeated(ledger: Ledger) -> None:
+    detail = await refused("postgresql://gateway:hunter2@127.0.0.1:1/gateway", ledger)
+    assert "hunter2" not in detail
+    assert "127.0.0.1" in detail

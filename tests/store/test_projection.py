@@ -1,0 +1,177 @@
+"""What is written is what is read, however often and in whatever groups it is written."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import Code, GatewayError
+from gateway.store import ConversationRow, Store, TurnRow
+from tests.store.conftest import OpenStore
+from tests.store.writes import begun, dump, update
+
+ANSWERED = update(
+    1,
+    "completed",
+    content="An answer,\u2028 回答",
+    reasoning="Thought",
+    suggestions=["And then?", "Why?"],
+    usage={"token_count": 7},
+    coze_chat_id="chat",
+    coze_conversation_id="coze",
+    updated_at=105.5,
+    position="abc-12",
+    tool_calls=[{"id": "call"}],
+)
+ROW = TurnRow(
+    turn_id="turn_1",
+    conversation_id="conv_1",
+    user_id="user",
+    shop_id="shop",
+    bot_id="bot",
+    message="question 1",
+    created_at=100.0,
+    updated_at=105.5,
+    status="completed",
+    content="An answer,\u2028 回答",
+    reasoning="Thought",
+    suggestions=["And then?", "Why?"],
+    usage={"token_count": 7},
+    error=None,
+    coze_chat_id="chat",
+    coze_conversation_id="coze",
+    position="abc-12",
+    tool_calls=[{"id": "call"}],
+)
+
+
+@pytest.mark.parametrize("write_between", [False, True])
+async def test_a_turn_is_read_as_it_was_written_before_and_after_it_is_committed(
+    store: Store, write_between: bool
+) -> None:
+    store.begin(begun(1))
+    if write_between:
+        await store.settled()
+    store.update(ANSWERED)
+    assert await store.turn("turn_1") == ROW
+    await store.settled()
+    assert await store.turn("turn_1") == ROW
+    assert await store.conversation("conv_1") == ConversationRow("conv_1", "user", "shop", "bot", "coze", 100.0)
+
+
+async def test_a_turn_without_an_update_is_queued(store: Store) -> None:
+    store.begin(begun(1, shop_id=None))
+    queued = await store.turn("turn_1")
+    await store.settled()
+    assert await store.turn("turn_1") == queued
+    assert queued is not None
+    assert (queued.status, queued.shop_id, queued.updated_at, queued.content) == ("queued", None, 100.0, "")
+
+
+async def test_a_failed_turn_keeps_its_error_and_what_there_was(store: Store) -> None:
+    store.begin(begun(1))
+    store.update(update(1, "failed", content="Half", error={"code": "upstream_failed", "retryable": True}))
+    await store.settled()
+    row = await store.turn("turn_1")
+    assert row is not None
+    assert (row.status, row.content, row.error) == ("failed", "Half", {"code": "upstream_failed", "retryable": True})
+
+
+async def test_what_is_unknown_is_none(store: Store) -> None:
+    store.update(update(7))
+    for _ in range(2):
+        assert await store.turn("turn_7") is None
+        assert await store.turn("turn_8") is None
+        assert await store.conversation("conv_1") is None
+        assert await store.messages("conv_1", before=None, limit=5) == ([], False)
+        await store.settled()
+
+
+@pytest.mark.parametrize("write_between", [False, True])
+async def test_replaying_every_write_changes_nothing(path: Path, open_store: OpenStore, write_between: bool) -> None:
+    writes = [
+        begun(1),
+        update(1, content="A", coze_conversation_id="coze"),
+        ANSWERED,
+        begun(2, created_at=90.0),
+        update(2, content="B", updated_at=91.0),
+        begun(3, "conv_2"),
+    ]
+    dumps = []
+    for _ in range(3):
+        store = await open_store()
+        for write in writes:
+            (store.begin if type(write) is type(writes[0]) else store.update)(write)  # type: ignore[arg-type]
+            if write_between:
+                await store.settled()
+        await store.close()
+        dumps.append(dump(path))
+    assert "An answer" in "".join(dumps[0])
+    assert dumps[0] == dumps[1] == dumps[2]
+
+
+@pytest.mark.parametrize("write_between", [False, True])
+async def test_an_ended_turn_never_runs_again(store: Store, write_between: bool) -> None:
+    store.begin(begun(1))
+    store.update(ANSWERED)
+    if write_between:
+        await store.settled()
+    store.update(update(1, "running", content="An"))
+    assert await store.turn("turn_1") == ROW
+    await store.settled()
+    assert await store.turn("turn_1") == ROW
+    store.begin(begun(1))
+    store.update(update(1, "running", content="An"))
+    await store.settled()
+    assert await store.turn("turn_1") == ROW
+
+
+async def test_a_conversation_stays_its_first_users(store: Store) -> None:
+    store.begin(begun(1))
+    await store.settled()
+    store.begin(begun(2, user_id="another", shop_id="other", bot_id="bot 2", created_at=200.0))
+    expected = ConversationRow("conv_1", "user", "shop", "bot", "", 100.0)
+    assert await store.conversation("conv_1") == expected
+    await store.settled()
+    assert await store.conversation("conv_1") == expected
+    turn = await store.turn("turn_2")
+    assert turn is not None
+    assert turn.bot_id == "bot 2"
+
+
+async def test_a_conversation_has_cozes_newest_id_and_never_forgets_it(store: Store) -> None:
+    async def coze_id() -> str:
+        conversation = await store.conversation("conv_1")
+        assert conversation is not None
+        return conversation.coze_conversation_id
+
+    store.begin(begun(1))
+    await store.settled()
+    store.update(update(1, coze_conversation_id="coze 1"))
+    assert await coze_id() == "coze 1"
+    await store.settled()
+    assert await coze_id() == "coze 1"
+    store.update(update(1, "completed"))
+    store.begin(begun(2))
+    await store.settled()
+    assert await coze_id() == "coze 1"
+    store.begin(begun(3))
+    store.update(update(3, coze_conversation_id="coze 2"))
+    await store.settled()
+    assert await coze_id() == "coze 2"
+
+
+async def test_a_closed_store_says_so(store: Store) -> None:
+    await store.close()
+    for call in (lambda: store.begin(begun(1)), lambda: store.update(update(1))):
+        with pytest.raises(GatewayError, match="closed"):
+            call()
+    with pytest.raises(GatewayError, match="closed") as caught:
+        await store.turn("turn_1")
+    assert caught.value.code is Code.STORAGE_UNAVAILABLE
+
+
+async def test_closing_writes_what_is_queued(store: Store, open_store: OpenStore) -> None:
+    store.begin(begun(1))
+    store.update(ANSWERED)
+    await store.close()
+    assert await (await open_store()).turn("turn_1") == ROW

@@ -1,0 +1,45 @@
+"""Writes to give to a store, and ways to see what became of them."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
+from gateway.store import Store, TurnBegun, TurnUpdate
+
+
+def begun(number: int, conversation: str = "conv_1", **fields: Any) -> TurnBegun:
+    values = {"user_id": "user", "shop_id": "shop", "bot_id": "bot", "message": f"question {number}"}
+    return TurnBegun(
+        **{"turn_id": f"turn_{number}", "conversation_id": conversation, "created_at": 100.0} | values | fields
+    )
+
+
+def update(number: int, status: str = "running", conversation: str = "conv_1", **fields: Any) -> TurnUpdate:
+    return TurnUpdate(
+        **{"turn_id": f"turn_{number}", "conversation_id": conversation, "status": status, "updated_at": 101.0} | fields
+    )
+
+
+def commits(store: Store) -> list[None]:
+    """Grows by one with each transaction that the store commits."""
+    seen: list[None] = []
+    event.listen(store._engine.sync_engine, "commit", lambda _: seen.append(None))
+    return seen
+
+
+def dump(path: Path) -> list[str]:
+    with sqlite3.connect(path) as connection:
+        lines = list(connection.iterdump())
+    connection.close()
+    return lines
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """For what heals by itself and tells nobody: within the five seconds that are promised."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
