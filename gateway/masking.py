@@ -1,4 +1,4 @@
-"""Masking: text without tokens and keys, and on demand without e-mail addresses and telephone numbers."""
+"""Masking: text without tokens and keys. `upstream.mask` hides what is personal too, in Coze's raw bytes."""
 
 import re
 
@@ -13,24 +13,12 @@ _SECRETS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_PERSONAL = re.compile(
-    r"""
-    [\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}
-  | \+[0-9][0-9\ ().-]{6,17}[0-9]
-  | (?<![0-9A-Za-z_])1[3-9][0-9](?:[\ -]?[0-9]{4}){2}(?![0-9])
-    """,
-    re.VERBOSE,
-)
 _FIELD = re.compile(r"(?:token|secret|password|authorization|cookie|api_?key)s?$", re.IGNORECASE)
 
 
-def mask(text: str, *, personal: bool = False) -> str:
-    """`text` with `***` for bearer tokens, Coze's tokens, JWTs, users in URLs and named secrets.
-
-    With `personal`, also for e-mail addresses and telephone numbers (international, and mainland China's mobiles).
-    """
-    text = _SECRETS.sub(lambda found: f"{found['scheme'] or found['named'] or found['user'] or ''}***", text)
-    return _PERSONAL.sub("***", text) if personal else text
+def mask(text: str) -> str:
+    """`text` with `***` for bearer tokens, Coze's tokens, JWTs, users in URLs and named secrets."""
+    return _SECRETS.sub(lambda found: f"{found['scheme'] or found['named'] or found['user'] or ''}***", text)
 
 
 def mask_field(name: str) -> str | None:

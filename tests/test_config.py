@@ -1,0 +1,317 @@
+"""Settings as operators write them: the contract's names, and mistakes that name themselves."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.config import NOT_BUILT_YET, Settings, env_name, is_loopback
+from gateway.config_load import ConfigError, Configuration, describe, load
+from gateway.config_values import origin
+
+CONTRACT = Path(__file__).parent.parent / "docs" / "contract.md"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("GATEWAY_", "COZE_", "USE_SSE")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def toml(folder: Path, text: str) -> str:
+    (folder / "gateway.toml").write_text(text, encoding="utf-8")
+    return str(folder / "gateway.toml")
+
+
+def mistakes(flags: dict[str, str] | None = None, file: str | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(flags, file)
+    return str(caught.value).splitlines()
+
+
+def test_every_setting_that_the_contract_names_exists_and_no_other() -> None:
+    section = CONTRACT.read_text(encoding="utf-8").split("## 2.")[0]
+    promised = set(re.findall(r"\b(?:GATEWAY|COZE)_[A-Z0-9_]*[A-Z0-9]\b|USE_SSE_STREAMING", section))
+    assert {env_name(field) for field in Settings.model_fields} == promised
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ("GATEWAY_PORT", {"host": "127.0.0.1", "port": 3000}),
+        ("GATEWAY_UPSTREAM_CONNECT_TIMEOUT", {"upstream_connect_timeout": 10}),
+        ("GATEWAY_UPSTREAM_IDLE_TIMEOUT", {"upstream_idle_timeout": 60}),
+        ("GATEWAY_TURN_TIMEOUT", {"turn_timeout": 600}),
+        ("GATEWAY_SEND_TIMEOUT", {"send_timeout": 60}),
+        ("GATEWAY_UPSTREAM_RETRIES", {"upstream_retries": 3}),
+        ("GATEWAY_HEARTBEAT_INTERVAL", {"heartbeat_interval": 15}),
+        ("GATEWAY_RETRY_MS", {"retry_ms": 2000}),
+        ("GATEWAY_ABANDON_SECONDS", {"abandon_seconds": 30}),
+        ("GATEWAY_RETENTION_SECONDS", {"retention_seconds": 3600}),
+        ("GATEWAY_DRAIN_SECONDS", {"drain_seconds": 20}),
+        ("GATEWAY_MAX_CONNECTIONS", {"max_connections": 10000, "max_connections_per_user": 20}),
+        ("GATEWAY_TURNS_PER_MINUTE", {"turns_per_minute": 30}),
+        ("GATEWAY_MAX_BODY_BYTES", {"max_body_bytes": 262144, "max_message_chars": 16000}),
+        ("GATEWAY_SIMULATOR_FIRST_MS", {"simulator_first_ms": 300, "simulator_rate": 40}),
+        ("COZE_API_BASE", {"coze_api_base": "https://api.coze.cn"}),
+        ("GATEWAY_DATA_DIR", {"data_dir": Path("data")}),
+        ("USE_SSE_STREAMING", {"use_sse_streaming": True}),
+        ("GATEWAY_LOG_LEVEL", {"log_level": "info", "log_upstream_bytes": False}),
+        ("GATEWAY_RETRY_UNCERTAIN", {"retry_uncertain": False}),
+    ],
+)
+def test_defaults_are_those_of_the_contracts_table(row: str, fields: dict[str, object]) -> None:
+    text = CONTRACT.read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("| `") and row in line.split("|")[1])
+    promised = [part.strip(" `") for part in line.split("|")[2].split(",")]
+    settings = load().settings
+    for (field, default), written in zip(fields.items(), promised, strict=True):
+        assert getattr(settings, field) == default
+        assert str(default).lower() == written
+
+
+def test_flags_come_before_the_environment_before_the_file_before_defaults(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = toml(tmp_path, 'port = 1001\nhost = "127.0.0.2"\nretry_ms = 7')
+    monkeypatch.setenv("GATEWAY_PORT", "1002")
+    monkeypatch.setenv("GATEWAY_HOST", "127.0.0.3")
+    found = load({"port": "1003"}, file)
+    settings = found.settings
+    assert (settings.port, settings.host, settings.retry_ms, settings.drain_seconds) == (1003, "127.0.0.3", 7, 20)
+    assert found.names == {"port": "--port", "host": "GATEWAY_HOST", "retry_ms": f"{file}: retry_ms"}
+
+
+def test_all_mistakes_are_said_at_once_each_on_a_line_with_its_name_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GATEWAY_HEARTBEAT_INTERVAL", "soon")
+    monkeypatch.setenv("GATEWAY_MAX_CONECTIONS", "5")
+    monkeypatch.setenv("GATEWAY_HOST", "0.0.0.0")
+    file = toml(tmp_path, "retry_ms = -1\nusesse = true")
+    assert mistakes({"port": "70000"}, file) == [
+        f"{file}: usesse: no such setting; the nearest is use_sse_streaming",
+        "GATEWAY_MAX_CONECTIONS: no such setting; the nearest is GATEWAY_MAX_CONNECTIONS",
+        "--port='70000': allowed is a whole number from 0 to 65535; 0 takes a free one",
+        "GATEWAY_HEARTBEAT_INTERVAL='soon': allowed is seconds from 0.001 to 3600",
+        f"{file}: retry_ms=-1: allowed is a whole number from 1 to 3600000",
+        "GATEWAY_HOST='0.0.0.0': without GATEWAY_AUTH only loopback (127.0.0.1) is allowed, "
+        "unless GATEWAY_ALLOW_ANONYMOUS=true",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GATEWAY_PORT", "65536"),
+        ("GATEWAY_PORT", "-1"),
+        ("GATEWAY_PORT", "3000.5"),
+        ("GATEWAY_PORT", "tcp://10.0.0.1:80"),
+        ("GATEWAY_HOST", ""),
+        ("GATEWAY_HOST", "a b"),
+        ("GATEWAY_TURN_TIMEOUT", "nan"),
+        ("GATEWAY_TURN_TIMEOUT", "inf"),
+        ("GATEWAY_TURN_TIMEOUT", "0"),
+        ("GATEWAY_RETRY_UNCERTAIN", "maybe"),
+        ("GATEWAY_SIMULATOR_RATE", "0"),
+        ("GATEWAY_LOG_LEVEL", "loud"),
+        ("GATEWAY_LOG_FORMAT", "xml"),
+        ("GATEWAY_MAX_BODY_BYTES", ""),
+        ("GATEWAY_ALLOWED_ORIGINS", "*"),
+        ("GATEWAY_ALLOWED_ORIGINS", "https://a.example,*"),
+        ("GATEWAY_ALLOWED_ORIGINS", "https://a.example/"),
+        ("GATEWAY_ALLOWED_ORIGINS", "a.example"),
+        ("GATEWAY_ALLOWED_ORIGINS", "null"),
+        ("GATEWAY_ALLOWED_ORIGINS", "https://*.example"),
+        ("GATEWAY_ALLOWED_ORIGINS", "https://a.example:99999"),
+        ("GATEWAY_ALLOWED_HOSTS", "https://a.example"),
+        ("GATEWAY_MEDIA_HOSTS", "a.example; script-src *"),
+        ("GATEWAY_AUTH", "password"),
+        ("GATEWAY_AUTH", "none,jwt"),
+        ("GATEWAY_AUTH", "jwt"),
+        ("GATEWAY_AUTH", "api-key"),
+        ("GATEWAY_API_KEYS_FILE", "/does/not/exist"),
+        ("GATEWAY_JWKS_FILE", "/"),
+        ("COZE_API_BASE", "api.coze.cn"),
+        ("COZE_API_BASE", "ftp://api.coze.cn"),
+        ("COZE_API_BASE", "https://api.coze.cn/?a=b"),
+        ("GATEWAY_BUS_URL", "kafka://x"),
+        ("GATEWAY_DATABASE_URL", "mysql://x"),
+    ],
+)
+def test_a_wrong_value_is_one_mistake_that_shows_it(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    (line,) = mistakes()
+    assert line.startswith(f"{name}={value!r}: ")
+
+
+def test_a_toml_flag_is_no_number(tmp_path: Path) -> None:
+    file = toml(tmp_path, "port = true")
+    assert mistakes(file=file)[0].startswith(f"{file}: port=True")
+
+
+@pytest.mark.parametrize("field", NOT_BUILT_YET)
+def test_a_setting_that_is_not_built_yet_accepts_its_default_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str
+) -> None:
+    (tmp_path / "file").touch()
+    scheme = NOT_BUILT_YET[field]
+    monkeypatch.setenv(env_name(field), f"{scheme}://host" if scheme else str(tmp_path / "file"))
+    (line,) = mistakes()
+    assert line.startswith(env_name(field))
+    assert "not built yet" in line
+
+
+def test_a_secret_is_in_no_mistake_and_not_in_the_printed_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COZE_API_TOKN", "pat_hidden")
+    monkeypatch.setenv("COZE_API_TOKEN", "pat hidden")
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", "postgresql://user:hidden@db/x")
+    assert "hidden" not in "\n".join(mistakes())
+    monkeypatch.delenv("COZE_API_TOKN")
+    monkeypatch.delenv("GATEWAY_DATABASE_URL")
+    monkeypatch.setenv("COZE_API_TOKEN", "pat_hidden")
+    configuration = load()
+    assert "hidden" not in describe(configuration) + repr(configuration)
+
+
+def test_what_check_config_prints_is_toml_that_gives_the_same_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GATEWAY_ALLOWED_ORIGINS", "https://A.example:443, http://localhost:5173")
+    monkeypatch.setenv("GATEWAY_BUS_URL", "memory://")
+    first = load()
+    assert first.settings.allowed_origins == ("https://a.example", "http://localhost:5173")
+    monkeypatch.delenv("GATEWAY_ALLOWED_ORIGINS")
+    monkeypatch.delenv("GATEWAY_BUS_URL")
+    assert load(file=toml(tmp_path, describe(first))).settings == first.settings
+
+
+def test_the_printed_configuration_says_where_each_value_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_RETRY_MS", "5")
+    lines = describe(load({"port": "0"})).splitlines()
+    assert any(re.fullmatch(r"port = 0 +# --port", line) for line in lines)
+    assert any(re.fullmatch(r"retry_ms = 5 +# GATEWAY_RETRY_MS", line) for line in lines)
+    assert any(re.fullmatch(r"# admin_port is not set +# default", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [("true", True), ("TRUE", True), ("True", True), ("", False), ("1", False), ("yes", False)]
+)
+def test_only_true_in_any_letter_case_turns_streaming_on_and_anything_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, value: str, on: bool
+) -> None:
+    monkeypatch.setenv("USE_SSE_STREAMING", value)
+    assert load().settings.use_sse_streaming is on
+
+
+def test_an_empty_variable_is_as_good_as_none_where_none_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field, info in Settings.model_fields.items():
+        if info.default is None:
+            monkeypatch.setenv(env_name(field), "")
+    assert load().settings == Settings()
+
+
+def test_anyone_may_ask_only_on_loopback_or_where_the_operator_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.touch()
+    assert "GATEWAY_ALLOW_ANONYMOUS=true" in mistakes({"host": "::"})[0]
+    assert load({"host": "[::1]"}).settings.host == "::1"
+    monkeypatch.setenv("GATEWAY_ALLOW_ANONYMOUS", "true")
+    assert load({"host": "0.0.0.0"}).settings.auth == ()
+    monkeypatch.delenv("GATEWAY_ALLOW_ANONYMOUS")
+    monkeypatch.setenv("GATEWAY_AUTH", "api-key")
+    monkeypatch.setenv("GATEWAY_API_KEYS_FILE", str(keys))
+    assert load({"host": "0.0.0.0"}).settings.auth == ("api-key",)
+
+
+def test_jwt_needs_exactly_one_kind_of_key_and_keys_need_auth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.touch()
+    monkeypatch.setenv("GATEWAY_JWT_SECRET_FILE", str(file))
+    assert mistakes() == [f"GATEWAY_JWT_SECRET_FILE={str(file)!r}: allowed only when GATEWAY_AUTH names jwt"]
+    monkeypatch.setenv("GATEWAY_AUTH", "api-key, jwt")
+    monkeypatch.setenv("GATEWAY_API_KEYS_FILE", str(file))
+    assert load().settings.auth == ("api-key", "jwt")
+    monkeypatch.setenv("GATEWAY_JWKS_FILE", str(file))
+    assert "exactly one" in mistakes()[0]
+
+
+@pytest.mark.parametrize("text", ["[", 'port = "\udcff"', "port = 1\nport = 2"])
+def test_a_file_that_is_no_toml_is_one_mistake_on_one_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    (line,) = mistakes(file=str(file))
+    assert line.startswith(f"--config={str(file)!r}: must be TOML")
+
+
+def test_a_missing_file_is_a_mistake(tmp_path: Path) -> None:
+    (line,) = mistakes(file=str(tmp_path / "none.toml"))
+    assert "No such file" in line
+
+
+def test_a_data_folder_that_cannot_be_made_is_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path / "file" / "data"))
+    assert mistakes()[0].startswith("GATEWAY_DATA_DIR=")
+    (tmp_path / "data").touch()
+    monkeypatch.delenv("GATEWAY_DATA_DIR")
+    monkeypatch.setenv("GATEWAY_PORT", "x")
+    assert [line.partition("=")[0] for line in mistakes()] == ["GATEWAY_PORT", "GATEWAY_DATA_DIR"]
+
+
+def test_checking_makes_no_folder(tmp_path: Path) -> None:
+    load()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_knobs_that_tests_turn_may_be_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {
+        "HEARTBEAT_INTERVAL": "0.1",
+        "RETENTION_SECONDS": "1",
+        "TURN_TIMEOUT": "0.2",
+        "SEND_TIMEOUT": "0.2",
+        "UPSTREAM_IDLE_TIMEOUT": "0.2",
+        "UPSTREAM_CONNECT_TIMEOUT": "0.05",
+        "ABANDON_SECONDS": "0",
+        "DRAIN_SECONDS": "0",
+        "UPSTREAM_RETRIES": "0",
+        "SIMULATOR_FIRST_MS": "0",
+        "SIMULATOR_RATE": "100000",
+        "TURNS_PER_MINUTE": "10000000",
+    }
+    for name, value in small.items():
+        monkeypatch.setenv(f"GATEWAY_{name}", value)
+    assert isinstance(load(), Configuration)
+
+
+def test_without_credentials_the_simulated_coze_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().settings.embedded_simulator
+    monkeypatch.setenv("COZE_API_TOKEN", "pat_x")
+    assert not load().settings.embedded_simulator
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("HTTPS://Example.COM", "https://example.com"),
+        ("http://example.com:80", "http://example.com"),
+        ("http://example.com:443", "http://example.com:443"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_write_it(given: str, kept: str) -> None:
+    assert origin(given) == kept
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("localhost.example", False)],
+)
+def test_loopback_is_what_nobody_else_reaches(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
