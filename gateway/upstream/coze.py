@@ -18,7 +18,7 @@ from gateway.errors import Code, UpstreamError
 from gateway.ledger import Ledger
 from gateway.upstream.coze_protocol import Chat, ChatReader, Message, failure_of, message_items, tool_calls_of, usage_of
 from gateway.upstream.json_text import BadJson, without_surrogates
-from gateway.upstream.byte_log import ByteLog
+from gateway.upstream.mask import MaskedLog
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, Item, OnItems, Skipped
 from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
 from gateway.upstream.stream import CozeStream
@@ -173,7 +173,7 @@ class CozeUpstream:
             on_items,
             idle_timeout=self._idle_timeout,
             held=held,
-            log=ByteLog(self._log_bytes) if self._log_bytes else None,
+            log=MaskedLog(self._log_bytes) if self._log_bytes else None,
             log_id=log_id_of(response.headers),
             on_gone=self._streams.discard,
         )
@@ -219,7 +219,7 @@ class CozeUpstream:
                 Code.UPSTREAM_UNAVAILABLE, f"Coze's answer broke off: {_named(error)}", retryable=True
             ) from None
         if self._log_bytes is not None:
-            log = ByteLog(self._log_bytes)
+            log = MaskedLog(self._log_bytes)
             log.received(bytes(body))
             log.close()
         return bytes(body)

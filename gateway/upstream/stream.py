@@ -7,7 +7,7 @@ import aiohttp
 
 from gateway.ledger import Held
 from gateway.upstream.coze_protocol import ChatReader
-from gateway.upstream.byte_log import ByteLog
+from gateway.upstream.mask import MaskedLog
 from gateway.upstream.protocol import OnItems, StreamEnd
 from gateway.upstream.push import Body, body_of
 from gateway.upstream.sse import SseDecoder
@@ -49,7 +49,7 @@ class CozeStream:
         *,
         idle_timeout: float,
         held: Held,
-        log: ByteLog | None,
+        log: MaskedLog | None,
         log_id: str | None,
         on_gone: Callable[["CozeStream"], object],
     ) -> None:

@@ -1,0 +1,67 @@
+"""A circuit breaker: whether Coze is worth asking at all. No I/O."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from gateway.upstream.backoff import SHORTEST
+
+THRESHOLD = 5
+COOLDOWN = 0.8 * SHORTEST
+"""Seconds. Shorter than a turn's own shortest wait: so a turn alone finds the breaker ready for a probe at each of its
+tries, however many it may make, and only turns that fail together are held back."""
+
+PROBE_SECONDS = 5.0
+"""How long one probe keeps all others waiting. A slow answer is no failure, and its caller may be gone."""
+
+
+class Breaker:
+    """Opens after `threshold` failures in a row; then one probe at a time, each `cooldown` seconds after the last.
+
+    Each `allow` that said yes is followed by one of `succeeded`, `failed` and `released`. A failure is one that says
+    that Coze cannot be reached; any answer of Coze's own, a refusal too, is a success here.
+    """
+
+    __slots__ = ("_clock", "_cooldown", "_failures", "_not_before", "_state", "_threshold")
+
+    def __init__(self, clock: Callable[[], float], *, threshold: int = THRESHOLD, cooldown: float = COOLDOWN) -> None:
+        self._clock = clock
+        self._threshold = threshold
+        self._cooldown = cooldown
+        self._state: Literal["closed", "open", "probing"] = "closed"
+        self._failures = 0
+        self._not_before = 0.0  # open or probing: when the next probe may go
+
+    @property
+    def state(self) -> Literal["closed", "open", "probing"]:
+        return self._state
+
+    def allow(self) -> bool:
+        """Whether to ask Coze now. Saying yes to a probe says no to all others until it is reported or overdue."""
+        if self._state == "closed":
+            return True
+        now = self._clock()
+        if now < self._not_before:
+            return False
+        self._state = "probing"
+        self._not_before = now + PROBE_SECONDS
+        return True
+
+    def succeeded(self) -> None:
+        self._state = "closed"
+        self._failures = 0
+
+    def failed(self) -> None:
+        self._failures += 1
+        # A failure that was under way when the breaker opened must not put the next probe off.
+        if self._state == "probing" or (self._state == "closed" and self._failures >= self._threshold):
+            self._state = "open"
+            self._not_before = self._clock() + self._cooldown
+
+    def released(self) -> None:
+        """The request was given up before it could tell anything: the next one may probe at once."""
+        if self._state == "probing":
+            self._state = "open"
+            self._not_before = self._clock()
+
+    def __repr__(self) -> str:
+        return f"Breaker({self._state}, {self._failures} failures)"
