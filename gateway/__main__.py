@@ -5,6 +5,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from gateway import __version__, logs
@@ -36,8 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     simulate = commands.add_parser("simulate", help="run the simulated Coze by itself")
     simulate.add_argument("--host", metavar="H", default="127.0.0.1", help="where to listen (127.0.0.1)")
     simulate.add_argument("--port", metavar="P", type=_port, default=0, help="a free one without it")
-    simulate.add_argument("--replay", metavar="FILE.sse", help="answer each chat with this recorded stream")
-    simulate.add_argument("--pace", metavar="original|RATE", type=_pace, help="as recorded, or pieces a second")
+    simulate.add_argument(
+        "--replay", metavar="FILE.sse", type=_recording, help="answer each chat with this recorded stream"
+    )
+    simulate.add_argument(
+        "--pace", metavar="original|RATE", type=_pace, default="original", help="as recorded, or pieces a second"
+    )
     simulate.set_defaults(run=_simulate)
     return parser
 
@@ -116,6 +121,12 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
     return int(text)
+
+
+def _recording(text: str) -> Path:
+    if not (path := Path(text)).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file")
+    return path
 
 
 def _pace(text: str) -> float | str:
