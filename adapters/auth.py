@@ -6,6 +6,7 @@ from the token; a token can name one of our keys (`kid`), not bring its own (`jk
 
 import hashlib
 import json
+import math
 import re
 import time
 import warnings
@@ -139,7 +140,7 @@ class Authenticator:
 
     def caller_of(self, token: str) -> Caller:
         # Looked up by hash: what timing tells about a hash tells nothing about the key.
-        if found := self._api_keys.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()):
+        if found := self._api_keys.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()):
             name, shops = found
             return Caller(kind="api-key", shops=shops, key_name=name)
         if "jwt" in self._ways:
@@ -256,12 +257,14 @@ def _read_secret(path: Path) -> bytes:
 def _read_public_keys(path: Path) -> dict[str, _PublicKey]:
     """A JWK set (RFC 7517) of public keys, by `kid`."""
     try:
-        entries = json.loads(path.read_bytes())["keys"]
-        keys = {str(entry.get("kid", "")): _public_key(entry) for entry in entries if entry.get("use", "sig") == "sig"}
-    except (ValueError, TypeError, KeyError, AttributeError, jwt.PyJWTError) as error:
-        raise ValueError(f"GATEWAY_JWKS_FILE: no JWK set of public keys ({error})") from None
-    if not keys or len(keys) < len(entries):
-        raise ValueError("GATEWAY_JWKS_FILE: holds no key for signatures, or two keys with the same kid")
+        entries = [entry for entry in json.loads(path.read_bytes())["keys"] if entry.get("use", "sig") == "sig"]
+        keys = {str(entry.get("kid", "")): _public_key(entry) for entry in entries}
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, jwt.PyJWTError) as error:
+        raise ValueError(f"GATEWAY_JWKS_FILE: no JWK set of public keys ({error or type(error).__name__})") from None
+    if not keys:
+        raise ValueError("GATEWAY_JWKS_FILE: holds no key for signatures")
+    if len(keys) < len(entries):
+        raise ValueError("GATEWAY_JWKS_FILE: holds two keys with the same kid")
     return keys
 
 
@@ -285,8 +288,8 @@ def _public_key(entry: dict[str, Any]) -> _PublicKey:
 
 
 def _time(claim: Any) -> float:
-    if isinstance(claim, bool) or not isinstance(claim, int | float):
-        raise ValueError("not a time")
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not math.isfinite(claim):
+        raise ValueError("not a time")  # NaN compares as neither past nor future: it would never end
     return float(claim)
 
 

@@ -24,6 +24,9 @@ _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OPERATORS: Final = ("/metrics", "/debug/")
 _ALLOWED_HEADERS: Final = "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
 _EXPOSED_HEADERS: Final = "X-Turn-Id, X-Conversation-Id, X-Request-Id, Retry-After, Location"
+HEAD_SECONDS: Final = 30.0
+"""For a request's head; also how long a kept connection may be idle, which aiohttp does not tell apart."""
+
 _PREFLIGHT_SECONDS: Final = "7200"
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
@@ -54,7 +57,7 @@ class Guard:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = request.headers
-        if not self._any_host and not self.knows_host(headers.get("Host")):
+        if not self._any_host and not self.knows_host(_asked_host(request)):
             raise GatewayError(Code.MISDIRECTED)
         origin = headers.get("Origin")
         if origin is not None:
@@ -91,14 +94,15 @@ class Guard:
         headers["X-Request-Id"] = request_id(request)
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"
-        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         if path == PAGE:
             headers["Content-Security-Policy"] = self._page_policy
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
         else:
             headers["Content-Security-Policy"] = _NOTHING_LOADS
-        if "Cache-Control" not in headers:
-            headers["Cache-Control"] = "no-cache" if path == PAGE or path.startswith("/client/") else "no-store"
+        headers.setdefault("Cache-Control", "no-store")
+        if "Access-Control-Allow-Origin" in headers:  # public code, the same for every origin
+            return
         vary = headers.get("Vary")
         headers["Vary"] = "Origin" if vary is None else f"Origin, {vary}"
         if self._origins and (origin := request.headers.get("Origin")) and origin.lower() in self._origins:
@@ -157,7 +161,7 @@ def runner_options() -> dict[str, Any]:
     return {
         "handler_cancellation": True,
         "auto_decompress": False,  # a refused body is still read to its end: never unpacked
-        "keepalive_timeout": 30.0,  # also the only deadline for a request's head: aiohttp's own is over an hour
+        "keepalive_timeout": HEAD_SECONDS,  # aiohttp's own is over an hour
         "lingering_time": 5.0,
         "access_log": None,
         "logger": _WithoutTrace(logging.getLogger("gateway.http")),
@@ -178,6 +182,14 @@ class _WithoutTrace(logging.LoggerAdapter[logging.Logger]):
 
     def debug(self, msg: object, *args: object, exc_info: Any = None, **kwargs: Any) -> None:
         super().debug(msg, *args, **kwargs)
+
+
+def _asked_host(request: web.BaseRequest) -> str | None:
+    """`Host`, or the host of a target in absolute form, which goes before it (RFC 9112, section 3.2.2)."""
+    target = request.raw_path
+    if target.startswith("/") or "://" not in target:
+        return request.headers.get("Host")
+    return target.split("://", 1)[1].partition("/")[0]
 
 
 def _is_loopback_name(name: str) -> bool:
