@@ -82,11 +82,11 @@ async def _simulated(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    rate = 40.0 if options.pace == "original" else options.pace
     simulator = await start_simulator(
-        host=options.host, port=options.port, data_dir=None, replay=options.replay, pace=options.pace
+        host=options.host, port=options.port, rate=rate, replay=options.replay, pace=options.pace
     )
     try:
-        logs.get_logger().info("simulator.ready", url=simulator.url)
         await stop.wait()
     finally:
         await simulator.close()
@@ -106,7 +106,7 @@ def _run(work: Coroutine[Any, Any, None]) -> int:
         runner.get_loop().set_exception_handler(logs.log_loop_problem)
         try:
             runner.run(work)
-        except (OSError, GatewayError) as error:  # a taken port, a folder that another gateway holds, a full disk
+        except (OSError, ValueError, GatewayError) as error:  # a taken port, a held folder, a file that is not read
             logs.get_logger().critical("gateway.failed", why=str(error), exc_info=True)
             return 1
     return 0

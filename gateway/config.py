@@ -138,7 +138,9 @@ class Settings(BaseSettings):
     jwt_issuer: Words = Field(None, description="the issuer that tokens must name")
 
     simulator_first_ms: Seconds = Field(300, ge=0, le=3_600_000, description="milliseconds from 0 to 3600000")
-    simulator_rate: Seconds = Field(40, gt=0, le=1_000_000, description="pieces a second, above 0 up to 1000000")
+    simulator_rate: Seconds = Field(
+        40, ge=0, le=1_000_000, description="pieces a second from 0 to 1000000; 0 is as fast as it can"
+    )
     media_hosts: Hosts = Field((), description="host names with commas between, without scheme and port")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         "info", description="debug, info, warning or error"

@@ -116,7 +116,7 @@ def test_all_mistakes_are_said_at_once_each_on_a_line_with_its_name_value_and_wh
         ("GATEWAY_TURN_TIMEOUT", "inf"),
         ("GATEWAY_TURN_TIMEOUT", "0"),
         ("GATEWAY_RETRY_UNCERTAIN", "maybe"),
-        ("GATEWAY_SIMULATOR_RATE", "0"),
+        ("GATEWAY_SIMULATOR_RATE", "-1"),
         ("GATEWAY_LOG_LEVEL", "loud"),
         ("GATEWAY_LOG_FORMAT", "xml"),
         ("GATEWAY_MAX_BODY_BYTES", ""),
