@@ -181,10 +181,8 @@ class _ConsoleLine:
 
     def __call__(self, logger: WrappedLogger, name: str, fields: Fields) -> bytes:
         trace = fields.pop("exception", None)
-        for key, value in fields.items():
-            if isinstance(value, str):
-                fields[key] = _escaped(value)
-        line = str(self._render(logger, name, fields))
+        safe = {_escaped(key): _escaped(value) if isinstance(value, str) else value for key, value in fields.items()}
+        line = str(self._render(logger, name, safe))
         if trace is not None:
             line += "".join(f"\n    {_escaped(part)}" for part in str(trace).split("\n"))
         return line.encode("utf-8", "replace")
