@@ -24,20 +24,21 @@ async def start_simulator(
     data_dir: Path | None = None,
     first_ms: int = 300,
     rate: float = 40,
-    replay: Path | None = None,
-    pace: str | float = "original",
+    replay: str | Path | None = None,
+    pace: str | float | None = "original",
     clock: Callable[[], float] | None = None,
 ) -> Simulator:
     """Starts a simulator on its own port (0 takes a free one); whoever starts it must `close` it.
 
     `data_dir` keeps its chats over a restart. `first_ms` and `rate` (pieces a second, 0 for as fast as can be) pace
-    its answers. `replay` serves a recorded stream for any chat, at `pace`: records a second, or `original`. `clock`
-    gives unix seconds. Raises OSError for a port or file that can't be had, ValueError for a recording without records.
+    its answers. `replay` serves a recorded stream for any chat, at `pace`: records a second, or `original` (also
+    None). `clock` gives unix seconds. Raises OSError for a port or file that can't be had, ValueError for a recording
+    without records.
     """
     recording = None
     if replay is not None:
-        recording = read_recording(replay)
-        rate = ORIGINAL_RATE if pace == "original" else float(pace)
+        recording = read_recording(Path(replay))
+        rate = ORIGINAL_RATE if pace in (None, "original") else float(pace)
     simulator = Simulator(
         data_dir=data_dir, first_ms=first_ms, rate=rate, recording=recording, clock=clock or steady_clock()
     )

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.simulator.disturbance import disturbed
-from gateway.simulator.faults import Fault, FaultPlan, Fire
+from gateway.simulator.faults import FAILING, Fault, FaultPlan, Fire
 from gateway.simulator.framing import encoder
 from gateway.simulator.objects import Frame
 
@@ -46,6 +46,7 @@ _AFTER = {
     Fault.CUT_UTF8_AFTER: End.EOF,
     Fault.CUT_CHUNK_AFTER: End.CUT_CHUNK,
 }
+_FAILURES = frozenset({"error", "conversation.chat.failed", "conversation.chat.canceled"})
 _UNBOUNDED_AFTER = 3
 _BLOCK = 65536
 
@@ -82,6 +83,10 @@ def _framed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Cu
             if count == _UNBOUNDED_AFTER:
                 yield from _unbounded(at, plan, fire)
             count += 1
+        if frame.event in _FAILURES:
+            for fault in FAILING:
+                if fault in plan:
+                    fire(fault)
         if data:
             yield Cue(at, data)
     if Fault.HOLD_OPEN in plan:

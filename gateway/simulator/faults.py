@@ -131,6 +131,17 @@ TAKING_NOTHING = frozenset(
 )
 """The faults that refuse the message: no chat is started."""
 
+SHAPING = frozenset(
+    {
+        Fault.FIRST, Fault.RATE, Fault.PIECES, Fault.ECHO, Fault.CLOCK, Fault.PLAIN, Fault.REASONING, Fault.TOOL,
+        Fault.ACTION, Fault.AUDIO, Fault.AUDIO_ONLY, Fault.MULTI, Fault.CARD_ONLY, Fault.EMPTY, Fault.REWRITE,
+        Fault.NO_DELTAS, Fault.GIANT, Fault.HOSTILE, Fault.HOSTILE_IDS,
+    }
+)  # fmt: skip
+"""The faults that say what the chat says; they act when it is started."""
+
+FAILING = (Fault.FAILED, Fault.FAILED_FLAT, Fault.ERROR_EVENT, Fault.CANCELED)
+
 Fire = Callable[[Fault], None]
 """Told of each fault at the moment in which it acts."""
 

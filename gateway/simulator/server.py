@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, web
 from gateway.simulator import replies
 from gateway.simulator.chats import Chats, Journal, Performance
 from gateway.simulator.cues import End, cues
-from gateway.simulator.faults import TAKING_NOTHING, Fault, FaultPlan, UnknownFault, parse_plan
+from gateway.simulator.faults import SHAPING, TAKING_NOTHING, Fault, FaultPlan, UnknownFault, parse_plan
 from gateway.simulator.ids import IdMint, new_log_id, second_of
 from gateway.simulator.objects import Chat, Json
 from gateway.simulator.player import Player, reset
@@ -33,6 +33,8 @@ from gateway.simulator.script import compose
 
 _BODY_LIMIT = 15 * 2**20
 _COUNTED_MESSAGES = 10_000
+
+_LOG_ID = web.RequestKey("log_id", str)
 
 _log = structlog.get_logger(__name__)
 
@@ -119,16 +121,16 @@ class Simulator:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Gives each request its log id, and each problem Coze's shape."""
-        request["log_id"] = new_log_id(self._clock())
+        request[_LOG_ID] = new_log_id(self._clock())
         try:
             return await handler(request)
         except CozeProblem as problem:
-            return replies.problem(request["log_id"], problem.code, problem.msg, status=problem.status)
+            return replies.problem(request[_LOG_ID], problem.code, problem.msg, status=problem.status)
         except web.HTTPRequestEntityTooLarge:
-            return replies.problem(request["log_id"], 4000, "The body is over 15 MB.", status=413)
+            return replies.problem(request[_LOG_ID], 4000, "The body is over 15 MB.", status=413)
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
             return replies.problem(
-                request["log_id"], 4000, f"No such path: {request.method} {request.path}", status=404
+                request[_LOG_ID], 4000, f"No such path: {request.method} {request.path}", status=404
             )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -141,13 +143,15 @@ class Simulator:
         except UnknownFault as error:
             raise CozeProblem(4000, str(error)) from error
         if self._refuses(asked.message, plan):
-            return refusal(request, request["log_id"], plan, self._fire)
+            return refusal(request, request[_LOG_ID], plan, self._fire)
         if self._recording is None and self._chats.is_busy(asked.conversation_id):
             raise CozeProblem(4016, "The conversation already has a chat in progress. Wait for it, or use another.")
         chat = self._started(asked)
+        for fault in SHAPING.intersection(plan.faults):
+            self._fire(fault)
         if asked.stream:
             return await self._play(request, chat, plan)
-        return replies.success(request["log_id"], self._perform(chat).state("in_progress"), ordered=False)
+        return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
         self.requests["submit_tool_outputs"] += 1
@@ -164,7 +168,7 @@ class Simulator:
         self._chats.keep(chat)
         if submitted.stream:
             return await self._play(request, chat, parse_plan(chat.message))
-        return replies.success(request["log_id"], self._perform(chat).state("in_progress"), ordered=False)
+        return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
 
     async def _retrieve(self, request: web.Request) -> web.StreamResponse:
         self.requests["retrieve"] += 1
@@ -178,7 +182,7 @@ class Simulator:
             return replies.page(500)
         if Fault.NEVER_COMPLETE in plan:
             self._fire(Fault.NEVER_COMPLETE)
-        return replies.success(request["log_id"], self._chats.state(chat))
+        return replies.success(request[_LOG_ID], self._chats.state(chat))
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         self.requests["messages"] += 1
@@ -188,10 +192,10 @@ class Simulator:
         if self._spends(chat, plan, Fault.LIST_500):
             return replies.page(500)
         if self._spends(chat, plan, Fault.LIST_EMPTY):
-            return replies.success(request["log_id"], [])
+            return replies.success(request[_LOG_ID], [])
         if self._chats.status(chat) == "failed":
-            return replies.success(request["log_id"], None)  # the list of a failed chat has no `data`
-        return replies.success(request["log_id"], self._chats.messages(chat))
+            return replies.success(request[_LOG_ID], None)  # the list of a failed chat has no `data`
+        return replies.success(request[_LOG_ID], self._chats.messages(chat))
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         """Flips the status. The chat's stream goes on to its end, as the real one does."""
@@ -207,7 +211,7 @@ class Simulator:
         if chat.canceled_at is None:
             chat = msgspec.structs.replace(chat, canceled_at=self._clock())
             self._chats.keep(chat)
-        return replies.success(request["log_id"], self._chats.state(chat))
+        return replies.success(request[_LOG_ID], self._chats.state(chat))
 
     async def _create_conversation(self, request: web.Request) -> web.StreamResponse:
         self.requests["conversation"] += 1
@@ -217,7 +221,7 @@ class Simulator:
         if len(self._conversations) >= _COUNTED_MESSAGES:
             del self._conversations[next(iter(self._conversations))]
         self._conversations[made["id"]] = made
-        return replies.success(request["log_id"], made, ordered=False)
+        return replies.success(request[_LOG_ID], made, ordered=False)
 
     async def _retrieve_conversation(self, request: web.Request) -> web.StreamResponse:
         self.requests["conversation"] += 1
@@ -225,7 +229,7 @@ class Simulator:
         identity = request.query.get("conversation_id", "")
         if not identity.isdecimal():
             raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
-        return replies.success(request["log_id"], self._conversations.get(identity) or self._conversation(identity, {}))
+        return replies.success(request[_LOG_ID], self._conversations.get(identity) or self._conversation(identity, {}))
 
     # The parts of a request
 
@@ -305,7 +309,7 @@ class Simulator:
         if Fault.SLOW_HEAD in plan:
             self._fire(Fault.SLOW_HEAD)
             await asyncio.sleep(plan.number(Fault.SLOW_HEAD) / 1000)
-        response = web.StreamResponse(headers={"X-Tt-Logid": request["log_id"], "Cache-Control": "no-cache"})
+        response = web.StreamResponse(headers={"X-Tt-Logid": request[_LOG_ID], "Cache-Control": "no-cache"})
         response.content_type = "text/event-stream"
         if Fault.WRONG_TYPE in plan:
             self._fire(Fault.WRONG_TYPE)
