@@ -125,9 +125,11 @@ async def test_an_ended_turn_never_runs_again(store: Store, write_between: bool)
     assert await store.turn("turn_1") == ROW
 
 
-async def test_a_conversation_stays_its_first_users(store: Store) -> None:
+@pytest.mark.parametrize("write_between", [False, True])
+async def test_a_conversation_stays_its_first_users(store: Store, write_between: bool) -> None:
     store.begin(begun(1))
-    await store.settled()
+    if write_between:
+        await store.settled()
     store.begin(begun(2, user_id="another", shop_id="other", bot_id="bot 2", created_at=200.0))
     expected = ConversationRow("conv_1", "user", "shop", "bot", "", 100.0)
     assert await store.conversation("conv_1") == expected

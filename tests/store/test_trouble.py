@@ -14,6 +14,7 @@ from sqlalchemy import event
 from gateway.errors import Code, GatewayError
 from gateway.ledger import Ledger
 from gateway.store import Store, database
+from gateway.store.writer import RETRY_SECONDS
 from tests.store.conftest import OpenStore
 from tests.store.disks import disk_errors, small_disk
 from tests.store.writes import begun, dump, eventually, update
@@ -175,12 +176,21 @@ async def test_a_probe_alone_finds_the_trouble_and_it_heals_without_another_one(
 async def test_many_waiters_in_trouble_are_few_attempts(store: Store) -> None:
     attempts: list[None] = []
     event.listen(store._engine.sync_engine, "begin", lambda _: attempts.append(None))
+    refused = 0
+
+    async def insist(until: float) -> None:
+        nonlocal refused
+        while asyncio.get_running_loop().time() < until:
+            with pytest.raises(GatewayError):
+                await store.settled()
+            refused += 1
+
     with disk_errors():
-        for number in range(3):
-            store.begin(begun(number))
-            outcomes = await asyncio.gather(*(store.settled() for _ in range(100)), return_exceptions=True)
-            assert all(isinstance(outcome, GatewayError) for outcome in outcomes)
-        assert 3 <= len(attempts) <= 4
+        store.begin(begun(1))
+        until = asyncio.get_running_loop().time() + 0.5
+        await asyncio.gather(*(insist(until) for _ in range(50)))
+        assert refused >= 50 * 3
+        assert len(attempts) <= 0.5 / RETRY_SECONDS[0] + 2
     await store.settled()
 
 
