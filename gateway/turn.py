@@ -65,7 +65,7 @@ NEXT: Final[dict[Phase, frozenset[Phase]]] = {
     "streaming": frozenset({"settling", "action_required", "recovering", "ended"}),
     "settling": frozenset({"ended"}),
     "action_required": frozenset({"streaming", "settling", "ended"}),
-    "recovering": frozenset({"action_required", "ended"}),
+    "recovering": frozenset({"action_required", "streaming", "ended"}),
     "ended": frozenset(),
 }
 """Where a turn can go from each phase."""
@@ -254,8 +254,11 @@ class Turn:
         return self._fail(error.code, coze_code, log_id)
 
     def outputs_given(self) -> list[Event]:
-        """The tool outputs are on their way to Coze: the same chat goes on in a new stream."""
-        if self.phase == "action_required":
+        """The tool outputs are on their way to Coze: the same chat goes on in a new stream.
+
+        A turn that lost its process after it was given them, and whose chat still waits, goes on likewise.
+        """
+        if self.phase in ("action_required", "recovering"):
             self._go("streaming")
             self.tool_calls = []
         return []
@@ -363,7 +366,7 @@ class Turn:
         answers = [item for item in messages if isinstance(item, Answer)]
         texts = [answer for answer in answers if is_text(answer)]
         found = match(self._answers.parts, texts)
-        if not final and (found.missing or not (answers or self._answers.parts)):
+        if not final and (found.missing or not answers):
             return None
         shown = self.content
         wanted = SEPARATOR.join(text for _, text in found.answers if text)

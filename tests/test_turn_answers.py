@@ -2,6 +2,7 @@
 
 from gateway.answer import Answers
 from gateway.events import Event
+from gateway.upstream.protocol import ChatCompleted, Done
 from tests.turns import a, anew, begun, d, fold, piece
 
 
@@ -61,6 +62,12 @@ def test_what_is_still_held_at_the_end_is_shown_before_the_last_event() -> None:
     assert len(events) == 2
 
 
+def test_held_pieces_of_an_answer_without_a_last_word_are_not_lost_when_the_chat_completes() -> None:
+    events, text = shown(d("1", "a"), d("2", "b"), d("1", "c"), ChatCompleted(None), Done())
+    assert events[-2] == anew("ac\n\nb")
+    assert text == "ac\n\nb"
+
+
 def test_held_pieces_that_the_whole_answer_does_not_bear_out_change_nothing() -> None:
     assert shown(d("1", "a"), d("2", "b"), d("1", "a"), a("1", "a"), a("2", "b"))[0] == [piece("a"), piece("\n\nb")]
 
@@ -90,6 +97,11 @@ def test_pieces_without_an_id_are_one_answer_until_it_is_whole() -> None:
 
 def test_a_whole_answer_with_an_id_completes_pieces_that_had_none() -> None:
     assert shown(d("0", "a"), a("9", "ab"), d("9", "late"), d("0", "c"))[1] == "ab\n\nc"
+    turn = begun()
+    turn.take([d("0", "a")])
+    assert turn.memory.answers == [("", 0)]
+    turn.take([a("9", "a")])
+    assert turn.memory.answers == [("9", 0)]
 
 
 def test_a_whole_answer_without_an_id_completes_the_pieces_that_it_begins_with() -> None:
@@ -120,3 +132,4 @@ def test_starts_that_the_text_does_not_bear_out_cost_an_id_and_never_a_character
         answers = Answers.restore("abcd", starts)
         assert answers.text == "abcd"
     assert Answers.restore("", [("1", 0)]).parts == []
+    assert [part.text for part in Answers.restore("\n\nx", [("1", 0), ("2", 2)]).parts] == ["\n\nx"]

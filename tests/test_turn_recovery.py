@@ -249,6 +249,7 @@ def test_recorded_audio_is_not_shown() -> None:
 def test_matching_says_what_is_missing_and_what_is_cut_short() -> None:
     whole, half = Part("1", "a", whole=True), Part("2", "b")
     assert match([whole, half], [a("2", "bc")]).answers == [("1", "a"), ("2", "bc")]
+    assert match([Part("", "b")], [a("0", "a"), a("0", "bc")]).answers == [("", "bc"), ("", "a")]
     found = match([whole, half], [a("1", "a")])
     assert (found.answers, found.missing, found.cut_short) == ([("1", "a")], True, True)
     found = match([whole, half], [a("3", "c")])
@@ -303,6 +304,19 @@ def test_a_demand_for_tool_outputs_is_not_repeated_after_a_crash() -> None:
     assert (again.phase, again.tool_calls) == ("action_required", CALLS)
     other = after_crash(begun(), [])
     assert other.recovered(ChatState("requires_action", tool_calls=tuple(CALLS)), []) == [ActionNeeded(CALLS)]
+
+
+def test_outputs_given_before_a_crash_are_handed_over_after_it() -> None:
+    turn = begun()
+    events = turn.take([d("1", "Let me see."), ActionRequired(CALLS), Done()])
+    turn.outputs_given()
+    again = after_crash(turn, events)
+    again.outputs_given()
+    assert again.phase == "streaming"
+    assert again.take([d("2", "Done"), a("2", "Done"), ChatCompleted(None), Done()]) == [
+        piece("\n\nDone"),
+        completed("Let me see.\n\nDone"),
+    ]
 
 
 def test_tools_shown_before_a_crash_are_not_shown_again_after_it() -> None:
