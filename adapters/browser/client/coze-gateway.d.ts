@@ -1,0 +1,187 @@
+/** Types of `coze-gateway.js`, the client of the Coze stream gateway. */
+
+export type Transport = "sse" | "websocket" | "longpoll" | "eventsource";
+export type State = "connecting" | "open" | "waiting" | "offline" | "closed";
+export type Scope = `turns/${string}` | `conversations/${string}` | `shops/${string}`;
+
+interface Positioned {
+  /** The event's position: opaque. Only the whole answer of the older way, and the notice `queued`, have none. */
+  id?: string;
+}
+
+export interface Started extends Positioned { event: "started"; conversationId: string; turnId: string; input: string }
+export interface Message extends Positioned {
+  event: "message";
+  content: string;
+  /** Absent for text; `card` or `object_string` for what is not. */
+  contentType?: string;
+  /** `content` is the whole answer anew. */
+  replace?: boolean;
+}
+export interface Reasoning extends Positioned { event: "reasoning"; content: string }
+export interface Tool extends Positioned { event: "tool"; phase: "call" | "output"; name: string; content: string }
+/** Base64, as Coze sends it: Ogg Opus, or 24 kHz signed 16-bit little-endian mono PCM. */
+export interface Audio extends Positioned { event: "audio"; content: string }
+export interface Suggestion extends Positioned { event: "suggestion"; content: string }
+export interface Notice extends Positioned {
+  event: "notice";
+  code: "queued" | "retrying" | "recovering";
+  attempt?: number;
+  delayMs?: number;
+}
+export interface ActionRequired extends Positioned { event: "action_required"; toolCalls: Record<string, unknown>[] }
+export interface Completed extends Positioned {
+  event: "completed";
+  conversationId: string;
+  turnId: string;
+  content: string;
+  usage: Record<string, unknown> | null;
+  recovered: boolean;
+}
+export interface Cancelled extends Positioned { event: "cancelled"; conversationId: string; turnId: string; content: string }
+export interface Failed extends Positioned {
+  event: "error";
+  /** A sentence for a person, in the language the question asked for. */
+  error: string;
+  code: string;
+  retryable: boolean;
+  upstream?: { code?: number; logId?: string };
+  conversationId: string;
+  turnId: string;
+  content: string;
+}
+/** The position asked for cannot be continued exactly: replace what you show by `content`. */
+export interface Reset extends Positioned {
+  event: "reset";
+  reason: "expired" | "unknown" | "ahead";
+  turnId?: string;
+  status?: string;
+  content: string;
+}
+export interface ShopNotification extends Positioned {
+  event: "notification";
+  type: "turn.started" | "turn.completed" | "turn.failed" | "turn.cancelled";
+  conversationId: string;
+  turnId: string;
+  userId: string;
+  preview: string;
+}
+
+export type LastEvent = Completed | Cancelled | Failed;
+export type GatewayEvent =
+  | Started | Message | Reasoning | Tool | Audio | Suggestion | Notice | ActionRequired | LastEvent | Reset | ShopNotification;
+
+export interface StateDetail {
+  position: string | undefined;
+  transport?: Transport;
+  /** With `waiting`: how long, and why. */
+  delayMs?: number;
+  reason?: string;
+  /** With `closed`: what ended it, when that was not the last event or `close()`. */
+  error?: Error;
+}
+
+export interface Timing {
+  /** Silence after a request, in milliseconds, that counts as a buffering proxy. Default 3000. */
+  firstByteMs: number;
+  /** How long a tab is hidden before its connection is given back. Default 5000. */
+  quietAfterMs: number;
+  /** How long a failed transport is left alone at first; doubles each time. Default 5000. */
+  penaltyMs: number;
+  /** The longest that a failed transport is left alone. Default 120000. */
+  penaltyMaxMs: number;
+  /** The longest delay between two tries. Default 30000. */
+  backoffMaxMs: number;
+  /** How long a long-poll waits, in seconds. Default 25. */
+  pollSeconds: number;
+  /** The least time between two long-polls. Default 150. */
+  pollGapMs: number;
+  /** How long the gateway's configuration is waited for. Default 3000. */
+  configMs: number;
+  /** How often a question is sent, under one key, before `done` rejects. Default 8. */
+  asks: number;
+}
+
+export interface LineOptions {
+  /** The gateway's address; in a page, its own origin by default. */
+  baseUrl?: string | URL;
+  /** In order of liking. Default `["sse", "websocket", "longpoll"]`. */
+  transports?: Transport[];
+  /** A bearer token, or a function that gives a fresh one for each connection. */
+  token?: string | (() => string | Promise<string>);
+  /** `Accept-Language` of requests: the language of problems and of `error` events. */
+  language?: string;
+  signal?: AbortSignal;
+  onEvent?: (event: GatewayEvent) => void;
+  onState?: (state: State, detail: StateDetail) => void;
+  timing?: Partial<Timing>;
+  /** Stand-ins for the browser's own, for tests and for runtimes without them. */
+  network?: { fetch?: typeof fetch; WebSocket?: typeof WebSocket; EventSource?: typeof EventSource };
+  /** Source of jitter, from 0 to 1. Default `Math.random`. */
+  random?: () => number;
+}
+
+export interface ConnectOptions extends LineOptions {
+  scope: Scope;
+  /** The position to go on after; `"0"` is the oldest kept. Without it: from the running turn's beginning, else from now. */
+  after?: string;
+}
+
+export interface ChatOptions extends LineOptions {
+  userId?: string;
+  message: string;
+  botId: string;
+  shopId?: string;
+  conversationId?: string;
+  attachments?: { type: "image" | "file" | "audio"; url?: string; fileId?: string }[];
+  customVariables?: Record<string, string>;
+  metaData?: Record<string, string>;
+  onBusy?: "reject" | "queue" | "interrupt";
+  onDisconnect?: "continue" | "cancel";
+  /** Asking twice under one key asks once. Default: a random one for each call. */
+  idempotencyKey?: string;
+}
+
+export interface Connection {
+  /** Stops listening. The turn goes on. */
+  close(): void;
+  /** Changes the order of liking now; leaves the present transport at its position if another is liked best. */
+  prefer(transports: Transport[]): void;
+  readonly position: string | undefined;
+  readonly transport: Transport | undefined;
+  readonly state: State;
+}
+
+export interface Chat extends Connection {
+  /** The turn's last event; rejects with `GatewayError` when the question was not taken, `AbortError` after `close()`. */
+  readonly done: Promise<LastEvent>;
+  /** Stops the turn itself: its last event will be `cancelled`. Resolves when the gateway has heard it. */
+  cancel(): Promise<void>;
+  readonly conversationId: string | undefined;
+  readonly turnId: string | undefined;
+}
+
+export function connect(options: ConnectOptions): Connection;
+export function chat(options: ChatOptions): Chat;
+
+/** The text of an answer after one more event: joins pieces, starts over at `replace` and `reset`. */
+export function fold(text: string, event: GatewayEvent): string;
+
+export class GatewayError extends Error {
+  readonly status: number;
+  /** A problem code of the gateway, or `unreachable`, or `unknown` for an answer that was not the gateway's. */
+  readonly code: string;
+  readonly retryAfterMs: number | undefined;
+  readonly problem: Record<string, unknown> | undefined;
+}
+
+/** Incremental parser of `text/event-stream`; text comes in pieces cut anywhere. */
+export class EventStreamParser {
+  constructor(handlers: {
+    onEvent: (data: string, id: string | undefined, type: string) => void;
+    onRetry?: (milliseconds: number) => void;
+    onComment?: (text: string) => void;
+    onId?: (id: string) => void;
+  });
+  push(text: string): void;
+}

@@ -1,0 +1,1055 @@
+/**
+ * Browser and Node client of the Coze stream gateway. One ES module, no dependency.
+ *
+ * `chat()` asks a question and streams the answer, `connect()` listens to a turn, a conversation or a shop. Both ride on
+ * one `Line`: a loop that picks a transport, reads it until it ends, decides what that means, and goes on at the same
+ * position. At any moment at most one connection delivers, so an event is never given twice nor out of order.
+ */
+
+/** @typedef {"sse"|"websocket"|"longpoll"|"eventsource"} Transport */
+/** @typedef {import("./coze-gateway").GatewayEvent} GatewayEvent */
+
+const KNOWN = ["sse", "websocket", "longpoll", "eventsource"];
+const LIKING = ["sse", "websocket", "longpoll"];
+const LAST = new Set(["completed", "cancelled", "error"]);
+const BODY_FIELDS = [
+  "userId", "message", "botId", "shopId", "conversationId", "attachments", "customVariables", "metaData", "onBusy",
+  "onDisconnect",
+];
+const TIMING = {
+  firstByteMs: 3_000, // a healthy gateway writes at once, so longer silence means a proxy that buffers
+  quietAfterMs: 5_000, // how long a tab stays hidden before its connection is given back
+  penaltyMs: 5_000, // how long a failed transport is left alone; doubles with each failure
+  penaltyMaxMs: 120_000,
+  backoffMaxMs: 30_000,
+  pollSeconds: 25,
+  pollGapMs: 150, // the least time between two long-polls, so that a fast answer is not a request a piece
+  configMs: 3_000,
+  asks: 8, // how often a question is sent (under one Idempotency-Key) before giving up
+};
+
+/** What the gateway refused, or why it could not be reached. `code` is one of the gateway's problem codes. */
+export class GatewayError extends Error {
+  constructor(message, { status = 0, code = "unreachable", retryAfterMs, problem } = {}) {
+    super(message);
+    this.name = "GatewayError";
+    this.status = status;
+    this.code = code;
+    this.retryAfterMs = retryAfterMs;
+    this.problem = problem;
+  }
+}
+
+/** The text of an answer after one more event: joins pieces, starts over at `replace` and `reset`. */
+export function fold(text, event) {
+  if (event.event === "message") {
+    if (event.contentType !== undefined && event.contentType !== "text") return text;
+    return event.replace ? event.content : text + event.content;
+  }
+  if (event.event === "started") return "";
+  const whole = event.event === "reset" || LAST.has(event.event);
+  return whole && typeof event.content === "string" ? event.content : text;
+}
+
+/** Incremental parser of `text/event-stream` as the WHATWG specification defines it; text comes in pieces cut anywhere. */
+export class EventStreamParser {
+  #partial = "";
+  #afterCr = false;
+  #begun = false;
+  #data = [];
+  #id;
+  #type = "";
+
+  /** @param {{onEvent: (data: string, id: string|undefined, type: string) => void, onRetry?: (ms: number) => void,
+   *           onComment?: (text: string) => void, onId?: (id: string) => void}} handlers */
+  constructor(handlers) {
+    this.handlers = handlers;
+  }
+
+  push(chunk) {
+    if (!chunk) return;
+    let start = 0;
+    if (!this.#begun) {
+      this.#begun = true;
+      if (chunk.charCodeAt(0) === 0xfeff) start = 1;
+    }
+    if (this.#afterCr && chunk.charCodeAt(start) === 10) start++;
+    this.#afterCr = false;
+    const ends = /\r\n|\n|\r/g;
+    ends.lastIndex = start;
+    for (let end; (end = ends.exec(chunk)); start = ends.lastIndex) {
+      const line = this.#partial + chunk.slice(start, end.index);
+      this.#partial = "";
+      if (end[0] === "\r" && ends.lastIndex === chunk.length) this.#afterCr = true;
+      this.#line(line);
+    }
+    this.#partial += chunk.slice(start);
+  }
+
+  #line(line) {
+    if (line === "") return this.#dispatch();
+    const colon = line.indexOf(":");
+    if (colon === 0) return this.handlers.onComment?.(line.slice(1).trim());
+    const field = colon < 0 ? line : line.slice(0, colon);
+    let value = colon < 0 ? "" : line.slice(colon + 1);
+    if (value.charCodeAt(0) === 32) value = value.slice(1);
+    if (field === "data") this.#data.push(value);
+    else if (field === "event") this.#type = value;
+    else if (field === "id" && !value.includes("\0")) this.#id = value;
+    else if (field === "retry" && /^[0-9]+$/.test(value)) this.handlers.onRetry?.(Number(value));
+  }
+
+  #dispatch() {
+    const data = this.#data;
+    const type = this.#type;
+    this.#data = [];
+    this.#type = "";
+    if (data.length) this.handlers.onEvent(data.join("\n"), this.#id, type || "message");
+    else if (this.#id !== undefined) this.handlers.onId?.(this.#id);
+  }
+}
+
+/**
+ * Listens to `turns/ID`, `conversations/ID` or `shops/ID`. A turn's line closes by itself after its last event.
+ * @param {import("./coze-gateway").ConnectOptions} options
+ * @returns {import("./coze-gateway").Connection}
+ */
+export function connect(options) {
+  if (!/^(turns|conversations|shops)\/[^/]+$/.test(String(options?.scope ?? ""))) {
+    throw new TypeError(`scope must be "turns/ID", "conversations/ID" or "shops/ID", not ${JSON.stringify(options?.scope)}`);
+  }
+  const line = new Line(options, { scope: options.scope, position: options.after });
+  line.run();
+  return {
+    close: () => line.close(),
+    prefer: (transports) => line.prefer(transports),
+    get position() { return line.position; },
+    get transport() { return line.transport; },
+    get state() { return line.state; },
+  };
+}
+
+/**
+ * Asks a question. `done` settles once: with the turn's last event, or rejected with a `GatewayError` when the gateway
+ * did not take the question, or with an `AbortError` after `close()` or the signal.
+ * @param {import("./coze-gateway").ChatOptions} options
+ * @returns {import("./coze-gateway").Chat}
+ */
+export function chat(options) {
+  const body = {};
+  for (const field of BODY_FIELDS) if (options[field] !== undefined) body[field] = options[field];
+  const question = { body, key: options.idempotencyKey ?? randomId(), asks: 0 };
+  const line = new Line(options, { question });
+  const done = new Promise((resolve, reject) => {
+    line.onEnd = (last, error) => (error ? reject(error) : resolve(last));
+  });
+  done.catch(() => {}); // whoever does not look at `done` asked for no unhandled rejection
+  line.run();
+  return {
+    done,
+    cancel: () => line.cancel(),
+    close: () => line.close(),
+    prefer: (transports) => line.prefer(transports),
+    get conversationId() { return line.conversationId; },
+    get turnId() { return line.turnId; },
+    get position() { return line.position; },
+    get transport() { return line.transport; },
+    get state() { return line.state; },
+  };
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** How each transport has fared against one gateway; shared by all lines of a page, so a lesson is learnt once. */
+class Health {
+  static #known = new Map();
+  #marks = new Map();
+
+  static of(base) {
+    let health = Health.#known.get(base);
+    if (!health) Health.#known.set(base, (health = new Health()));
+    return health;
+  }
+
+  /** @param {"network"|"own"} fault whether the network or the transport itself is to blame */
+  blame(name, fault, timing) {
+    const failures = (this.#marks.get(name)?.failures ?? 0) + 1;
+    const ms = Math.min(timing.penaltyMs * 2 ** (failures - 1), timing.penaltyMaxMs);
+    this.#marks.set(name, { failures, fault, until: Date.now() + ms });
+  }
+
+  clear(name) { this.#marks.delete(name); }
+  until(name) { return this.#marks.get(name)?.until ?? 0; }
+  ready(name) { return this.until(name) <= Date.now(); }
+
+  /** When nothing works it was the network: its victims are innocent, and the best one is tried first again. */
+  forgive(names) {
+    for (const name of names) if (this.#marks.get(name)?.fault === "network") this.#marks.delete(name);
+  }
+}
+
+/** One listener: the loop, its timers, its one open leg. */
+class Line {
+  position;
+  transport;
+  state = "connecting";
+  conversationId;
+  turnId;
+  onEnd = () => {};
+
+  #closed = false;
+  #leg = null; // the AbortController of what is open now
+  #wake = null; // ends a pause early
+  #attempt = 0;
+  #breaks = []; // when connections broke, for a minute
+  #retryMs;
+  #quiet = false;
+  #quietTimer;
+  #offline = false;
+  #healTimer;
+  #seen = new Set();
+  #last = null;
+  #cancelWanted = null;
+  #renewed = false;
+  #unlisten = [];
+  #config = {};
+
+  constructor(options, { scope, question, position }) {
+    this.options = options;
+    this.base = baseOf(options.baseUrl);
+    this.timing = { ...TIMING, ...options.timing };
+    this.random = options.random ?? Math.random;
+    this.scope = scope;
+    this.question = question;
+    this.position = position;
+    this.conversationId = question?.body.conversationId;
+    if (scope?.startsWith("turns/")) this.turnId = scope.slice(6);
+    this.health = Health.of(this.base);
+    this.fetch = (options.network?.fetch ?? globalThis.fetch)?.bind(globalThis);
+    this.WebSocket = options.network?.WebSocket ?? globalThis.WebSocket;
+    this.EventSource = options.network?.EventSource ?? globalThis.EventSource;
+    this.#likes(options.transports);
+  }
+
+  #likes(transports) {
+    const wrong = (transports ?? []).find((name) => !KNOWN.includes(name));
+    if (wrong !== undefined || (transports && !transports.length)) {
+      throw new TypeError(`transports must be a list out of ${KNOWN.join(", ")}, not ${JSON.stringify(wrong ?? transports)}`);
+    }
+    this.liking = [...new Set(transports ?? LIKING)];
+  }
+
+  /** The transports that this browser and this gateway both have, in order of liking. */
+  #usable() {
+    const { streaming, transports } = this.#config;
+    const here = { sse: this.fetch && canReadStreams(), websocket: this.WebSocket, longpoll: this.fetch, eventsource: this.EventSource };
+    const served = (name) => {
+      if (streaming === false) return name === "longpoll";
+      return !Array.isArray(transports) || transports.includes(name === "eventsource" ? "sse" : name);
+    };
+    const usable = this.liking.filter((name) => here[name] && served(name));
+    return usable.length ? usable : ["longpoll"];
+  }
+
+  /** Whether the whole answer is asked for at once: the gateway does not stream, or this browser cannot. */
+  #wholeAnswer() {
+    if (this.#config.streaming === false) return true;
+    const wantsStreams = this.liking.includes("sse") || this.liking.includes("eventsource");
+    return wantsStreams && !this.EventSource && !canReadStreams();
+  }
+
+  // -- the loop
+
+  async run() {
+    await undefined; // the caller gets its handle before the first word about it
+    try {
+      this.#unlisten.push(watchSignal(this.options.signal, () => this.close()));
+      this.#listenToTheTab();
+      this.#report("connecting", {});
+      this.#config = await configOf(this);
+      if (this.question === undefined && !this.scope.startsWith("turns/") && this.position === undefined) await this.#prime();
+      while (!this.#closed) await this.#round();
+    } catch (error) {
+      this.#finish(error);
+    }
+  }
+
+  async #round() {
+    await this.#presence();
+    if (this.#closed) return;
+    if (this.question && this.#wholeAnswer()) return this.#askWhole();
+    const name = this.#choose();
+    this.transport = name;
+    this.#report("connecting", { transport: name });
+    const outcome = await this.#ride(name);
+    if (!this.#closed) await this.#decide(name, outcome);
+  }
+
+  #choose() {
+    const usable = this.#usable();
+    const ready = usable.find((name) => this.health.ready(name));
+    if (ready) return ready;
+    return usable.reduce((best, name) => (this.health.until(name) < this.health.until(best) ? name : best));
+  }
+
+  /** Opens one connection and reads it to its end. @returns {Promise<Outcome>} */
+  async #ride(name) {
+    const abort = (this.#leg = new AbortController());
+    const began = Date.now();
+    const leg = {
+      line: this,
+      signal: abort.signal,
+      opened: false,
+      progressed: false,
+      open: () => {
+        if (leg.opened || abort.signal.aborted) return;
+        leg.opened = true;
+        this.#renewed = false;
+        this.#report("open", { transport: name });
+        this.#planHealing(name);
+      },
+      deliver: (event, id) => {
+        if (abort.signal.aborted) return false;
+        leg.open();
+        leg.progressed = true;
+        this.#deliver(event, id);
+        return this.#last !== null;
+      },
+    };
+    try {
+      if (this.question && name !== "sse") {
+        const refused = await this.#ask(leg);
+        if (refused) return refused;
+      }
+      const outcome = await LEGS[name](leg);
+      if (outcome.end === "finished") this.health.clear(name);
+      return abort.signal.aborted ? { end: "interrupted" } : outcome;
+    } catch (error) {
+      if (abort.signal.aborted) return { end: "interrupted" };
+      if (error instanceof GatewayError) return verdict(error);
+      return { end: leg.opened ? "broke" : "refused", fault: "network", why: String(error?.message ?? error) };
+    } finally {
+      abort.abort(); // whatever the leg left open goes with it
+      clearTimeout(this.#healTimer);
+      const lasted = leg.opened && Date.now() - began > 10_000;
+      if (lasted) this.health.clear(name);
+      if (lasted || leg.progressed) this.#attempt = 0;
+    }
+  }
+
+  async #decide(name, outcome) {
+    if (this.#last || outcome.end === "finished") return this.#conclude();
+    switch (outcome.end) {
+      case "interrupted":
+        return;
+      case "fatal":
+        if (outcome.error.code === "unauthorized" && typeof this.options.token === "function" && !this.#renewed) {
+          this.#renewed = true; // the next round asks for a fresh token, once
+          return;
+        }
+        if (outcome.error.code === "streaming_disabled" && this.#config.streaming !== false) {
+          this.#config = { ...this.#config, streaming: false };
+          return;
+        }
+        return this.#finish(outcome.error);
+      case "told": // the gateway has spread this delay already; a tenth more keeps clones apart
+        return this.#pause(outcome.delayMs ?? this.#advised() * (0.5 + this.random()), 0.1, outcome);
+      case "busy":
+        this.#countAsk(outcome.error);
+        return this.#pause(Math.max(Math.min(outcome.error.retryAfterMs ?? 0, 300_000), this.#jitter()), 0.1, outcome);
+      case "broke":
+        if (this.#keepsBreaking()) this.health.blame(name, "own", this.timing);
+        this.#countAsk();
+        return this.#pause(this.#jitter(), 0, outcome);
+      default: { // refused, buffered
+        this.health.blame(name, outcome.fault ?? "own", this.timing);
+        const usable = this.#usable();
+        if (usable.some((other) => this.health.ready(other))) return;
+        this.health.forgive(usable);
+        this.#countAsk(outcome.error);
+        return this.#pause(this.#jitter(), 0, outcome);
+      }
+    }
+  }
+
+  /** A question that was never taken must not be sent for ever: somebody waits for `done`. */
+  #countAsk(error) {
+    if (this.question && ++this.question.asks >= this.timing.asks && !this.#closed) {
+      throw error ?? new GatewayError("The gateway could not be reached.");
+    }
+  }
+
+  #keepsBreaking() {
+    const now = Date.now();
+    this.#breaks = [...this.#breaks.filter((at) => now - at < 60_000), now];
+    if (this.#breaks.length < 4) return false;
+    this.#breaks = [];
+    return true;
+  }
+
+  #advised() { return this.#retryMs ?? this.#config.retryMs ?? 2_000; }
+
+  /** Full jitter: anything from 0 to the doubled delay, so that a crowd cut at once comes back spread. */
+  #jitter() {
+    const ceiling = Math.min(this.#advised() * 2 ** this.#attempt++, this.timing.backoffMaxMs);
+    return this.random() * ceiling;
+  }
+
+  async #pause(ms, spread, { why, error, end }) {
+    const delayMs = Math.round(ms * (1 + spread * this.random()));
+    this.#report("waiting", { transport: this.transport, delayMs, reason: why ?? error?.code ?? end });
+    await this.#sleep(delayMs);
+  }
+
+  #sleep(ms) {
+    return new Promise((resolve) => {
+      const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
+      this.#wake = () => { clearTimeout(timer); resolve(); };
+    }).finally(() => { this.#wake = null; });
+  }
+
+  retry(ms) { this.#retryMs = ms; }
+
+  // -- events
+
+  #deliver(event, id = event.id) {
+    if (event.event === "reset") this.#seen.clear();
+    else if (id !== undefined && this.#seen.has(id)) return;
+    if (id !== undefined) {
+      this.#seen.add(id);
+      if (this.#seen.size > 2_000) this.#seen.delete(this.#seen.values().next().value);
+      this.position = id;
+    }
+    if (this.question && event.turnId && event.event !== "notice") this.accept(event.turnId, event.conversationId);
+    if (!this.conversationId && event.conversationId) this.conversationId = event.conversationId;
+    const ours = this.question || (this.turnId && (event.turnId ?? this.turnId) === this.turnId);
+    if (ours && LAST.has(event.event)) this.#last = event;
+    call(this.options.onEvent, event);
+  }
+
+  /** The gateway has taken the question: from here on it is one turn to listen to. */
+  accept(turnId, conversationId) {
+    if (conversationId) this.conversationId = conversationId;
+    if (!turnId || this.turnId) return;
+    this.turnId = turnId;
+    this.scope = `turns/${turnId}`;
+    this.question = undefined;
+    this.#cancelWanted?.();
+  }
+
+  /** The line's turn is over. When its last event was not seen here, the turn's record says how it ended. */
+  async #conclude() {
+    if (!this.#last && this.turnId) {
+      const turn = await this.#json(`/api/coze/turns/${this.turnId}`).catch((error) => {
+        if (error instanceof GatewayError) throw error;
+        return { status: "unknown" };
+      });
+      if (!["completed", "cancelled", "failed"].includes(turn.status)) {
+        return this.#pause(this.#jitter(), 0, { why: `the turn is ${turn.status}` });
+      }
+      this.#emitWhole(turn, { lastOnly: true });
+    }
+    return this.#finish();
+  }
+
+  #finish(error) {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#release();
+    this.#report("closed", error && error.name !== "AbortError" ? { error } : {});
+    this.onEnd(this.#last, error);
+  }
+
+  close() {
+    this.#finish(new DOMException("The line was closed; the turn goes on.", "AbortError"));
+  }
+
+  prefer(transports) {
+    this.#likes(transports);
+    for (const name of this.liking.slice(0, 1)) this.health.clear(name);
+    if (this.transport !== this.liking[0]) this.#interrupt();
+  }
+
+  #interrupt() {
+    if (!this.question) this.#leg?.abort();
+    this.#wake?.();
+  }
+
+  #release() {
+    clearTimeout(this.#quietTimer);
+    clearTimeout(this.#healTimer);
+    for (const stop of this.#unlisten) stop();
+    this.#leg?.abort();
+    this.#wake?.();
+  }
+
+  #report(state, detail) {
+    this.state = state;
+    call(this.options.onState, state, { position: this.position, ...detail });
+  }
+
+  // -- the tab
+
+  #listenToTheTab() {
+    const on = (target, type, listener) => {
+      if (typeof target?.addEventListener !== "function") return;
+      target.addEventListener(type, listener);
+      this.#unlisten.push(() => target.removeEventListener(type, listener));
+    };
+    const page = globalThis.document;
+    const visibility = () => {
+      clearTimeout(this.#quietTimer);
+      if (page.visibilityState !== "hidden") {
+        this.#quiet = false;
+        this.#wake?.();
+      } else {
+        this.#quietTimer = setTimeout(hush, this.timing.quietAfterMs);
+      }
+    };
+    const hush = () => {
+      // A question on its way must arrive first, and who asked for "cancel" on leaving does not mean a hidden tab.
+      if (this.options.onDisconnect === "cancel") return;
+      if (this.question) this.#quietTimer = setTimeout(hush, this.timing.quietAfterMs);
+      else {
+        this.#quiet = true;
+        this.#interrupt();
+      }
+    };
+    on(page, "visibilitychange", visibility);
+    if (page?.visibilityState === "hidden") visibility();
+    on(globalThis.window, "offline", () => { this.#offline = true; this.#leg?.abort(); this.#wake?.(); });
+    on(globalThis.window, "online", () => { this.#offline = false; this.#wake?.(); });
+  }
+
+  async #presence() {
+    while (this.#quiet && !this.#closed) {
+      this.#report("waiting", { reason: "hidden" });
+      await this.#sleep(Infinity);
+    }
+    if (this.#offline && !this.#closed) {
+      this.#report("offline", {});
+      await this.#sleep(30_000); // a browser can be wrong about being offline: one try now and then
+    }
+  }
+
+  // -- going back to a better transport
+
+  #planHealing(name) {
+    const usable = this.#usable();
+    const better = usable.slice(0, usable.indexOf(name));
+    if (!better.length) return;
+    const when = Math.min(...better.map((other) => this.health.until(other)));
+    clearTimeout(this.#healTimer);
+    this.#healTimer = setTimeout(() => this.#heal(name, better), Math.max(when - Date.now(), 0) + 50);
+  }
+
+  /** Tries a better transport on a throw-away connection while the present one keeps delivering. */
+  async #heal(name, better) {
+    const leg = this.#leg;
+    const candidate = better.find((other) => this.health.ready(other));
+    const works = candidate !== undefined && (await probe(this, candidate, leg.signal));
+    if (leg.signal.aborted || this.#closed) return;
+    if (works) {
+      this.#interrupt();
+    } else {
+      if (candidate) this.health.blame(candidate, "own", this.timing);
+      this.#planHealing(name);
+    }
+  }
+
+  // -- plain requests
+
+  url(path, query = {}) {
+    const url = new URL(this.base + path);
+    for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value));
+    return url;
+  }
+
+  /** Two heartbeats that did not come, in milliseconds. */
+  silenceMs() { return (this.heartbeatSeconds ?? 15) * 2_000 + 5_000; }
+
+  async token() {
+    const { token } = this.options;
+    return typeof token === "function" ? token() : token;
+  }
+
+  async headers(extra = {}) {
+    const headers = { ...extra };
+    const token = await this.token();
+    if (token) headers.Authorization = `Bearer ${token}`;
+    if (this.options.language) headers["Accept-Language"] = this.options.language;
+    return headers;
+  }
+
+  /** A position as a header, which survives any query-rewriting proxy; "0" is no position of a log but a wish. */
+  resume() {
+    return this.position === undefined || this.position === "0" ? {} : { "Last-Event-ID": this.position };
+  }
+
+  async request(path, { query, timeoutMs = 15_000, signal, headers, ...init } = {}) {
+    const abort = new AbortController();
+    const stop = watchSignal(signal, () => abort.abort());
+    const timer = setTimeout(() => abort.abort(), timeoutMs);
+    try {
+      const response = await this.fetch(this.url(path, query), {
+        cache: "no-store", ...init, headers: await this.headers(headers), signal: abort.signal,
+      });
+      const text = await response.text();
+      return { response, text };
+    } finally {
+      clearTimeout(timer);
+      stop();
+    }
+  }
+
+  async #json(path, options) {
+    const { response, text } = await this.request(path, options);
+    if (!response.ok) throw problem(response, text);
+    return JSON.parse(text);
+  }
+
+  post(path, body, headers = {}) {
+    return { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) };
+  }
+
+  /** A line that begins "now" first learns where now is: else what happens before its first event would be lost. */
+  async #prime() {
+    try {
+      const { events, next } = await this.#json(`/api/coze/${this.scope}/poll`, { query: { wait: 0 }, timeoutMs: this.timing.configMs });
+      for (const event of events) this.#deliver(event);
+      if (next) this.position = next;
+    } catch {
+      // The transports themselves will tell what is wrong.
+    }
+  }
+
+  /** Sends the question without waiting for its answer. @returns {Promise<Outcome|undefined>} nothing when it was taken */
+  async #ask(leg) {
+    const post = this.post("", this.question.body, { "Idempotency-Key": this.question.key, Prefer: "wait=0" });
+    const { response, text } = await this.request("/api/coze/chat", { ...post, signal: leg.signal });
+    if (!response.ok) return verdict(problem(response, text));
+    this.#taken(response, text);
+    return undefined;
+  }
+
+  #taken(response, text) {
+    const body = parse(text) ?? {};
+    const location = response.headers.get("Location")?.split("/").pop();
+    const turnId = body.turnId ?? response.headers.get("X-Turn-Id") ?? location;
+    if (!turnId) throw new GatewayError("The gateway answered without a turn's id.", { status: response.status, code: "internal" });
+    this.accept(turnId, body.conversationId ?? response.headers.get("X-Conversation-Id"));
+    return body;
+  }
+
+  /** The older way: one request, one whole answer. Slow answers are asked for again, under the same key. */
+  async #askWhole() {
+    const { body, key } = this.question;
+    this.transport = undefined;
+    this.#report("open", { reason: "whole answer" });
+    const abort = (this.#leg = new AbortController());
+    try {
+      const post = this.post("", body, { "Idempotency-Key": key, Prefer: "wait=50" });
+      const { response, text } = await this.request("/api/coze/chat", { ...post, timeoutMs: 900_000, signal: abort.signal });
+      if (this.#closed) return;
+      if (!response.ok) {
+        const error = problem(response, text);
+        if (error.code.startsWith("upstream_")) {
+          this.#last = { event: "error", error: error.message, code: error.code, retryable: error.status !== 401, content: "",
+            conversationId: this.conversationId, turnId: undefined, upstream: error.problem?.upstream };
+          call(this.options.onEvent, this.#last);
+          return this.#finish();
+        }
+        return await this.#decide("longpoll", verdict(error));
+      }
+      const answer = this.#taken(response, text);
+      if (response.status === 202) return; // a turn to listen to, by long-poll
+      this.#emitWhole({ ...answer, input: body.message });
+      this.#finish();
+    } catch (error) {
+      if (abort.signal.aborted || this.#closed) return;
+      if (error instanceof GatewayError) throw error;
+      this.#countAsk();
+      await this.#pause(this.#jitter(), 0, { why: String(error?.message ?? error) });
+    }
+  }
+
+  /** Gives a whole turn as the events that it would have been. They have no ids: nothing resumes from them. */
+  #emitWhole(turn, { lastOnly = false } = {}) {
+    const { status, content = "", conversationId = this.conversationId, turnId = this.turnId } = turn;
+    const give = (event) => call(this.options.onEvent, event);
+    if (!lastOnly) {
+      give({ event: "started", conversationId, turnId, input: turn.input });
+      if (turn.reasoning) give({ event: "reasoning", content: turn.reasoning });
+      if (content) give({ event: "message", content });
+      for (const suggestion of turn.suggestions ?? []) give({ event: "suggestion", content: suggestion });
+      if (turn.toolCalls) give({ event: "action_required", toolCalls: turn.toolCalls });
+    }
+    const failure = typeof turn.error === "object" ? turn.error : { error: turn.error };
+    if (status === "cancelled") this.#last = { event: "cancelled", conversationId, turnId, content };
+    else if (status === "failed") this.#last = { event: "error", code: "internal", retryable: false, ...failure, conversationId, turnId, content };
+    else this.#last = { event: "completed", conversationId, turnId, content, usage: turn.usage ?? null, recovered: turn.recovered ?? false };
+    give(this.#last);
+  }
+
+  /** Stops the turn itself. Before its id is known the wish is kept. Resolves when the gateway has heard it. */
+  async cancel() {
+    if (!this.turnId && !this.#closed) await new Promise((resolve) => { this.#cancelWanted = resolve; });
+    for (let attempt = 0; ; attempt++) {
+      try {
+        const { response, text } = await this.request(`/api/coze/turns/${this.turnId}/cancel`, { method: "POST" });
+        if (response.ok) return;
+        if (response.status < 500 && response.status !== 429) throw problem(response, text);
+      } catch (error) {
+        if (error instanceof GatewayError || attempt >= 4) throw error;
+      }
+      await new Promise((resolve) => { setTimeout(resolve, this.random() * 1_000 * 2 ** attempt); });
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Legs: each reads one connection to its end and says how it ended.
+
+/**
+ * @typedef {object} Outcome
+ * @property {"finished"|"told"|"busy"|"broke"|"refused"|"buffered"|"fatal"|"interrupted"} end
+ * @property {number} [delayMs] what the gateway asked for
+ * @property {"network"|"own"} [fault]
+ * @property {string} [why]
+ * @property {GatewayError} [error]
+ */
+
+const LEGS = { sse: readSse, websocket: readWebSocket, longpoll: readPoll, eventsource: readEventSource };
+
+/** @returns {Promise<Outcome>} */
+async function readSse(leg) {
+  const { line } = leg;
+  const abort = new AbortController();
+  const stop = watchSignal(leg.signal, () => abort.abort());
+  const watch = watchSilence(line.timing.firstByteMs, () => abort.abort());
+  let told; // the last `retry:` of this connection
+  let damaged = false;
+  let over = false;
+  const parser = new EventStreamParser({
+    onRetry: (ms) => line.retry((told = ms)),
+    onEvent: (data, id, type) => {
+      if (over || damaged || type !== "message") return;
+      const event = parse(data);
+      told = undefined; // an advice before the last event was for a rainy day, not "go now"
+      if (event === undefined) damaged = true; // somebody on the way broke it: ask again from the last good position
+      else over = leg.deliver(event, event.id ?? id);
+    },
+    onId: (id) => { line.position = id; },
+  });
+  try {
+    const response = await openSse(line, abort.signal);
+    if (response.status === 204) return { end: "finished" };
+    if (!response.ok) return verdict(problem(response, await response.text()));
+    if (!/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "") || !response.body) {
+      return { end: "refused", why: "no event stream" };
+    }
+    line.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id"));
+    const reader = response.body.getReader();
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      watch.heard(line.silenceMs());
+      leg.open();
+      parser.push(decoder.decode(value, { stream: true }));
+      if (over) return { end: "finished" };
+      if (damaged) return { end: "broke", why: "damaged" };
+    }
+    return told === undefined ? { end: "broke", why: "ended early" } : { end: "told", delayMs: told, why: "told to come back" };
+  } catch (error) {
+    if (watch.silent) return leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" };
+    throw error;
+  } finally {
+    watch.stop();
+    stop();
+    abort.abort();
+  }
+}
+
+async function openSse(line, signal) {
+  const { question } = line;
+  if (!question) {
+    const headers = await line.headers({ Accept: "text/event-stream", ...line.resume() });
+    return line.fetch(line.url(`/api/coze/${line.scope}/events`, { after: line.position === "0" ? "0" : undefined }), { headers, signal, cache: "no-store" });
+  }
+  const post = line.post("", question.body, { Accept: "text/event-stream", "Idempotency-Key": question.key, ...line.resume() });
+  return line.fetch(line.url("/api/coze/chat/stream"), { ...post, headers: await line.headers(post.headers), signal, cache: "no-store" });
+}
+
+/** @returns {Promise<Outcome>} */
+async function readWebSocket(leg) {
+  const { line } = leg;
+  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token() });
+  url.protocol = url.protocol.replace("http", "ws");
+  if (leg.signal.aborted) return { end: "interrupted" };
+  return new Promise((resolve) => {
+    const socket = new line.WebSocket(url.href);
+    let outcome; // set when we are the ones who end it
+    const end = (how) => {
+      outcome ??= how;
+      watch.stop();
+      clearInterval(pings);
+      stop();
+      try { socket.close(); } catch { /* still connecting in some implementations: it closes by itself */ }
+      resolve(outcome);
+    };
+    const watch = watchSilence(line.timing.firstByteMs, () => {
+      end(leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" });
+    });
+    const ping = () => { if (socket.readyState === 1) socket.send('{"type":"ping"}'); };
+    const pings = setInterval(ping, (line.heartbeatSeconds ?? 15) * 1_000); // a script cannot see ping frames
+    const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
+    socket.onopen = ping; // a handshake alone proves nothing about what comes after it
+    socket.onmessage = ({ data }) => {
+      watch.heard(line.silenceMs());
+      leg.open();
+      const event = parse(data);
+      if (event === undefined) return end({ end: "broke", why: "damaged" });
+      if (event.event && leg.deliver(event)) end({ end: "finished" });
+    };
+    socket.onerror = () => setTimeout(() => end(refusal(1006)), 0); // some runtimes forget the close event after it
+    socket.onclose = ({ code }) => end(refusal(code));
+    const refusal = (code) => {
+      if (code === 1008) {
+        const error = new GatewayError("The token is no longer valid.", { status: 401, code: "unauthorized" });
+        return { end: "fatal", error };
+      }
+      if (code === 1012 || code === 1013) return { end: "told", why: `closed with ${code}` };
+      if (code === 1000 && line.scope.startsWith("turns/") && leg.opened) return { end: "finished" };
+      if (leg.opened) return { end: "broke", why: `closed with ${code}` };
+      return { end: "refused", fault: "network", why: "handshake refused" };
+    };
+  }).then((outcome) => (outcome.end === "refused" ? explain(line, outcome) : outcome));
+}
+
+/** A browser hides why a handshake failed. When nothing else may be tried, a plain request tells whether to give up. */
+async function explain(line, outcome) {
+  try {
+    const { response, text } = await line.request(`/api/coze/${line.scope}/poll`, { query: { wait: 0, limit: 1, after: line.position } });
+    if (response.ok) return { ...outcome, fault: "own" };
+    const reason = verdict(problem(response, text));
+    return reason.end === "refused" ? outcome : reason;
+  } catch {
+    return outcome;
+  }
+}
+
+/** @returns {Promise<Outcome>} */
+async function readPoll(leg) {
+  const { line } = leg;
+  for (let wait = 0; ; wait = line.timing.pollSeconds) {
+    const began = Date.now();
+    const { response, text } = await line.request(`/api/coze/${line.scope}/poll`, {
+      query: { after: line.position, wait }, timeoutMs: wait * 1_000 + 10_000, signal: leg.signal,
+    });
+    if (!response.ok) return verdict(problem(response, text));
+    const { events, next, ended } = JSON.parse(text);
+    leg.open();
+    for (const event of events) if (leg.deliver(event)) return { end: "finished" };
+    if (leg.signal.aborted) return { end: "interrupted" };
+    if (next !== undefined && next !== null) line.position = next;
+    if (ended) return { end: "finished" };
+    const took = Date.now() - began;
+    if (wait && !events.length && took < 500) return { end: "told", why: "answered at once" }; // it is draining
+    if (took < line.timing.pollGapMs) await new Promise((resolve) => { setTimeout(resolve, line.timing.pollGapMs - took); });
+    if (leg.signal.aborted) return { end: "interrupted" };
+  }
+}
+
+/** @returns {Promise<Outcome>} */
+async function readEventSource(leg) {
+  const { line } = leg;
+  const fresh = line.position === undefined && line.scope.startsWith("turns/"); // then `started` must come at once
+  const url = line.url(`/api/coze/${line.scope}/events`, { lastEventId: line.position, access_token: await line.token() });
+  if (leg.signal.aborted) return { end: "interrupted" };
+  return new Promise((resolve) => {
+    const source = new line.EventSource(url.href);
+    let failures = 0;
+    const end = (outcome) => {
+      watch.stop();
+      stop();
+      source.close();
+      resolve(outcome);
+    };
+    const watch = watchSilence(line.timing.firstByteMs, () => end({ end: "buffered", why: "nothing within the first-byte deadline" }));
+    const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
+    const alive = () => { failures = 0; watch.stop(); leg.open(); };
+    source.onopen = () => { if (!fresh) alive(); };
+    source.onmessage = ({ data, lastEventId }) => {
+      alive();
+      const event = parse(data);
+      if (event === undefined) end({ end: "broke", why: "damaged" });
+      else if (leg.deliver(event, event.id ?? (lastEventId || undefined))) end({ end: "finished" });
+    };
+    source.onerror = () => {
+      // It comes back by itself, with the delay the gateway advised, unless the answer was no stream; then it is over.
+      if (source.readyState === 2 || ++failures >= 3) end({ end: leg.opened ? "broke" : "refused", fault: "network", why: "event source failed" });
+    };
+  }).then((outcome) => (outcome.end === "refused" || outcome.end === "broke" ? explainEnd(line, outcome) : outcome));
+}
+
+/** An `EventSource` that stopped may have been told 204: then the turn is over, and its record says so. */
+async function explainEnd(line, outcome) {
+  if (!line.turnId || !line.scope.startsWith("turns/")) return outcome;
+  try {
+    const { response, text } = await line.request(`/api/coze/${line.scope}/poll`, { query: { wait: 0, limit: 1, after: line.position } });
+    if (response.ok) return parse(text)?.ended ? { end: "finished" } : outcome;
+    const reason = verdict(problem(response, text));
+    return reason.end === "fatal" ? reason : outcome;
+  } catch {
+    return outcome;
+  }
+}
+
+/** Whether `name` would deliver now: opens it beside the present connection, waits for a first sign, closes it. */
+async function probe(line, name, signal) {
+  if (name === "longpoll") return true;
+  const abort = new AbortController();
+  const stop = watchSignal(signal, () => abort.abort());
+  const watch = watchSilence(line.timing.firstByteMs, () => abort.abort());
+  try {
+    if (name === "websocket") return await probeWebSocket(line, abort.signal);
+    const response = await openSse(line, abort.signal);
+    if (response.status === 204) return true;
+    if (!response.ok || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) return false;
+    const first = await response.body.getReader().read();
+    return !first.done;
+  } catch {
+    return false;
+  } finally {
+    watch.stop();
+    stop();
+    abort.abort();
+  }
+}
+
+async function probeWebSocket(line, signal) {
+  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token() });
+  url.protocol = url.protocol.replace("http", "ws");
+  return new Promise((resolve) => {
+    const socket = new line.WebSocket(url.href);
+    const end = (works) => { socket.close(); resolve(works); };
+    socket.onopen = () => socket.send('{"type":"ping"}');
+    socket.onmessage = () => end(true);
+    socket.onclose = () => resolve(false);
+    watchSignal(signal, () => end(false));
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const configs = new Map();
+
+/** What the gateway says it can; asked once a minute and page at most. Without an answer, its defaults. */
+async function configOf(line) {
+  const kept = configs.get(line.base);
+  const fresh = kept && Date.now() - kept.at < 60_000 ? kept.config : undefined;
+  let config = fresh;
+  if (!config && line.fetch) {
+    try {
+      const { response, text } = await line.request("/api/coze/config", { timeoutMs: line.timing.configMs });
+      config = response.ok ? parse(text) : undefined;
+      if (config) configs.set(line.base, { config, at: Date.now() });
+    } catch {
+      // Unreachable, or an older gateway: the question itself will tell.
+    }
+  }
+  line.heartbeatSeconds = config?.heartbeatSeconds;
+  return config ?? {};
+}
+
+function problem(response, text) {
+  const body = parse(text);
+  const known = typeof body === "object" && body !== null && typeof body.code === "string" ? body : undefined;
+  return new GatewayError(known?.detail ?? known?.title ?? `The gateway answered ${response.status}.`, {
+    status: response.status,
+    code: known?.code ?? (response.status === 401 ? "unauthorized" : "unknown"),
+    retryAfterMs: retryAfter(response.headers.get("Retry-After")),
+    problem: known,
+  });
+}
+
+/** What an error status means for the line: wait, try another transport, or give up. @returns {Outcome} */
+function verdict(error) {
+  const { status, code, retryAfterMs } = error;
+  const wait = status === 408 || status === 425 || status === 429 || status === 503;
+  if (wait || (status >= 500 && retryAfterMs !== undefined)) return { end: "busy", error };
+  if (code === "unknown" || status >= 500) return { end: "refused", error, fault: status >= 500 ? "network" : "own" };
+  return { end: "fatal", error };
+}
+
+function retryAfter(value) {
+  if (value === null) return undefined;
+  const ms = /^\s*[0-9]+\s*$/.test(value) ? Number(value) * 1_000 : Date.parse(value) - Date.now();
+  return Number.isFinite(ms) ? Math.max(ms, 0) : undefined;
+}
+
+/** Calls `onSilence` when nothing was heard for `ms`. One timer, moved lazily: hearing costs no timer. */
+function watchSilence(ms, onSilence) {
+  let limit = ms;
+  let last = Date.now();
+  const check = () => {
+    const left = limit - (Date.now() - last);
+    if (left > 0) timer = setTimeout(check, left);
+    else {
+      watch.silent = true;
+      onSilence();
+    }
+  };
+  let timer = setTimeout(check, ms);
+  const watch = {
+    silent: false,
+    heard(next) { limit = next; last = Date.now(); },
+    stop() { clearTimeout(timer); },
+  };
+  return watch;
+}
+
+/** Runs `action` once when `signal` aborts, or now when it has. @returns a function that forgets it */
+function watchSignal(signal, action) {
+  if (!signal) return () => {};
+  if (signal.aborted) {
+    queueMicrotask(action);
+    return () => {};
+  }
+  signal.addEventListener("abort", action, { once: true });
+  return () => signal.removeEventListener("abort", action);
+}
+
+function baseOf(baseUrl) {
+  const base = baseUrl ?? globalThis.location?.origin;
+  if (!base || base === "null") throw new TypeError("baseUrl is needed outside a web page");
+  return String(base).replace(/\/+$/, "");
+}
+
+function canReadStreams() {
+  return typeof globalThis.ReadableStream === "function" && typeof globalThis.Response === "function" && "body" in Response.prototype;
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The caller's mistake is the caller's: it is reported, and the line goes on. */
+function call(handler, ...values) {
+  try {
+    handler?.(...values);
+  } catch (error) {
+    (globalThis.reportError ?? console.error)(error);
+  }
+}
+
+/** `randomUUID` exists in secure contexts only; a gateway on a plain http address in a local network is none. */
+function randomId() {
+  if (globalThis.crypto?.randomUUID) return crypto.randomUUID();
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,299 @@
+// The client module against the stub gateway: `STUB_URL=… MODULE=… node --experimental-websocket --test client.test.js`.
+import assert from "node:assert/strict";
+import test from "node:test";
+
+const { chat, connect, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
+const STUB = process.env.STUB_URL;
+const FAST = { firstByteMs: 400, penaltyMs: 300, backoffMaxMs: 500, quietAfterMs: 50 };
+const LONG = Array.from({ length: 60 }, (_, i) => `word${i} 你好 `).join("");
+
+let worlds = 0;
+
+/** A world of its own on the stub, behaving as told. */
+async function world(manners = {}) {
+  const base = `${STUB}/w/${++worlds}`;
+  const tell = async (more) => {
+    const response = await fetch(`${base}/stub`, { method: "POST", body: JSON.stringify(more) });
+    assert.equal(response.status, 200, await response.clone().text());
+    return response.json();
+  };
+  await tell(manners);
+  return { base, tell, seen: async () => (await (await fetch(`${base}/stub`)).json()) };
+}
+
+/** Asks, keeps everything, and checks what must always hold. */
+function ask(w, options = {}) {
+  const kept = { events: [], states: [], text: "", transports: [] };
+  const line = chat({
+    baseUrl: w.base, userId: "u", botId: "b", message: "hi", timing: FAST, ...options,
+    onEvent: (event) => {
+      kept.events.push(event);
+      kept.text = fold(kept.text, event);
+      if (line.transport && kept.transports.at(-1) !== line.transport) kept.transports.push(line.transport);
+      options.onEvent?.(event);
+    },
+    onState: (state, detail) => kept.states.push([state, detail]),
+  });
+  return Object.assign(kept, { line, done: line.done });
+}
+
+async function exact(kept, answer) {
+  const last = await kept.done;
+  assert.equal(last.event, "completed");
+  assert.equal(kept.text, answer);
+  let joined = "";
+  for (const event of kept.events.slice(0, -1)) joined = fold(joined, event);
+  assert.equal(joined, answer, "the pieces alone give the whole");
+  const ids = kept.events.map((event) => event.id).filter(Boolean);
+  assert.deepEqual(ids, [...new Set(ids)], "no event twice");
+  assert.deepEqual(ids, [...ids].sort((a, b) => a.split("-")[1] - b.split("-")[1]), "in order");
+  assert.equal(kept.states.at(-1)[0], "closed");
+  return last;
+}
+
+for (const first of ["sse", "websocket", "longpoll"]) {
+  test(`an answer comes whole over ${first}`, async () => {
+    const w = await world({ answer: LONG, delay: 0.002 });
+    const kept = ask(w, { transports: [first] });
+    await exact(kept, LONG);
+    assert.deepEqual(kept.transports, [first]);
+    assert.ok(kept.line.turnId.startsWith("turn_") && kept.line.conversationId.startsWith("conv_"));
+    assert.equal((await w.seen()).turns, 1);
+  });
+
+  test(`an answer over ${first} that is cut again and again is exact`, async () => {
+    const w = await world({ answer: LONG, delay: 0.004, cuts: 6, cut_after: 9 });
+    const kept = ask(w, { transports: [first] });
+    await exact(kept, LONG);
+    assert.equal((await w.seen()).turns, 1);
+  });
+}
+
+test("a proxy that buffers the stream is noticed and the next transport goes on", async () => {
+  const w = await world({ answer: LONG, delay: 0.02, buffer_sse: true });
+  const kept = ask(w, { timing: { ...FAST, penaltyMs: 60_000 } });
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["websocket"]);
+  assert.equal((await w.seen()).turns, 1, "the question was sent twice under one key");
+});
+
+test("with the stream buffered and WebSocket refused, long-poll carries the answer", async () => {
+  const w = await world({ answer: LONG, delay: 0.02, buffer_sse: true, refuse_ws: true });
+  const kept = ask(w, { timing: { ...FAST, penaltyMs: 60_000 } });
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["longpoll"]);
+});
+
+test("a WebSocket that opens and says nothing is left", async () => {
+  const w = await world({ answer: LONG, delay: 0.02, mute_ws: true });
+  const kept = ask(w, { transports: ["websocket", "longpoll"] });
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["longpoll"]);
+});
+
+test("it goes back to the better transport when that heals, in the middle of an answer", async () => {
+  const w = await world({ answer: LONG, delay: 0.03, refuse_sse: 502 });
+  const kept = ask(w);
+  setTimeout(() => w.tell({ refuse_sse: 0 }), 300);
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["websocket", "sse"]);
+});
+
+test("a lesson about a transport is kept for the next question", async () => {
+  const w = await world({ answer: LONG, buffer_sse: true });
+  const timing = { ...FAST, penaltyMs: 60_000 };
+  await exact(ask(w, { timing }), LONG);
+  const before = (await w.seen()).seen.length;
+  await exact(ask(w, { timing }), LONG);
+  const posts = (await w.seen()).seen.slice(before).filter((request) => request.transport === "post");
+  assert.deepEqual(posts.map((request) => request.path), ["chat"]);
+});
+
+test("a question lost on its way back is asked under the same key", async () => {
+  const w = await world({ lose_post: 2 });
+  await exact(ask(w, { transports: ["sse"] }), "Hello **world**, this is the *stub*.");
+  const { seen, turns } = await w.seen();
+  assert.equal(turns, 1);
+  assert.equal(new Set(seen.filter((request) => request.transport === "post").map((request) => request.key)).size, 1);
+});
+
+test("events that a gateway repeats are given once", async () => {
+  const w = await world({ answer: LONG, delay: 0.004, cuts: 5, cut_after: 9, repeat: true });
+  await exact(ask(w, { transports: ["sse"] }), LONG);
+});
+
+test("a busy gateway is asked again after Retry-After", async () => {
+  const w = await world({ busy: 1, retry_after: "1" });
+  const began = Date.now();
+  const kept = ask(w);
+  await exact(kept, "Hello **world**, this is the *stub*.");
+  assert.ok(Date.now() - began >= 1_000);
+  assert.ok(kept.states.some(([state, detail]) => state === "waiting" && detail.delayMs >= 1_000));
+});
+
+test("told to come back, it waits for the advised time", async () => {
+  const w = await world({ answer: LONG, delay: 0.004, told: 1, told_retry: 700 });
+  const kept = ask(w, { transports: ["sse"] });
+  await exact(kept, LONG);
+  const [, detail] = kept.states.find(([state]) => state === "waiting");
+  assert.ok(detail.delayMs >= 700 && detail.delayMs <= 770, String(detail.delayMs));
+});
+
+test("the delays between tries have full jitter and grow", async () => {
+  const delays = [];
+  const drawn = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5];
+  const line = chat({
+    baseUrl: "http://127.0.0.1:9", userId: "u", botId: "b", message: "hi", transports: ["sse"], random: () => drawn.pop() ?? 0,
+    timing: { ...FAST, backoffMaxMs: 40, asks: 4 }, onState: (state, { delayMs }) => state === "waiting" && delays.push(delayMs),
+  });
+  await assert.rejects(line.done, (error) => error instanceof GatewayError && error.code === "unreachable");
+  assert.equal(delays.length, 3);
+  assert.ok(delays.every((delay) => delay <= 40));
+});
+
+test("a reset replaces what is shown", async () => {
+  const w = await world({ answer: LONG, delay: 0.004, cuts: 1, cut_after: 12, reset: true });
+  const kept = ask(w, { transports: ["sse"] });
+  const last = await kept.done;
+  assert.equal(last.content, LONG);
+  assert.equal(kept.text, LONG);
+  assert.equal(kept.events.filter((event) => event.event === "reset").length, 1);
+});
+
+test("where streaming is off, the older way answers by itself", async () => {
+  const w = await world({ streaming: false, suggestions: ["more?"], reasoning: "because" });
+  const kept = ask(w);
+  const last = await kept.done;
+  assert.equal(last.event, "completed");
+  assert.deepEqual(kept.events.map((event) => event.event), ["started", "reasoning", "message", "suggestion", "completed"]);
+  assert.deepEqual((await w.seen()).seen.map((request) => request.path), ["chat"]);
+});
+
+test("where nothing can read a stream, the older way answers by itself", async () => {
+  const w = await world({});
+  const body = Object.getOwnPropertyDescriptor(Response.prototype, "body");
+  delete Response.prototype.body; // what a browser without readable streams looks like; Node itself needs the class
+  try {
+    const asked = ask(w);
+    assert.equal((await asked.done).event, "completed");
+    assert.deepEqual((await w.seen()).seen.map((request) => request.path), ["chat"]);
+  } finally {
+    Object.defineProperty(Response.prototype, "body", body);
+  }
+});
+
+test("an answer that failed resolves with its error", async () => {
+  const w = await world({ fail: { code: "upstream_failed", error: "Coze broke off." } });
+  const last = await ask(w).done;
+  assert.equal(last.event, "error");
+  assert.equal(last.code, "upstream_failed");
+});
+
+test("a question that is refused rejects with what the gateway said", async () => {
+  const w = await world({});
+  const kept = ask(w, { message: "" });
+  await assert.rejects(kept.done, (error) => error.status === 422 && error.code === "invalid_request" && /stub says/.test(error.message));
+  assert.equal(kept.states.at(-1)[0], "closed");
+});
+
+test("cancel ends the turn, close only the listening", async () => {
+  const w = await world({ answer: LONG, delay: 0.02 });
+  const first = ask(w);
+  await first.line.cancel();
+  assert.equal((await first.done).event, "cancelled");
+  const second = ask(w);
+  while (!second.line.turnId) await new Promise((resolve) => { setTimeout(resolve, 10); });
+  second.line.close();
+  await assert.rejects(second.done, { name: "AbortError" });
+  const record = await (await fetch(`${w.base}/api/coze/turns/${second.line.turnId}`)).json();
+  assert.equal(record.status, "running");
+});
+
+test("a signal aborts as close does", async () => {
+  const w = await world({ answer: LONG, delay: 0.02 });
+  const abort = new AbortController();
+  const kept = ask(w, { signal: abort.signal, onEvent: () => abort.abort() });
+  await assert.rejects(kept.done, { name: "AbortError" });
+  assert.equal(kept.events.length, 1);
+  const late = ask(w, { signal: AbortSignal.abort() });
+  await assert.rejects(late.done, { name: "AbortError" });
+});
+
+test("it moves to another transport when asked to, in the middle of an answer", async () => {
+  const w = await world({ answer: LONG, delay: 0.015 });
+  const order = ["websocket", "longpoll", "sse"];
+  const kept = ask(w, { onEvent: (event) => { if (kept.events.length % 25 === 24 && event) kept.line.prefer([order.shift() ?? "sse", "sse"]); } });
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports.slice(0, 4), ["sse", "websocket", "longpoll", "sse"]);
+});
+
+test("a conversation's listener loses nothing that happens before its first event", async () => {
+  const w = await world({ answer: "one" });
+  const first = ask(w);
+  await first.done;
+  const events = [];
+  const line = connect({
+    baseUrl: w.base, scope: `conversations/${first.line.conversationId}`, timing: FAST, onEvent: (event) => events.push(event),
+  });
+  while (line.state !== "open") await new Promise((resolve) => { setTimeout(resolve, 10); });
+  assert.equal(line.position, first.events.at(-1).id, "it knows where now is");
+  await w.tell({ answer: "two" });
+  await ask(w, { conversationId: first.line.conversationId }).done;
+  while (events.at(-1)?.event !== "completed") await new Promise((resolve) => { setTimeout(resolve, 10); });
+  assert.equal(events[0].event, "started");
+  assert.equal(events.at(-1).content, "two");
+  line.close();
+  assert.equal(line.state, "closed");
+});
+
+test("a listener to what does not exist is told so, on every transport", async () => {
+  const w = await world({});
+  for (const transport of ["sse", "websocket", "longpoll"]) {
+    const error = await new Promise((resolve) => {
+      connect({
+        baseUrl: w.base, scope: "turns/turn_none", transports: [transport], timing: FAST,
+        onState: (state, detail) => state === "closed" && resolve(detail.error),
+      });
+    });
+    assert.equal(error.code, "not_found", transport);
+  }
+});
+
+test("mistakes of the caller are named", () => {
+  assert.throws(() => connect({ baseUrl: STUB, scope: "rooms/1" }), /rooms\/1/);
+  assert.throws(() => chat({ baseUrl: STUB, message: "x", transports: ["pigeon"] }), /pigeon/);
+  assert.throws(() => chat({ message: "x" }), /baseUrl/);
+});
+
+test("the parser gives the same events wherever the text is cut", () => {
+  const text = "\uFEFF: hello\r\nretry: 12\rid: a\ndata: one\r\ndata:two\n\r\nevent: x\ndata\n\nid\ndata: {\u2028}\r\rretry: x\nid: b\0\ndata: last\n\n:\ndata: cut";
+  const read = (pieces) => {
+    const seen = [];
+    const parser = new EventStreamParser({
+      onEvent: (...event) => seen.push(event), onRetry: (ms) => seen.push(["retry", ms]), onComment: (comment) => seen.push(["comment", comment]),
+    });
+    for (const piece of pieces) parser.push(piece);
+    return seen;
+  };
+  const whole = read([text]);
+  assert.deepEqual(whole, [
+    ["comment", "hello"], ["retry", 12], ["one\ntwo", "a", "message"], ["", "a", "x"], ["{\u2028}", "", "message"], ["last", "", "message"], ["comment", ""],
+  ]);
+  assert.deepEqual(read([...text]), whole);
+  for (let cut = 1; cut < text.length; cut++) assert.deepEqual(read([text.slice(0, cut), text.slice(cut)]), whole, `cut at ${cut}`);
+});
+
+test("a long line in small pieces costs time in proportion to its length", () => {
+  const time = (size) => {
+    const began = performance.now();
+    let got = 0;
+    const parser = new EventStreamParser({ onEvent: (data) => { got = data.length; } });
+    parser.push("data: ");
+    for (let i = 0; i < size; i += 100) parser.push("x".repeat(100));
+    parser.push("\n\n");
+    assert.equal(got, size);
+    return performance.now() - began;
+  };
+  time(100_000);
+  assert.ok(time(4_000_000) < 2_000);
+});

@@ -1,0 +1,454 @@
+"""A small gateway that misbehaves on demand: the contract's routes over lists in memory.
+
+`/w/NAME/…` is a world of its own, so that tests beside each other share nothing; without it, the world is the page's.
+`POST …/stub` with the fields of `Manners` changes how a world behaves; `GET …/stub` tells what it saw.
+"""
+
+import asyncio
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from adapters.browser import PAGE_PATH, add_routes
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob: http: https:; "
+    "media-src 'self' data: blob: http: https:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    "trusted-types gateway dompurify"
+)
+
+
+@dataclass(slots=True)
+class Manners:
+    """How a world behaves. Numbers that count down (`cuts`, `busy`, …) heal by themselves."""
+
+    answer: str = "Hello **world**, this is the *stub*."
+    reasoning: str = ""
+    piece: int = 6
+    """Characters in a piece."""
+    delay: float = 0.01
+    """Seconds between pieces."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """Sent before the text."""
+    suggestions: list[str] = field(default_factory=list)
+    fail: dict[str, Any] = field(default_factory=dict)
+    """The fields of an `error` that ends the answer at half of its text."""
+    streaming: bool = True
+    transports: list[str] = field(default_factory=lambda: ["sse", "websocket", "longpoll"])
+    retry: int = 100
+    heartbeat: float = 15
+    buffer_sse: bool = False
+    refuse_sse: int = 0
+    refuse_ws: bool = False
+    mute_ws: bool = False
+    cuts: int = 0
+    """How many more connections are cut, each after `cut_after` events."""
+    cut_after: int = 3
+    busy: int = 0
+    """How many more requests get 503 with `Retry-After`."""
+    retry_after: str = "1"
+    told: int = 0
+    """How many more streams are told to come back, with `told_retry`, after one event."""
+    told_retry: int = 400
+    lose_post: int = 0
+    """How many more questions are taken and then cut before a byte of the answer."""
+    repeat: bool = False
+    """Streams begin one event too early, as a careless gateway would."""
+    reset: bool = False
+    """The next listener with a position gets `reset`."""
+    poll_empty_next: bool = True
+
+
+@dataclass(slots=True)
+class Turn:
+    id: str
+    conversation: str
+    input: str
+    user: str
+    cancelled: bool = False
+    status: str = "running"
+    text: str = ""
+    first: int = 0
+
+
+class World:
+    def __init__(self) -> None:
+        self.manners = Manners()
+        self.logs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.turns: dict[str, Turn] = {}
+        self.keys: dict[str, str] = {}
+        self.seen: list[dict[str, Any]] = []
+        self.news = asyncio.Condition()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, body: dict[str, Any], key: str | None) -> Turn:
+        if key and key in self.keys:
+            return self.turns[self.keys[key]]
+        conversation = body.get("conversationId") or f"conv_{uuid.uuid4()}"
+        turn = Turn(f"turn_{uuid.uuid4()}", conversation, body["message"], body.get("userId", ""))
+        turn.first = len(self.logs[conversation])
+        self.turns[turn.id] = turn
+        if key:
+            self.keys[key] = turn.id
+        task = asyncio.get_running_loop().create_task(self.write(turn))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return turn
+
+    async def append(self, turn: Turn, event: dict[str, Any]) -> None:
+        log = self.logs[turn.conversation]
+        async with self.news:
+            log.append({"id": f"stub-{len(log) + 1}", **event})
+            self.news.notify_all()
+
+    async def write(self, turn: Turn) -> None:
+        m = self.manners
+        ids = {"conversationId": turn.conversation, "turnId": turn.id}
+        await self.append(turn, {"event": "started", **ids, "input": turn.input})
+        for i in range(0, len(m.reasoning), 12):
+            await asyncio.sleep(m.delay)
+            await self.append(turn, {"event": "reasoning", "content": m.reasoning[i : i + 12]})
+        for event in m.events:
+            await asyncio.sleep(m.delay)
+            await self.append(turn, event)
+        text = m.answer[: len(m.answer) // 2] if m.fail else m.answer
+        for i in range(0, len(text), m.piece):
+            await asyncio.sleep(m.delay)
+            if turn.cancelled:
+                turn.status = "cancelled"
+                return await self.append(turn, {"event": "cancelled", **ids, "content": turn.text})
+            piece = text[i : i + m.piece]
+            turn.text += piece
+            await self.append(turn, {"event": "message", "content": piece})
+        if m.fail:
+            turn.status = "failed"
+            return await self.append(turn, {"event": "error", "retryable": True, **m.fail, **ids, "content": turn.text})
+        for suggestion in m.suggestions:
+            await self.append(turn, {"event": "suggestion", "content": suggestion})
+        turn.status = "completed"
+        last = {"event": "completed", **ids, "content": turn.text, "usage": {"token_count": 7}, "recovered": False}
+        await self.append(turn, last)
+
+    def begin(self, scope: str, ident: str, after: str | None) -> int:
+        """The index in the log after which a listener goes on."""
+        turn = self.turns.get(ident)
+        log = self.logs[turn.conversation if turn else ident]
+        if after is None:
+            running = [t.first for t in self.turns.values() if t.conversation == ident and t.status == "running"]
+            return turn.first if turn else (running[0] if running else len(log))
+        index = 0 if after == "0" else next((i + 1 for i, e in enumerate(log) if e["id"] == after), 0)
+        return max(index, turn.first) if turn else index
+
+    async def listen(self, scope: str, ident: str, index: int) -> AsyncIterator[list[dict[str, Any]]]:
+        """Batches of events; ends with a turn. An empty batch says that there was nothing for a heartbeat."""
+        turn = self.turns.get(ident)
+        log = self.logs[turn.conversation if turn else ident]
+        while True:
+            async with self.news:
+                if index >= len(log):
+                    if turn and turn.status != "running":
+                        return
+                    try:
+                        await asyncio.wait_for(self.news.wait(), self.manners.heartbeat)
+                    except TimeoutError:
+                        pass
+                batch = log[index:]
+            index += len(batch)
+            yield batch
+            if turn and any(e["event"] in ("completed", "cancelled", "error") for e in batch):
+                return
+
+
+WORLDS: web.AppKey[dict[str, World]] = web.AppKey("worlds")
+
+
+def world(request: web.Request) -> World:
+    found = request.app[WORLDS].setdefault(request.match_info.get("world", ""), World())
+    return found
+
+
+def note(request: web.Request, transport: str, **more: Any) -> None:
+    position = request.headers.get("Last-Event-ID") or request.query.get("lastEventId") or request.query.get("after")
+    world(request).seen.append({"transport": transport, "method": request.method, "position": position, **more})
+
+
+def problem(status: int, code: str, **headers: str) -> web.Response:
+    body = {"type": "about:blank", "title": code, "status": status, "detail": f"the stub says {code}", "code": code}
+    return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
+
+
+def busy(request: web.Request) -> web.Response | None:
+    m = world(request).manners
+    if m.busy <= 0:
+        return None
+    m.busy -= 1
+    return problem(503, "overloaded", **{"Retry-After": m.retry_after})
+
+
+def after(request: web.Request) -> str | None:
+    return request.headers.get("Last-Event-ID") or request.query.get("lastEventId") or request.query.get("after")
+
+
+async def control(request: web.Request) -> web.Response:
+    w = world(request)
+    if request.method == "POST":
+        for name, value in (await request.json()).items():
+            if name not in asdict(w.manners):
+                raise web.HTTPBadRequest(text=f"no such manner: {name}")
+            setattr(w.manners, name, value)
+    return web.json_response({"seen": w.seen, "turns": len(w.turns), "manners": asdict(w.manners)})
+
+
+async def config(request: web.Request) -> web.Response:
+    m = world(request).manners
+    return web.json_response(
+        {
+            "streaming": m.streaming,
+            "transports": m.transports,
+            "retryMs": m.retry,
+            "heartbeatSeconds": m.heartbeat,
+            "maxMessageChars": 16000,
+            "version": "0",
+        }
+    )
+
+
+async def start(request: web.Request) -> web.StreamResponse:
+    w = world(request)
+    note(request, "post", path="stream", key=request.headers.get("Idempotency-Key"))
+    if not w.manners.streaming:
+        return problem(404, "streaming_disabled")
+    if refused := busy(request):
+        return refused
+    if w.manners.refuse_sse:
+        return web.Response(status=w.manners.refuse_sse, text="<h1>proxy</h1>")
+    body = await request.json()
+    if not body.get("message"):
+        return problem(422, "invalid_request")
+    turn = w.start(body, request.headers.get("Idempotency-Key"))
+    if w.manners.lose_post > 0:
+        w.manners.lose_post -= 1
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+    headers = {"X-Turn-Id": turn.id, "X-Conversation-Id": turn.conversation}
+    return await stream(request, "turns", turn.id, w.begin("turns", turn.id, after(request)), headers)
+
+
+async def ask(request: web.Request) -> web.Response:
+    w = world(request)
+    note(request, "post", path="chat", key=request.headers.get("Idempotency-Key"), prefer=request.headers.get("Prefer"))
+    if refused := busy(request):
+        return refused
+    turn = w.start(await request.json(), request.headers.get("Idempotency-Key"))
+    if request.headers.get("Prefer") == "wait=0":
+        ids = {"conversationId": turn.conversation, "turnId": turn.id, "status": turn.status}
+        return web.json_response(ids, status=202, headers={"Location": f"/api/coze/turns/{turn.id}"})
+    async for _ in w.listen("turns", turn.id, turn.first):
+        pass
+    return record(w, turn)
+
+
+def record(w: World, turn: Turn) -> web.Response:
+    return web.json_response(
+        {
+            "conversationId": turn.conversation,
+            "turnId": turn.id,
+            "status": turn.status,
+            "content": turn.text,
+            "reasoning": w.manners.reasoning,
+            "suggestions": w.manners.suggestions,
+            "usage": None,
+            "position": w.logs[turn.conversation][-1]["id"],
+        }
+    )
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    w = world(request)
+    note(request, "sse")
+    scope, ident = request.match_info["scope"], request.match_info["ident"]
+    if scope == "turns" and ident not in w.turns:
+        return problem(404, "not_found")
+    if not w.manners.streaming:
+        return problem(404, "streaming_disabled")
+    if w.manners.refuse_sse:
+        return web.Response(status=w.manners.refuse_sse, text="<h1>proxy</h1>")
+    index = w.begin(scope, ident, after(request))
+    if w.manners.repeat and index:
+        index -= 1
+    turn = w.turns.get(ident)
+    if turn and turn.status != "running" and index >= len(w.logs[turn.conversation]):
+        return web.Response(status=204)
+    return await stream(request, scope, ident, index, {})
+
+
+async def stream(
+    request: web.Request, scope: str, ident: str, index: int, headers: dict[str, str]
+) -> web.StreamResponse:
+    w = world(request)
+    m = w.manners
+    told = m.told > 0
+    if told:
+        m.told -= 1
+    cut = m.cut_after if m.cuts > 0 else -1
+    if cut >= 0:
+        m.cuts -= 1
+    response = web.StreamResponse(headers={"Cache-Control": "no-cache, no-transform", **headers})
+    response.content_type = "text/event-stream"
+    if not m.buffer_sse:
+        await response.prepare(request)
+        await response.write(f"retry: {m.retry}\n\n".encode())
+    held = b""
+    reset = m.reset and after(request) is not None
+    if reset:
+        m.reset = False
+        turn = w.turns[ident]
+        index = len(w.logs[turn.conversation])
+        position = w.logs[turn.conversation][-1]["id"]
+        event = {"event": "reset", "id": position, "reason": "expired", "turnId": turn.id, "content": turn.text}
+        await response.write(f"id: {position}\ndata: {json.dumps(event)}\n\n".encode())
+    async for batch in w.listen(scope, ident, index):
+        data = b"".join(f"id: {e['id']}\ndata: {json.dumps(e)}\n\n".encode() for e in batch[: cut if cut > 0 else None])
+        if m.buffer_sse:
+            held += data
+            continue
+        await response.write(data or b":\n\n")
+        if cut >= 0 and (cut := cut - len(batch)) <= 0:
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        if told:
+            await response.write(f"retry: {m.told_retry}\n\n".encode())
+            return response
+    if m.buffer_sse:
+        await response.prepare(request)
+        await response.write(held)
+    return response
+
+
+async def websocket(request: web.Request) -> web.StreamResponse:
+    w = world(request)
+    note(request, "websocket")
+    m = w.manners
+    if m.refuse_ws:
+        return web.Response(status=403, text="no upgrades here")
+    scope, ident = request.match_info["scope"], request.match_info["ident"]
+    if scope == "turns" and ident not in w.turns:
+        return problem(404, "not_found")
+    socket = web.WebSocketResponse(compress=False)  # Node 20 fails on what aiohttp compresses
+    await socket.prepare(request)
+    cut = m.cut_after if m.cuts > 0 else -1
+    if cut >= 0:
+        m.cuts -= 1
+
+    async def send() -> None:
+        left = cut
+        async for batch in w.listen(scope, ident, w.begin(scope, ident, after(request))):
+            for event in batch:
+                if not m.mute_ws:
+                    await socket.send_str(json.dumps(event))
+                left -= 1
+                if left == 0:
+                    assert request.transport is not None
+                    request.transport.close()
+                    return
+        await socket.close(code=1000)
+
+    sender = asyncio.get_running_loop().create_task(send())
+    try:
+        async for message in socket:
+            if message.type == WSMsgType.TEXT and not m.mute_ws:
+                await socket.send_str('{"type":"pong"}')
+    finally:
+        sender.cancel()
+    return socket
+
+
+async def poll(request: web.Request) -> web.Response:
+    w = world(request)
+    note(request, "longpoll")
+    scope, ident = request.match_info["scope"], request.match_info["ident"]
+    if scope == "turns" and ident not in w.turns:
+        return problem(404, "not_found")
+    if refused := busy(request):
+        return refused
+    turn = w.turns.get(ident)
+    log = w.logs[turn.conversation if turn else ident]
+    index = w.begin(scope, ident, after(request))
+    wait = float(request.query.get("wait", "25"))
+    if index >= len(log) and wait and not (turn and turn.status != "running"):
+        try:
+            async with asyncio.timeout(wait):
+                async for batch in w.listen(scope, ident, index):
+                    if batch:
+                        break
+        except TimeoutError:
+            pass
+    batch = log[index:]
+    turns_end = turn is not None and turn.status != "running" and index + len(batch) >= len(log)
+    position = batch[-1]["id"] if batch else (log[index - 1]["id"] if index else "0")
+    return web.json_response({"events": batch, "next": position, "ended": turns_end})
+
+
+async def turn_record(request: web.Request) -> web.Response:
+    w = world(request)
+    turn = w.turns.get(request.match_info["ident"])
+    return record(w, turn) if turn else problem(404, "not_found")
+
+
+async def cancel(request: web.Request) -> web.Response:
+    turn = world(request).turns.get(request.match_info["ident"])
+    if turn is None:
+        return problem(404, "not_found")
+    turn.cancelled = True
+    return web.Response(status=202)
+
+
+async def messages(request: web.Request) -> web.Response:
+    w = world(request)
+    found = []
+    for turn in w.turns.values():
+        if turn.conversation != request.match_info["ident"]:
+            continue
+        common = {"turnId": turn.id, "status": turn.status, "createdAt": "2026-01-01T00:00:00Z"}
+        found.append({"id": f"{turn.id}-q", "role": "user", "content": turn.input, **common})
+        if turn.status != "running":
+            found.append({"id": f"{turn.id}-a", "role": "assistant", "content": turn.text, **common})
+    return web.json_response({"messages": found, "hasMore": False})
+
+
+async def _secure(request: web.Request, response: web.StreamResponse) -> None:
+    if request.path == PAGE_PATH:
+        response.headers["Content-Security-Policy"] = CSP
+
+
+def make_app(media_hosts: tuple[str, ...] = ()) -> web.Application:
+    app = web.Application()
+    app[WORLDS] = {}
+    app.on_response_prepare.append(_secure)
+    add_routes(app, media_hosts=media_hosts)
+    for prefix in ("", "/w/{world}"):
+        api = f"{prefix}/api/coze"
+        app.router.add_route("*", f"{prefix}/stub", control)
+        app.router.add_get(f"{api}/config", config)
+        app.router.add_post(f"{api}/chat/stream", start)
+        app.router.add_post(f"{api}/chat", ask)
+        listening = f"{api}/{{scope:turns|conversations|shops}}/{{ident}}"
+        app.router.add_get(f"{listening}/events", events)
+        app.router.add_get(f"{listening}/ws", websocket)
+        app.router.add_get(f"{listening}/poll", poll)
+        app.router.add_get(f"{api}/turns/{{ident}}", turn_record)
+        app.router.add_post(f"{api}/turns/{{ident}}/cancel", cancel)
+        app.router.add_get(f"{api}/conversations/{{ident}}/messages", messages)
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(make_app(), host="127.0.0.1", port=3999)
