@@ -130,16 +130,25 @@ class ChatReader:
             if self.done:
                 break
             try:
-                if name == _MESSAGE_DELTA:
-                    self._delta(data, items)
-                else:
+                if name != _MESSAGE_DELTA:
                     self._other(name, data, items)
+                    continue
+                piece = read(data, _decode_piece, _Piece)
+                if (
+                    piece.type == "answer"
+                    and piece.content_type == "text"
+                    and piece.chat_id == self._chat_id
+                    and not piece.reasoning_content
+                ):
+                    if piece.content:
+                        items.append(Delta(piece.id or "", piece.content))
+                else:
+                    self._unusual(piece, items)
             except BadJson as bad:
                 items.append(Skipped(bad.fault))
         return items
 
-    def _delta(self, data: bytes, items: list[Item]) -> None:
-        piece = read(data, _decode_piece, _Piece)
+    def _unusual(self, piece: _Piece, items: list[Item]) -> None:
         if piece.chat_id != self._chat_id and self._foreign(piece.chat_id, items):
             return
         if piece.type != "answer" and piece.type is not None:

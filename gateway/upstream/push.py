@@ -55,6 +55,8 @@ def body_of(response: aiohttp.ClientResponse, sink: Sink) -> Body:
     handler = connection.protocol if connection is not None else None
     if handler is None or handler.transport is None or not _Pushed.takes(reader):
         return ReadBody(reader, sink)
+    if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+        return _BufferedBody(handler, reader, sink)
     return PushedBody(handler, reader, sink)
 
 
@@ -154,6 +156,24 @@ class PushedBody(asyncio.Protocol):
         sink, self._sink = self._sink, None
         if sink is not None:
             (sink.finished if whole else sink.lost)()
+
+
+class _BufferedBody(PushedBody, asyncio.BufferedProtocol):
+    """The same on asyncio's own loop, which makes and gives back a `bytes` of 256 KiB for each read otherwise.
+
+    That loop fills the buffer and calls `buffer_updated` in one go, so one buffer serves all.
+    """
+
+    __slots__ = ()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_BUFFER[:nbytes]))
+
+
+_BUFFER = memoryview(bytearray(64 * 1024))
 
 
 class ReadBody:

@@ -33,6 +33,7 @@ class CozeStream:
         "_loop",
         "_on_gone",
         "_on_items",
+        "_over",
         "_paused",
         "_reader",
         "_response",
@@ -65,6 +66,7 @@ class CozeStream:
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._ended: asyncio.Future[StreamEnd] = self._loop.create_future()
+        self._over = False
         self._paused = False
         self._last = self._time()
         self._timer: asyncio.TimerHandle | None = None
@@ -82,19 +84,19 @@ class CozeStream:
         return await asyncio.shield(self._ended)
 
     def pause(self) -> None:
-        if not self._paused and not self._ended.done():
+        if not self._paused and not self._over:
             self._paused = True
             self._unwatch()
             self._body.pause()
 
     def resume(self) -> None:
-        if self._paused and not self._ended.done():
+        if self._paused and not self._over:
             self._paused = False
             self._watch()
             self._body.resume()
 
     def close(self) -> None:
-        if not self._ended.done():
+        if not self._over:
             self._end(StreamEnd.BROKEN)
 
     def abandon(self) -> None:
@@ -105,12 +107,11 @@ class CozeStream:
     def received(self, data: bytes) -> None:
         if self._log is not None:
             self._log.received(data)
-        if self._ended.done():
+        if self._over:
             return
         self._last = self._time()
         if events := self._decoder.feed(data):
-            items = self._reader.items(events)
-            if items:
+            if items := self._reader.items(events):
                 self._on_items(items)
             if self._reader.done:
                 self._end(StreamEnd.FINISHED)
@@ -126,8 +127,9 @@ class CozeStream:
         self._drop()
 
     def _end(self, end: StreamEnd) -> None:
-        if self._ended.done():
+        if self._over:
             return
+        self._over = True
         self._ended.set_result(end)
         self._unwatch()
         if end is StreamEnd.FINISHED:
@@ -168,5 +170,5 @@ class CozeStream:
             self._timer = self._loop.call_at(due, self._look)
 
     def __repr__(self) -> str:
-        end = self._ended.result().value if self._ended.done() else "running"
+        end = self._ended.result().value if self._over else "running"
         return f"CozeStream({end}{', paused' if self._paused else ''}, log_id={self.log_id})"
