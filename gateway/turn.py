@@ -9,6 +9,8 @@ happens, and in whatever order, there is one last event and nothing after it.
         │          │   └─ action_required ────┤          waits for the caller's tool outputs
         │          └────> recovering ─────────┤          the stream broke: ask for Coze's record
         └─────────────────────────────────────┘
+
+From `recovering` a turn may also come to wait for tool outputs, or go on with them; `NEXT` is the whole table.
 """
 
 from collections.abc import Iterable, Sequence

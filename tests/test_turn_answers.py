@@ -70,6 +70,7 @@ def test_held_pieces_of_an_answer_without_a_last_word_are_not_lost_when_the_chat
 
 def test_held_pieces_that_the_whole_answer_does_not_bear_out_change_nothing() -> None:
     assert shown(d("1", "a"), d("2", "b"), d("1", "a"), a("1", "a"), a("2", "b"))[0] == [piece("a"), piece("\n\nb")]
+    assert shown(d("1", "a"), d("2", "b"), d("1", "x"), a("1", "a"), a("2", "c"))[0][-1] == anew("a\n\nc")
 
 
 def test_doubled_lost_and_shuffled_pieces_end_as_the_whole_answer() -> None:
@@ -128,8 +129,8 @@ def test_starts_count_code_points_and_give_the_answers_back() -> None:
 
 
 def test_starts_that_the_text_does_not_bear_out_cost_an_id_and_never_a_character() -> None:
-    for starts in ([("1", 0), ("2", 99)], [("1", 0), ("2", 2)], [], [("2", 5)], [("1", 0), ("1", 0)]):
-        answers = Answers.restore("abcd", starts)
-        assert answers.text == "abcd"
+    for starts in ([("1", 0), ("2", 99)], [("1", 0), ("2", 2)], [], [("2", 5)], [("1", 0), ("2", 4)]):
+        answers = Answers.restore("abcdef", starts)
+        assert answers.text == "abcdef"
     assert Answers.restore("", [("1", 0)]).parts == []
     assert [part.text for part in Answers.restore("\n\nx", [("1", 0), ("2", 2)]).parts] == ["\n\nx"]
