@@ -1,0 +1,16 @@
+"""The OpenAPI 3.1 description of every route. Written by hand in `openapi.json`; tests hold it to the code."""
+
+import json
+from importlib import resources
+from typing import Any
+
+from gateway import __version__
+from gateway.config import Settings
+
+
+def document(settings: Settings) -> bytes:
+    """The description as it is served: with this gateway's version and its own limit for a message."""
+    description: dict[str, Any] = json.loads(resources.files("adapters").joinpath("openapi.json").read_bytes())
+    description["info"]["version"] = __version__
+    description["components"]["schemas"]["ChatBody"]["properties"]["message"]["maxLength"] = settings.max_message_chars
+    return json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode()
