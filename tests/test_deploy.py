@@ -1,0 +1,240 @@
+"""What stands in `deploy/`, and the image: checked without a container engine; nginx is started for real."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from gateway.config_load import load
+from gateway.metrics import Closing
+from tests.conftest import Require
+from tests.processes import ROOT, GatewayProcess
+from tests.test_metrics import everything_happened, samples
+
+DEPLOY = ROOT / "deploy"
+Start = Callable[..., Awaitable[GatewayProcess]]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions in order, continuation lines joined."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    return [
+        (word, rest.strip())
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("#")
+        for word, _, rest in [line.partition(" ")]
+    ]
+
+
+def last_stage() -> dict[str, str]:
+    stages: list[dict[str, str]] = []
+    for word, rest in instructions():
+        if word == "FROM":
+            stages.append({})
+        if stages:
+            stages[-1][word] = rest
+    assert len(stages) == 2
+    return stages[-1]
+
+
+def test_the_image_runs_as_nobody_and_stops_by_the_signal_that_drains() -> None:
+    stage = last_stage()
+    user, group = map(int, stage["USER"].split(":"))
+    assert user >= 10_000
+    assert group >= 10_000
+    assert stage["STOPSIGNAL"] == "SIGTERM"
+    assert json.loads(stage["ENTRYPOINT"]) + json.loads(stage["CMD"]) == ["coze-gateway", "serve"]
+
+
+def test_the_image_takes_only_what_the_ignore_file_lets_through_and_installs_by_hash() -> None:
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        source
+        for word, rest in instructions()
+        if word == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    }
+    assert copied == let_through
+    assert all((ROOT / source).exists() for source in copied)
+    assert any(word == "RUN" and "--require-hashes" in rest for word, rest in instructions())
+
+
+async def test_the_images_health_check_tells_a_living_gateway_from_a_dead_one(start_gateway: Start) -> None:
+    command = json.loads(last_stage()["HEALTHCHECK"].partition("CMD ")[2])
+    assert command[0] == "python"
+    gateway = await start_gateway(GATEWAY_ALLOWED_HOSTS="gateway.example")
+
+    async def status() -> int:
+        port = gateway.url.rpartition(":")[2]
+        check = await asyncio.create_subprocess_exec(
+            sys.executable, *command[1:], env=os.environ | {"GATEWAY_PORT": port}, stderr=asyncio.subprocess.DEVNULL
+        )
+        return await check.wait()
+
+    assert await status() == 0
+    await gateway.kill()
+    assert await status() != 0
+
+
+def composed() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    return services
+
+
+def test_composes_settings_are_accepted_and_its_patience_is_longer_than_the_drain(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gateway = composed()["gateway"]
+    image = dict(re.findall(r"(GATEWAY_\w+)=(\S+)", last_stage()["ENV"]))
+    for name, value in (image | gateway["environment"] | {"GATEWAY_DATA_DIR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
+    settings = load().settings
+    assert int(gateway["stop_grace_period"].removesuffix("s")) > settings.drain_seconds + 5
+    scraped = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"][0][
+        "targets"
+    ]
+    assert scraped == [f"gateway:{settings.admin_port}"]
+    assert f"server gateway:{settings.port};" in (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
+
+
+def test_compose_publishes_on_loopback_only_and_mounts_what_exists() -> None:
+    for name, service in composed().items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert service["cap_drop"] == ["ALL"]
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (DEPLOY / source).is_file(), source
+
+
+def test_the_alerts_ask_only_for_metrics_and_reasons_that_exist() -> None:
+    from gateway.ledger import Ledger
+
+    known = {name for name, _ in samples(everything_happened(Ledger()))} | {"up"}
+    text = (DEPLOY / "alerts.yml").read_text(encoding="utf-8")
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) >= 8
+    for rule in rules:
+        assert set(re.findall(r"\b(?:gateway_\w+|up)\b", rule["expr"])) <= known, rule["alert"]
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert {"summary", "action"} == set(rule["annotations"])
+    reasons = re.findall(r'closed_total\{reason="(\w+)"', text)
+    assert reasons
+    assert set(reasons) <= {reason.value for reason in Closing}
+
+
+def rendered(folder: Path, gateway_port: str, port: int) -> Path:
+    """The nginx configuration as it is, but for addresses and folders."""
+    text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
+    for ours, theirs in (
+        ("server gateway:3000;", f"server 127.0.0.1:{gateway_port};"),
+        ("listen 8080;", f"listen 127.0.0.1:{port};"),
+        ("/tmp/", f"{folder}/"),
+        ("/dev/stdout", f"{folder}/access.log"),
+        ("error_log stderr", f"error_log {folder}/error.log"),
+    ):
+        assert ours in text
+        text = text.replace(ours, theirs)
+    (folder / "nginx.conf").write_text(text, encoding="utf-8")
+    return folder / "nginx.conf"
+
+
+@contextlib.contextmanager
+def folder_for_anybody() -> Iterator[Path]:
+    """nginx's workers are another user where the tests run as root, and may not enter pytest's own folders."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+async def reached(port: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)  # nginx says nowhere that it listens
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+
+
+@pytest.fixture
+async def proxied(
+    require: Require, start_gateway: Start, free_port: Callable[[], int]
+) -> AsyncIterator[tuple[str, Path]]:
+    """A gateway behind nginx with the configuration of `deploy/`: nginx's URL and its folder."""
+    nginx = require("nginx")
+    gateway = await start_gateway(GATEWAY_SIMULATOR_FIRST_MS="50", GATEWAY_SIMULATOR_RATE="20")
+    with folder_for_anybody() as folder:
+        port = free_port()
+        command = [nginx, "-e", "stderr", "-c", str(rendered(folder, gateway.url.rpartition(":")[2], port))]
+        assert await (await asyncio.create_subprocess_exec(*command, "-t", "-q")).wait() == 0
+        process = await asyncio.create_subprocess_exec(*command, "-g", "daemon off;", stderr=asyncio.subprocess.DEVNULL)
+        try:
+            await reached(port)
+            yield f"http://127.0.0.1:{port}", folder
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+
+QUESTION = {"userId": "test-user", "message": "你好", "botId": "7566252531572473891"}
+
+
+async def test_through_nginx_pieces_come_one_by_one_over_each_transport(proxied: tuple[str, Path]) -> None:
+    url, folder = proxied
+    clock = asyncio.get_running_loop().time
+    arrivals: list[float] = []
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{url}/api/coze/chat/stream", json=QUESTION) as answer:
+            assert answer.status == 200
+            turn = answer.headers["X-Turn-Id"]
+
+            async def by_sse() -> str:
+                async for line in answer.content:
+                    if line.startswith(b"data: "):
+                        event = json.loads(line[6:])
+                        arrivals.append(clock())
+                        if event["event"] == "completed":
+                            return str(event["content"])
+                raise AssertionError("no last event")
+
+            async def by_websocket() -> str:
+                async with session.ws_connect(f"{url}/api/coze/turns/{turn}/ws?access_token=hidden") as socket:
+                    events = [json.loads(message.data) async for message in socket]
+                return "".join(event["content"] for event in events if event["event"] == "message")
+
+            async def by_longpoll() -> tuple[str, int]:
+                text, after, answers = "", "", 0
+                while True:
+                    query = {"wait": "5"} | ({"after": after} if after else {})
+                    async with session.get(f"{url}/api/coze/turns/{turn}/poll", params=query) as got:
+                        page = await got.json()
+                    answers += bool(page["events"])
+                    text += "".join(event["content"] for event in page["events"] if event["event"] == "message")
+                    after = page["next"]
+                    if page["ended"]:
+                        return text, answers
+
+            whole, socket_text, (polled, answers) = await asyncio.gather(by_sse(), by_websocket(), by_longpoll())
+        for path in ("/metrics", "/debug/ledger"):
+            async with session.get(url + path) as got:
+                assert got.status == 404
+    assert whole == socket_text == polled
+    assert answers > 3
+    assert arrivals[-1] - arrivals[0] > 0.5, "they came in one lump"
+    logged = (folder / "access.log").read_text() + (folder / "error.log").read_text()
+    assert "/ws" in logged
+    assert "hidden" not in logged

@@ -1,0 +1,96 @@
+"""What is installed: locked by hash, whole in a wheel, and by commands that help on a strange machine."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.processes import ROOT, clean_environment
+
+LOCKS = ["requirements.lock", "requirements-test.lock"]
+
+
+def locked(lock: str) -> dict[str, str]:
+    """Name to version, of each package in a lock."""
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.M)}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_its_hashes_and_nothing_else_is_in_the_lock(lock: str) -> None:
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    blocks = re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n?", "", text).strip())
+    for block in blocks:
+        assert re.fullmatch(r"[\w.-]+==\S+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+", block.rstrip()), block
+    assert not re.search(r"--(extra-)?index-url|--find-links|://|(?m:^|\s)/\w", text)
+
+
+def test_the_locks_satisfy_what_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    runtime = project["project"]["dependencies"] + project["dependency-groups"]["build"]
+    tests = runtime + project["project"]["optional-dependencies"]["test"]
+    for lock, wanted in zip(LOCKS, (runtime, tests), strict=True):
+        for requirement in map(Requirement, wanted):
+            assert requirement.specifier.contains(locked(lock)[canonicalize_name(requirement.name)]), requirement
+    assert locked(LOCKS[0]).items() <= locked(LOCKS[1]).items()
+
+
+def test_a_wheel_holds_every_file_of_the_checkout(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("gateway", "adapters"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    expected = {
+        str(path.relative_to(source))
+        for name in ("gateway", "adapters")
+        for path in (source / name).rglob("*")
+        if path.is_file()
+    }
+    wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    subprocess.run([*wheel, "--wheel-dir", tmp_path, source], env=clean_environment(), timeout=100, check=True)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        inside = {name for name in archive.namelist() if not re.match(r"[^/]*\.dist-info/", name)}
+    assert inside == expected
+
+
+def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_each_promised_target_exists() -> None:
+    for target in ("run", "test", "install", "check", "bench", "bench-check", "load", "chaos", "soak", "lock"):
+        assert make("--dry-run", target).returncode == 0, target
+
+
+def test_without_a_python_make_says_which_one_is_needed(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        shutil.copy(ROOT / name, tmp_path)
+    done = make("install", "PYTHON=", folder=tmp_path)
+    assert done.returncode != 0
+    assert "Python 3.11 or newer with venv is needed" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_readmes_commands_are_makes() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "\nmake run " in readme
+    assert "\nmake test " in readme
+    assert make("--dry-run", "test").stdout.rstrip().endswith("-m pytest")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("\nmake test")
