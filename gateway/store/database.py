@@ -13,7 +13,7 @@ from gateway.store import failures
 from gateway.store.schema import REVISION
 
 BUSY_SECONDS = 4.0
-"""How long SQLite waits for a lock. Below the five seconds that a close may take."""
+"""How long SQLite waits for a lock, PostgreSQL for an answer. Below the five seconds that a close may take."""
 
 CONNECTIONS = 4
 """One for the writer, the others for readers; each is a thread."""
@@ -35,7 +35,7 @@ async def open_database(address: str) -> AsyncEngine:
             pool_size=CONNECTIONS,
             max_overflow=0,
             pool_timeout=BUSY_SECONDS,
-            connect_args={"timeout": BUSY_SECONDS},
+            connect_args=_deadlines(url),
             json_serializer=lambda value: _encode(value).decode(),
             json_deserializer=msgspec.json.decode,
             hide_parameters=True,  # errors are logged; users' text must not be
@@ -71,6 +71,12 @@ def _url(address: str) -> URL:
     if backend == "sqlite" and url.database in {None, "", ":memory:"}:
         raise _unavailable("the SQLite database must be a file, like sqlite:///data/gateway.db")
     return url.set(drivername=_DRIVERS[backend])
+
+
+def _deadlines(url: URL) -> dict[str, float]:
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": BUSY_SECONDS}
+    return {"timeout": BUSY_SECONDS, "command_timeout": BUSY_SECONDS}
 
 
 def _tune(connection: Any, _: object) -> None:

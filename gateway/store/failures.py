@@ -23,7 +23,10 @@ def is_storage_failure(error: Exception) -> bool:
     """Whether trying again later can help: the database fails, not the values that it was given."""
     if isinstance(error, OSError | PoolTimeoutError):
         return True
-    return isinstance(error, DBAPIError) and not isinstance(error, _OF_THE_VALUES)
+    if not isinstance(error, DBAPIError) or isinstance(error, _OF_THE_VALUES):
+        return False
+    # PostgreSQL's classes for data and for constraints, which asyncpg's errors do not always show in their type.
+    return not str(getattr(error.orig, "sqlstate", "")).startswith(("22", "23"))
 
 
 def is_damage(error: Exception) -> bool:

@@ -61,7 +61,6 @@ turns = Table(
     Column("tool_calls", _json, nullable=False),
     Index("turns_id", "id", unique=True),
     Index("turns_of_conversation", "conversation_id", "ordinal"),
-    implicit_returning=False,
 )
 
 # A view over `turns`, so that nothing is written twice: a turn is one or two messages.

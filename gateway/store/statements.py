@@ -52,7 +52,7 @@ class Statements:
             dialect,
         )
         columns = [c.name for c in turns.c if c.name != "ordinal"]
-        turn = insert(turns)
+        turn = insert(turns).inline()  # else PostgreSQL would give back each ordinal
         self._begin_turn = _Prepared(turn.on_conflict_do_nothing(index_elements=["id"]), columns, dialect)
         self._write_turn = _Prepared(
             turn.on_conflict_do_update(

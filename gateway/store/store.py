@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
@@ -109,15 +109,19 @@ class Store:
         if self.trouble is None:
             with suppress(GatewayError):
                 await self.settled()
-        page = (
-            _MESSAGE.where(messages.c.conversation_id == conversation_id)
-            .order_by(messages.c.ordinal.desc(), messages.c.role)
-            .limit(limit + 1)
-        )
+        of_conversation = turns.c.conversation_id == conversation_id
+        # Each turn has a message, so the newest turns have the page. Asked apart: SQLite would else sort all there are.
+        near = select(turns.c.ordinal).where(of_conversation).order_by(turns.c.ordinal.desc()).limit(limit + 2)
+        page = _MESSAGE.where(messages.c.conversation_id == conversation_id)
         if before is not None:
-            ordinal, role = await self._place(conversation_id, before)
+            ordinal, role = await self._place(of_conversation, before)
+            near = near.where(turns.c.ordinal <= ordinal)
             same = and_(messages.c.ordinal == ordinal, messages.c.role > role)
             page = page.where(or_(messages.c.ordinal < ordinal, same))
+        if not (ordinals := await self._rows(near)):
+            return [], False
+        page = page.where(messages.c.ordinal >= ordinals[-1][0])
+        page = page.order_by(messages.c.ordinal.desc(), messages.c.role).limit(limit + 1)
         rows = await self._rows(page)
         found = [MessageRow(*row) for row in rows[:limit]]
         return found[::-1], len(rows) > limit
@@ -135,9 +139,9 @@ class Store:
         await self._engine.dispose()
         self._held.close()
 
-    async def _place(self, conversation_id: str, message_id: str) -> tuple[int, str]:
+    async def _place(self, of_conversation: ColumnElement[bool], message_id: str) -> tuple[int, str]:
         turn_id, _, role = message_id.rpartition(".")
-        place = select(turns.c.ordinal).where(turns.c.id == turn_id, turns.c.conversation_id == conversation_id)
+        place = select(turns.c.ordinal).where(turns.c.id == turn_id, of_conversation)
         rows = await self._rows(place) if role in {"user", "assistant"} else []
         if not rows:
             raise GatewayError(Code.INVALID_REQUEST, f"before: no message {message_id[:80]!r} in this conversation")
