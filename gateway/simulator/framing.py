@@ -27,6 +27,11 @@ _LAST_WORDS = frozenset({"done", "error", "conversation.chat.failed", "conversat
 _json = msgspec.json.Encoder().encode
 
 
+def with_half_pairs(encoded: bytes) -> bytes:
+    """JSON in which the marks have become half surrogate pairs, written as escapes."""
+    return encoded.replace(_MARK, _HALF_PAIR)
+
+
 def encoder(plan: FaultPlan, fire: Fire) -> Encode:
     """What turns this stream's frames into bytes: `event:` and `data:` lines, LF, no blank after the colon."""
     asked = [fault for fault in _FRAMINGS if fault in plan]
@@ -80,7 +85,7 @@ class _Framing:
             event, data = "", older
         text = data if isinstance(data, bytes) else _json(data)
         if Fault.SURROGATE in plan:
-            text = text.replace(_MARK, _HALF_PAIR)
+            text = with_half_pairs(text)
         colon = b": " if Fault.SPACE in plan else b":"
         halves = text.split(b',"', 1) if Fault.MULTILINE_DATA in plan and isinstance(data, dict) else [text]
         lines = [

@@ -5,17 +5,22 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from gateway.simulator.framing import with_half_pairs
 from gateway.simulator.objects import Json
 
 _PAGE = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>{status}</h1><p>gateway</p></body></html>"
 
 
-def success(log_id: str, data: Any, *, ordered: bool = True) -> web.Response:
-    """`data` in Coze's envelope; None leaves it out. `ordered`: keys by the alphabet, as calls that read have them."""
+def success(log_id: str, data: Any, *, ordered: bool = True, halved: bool = False) -> web.Response:
+    """`data` in Coze's envelope; None leaves it out. `ordered`: keys by the alphabet, as calls that read have them.
+
+    `halved`: the text holds marks of half surrogate pairs.
+    """
     body: Json = {"data": data, "code": 0, "msg": "", "detail": {"logid": log_id}}
     if data is None:
         del body["data"]
-    return _json(log_id, msgspec.json.encode(body, order="sorted" if ordered else None), 200, {})
+    encoded = msgspec.json.encode(body, order="sorted" if ordered else None)
+    return _json(log_id, with_half_pairs(encoded) if halved else encoded, 200, {})
 
 
 def problem(

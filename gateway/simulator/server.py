@@ -129,9 +129,7 @@ class Simulator:
         except web.HTTPRequestEntityTooLarge:
             return replies.problem(request[_LOG_ID], 4000, "The body is over 15 MB.", status=413)
         except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-            return replies.problem(
-                request[_LOG_ID], 4000, f"No such path: {request.method} {request.path}", status=404
-            )
+            return replies.problem(request[_LOG_ID], 4000, f"No such path: {request.method} {request.path}", status=404)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self.requests["chat"] += 1
@@ -195,7 +193,7 @@ class Simulator:
             return replies.success(request[_LOG_ID], [])
         if self._chats.status(chat) == "failed":
             return replies.success(request[_LOG_ID], None)  # the list of a failed chat has no `data`
-        return replies.success(request[_LOG_ID], self._chats.messages(chat))
+        return replies.success(request[_LOG_ID], self._chats.messages(chat), halved=Fault.SURROGATE in plan)
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         """Flips the status. The chat's stream goes on to its end, as the real one does."""

@@ -87,7 +87,7 @@ class Caller:
         """Retrieves until the chat is over."""
         async with asyncio.timeout(10):
             while (state := await self.retrieve(chat))["status"] == "in_progress":
-                await asyncio.sleep(0.01)
+                pass
             return state
 
 
@@ -95,10 +95,13 @@ def _ids(chat: dict[str, Any]) -> dict[str, str]:
     return {"conversation_id": chat["conversation_id"], "chat_id": chat["id"]}
 
 
-async def raw_exchange(url: str, message: str, *, limit: int = 1 << 20, within: float = 1.0) -> tuple[bytes, str]:
+async def raw_exchange(
+    url: str, message: str, *, limit: int = 1 << 20, within: float = 1.0, total: float = 10.0
+) -> tuple[bytes, str]:
     """Posts a message over a bare socket. What came of head and body, and how it ended.
 
-    The end is `eof`, `reset`, `silence` when `within` seconds brought nothing, or `limit` when enough came.
+    The end is `eof`, `reset`, `silence` when `within` seconds brought nothing, or `limit` when `limit` bytes came or
+    `total` seconds went by.
     """
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
@@ -106,8 +109,9 @@ async def raw_exchange(url: str, message: str, *, limit: int = 1 << 20, within: 
     head = f"POST /v3/chat HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer t\r\nConnection: close\r\n"
     writer.write(head.encode() + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     got = b""
+    until = asyncio.get_running_loop().time() + total
     try:
-        while len(got) < limit:
+        while len(got) < limit and asyncio.get_running_loop().time() < until:
             async with asyncio.timeout(within):
                 block = await reader.read(65536)
             if not block:
