@@ -30,13 +30,30 @@ _FRAMES_KEPT = 64
 _BEATS_A_SLICE = 250
 
 
-class Outlet(Protocol):
-    """The last mile to one reader that mostly waits. All calls come from the event loop's thread and never block."""
+class Heart(Protocol):
+    """A connection that is kept alive and told of the end. All calls come from the event loop's thread."""
+
+    def beat(self, now: float) -> None:
+        """A heartbeat is due; also the time to notice a peer that accepts nothing."""
+
+    def farewell(self, code: Code) -> None:
+        """Tells the reader to come back, or to go, and ends."""
+
+    def busy(self) -> bool:
+        """Whether it hears a turn that still runs."""
+
+
+class Outlet(Heart, Protocol):
+    """The last mile to one reader that mostly waits. Never blocks."""
 
     subscription: Subscription
     encode: Encode
     label: str
-    paused: bool
+
+    @property
+    def paused(self) -> bool:
+        """Whether its socket accepts nothing now; it is served again once it does."""
+
     spoke: bool
 
     def write(self, frame: bytes) -> None:
@@ -44,12 +61,6 @@ class Outlet(Protocol):
 
     def finish(self) -> None:
         """The turn has nothing more to give."""
-
-    def beat(self, now: float) -> None:
-        """A heartbeat is due, unless `spoke`; also the time to notice a peer that accepts nothing."""
-
-    def farewell(self, code: Code) -> None:
-        """Tells the reader to come back, or to go, and ends."""
 
 
 class Watch(Protocol):
@@ -69,10 +80,11 @@ class Hub:
     def __init__(self, log: EventLog, *, ledger: Ledger, watch: Watch, heartbeat: float) -> None:
         self.log = log
         self.draining = False
+        self.closing = False
         self._ledger = ledger
         self._watch = watch
         self._heartbeat = heartbeat
-        self._outlets: dict[Outlet, None] = {}
+        self._hearts: dict[Heart, None] = {}
         self._due: deque[Tail] = deque()
         self._due_set: set[Tail] = set()
         self._serving: tuple[Tail, list[Outlet], int] | None = None
@@ -137,16 +149,24 @@ class Hub:
 
     def attach(self, outlet: Outlet) -> None:
         """Serves the outlet from now on, at once with what there is."""
-        self._outlets[outlet] = None
         outlet.subscription.tail.watchers[outlet] = None
+        self.join(outlet)
+        self.serve(outlet)
+
+    def join(self, heart: Heart) -> None:
+        """Beats it, and tells it of the end."""
+        self._hearts[heart] = None
         if self._timer is None:
             self._beat_from([], 0)
-        self.serve(outlet)
+
+    def leave(self, heart: Heart) -> None:
+        """Forgets it. Idempotent."""
+        self._hearts.pop(heart, None)
 
     def detach(self, outlet: Outlet) -> None:
         """Forgets the outlet and closes its subscription. Idempotent."""
-        if outlet in self._outlets:
-            del self._outlets[outlet]
+        if outlet in self._hearts:
+            del self._hearts[outlet]
             outlet.subscription.tail.watchers.pop(outlet, None)
             outlet.subscription.close()
 
@@ -166,7 +186,7 @@ class Hub:
         """Gives one outlet what it has not had yet, as far as it is ready."""
         subscription = outlet.subscription
         tail = subscription.tail
-        while not outlet.paused and outlet in self._outlets:
+        while not outlet.paused and outlet in self._hearts:
             if subscription.preface:
                 entries, subscription.preface = subscription.preface, []
                 outlet.write(outlet.encode(tail, entries))
@@ -188,7 +208,7 @@ class Hub:
             outlet.spoke = True
             outlet.write(cached[0])
             self._given[outlet.label] = self._given.get(outlet.label, 0) + cached[1]
-        if subscription.turn is not None and subscription.over and outlet in self._outlets:
+        if subscription.turn is not None and subscription.over and outlet in self._hearts:
             outlet.finish()
 
     def _fetch(self, outlet: Outlet, span: Span) -> None:
@@ -250,16 +270,16 @@ class Hub:
 
     # -- heartbeats -----------------------------------------------------------------------------------------------
 
-    def _beat_from(self, outlets: list[Outlet], at: int) -> None:
+    def _beat_from(self, outlets: list[Heart], at: int) -> None:
         """One timer beats all hearts, a slice at a time, spread over the interval."""
         now = self._loop.time()
         self._report()
         for outlet in outlets[at : at + _BEATS_A_SLICE]:
-            if outlet in self._outlets:
+            if outlet in self._hearts:
                 outlet.beat(now)
         at += _BEATS_A_SLICE
         if at >= len(outlets):
-            outlets, at = list(self._outlets), 0
+            outlets, at = list(self._hearts), 0
         slices = max(1, -(-len(outlets) // _BEATS_A_SLICE))
         self._timer = self._loop.call_later(self._heartbeat / slices, self._beat_from, outlets, at)
 
@@ -268,10 +288,10 @@ class Hub:
     def drain(self, *, also_running: bool = False) -> None:
         """Tells those who only wait to come back; with `also_running` those too whose turn still runs."""
         self.draining = True
-        for outlet in list(self._outlets):
-            tail = outlet.subscription.tail
-            if also_running or tail.writer is None or not _hears(outlet.subscription, tail):
-                outlet.farewell(Code.DRAINING)
+        self.closing = also_running
+        for heart in list(self._hearts):
+            if also_running or not heart.busy():
+                heart.farewell(Code.DRAINING)
         for tail in {u.tail for u in self._waiting()}:
             tail.news()
 
@@ -287,12 +307,7 @@ class Hub:
         await asyncio.gather(*self._fetching, return_exceptions=True)
 
     def __repr__(self) -> str:
-        return f"Hub({len(self._outlets)} outlets, {len(self._due)} logs due)"
-
-
-def _hears(subscription: Subscription, tail: Tail) -> bool:
-    running = tail.running
-    return running is not None and subscription.turn in (None, running.turn)
+        return f"Hub({len(self._hearts)} outlets, {len(self._due)} logs due)"
 
 
 def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -> tuple[int, ResetReason | None]:

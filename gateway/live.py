@@ -184,7 +184,7 @@ class LiveTurn:
                     await self._listen()
                 return
             except UpstreamError as error:
-                if self.turn.phase == "ended":
+                if self.turn.outcome is not None:
                     return
                 attempt += 1
                 again = error.retryable and (

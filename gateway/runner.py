@@ -65,10 +65,13 @@ class Runner:
 
     # -- starting -----------------------------------------------------------------------------------------------
 
-    async def start(self, order: Order, *, owns: Callable[[str, str | None], bool]) -> Accepted:
+    async def start(
+        self, order: Order, *, owns: Callable[[str, str | None], bool], admit: Callable[[], None] = lambda: None
+    ) -> Accepted:
         """Starts a turn and returns once its `started` is durable, or once it is queued.
 
-        `owns` tells whether the caller may write to a conversation of that user and shop. Raises `not_found`,
+        `owns` tells whether the caller may write to a conversation of that user and shop; `admit` counts a turn that
+        is about to be started, and raises when it must not be. Raises `not_found`,
         `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key used with another body.
         A request that is cancelled may still have started its turn.
         """
@@ -76,13 +79,13 @@ class Runner:
             raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
         mark = order.mark()
         if not mark:
-            return await asyncio.shield(self._track(self._start(order, "", owns)))
+            return await asyncio.shield(self._track(self._start(order, "", owns, admit)))
         lock = self._starting.setdefault(mark, asyncio.Lock())
         try:
             async with lock:
                 if (earlier := await self._earlier(order, mark)) is not None:
                     return earlier
-                return await asyncio.shield(self._track(self._start(order, mark, owns)))
+                return await asyncio.shield(self._track(self._start(order, mark, owns, admit)))
         finally:
             if not lock.locked():
                 self._starting.pop(mark, None)
@@ -101,7 +104,9 @@ class Runner:
         conversation = ConversationId(note.conversation_id)
         return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
 
-    async def _start(self, order: Order, mark: str, owns: Callable[[str, str | None], bool]) -> Accepted:
+    async def _start(
+        self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
+    ) -> Accepted:
         turn_id = new_turn_id()
         coze_conversation_id = ""
         if order.conversation_id:
@@ -123,6 +128,7 @@ class Runner:
         busy = tail.writer is not None or bool(queue)
         if busy and order.on_busy == "reject":
             raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
+        admit()
         note = Note(order, conversation_id, self._means.clock(), coze_conversation_id=coze_conversation_id)
         turn = Turn(conversation_id, turn_id, order.language)
         live = LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout)

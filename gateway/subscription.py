@@ -19,7 +19,7 @@ class Subscription:
     Close it in any case.
     """
 
-    __slots__ = ("_held", "_hub", "_span", "after", "preface", "tail", "turn")
+    __slots__ = ("_held", "_hub", "_span", "after", "gone", "preface", "tail", "turn")
 
     def __init__(self, hub: "Hub", tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None) -> None:
         self._hub = hub
@@ -27,6 +27,7 @@ class Subscription:
         self.turn = turn
         self.after = after
         self.preface: list[Entry] = []
+        self.gone = False  # the turn's events are not kept any more: its preface is all there is
         self._span = span
         self._held = held
         tail.users.add(self)
@@ -47,10 +48,18 @@ class Subscription:
     @property
     def over(self) -> bool:
         """Whether the turn has nothing more to give. Up to date is not over: a conversation's never is."""
-        if self.turn is None or (span := self.span) is None or self.preface:
+        if self.gone:
+            return not self.preface
+        if self.turn is None or self.preface or (span := self.span) is None:
             return False
         ended = span.stretch is None or span.stretch.ended is not None
         return ended and self.after >= span.last
+
+    @property
+    def hears_running(self) -> bool:
+        """Whether a turn that it listens to still runs, or waits to."""
+        running = self.tail.running
+        return running is not None and self.turn in (None, running.turn)
 
     async def take(self, limit: int = 0) -> list[Entry]:
         """What there is now after the cursor, which moves; empty when up to date. Never waits for news."""
@@ -79,6 +88,19 @@ class Subscription:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return []
+            await asyncio.wait([news], timeout=left)
+
+    async def until_over(self, *, wait: float | None = None) -> bool:
+        """Reads on until the turn is over, for at most `wait` seconds. False: it is not; the gateway may be ending."""
+        loop = asyncio.get_running_loop()
+        deadline = None if wait is None else loop.time() + wait
+        while True:
+            news = self.tail.changed()
+            while await self.take():
+                pass
+            left = None if deadline is None else deadline - loop.time()
+            if self.over or self._hub.closing or (left is not None and left <= 0):
+                return self.over
             await asyncio.wait([news], timeout=left)
 
     def close(self) -> None:

@@ -1,0 +1,296 @@
+"""The composition root: settings -> objects -> routes -> a running gateway that can be asked to stop."""
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import http_parser, web
+
+from adapters import browser, chat, longpoll, operations, shared, sse, websocket
+from adapters.auth import Authenticator
+from adapters.guard import Guard, runner_options
+from adapters.limits import Connections, TurnRate
+from adapters.services import SERVICES, Services
+from gateway import __version__
+from gateway.config import Settings
+from gateway.errors import Code, GatewayError
+from gateway.hub import Hub
+from gateway.ledger import Ledger
+from gateway.live import Means
+from gateway.log.journal import Journal, JournalError
+from gateway.log.log import EventLog
+from gateway.log.memory import MemoryJournal
+from gateway.log.sqlite import SqliteJournal
+from gateway.metrics import Metrics
+from gateway.notifications import Notifications
+from gateway.runner import Runner
+from gateway.store.store import Store
+from gateway.upstream.breaker import Breaker
+from gateway.upstream.coze import CozeUpstream
+from gateway.upstream.tokens import FixedToken
+
+logger = structlog.get_logger()
+
+TRANSPORTS = "coze_gateway.transports"
+"""The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
+
+_BACKLOG = 4096
+_SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
+_DRAIN_LOOK = 0.1
+
+
+class Transport(Protocol):
+    """A way to carry events out. It sees `SERVICES` of the application, and of it the hub, the runner and `wire`."""
+
+    name: str
+
+    def add_routes(self, app: web.Application) -> None: ...
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the gateway until SIGTERM or SIGINT; a second one ends it at once."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            logger.warning("gateway.ended_at_once")
+            os._exit(0)  # what runs is finished by the next start, as after any crash
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with gateway(settings) as services, listening(settings, services) as url:
+        logger.info("gateway.ready", url=url, version=__version__)
+        gc.collect()
+        gc.freeze()
+        await stop.wait()
+        await drain(settings, services)
+    logger.info("gateway.stopped")
+
+
+async def drain(settings: Settings, services: Services) -> None:
+    """Takes no new turn, tells idle listeners to come back, waits for what runs, then tells the rest."""
+    logger.info("gateway.draining", turns=services.ledger.count("turn"), seconds=settings.drain_seconds)
+    services.runner.draining = True
+    services.hub.drain()
+    waiting = asyncio.ensure_future(services.runner.drain(settings.drain_seconds))
+    while not waiting.done():
+        await asyncio.wait([waiting], timeout=_DRAIN_LOOK)
+        services.hub.drain()
+    services.hub.drain(also_running=True)
+    await asyncio.sleep(_DRAIN_LOOK)  # farewells leave
+
+
+@contextlib.asynccontextmanager
+async def gateway(settings: Settings) -> AsyncIterator[Services]:
+    """The core without a listener: log, store, Coze, hub and runner, with the orphans of a crash taken over."""
+    clock = _steady_clock()
+    async with contextlib.AsyncExitStack() as stack:
+        _make_folder(settings.data_dir)
+        stack.enter_context(_only_one(settings.data_dir))
+        ledger = Ledger()
+        metrics = Metrics(ledger, __version__)
+        log = EventLog(
+            _journal(settings, ledger),
+            ledger=ledger,
+            retention=settings.retention_seconds,
+            clock=clock,
+            rng=random.Random(),
+            count=lambda event, times: metrics.published[event].inc(times),
+        )
+        orphans = await _opened(log)
+        stack.push_async_callback(log.close)
+        store = await Store.open(_database(settings), ledger=ledger)
+        stack.push_async_callback(store.close)
+        base, token = settings.coze_api_base, settings.coze_api_token
+        if settings.embedded_simulator:
+            base = await stack.enter_async_context(_simulated(settings))
+        upstream = CozeUpstream(
+            base,
+            FixedToken(token.get_secret_value() if token is not None else "simulated"),
+            connect_timeout=settings.upstream_connect_timeout,
+            idle_timeout=settings.upstream_idle_timeout,
+            ledger=ledger,
+            on_request=metrics.upstream_requested,  # type: ignore[arg-type]
+            log_bytes=_log_bytes if settings.log_upstream_bytes else None,
+        )
+        stack.push_async_callback(upstream.close)
+        hub = Hub(log, ledger=ledger, watch=_Watch(metrics), heartbeat=settings.heartbeat_interval)
+        stack.push_async_callback(hub.close)
+        means = Means(
+            log=log,
+            upstream=upstream,
+            breaker=Breaker(asyncio.get_running_loop().time),
+            metrics=metrics,
+            ledger=ledger,
+            rng=random.Random(),
+            clock=clock,
+            turn_timeout=settings.turn_timeout,
+            retries=settings.upstream_retries,
+            retry_uncertain=settings.retry_uncertain,
+        )
+        notifications = Notifications(log, retention=settings.retention_seconds, clock=clock)
+        runner = Runner(means, hub=hub, store=store, notifications=notifications, abandon=settings.abandon_seconds)
+        stack.push_async_callback(runner.close)
+        await runner.resume(orphans)
+        watch = asyncio.create_task(metrics.watch_event_loop())
+        stack.callback(watch.cancel)
+        yield Services(
+            settings=settings,
+            log=log,
+            hub=hub,
+            runner=runner,
+            store=store,
+            ledger=ledger,
+            metrics=metrics,
+            authenticator=Authenticator.from_settings(settings),
+            connections=Connections(settings.max_connections, settings.max_connections_per_user),
+            turn_rate=TurnRate(settings.turns_per_minute),
+        )
+
+
+@contextlib.asynccontextmanager
+async def listening(settings: Settings, services: Services) -> AsyncIterator[str]:
+    """Listens as the settings say; the main listener's URL."""
+    if not isinstance(http_parser.HttpRequestParser, type) or http_parser.HttpRequestParser.__module__.endswith("_py"):
+        logger.warning("gateway.slow_parser", why="aiohttp's C extensions are missing")
+    async with contextlib.AsyncExitStack() as stack:
+        application = make_app(settings, services)
+        if settings.admin_port is not None:
+            admin = web.Application()
+            admin[SERVICES] = services
+            Guard(settings, host=settings.admin_host, operators=True).install(admin)
+            operations.add_routes(admin)
+            operations.add_operator_routes(admin)
+            url = await stack.enter_async_context(_site(admin, settings.admin_host, settings.admin_port))
+            logger.info("gateway.admin_ready", url=url)
+        elif not settings.on_loopback:
+            logger.warning("gateway.no_metrics", why="not on loopback, and GATEWAY_ADMIN_PORT is not set")
+        yield await stack.enter_async_context(_site(application, settings.host, settings.port))
+
+
+def make_app(settings: Settings, services: Services) -> web.Application:
+    """The main listener's application: every route of the contract."""
+    app = web.Application(client_max_size=settings.max_body_bytes)
+    app[SERVICES] = services
+    Guard(settings).install(app)
+    for adapter in (chat, sse, websocket, longpoll, shared, operations, browser):
+        adapter.add_routes(app)
+    if settings.admin_port is None and settings.on_loopback:
+        operations.add_operator_routes(app)
+    for point in entry_points(group=TRANSPORTS):
+        transport: Transport = point.load()
+        transport.add_routes(app)
+        logger.info("gateway.transport_added", transport=transport.name)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _site(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, shutdown_timeout=1.0, **runner_options())
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+        bound = runner.addresses[0]
+        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        yield f"http://{name}:{bound[1]}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _simulated(settings: Settings) -> AsyncIterator[str]:
+    """The embedded simulated Coze; its URL."""
+    from gateway.simulator import start_simulator
+
+    simulator = await start_simulator(
+        data_dir=settings.data_dir, first_ms=round(settings.simulator_first_ms), rate=settings.simulator_rate
+    )
+    logger.warning(
+        "gateway.simulated",
+        why="COZE_API_TOKEN is not set: THE ANSWERS ARE MADE UP by the simulated Coze that runs inside this process",
+        url=simulator.url,
+    )
+    try:
+        yield simulator.url
+    finally:
+        await simulator.close()
+
+
+class _Watch:
+    """What the hub reports, put into metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def delivered(self, label: str, events: int) -> None:
+        self._metrics.delivered(label).inc(events)
+
+    def delay(self, label: str, seconds: float, times: int) -> None:
+        self._metrics.delays(label).observe(seconds, times)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Any:
+    """Holds the data folder. Raises `storage_unavailable` when another gateway does."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = f"another gateway is using the data folder {folder}: stop it, or set GATEWAY_DATA_DIR"
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, message) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, f"the data folder {folder} can't be made: {error}") from error
+
+
+def _journal(settings: Settings, ledger: Ledger) -> Journal:
+    if settings.bus_url is not None and settings.bus_url.startswith("memory:"):
+        return MemoryJournal()
+
+    def set_aside(path: Path, why: str) -> None:
+        logger.error("log.set_aside", path=str(path), why=why, consequence="listeners of older answers get a reset")
+
+    return SqliteJournal(settings.data_dir / "log.db", ledger=ledger, on_set_aside=set_aside)
+
+
+def _database(settings: Settings) -> str:
+    return settings.database_url or f"sqlite+aiosqlite:///{settings.data_dir.absolute() / 'gateway.db'}"
+
+
+async def _opened(log: EventLog) -> list[Any]:
+    try:
+        return list(await log.open())
+    except JournalError as error:
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+
+
+def _log_bytes(text: str) -> None:
+    logger.info("upstream.bytes", bytes=text)
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Seconds since 1970 that go on evenly, whatever happens to the wall clock while the process lives."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()

@@ -1,0 +1,147 @@
+"""Chat: the older way with one answer, and a turn's state, cancel, tool outputs, and a conversation's messages."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from adapters import turns
+from adapters.failures import problem
+from adapters.listening import Topic, caller_of, subscribe
+from adapters.requests import conversation_id, page_query, prefer_wait, read_tool_outputs
+from adapters.services import SERVICES, Services
+from adapters.starting import read_order, seat_for, start
+from gateway.errors import Code, GatewayError
+from gateway.runner import Accepted
+from gateway.subscription import Subscription
+
+logger = structlog.get_logger()
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def _json(fields: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(fields),
+        status=status,
+        content_type="application/json",
+        headers={**_NO_STORE, **(headers or {})},
+    )
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """The older way: waits, and answers once. With `Prefer: wait=N` after N seconds at the latest."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    order = await read_order(request, services, caller)
+    wait = prefer_wait(request)
+    with seat_for(services, caller, order):
+        accepted = await start(services, caller, order)
+        logger.info(
+            "Starting chat",
+            botId=order.bot_id,
+            userId=order.user_id,
+            conversationId=accepted.conversation_id,
+            turnId=accepted.turn_id,
+            messageLength=len(order.message),
+        )
+        subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
+        try:
+            await _until_answered(services, subscription, accepted, wait)
+        finally:
+            subscription.close()
+        state = await turns.state_of(services, caller, accepted.turn_id)
+    ids = {"X-Conversation-Id": accepted.conversation_id, "X-Turn-Id": accepted.turn_id}
+    if (failed := turns.failure(state)) is not None:
+        answer = problem(failed, request)
+        answer.headers.update(ids)
+        return answer
+    if turns.is_over(state) or state.status == "action_required":
+        return _json(turns.view(state), headers=ids)
+    if services.hub.draining:
+        raise GatewayError(Code.DRAINING)
+    return _json(turns.view(state), 202, {**ids, "Location": f"/api/coze/turns/{accepted.turn_id}"})
+
+
+async def _until_answered(
+    services: Services, subscription: Subscription, accepted: Accepted, wait: float | None
+) -> None:
+    """Waits for the turn's end, for its wish for tool outputs, or for `wait` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = None if wait is None else loop.time() + wait
+    while True:
+        news = subscription.tail.changed()
+        while await subscription.take():
+            pass
+        live = services.runner.live(accepted.turn_id)
+        if subscription.over or services.hub.closing or (live is not None and live.status == "action_required"):
+            return
+        left = None if deadline is None else deadline - loop.time()
+        if left is not None and left <= 0:
+            return
+        await asyncio.wait([news], timeout=left)
+
+
+async def turn(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    state = await turns.state_of(services, caller_of(request), request.match_info["id"])
+    return _json(turns.view(state))
+
+
+async def cancel(request: web.Request) -> web.StreamResponse:
+    """202 when this ended the turn, 200 when it was over."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    turn_id = request.match_info["id"]
+    ended = await turns.cancel(services, caller, turn_id)
+    state = await turns.state_of(services, caller, turn_id)
+    status = "cancelled" if ended else state.status
+    return _json({**turns.view(state), "status": status}, 202 if ended else 200)
+
+
+async def tool_outputs(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    body = await read_tool_outputs(request, services.settings)
+    outputs = [(given.tool_call_id, given.output) for given in body.tool_outputs]
+    await turns.give_outputs(services, caller, request.match_info["id"], outputs)
+    state = await turns.state_of(services, caller, request.match_info["id"])
+    return _json({**turns.view(state), "status": "running"}, 202)
+
+
+async def messages(request: web.Request) -> web.StreamResponse:
+    """What the database holds of a conversation, newest last."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    name = conversation_id(request.match_info["id"])
+    page = page_query(request)
+    row = await services.store.conversation(name)
+    if row is None or not caller.may_read(row.user_id, row.shop_id):
+        raise GatewayError(Code.NOT_FOUND)
+    found, more = await services.store.messages(name, before=page.before, limit=page.limit)
+    return _json(
+        {
+            "messages": [
+                {
+                    "id": message.id,
+                    "turnId": message.turn_id,
+                    "role": message.role,
+                    "content": message.content,
+                    "status": message.status,
+                    "createdAt": message.created_at,
+                }
+                for message in found
+            ],
+            "hasMore": more,
+        }
+    )
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_post("/api/coze/chat", chat)
+    app.router.add_get("/api/coze/turns/{id}", turn, allow_head=False)
+    app.router.add_post("/api/coze/turns/{id}/cancel", cancel)
+    app.router.add_post("/api/coze/turns/{id}/tool-outputs", tool_outputs)
+    app.router.add_get("/api/coze/conversations/{id}/messages", messages, allow_head=False)

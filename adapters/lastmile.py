@@ -1,0 +1,226 @@
+"""The last mile: a connection that aiohttp has served up to its head, carried on by an object of a few slots.
+
+aiohttp parses the request, routes it and sends the head. Then its protocol is taken off the transport and told that
+the connection is over, so that its task and all that belongs to the request can go; what is left of an idle listener
+is a transport, a cursor and a `Line`. Whoever takes a transport closes it, notices its end, bounds its buffer and
+holds it in the ledger: all of that is here and nowhere else.
+"""
+
+import asyncio
+import contextlib
+import socket
+from typing import Any, NoReturn, Protocol
+
+from aiohttp import web
+
+from gateway.errors import Code
+from gateway.hub import Encode, Hub
+from gateway.metrics import Closing, Connection
+from gateway.subscription import Subscription
+
+HIGH_WATER = 64 * 1024
+"""Bytes of ours that may wait for a reader's socket; beyond, its cursor stands still."""
+
+
+class Place(Protocol):
+    """Something held for as long as the line is open."""
+
+    def close(self) -> object: ...
+
+
+class Line(asyncio.Protocol):
+    """One client at the end of a taken-over transport. Subclasses speak a transport's words.
+
+    With a subscription it is an outlet of the hub; without one it is a heart only, and its topics are the outlets.
+
+    open -> ending (detached from the hub, what was written still goes out) -> lost (everything given back).
+    """
+
+    __slots__ = (
+        "_connection",
+        "_expiry",
+        "_place",
+        "_reads",
+        "_reason",
+        "_stalled",
+        "hub",
+        "paused",
+        "send_timeout",
+        "spoke",
+        "subscription",
+        "transport",
+    )
+    label: str
+    encode: Encode
+
+    def __init__(
+        self, hub: Hub, subscription: Subscription | None, connection: Connection, place: Place, send_timeout: float
+    ) -> None:
+        self.hub = hub
+        if subscription is not None:
+            self.subscription = subscription
+        self._reads = subscription is not None
+        self.send_timeout = send_timeout
+        self.transport: asyncio.Transport | None = None
+        self.paused = False
+        self.spoke = False
+        self._connection = connection
+        self._place = place
+        self._reason: Closing | None = None
+        self._stalled: tuple[float, int] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    # -- from the transport ---------------------------------------------------------------------------------------
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """The transport is ours: from now on the hub serves this line."""
+        self.transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        if self._reads:
+            self.hub.attach(self)
+        else:
+            self.hub.join(self)
+
+    def data_received(self, data: bytes) -> None:
+        pass  # an SSE client has nothing to say; what it says costs nothing
+
+    def eof_received(self) -> bool:
+        """A client that closes its half has left."""
+        self.end(Closing.CLIENT_LEFT)
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self._watch_stall()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self._reason is None and self._reads:
+            self.hub.serve(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.release(Closing.HALF_OPEN if isinstance(exc, TimeoutError) else Closing.CLIENT_LEFT)
+
+    # -- from the hub ---------------------------------------------------------------------------------------------
+
+    def write(self, frame: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(frame)
+
+    def finish(self) -> None:
+        self.end(Closing.FINISHED)
+
+    def beat(self, now: float) -> None:
+        if self.spoke:
+            self.spoke = False
+        elif not self.paused:
+            self.heartbeat(now)
+        if self._stalled is None and self.transport is not None and self.transport.get_write_buffer_size():
+            self._watch_stall()
+
+    def heartbeat(self, now: float) -> None:
+        raise NotImplementedError
+
+    def farewell(self, code: Code) -> None:
+        raise NotImplementedError
+
+    def busy(self) -> bool:
+        return self.subscription.hears_running
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def expire_in(self, seconds: float | None) -> None:
+        """Ends the line when its caller's token does."""
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(max(0.0, seconds), self.farewell, Code.UNAUTHORIZED)
+
+    def end(self, reason: Closing) -> None:
+        """Closes the connection after what is already written. Idempotent."""
+        if self._leave(reason) and (transport := self.transport) is not None:
+            transport.close()
+            if transport.get_write_buffer_size():
+                self._watch_stall()  # a close waits for the buffer, and a dead peer never empties it
+
+    def _leave(self, reason: Closing) -> bool:
+        """Nothing more is served. Whether this was the first to say so."""
+        if self._reason is not None:
+            return False
+        self._reason = reason
+        if self._reads:
+            self.hub.detach(self)
+        else:
+            self.hub.leave(self)
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        return True
+
+    def release(self, reason: Closing) -> None:
+        """The connection is no more: gives everything back. Idempotent."""
+        self._leave(reason)
+        if self._reads:
+            self.subscription.close()  # also of a line that never began
+        self.transport = None
+        self._connection.close(self._reason or reason)
+        self._place.close()
+
+    def _watch_stall(self) -> None:
+        """Begins to watch a reader with something unaccepted; cuts it when nothing moves for the send time-out."""
+        loop = asyncio.get_running_loop()
+        if self._stalled is None and self.transport is not None:
+            self._stalled = loop.time(), self.transport.get_write_buffer_size()
+            loop.call_later(self.send_timeout / 4, self._look_at_stall)
+
+    def _look_at_stall(self) -> None:
+        transport, stalled = self.transport, self._stalled
+        if transport is None or stalled is None:
+            return
+        loop = asyncio.get_running_loop()
+        size = transport.get_write_buffer_size()
+        if not size:
+            self._stalled = None
+            return
+        if size != stalled[1]:
+            stalled = self._stalled = loop.time() if size < stalled[1] else stalled[0], size
+        if loop.time() - stalled[0] >= self.send_timeout:
+            self.cut(Closing.SLOW)
+            return
+        loop.call_later(self.send_timeout / 4, self._look_at_stall)
+
+    def cut(self, reason: Closing) -> None:
+        """Ends the connection at once, whatever is still unsent: the peer accepts nothing."""
+        self._leave(reason)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.subscription!r}{', paused' if self.paused else ''})"
+
+
+async def hand_over(request: web.Request, line: Line) -> NoReturn:
+    """Takes the request's transport for `line`. The head must have been sent. Ends the handler by cancelling it.
+
+    aiohttp's protocol would close a transport that it still had when told that the connection is over, so it is taken
+    from it first; being told, it cancels the handler (the server runs with `handler_cancellation`).
+    """
+    protocol = request.protocol
+    transport = request.transport
+    loop = asyncio.get_running_loop()
+    if transport is None or transport.is_closing():
+        line.release(Closing.CLIENT_LEFT)
+        raise ConnectionResetError("the client left before its stream began")
+    transport.set_protocol(line)
+    protocol.transport = None
+    loop.call_soon(protocol.connection_lost, None)
+    line.begin(transport)
+    await loop.create_future()  # until cancelled, in the next tick
+    raise AssertionError("unreachable")
+
+
+def limit_unacknowledged(transport: asyncio.BaseTransport | None, seconds: float) -> None:
+    """Lets the kernel end the connection of a peer that vanished without a word (Linux's `TCP_USER_TIMEOUT`)."""
+    sock: Any = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000)))

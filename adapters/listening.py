@@ -1,0 +1,137 @@
+"""Listening: from a request to a cursor. What the transports share before they differ."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+from msgspec import UNSET
+
+from adapters import requests, wire
+from adapters.auth import Caller
+from adapters.services import SERVICES, Services
+from gateway.errors import Code, GatewayError
+from gateway.events import Cancelled, Completed, Failed, Last, body
+from gateway.hub import reset
+from gateway.ids import LogKey, parse_position, shop_log
+from gateway.log.journal import JournalError
+from gateway.log.log import is_of
+from gateway.log.stretch import Entry
+from gateway.sentences import sentence
+from gateway.store.rows import TurnRow
+from gateway.subscription import Subscription
+
+Kind = Literal["turns", "conversations", "shops"]
+KINDS: tuple[Kind, ...] = ("turns", "conversations", "shops")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a reader listens to: a turn, a conversation, or a shop."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+def topic_of(request: web.Request, kind: Kind) -> Topic:
+    return topic_from(kind, request.match_info["id"])
+
+
+def topic_from(kind: str, name: str) -> Topic:
+    """Raises `not_found` for what can't be the name of anything."""
+    match kind:
+        case "turns":
+            return Topic(kind, requests.turn_id(name))
+        case "conversations":
+            return Topic(kind, requests.conversation_id(name))
+        case "shops":
+            return Topic(kind, requests.shop_id(name))
+    raise GatewayError(Code.NOT_FOUND, "no such topic")
+
+
+async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str | None, *, label: str) -> Subscription:
+    """A cursor for the caller. Raises `not_found`, also for what belongs to somebody else; `storage_unavailable`."""
+    try:
+        if topic.kind == "turns":
+            subscription, exact = await _to_turn(services, caller, topic.name, asked)
+        elif topic.kind == "conversations":
+            row = await services.store.conversation(topic.name)
+            if row is None or not caller.may_read(row.user_id, row.shop_id):
+                raise GatewayError(Code.NOT_FOUND)
+            subscription, exact = await services.hub.subscribe(LogKey(topic.name), asked=asked)
+        else:
+            if not caller.may_watch_shop(topic.name):
+                raise GatewayError(Code.NOT_FOUND)
+            subscription, exact = await services.hub.subscribe(shop_log(topic.name), asked=asked)
+    except JournalError as error:
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+    if asked is not None:
+        services.metrics.resumed(label, "exact" if exact else "reset")
+    return subscription
+
+
+async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | None) -> tuple[Subscription, bool]:
+    hub = services.hub
+    if (live := services.runner.live(turn)) is not None:
+        if not caller.may_read(live.order.user_id, live.order.shop_id):
+            raise GatewayError(Code.NOT_FOUND)
+        subscription, exact = await hub.subscribe(live.tail.key, asked=asked, turn=turn)
+        if live.stretch is None:
+            subscription.preface.append(wire.queued())
+        return subscription, exact
+    row = await services.store.turn(turn)
+    if row is None or not caller.may_read(row.user_id, row.shop_id):
+        raise GatewayError(Code.NOT_FOUND)
+    tail = await services.log.find(turn)
+    if tail is not None:
+        return await hub.subscribe(tail.key, asked=asked, turn=turn)
+    subscription, _ = await hub.subscribe(LogKey(row.conversation_id), asked=None, turn=turn)
+    subscription.gone = True
+    last = parse_position(row.position)
+    seen = parse_position(asked or "")
+    if (
+        last is not None
+        and seen is not None
+        and seen.sequence == last.sequence
+        and is_of(row.conversation_id, seen.epoch)
+    ):
+        return subscription, True
+    sequence = last.sequence if last is not None else 0
+    subscription.preface = [
+        reset(sequence, "expired", turn_id=row.turn_id, status=row.status, content=row.content),
+        Entry(sequence, body(_last_event(row))),
+    ]
+    return subscription, False
+
+
+def _last_event(row: TurnRow) -> Last:
+    """The last event of a turn whose events retention took, told again from the store."""
+    match row.status:
+        case "completed":
+            return Completed(row.conversation_id, row.turn_id, row.content, row.usage, recovered=False)
+        case "cancelled":
+            return Cancelled(row.conversation_id, row.turn_id, row.content)
+        case _:
+            return failed_from(row)
+
+
+def failed_from(row: TurnRow) -> Failed:
+    """The error that a failed turn ended with. One that was lost with its log ended without a word: `internal`."""
+    error = row.error or {}
+    code = Code(error.get("code", Code.INTERNAL))
+    return Failed(
+        error=error.get("error") or sentence(code, "en"),
+        code=code.value,
+        retryable=bool(error.get("retryable", True)),
+        conversation_id=row.conversation_id,
+        turn_id=row.turn_id,
+        content=row.content,
+        upstream=error.get("upstream") or UNSET,
+    )
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who asks. Raises `unauthorized`."""
+    return request.app[SERVICES].authenticator.authenticate(request)

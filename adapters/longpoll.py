@@ -1,0 +1,55 @@
+"""Long-poll: a request that is answered when there is something, for whoever sits behind a proxy that buffers."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from adapters import wire
+from adapters.listening import KINDS, Kind, caller_of, subscribe, topic_of
+from adapters.requests import poll_query, position_asked
+from adapters.services import SERVICES
+from gateway.errors import Code, GatewayError
+from gateway.metrics import Closing
+
+_HEADERS = {"Cache-Control": "no-store", "Content-Type": "application/json"}
+
+
+def poll(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The route that answers with the next events of a topic."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        services = request.app[SERVICES]
+        caller = caller_of(request)
+        topic = topic_of(request, kind)
+        wait, limit = poll_query(request)
+        if services.hub.draining:
+            raise GatewayError(Code.DRAINING)
+        asked = position_asked(request)
+        left = services.authenticator.seconds_left(caller)
+        with services.connections.acquire(caller.listener_account):
+            subscription = await subscribe(services, caller, topic, asked, label="longpoll")
+            connection = services.metrics.connection("longpoll")
+            reason = Closing.CLIENT_LEFT
+            try:
+                tail = subscription.tail
+                start = subscription.after
+                entries = await subscription.next_batch(wait=wait if left is None else min(wait, left), limit=limit)
+                if not entries and left is not None and services.authenticator.seconds_left(caller) == 0:
+                    reason = Closing.UNAUTHORIZED
+                    raise GatewayError(Code.UNAUTHORIZED)
+                tail = subscription.tail
+                after = tail.position(start)
+                body = wire.poll(tail, entries, after=after, ended=subscription.over)
+                reason = Closing.FINISHED
+            finally:
+                connection.close(reason)
+                subscription.close()
+        services.metrics.delivered("longpoll").inc(len(entries))
+        return web.Response(body=body, headers=_HEADERS)
+
+    return handler
+
+
+def add_routes(app: web.Application) -> None:
+    for kind in KINDS:
+        app.router.add_get(f"/api/coze/{kind}/{{id}}/poll", poll(kind), allow_head=False)

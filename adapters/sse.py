@@ -1,0 +1,187 @@
+"""Server-sent events: a stream of its own for each reader."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import structlog
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp_sse import EventSourceResponse
+
+from adapters import wire
+from adapters.failures import COME_BACK, spread, sse_farewell
+from adapters.lastmile import Line, Place, hand_over
+from adapters.limits import Seat
+from adapters.listening import KINDS, Kind, Topic, caller_of, subscribe, topic_of
+from adapters.requests import position_asked
+from adapters.services import SERVICES, Services
+from adapters.starting import read_order, seat_for, start
+from gateway.errors import Code, GatewayError
+from gateway.hub import Hub
+from gateway.metrics import Closing, Connection
+from gateway.subscription import Subscription
+
+logger = structlog.get_logger()
+
+_CONTENT_TYPE = "text/event-stream; charset=utf-8"
+_CACHE_CONTROL = "no-cache, no-transform"
+
+
+class Head(EventSourceResponse):
+    """The head of an event stream whose body is written by a `Line`: no chunks, the end of the connection ends it."""
+
+    _length_check = False  # as aiohttp's own WebSocketResponse: neither a length nor chunks
+
+    def __init__(self, *, send_timeout: float) -> None:
+        super().__init__(send_timeout=send_timeout, allow_all_methods=True)
+        self.headers["Content-Type"] = _CONTENT_TYPE
+        self.headers["Cache-Control"] = _CACHE_CONTROL
+        self.headers["Connection"] = "close"
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Sends the head. The base class would also start a task that pings; the hub's timer does that for all."""
+        self._set_tcp_user_timeout(request)
+        return await web.StreamResponse.prepare(self, request)
+
+
+class SseLine(Line):
+    """A reader of server-sent events."""
+
+    __slots__ = ("_greeting", "retry_ms")
+    label = "sse"
+    encode = staticmethod(wire.sse)
+
+    def __init__(
+        self,
+        hub: Hub,
+        subscription: Subscription,
+        connection: Connection,
+        place: Place,
+        *,
+        send_timeout: float,
+        retry_ms: int,
+    ) -> None:
+        super().__init__(hub, subscription, connection, place, send_timeout)
+        self.retry_ms = retry_ms
+        self._greeting = wire.retry(spread(retry_ms, chance=random.random))
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        super().begin(transport)
+        if self._greeting:
+            self.write(b"")
+
+    def write(self, frame: bytes) -> None:
+        if self._greeting:
+            frame, self._greeting = self._greeting + frame, b""
+        super().write(frame)
+
+    def heartbeat(self, now: float) -> None:
+        self.write(wire.HEARTBEAT)
+
+    def farewell(self, code: Code) -> None:
+        if code is Code.UNAUTHORIZED:
+            self.write(b": unauthorized\n\n")
+            self.end(Closing.UNAUTHORIZED)
+        else:
+            self.write(sse_farewell(code, self.retry_ms))
+            self.end(Closing.DRAINING if code is Code.DRAINING else Closing.ERROR)
+
+
+async def _stream(
+    request: web.Request, subscription: Subscription, seat: Seat, seconds: float | None, headers: dict[str, str]
+) -> NoReturn:
+    """Sends the head and hands the connection over. Takes the subscription and the seat in any case."""
+    services = request.app[SERVICES]
+    settings = services.settings
+    line = SseLine(
+        services.hub,
+        subscription,
+        services.metrics.connection("sse"),
+        seat,
+        send_timeout=settings.send_timeout,
+        retry_ms=settings.retry_ms,
+    )
+    try:
+        head = Head(send_timeout=settings.send_timeout)
+        head.headers.update(headers)
+        await head.prepare(request)
+        line.expire_in(seconds)
+        await hand_over(request, line)
+    except BaseException:
+        if line.transport is None:
+            line.release(Closing.CLIENT_LEFT)
+        raise
+
+
+def events(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The route that streams a topic's events."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        services = request.app[SERVICES]
+        if not services.settings.use_sse_streaming:
+            raise GatewayError(Code.STREAMING_DISABLED)
+        try:
+            return await _listen(request, services, kind)
+        except GatewayError as error:
+            if error.code not in COME_BACK:
+                raise
+            # A native EventSource never comes back after an error status.
+            retry_ms = max(services.settings.retry_ms, (error.retry_after or 0) * 1000)
+            farewell = sse_farewell(error.code, retry_ms)
+            headers = {"Content-Type": _CONTENT_TYPE, "Cache-Control": _CACHE_CONTROL, "X-Accel-Buffering": "no"}
+            return web.Response(body=farewell, headers=headers)
+
+    return handler
+
+
+async def _listen(request: web.Request, services: Services, kind: Kind) -> web.StreamResponse:
+    caller = caller_of(request)
+    topic = topic_of(request, kind)
+    if services.hub.draining:
+        raise GatewayError(Code.DRAINING)
+    seat = services.connections.acquire(caller.listener_account)
+    try:
+        subscription = await subscribe(services, caller, topic, position_asked(request), label="sse")
+    except BaseException:
+        seat.close()
+        raise
+    if subscription.over:
+        subscription.close()
+        seat.close()
+        return web.Response(status=204)
+    await _stream(request, subscription, seat, services.authenticator.seconds_left(caller), {})
+
+
+async def chat_stream(request: web.Request) -> web.StreamResponse:
+    """Starts a turn; the answer is its stream."""
+    services = request.app[SERVICES]
+    if not services.settings.use_sse_streaming:
+        raise GatewayError(Code.STREAMING_DISABLED)
+    caller = caller_of(request)
+    order = await read_order(request, services, caller)
+    seat = seat_for(services, caller, order)
+    try:
+        accepted = await start(services, caller, order)
+        logger.info(
+            "Starting SSE chat stream",
+            botId=order.bot_id,
+            userId=order.user_id,
+            conversationId=accepted.conversation_id,
+            turnId=accepted.turn_id,
+            messageLength=len(order.message),
+        )
+        asked = position_asked(request) if accepted.again else None
+        subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), asked, label="sse")
+    except BaseException:
+        seat.close()
+        raise
+    headers = {"X-Conversation-Id": accepted.conversation_id, "X-Turn-Id": accepted.turn_id}
+    await _stream(request, subscription, seat, services.authenticator.seconds_left(caller), headers)
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_post("/api/coze/chat/stream", chat_stream)
+    for kind in KINDS:
+        app.router.add_get(f"/api/coze/{kind}/{{id}}/events", events(kind), allow_head=False)

@@ -1,0 +1,48 @@
+"""Starting: from an untrusted body to an accepted turn. What the ways to start one share."""
+
+import msgspec
+from aiohttp import web
+
+from adapters.auth import Caller
+from adapters.languages import language
+from adapters.limits import Seat
+from adapters.requests import ChatBody, idempotency_key, read_chat
+from adapters.services import Services
+from gateway.orders import Order
+from gateway.runner import Accepted
+
+
+async def read_order(request: web.Request, services: Services, caller: Caller) -> Order:
+    """The request's order. Raises what is wrong with it."""
+    body = await read_chat(request, services.settings, caller)
+    return order_from(body, caller, key=idempotency_key(request) or "", request=request)
+
+
+def order_from(body: ChatBody, caller: Caller, *, key: str, request: web.BaseRequest) -> Order:
+    """A checked body as an order of its caller. Raises `not_found` for a shop that is not the caller's."""
+    return Order(
+        user_id=body.user_id or caller.user_id or "",
+        bot_id=body.bot_id,
+        message=body.message,
+        shop_id=body.shop_id,
+        conversation_id=body.conversation_id or "",
+        attachments=tuple(msgspec.to_builtins(attachment) for attachment in body.attachments or ()),
+        custom_variables=body.custom_variables,
+        meta_data=body.meta_data,
+        on_busy=body.on_busy,
+        on_disconnect=body.on_disconnect,
+        language=language(request),
+        idempotency_key=key,
+    )
+
+
+def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
+    """A place for the connection that waits for the turn. Raises `overloaded` or `too_many_connections`."""
+    return services.connections.acquire(caller.account(order.user_id))
+
+
+async def start(services: Services, caller: Caller, order: Order) -> Accepted:
+    """Starts the turn, or finds the one that the same key has started. Raises also `rate_limited`."""
+    return await services.runner.start(
+        order, owns=caller.may_read, admit=lambda: services.turn_rate.take(caller.account(order.user_id))
+    )
