@@ -45,7 +45,7 @@ class Recording(Struct, frozen=True):
 def read_recording(path: Path) -> Recording:
     """Reads a `.sse` file. Raises OSError, and ValueError for a file without a record."""
     records = tuple(_record(raw) for raw in _split(path.read_bytes()))
-    if not records:
+    if not any(record.event or record.data for record in records):
         raise ValueError(f"{path} holds no record of an event stream")
     opening: Json = next((r.data for r in records if r.event.startswith("conversation.chat.")), {})
     outcome = Outcome("completed")

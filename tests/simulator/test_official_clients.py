@@ -1,0 +1,172 @@
+"""Coze's own clients as witnesses: what they accept from the real service they accept from the simulated one."""
+
+import asyncio
+import json
+import os
+import subprocess
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.simulator import whole_text
+from tests.conftest import Require
+from tests.simulator.caller import Caller
+from tests.simulator.conftest import Start
+
+with warnings.catch_warnings(record=True) as _raised:
+    # cozepy imports a module of authlib that warns, and switches that very warning on again as it does.
+    import cozepy
+for _warning in _raised:
+    if "authlib.jose" not in str(_warning.message):
+        warnings.warn_explicit(_warning.message, _warning.category, _warning.filename, _warning.lineno)
+
+QUESTION = "你好，请介绍一下你自己"
+NODE_PACKAGE = "@coze/api@1.3.9"
+NODE_SCRIPT = Path(__file__).parent / "official_client.mjs"
+
+
+@pytest.fixture
+async def simulated(start: Start) -> Caller:
+    return await start(first_ms=20, rate=500)
+
+
+@pytest.fixture
+def coze(simulated: Caller) -> Iterator[cozepy.Coze]:
+    with cozepy.SyncHTTPClient() as http:
+        yield cozepy.Coze(cozepy.TokenAuth("pat_x"), simulated.simulator.url, http)
+
+
+@pytest.fixture
+async def async_coze(simulated: Caller) -> AsyncIterator[cozepy.AsyncCoze]:
+    async with cozepy.AsyncHTTPClient() as http:
+        yield cozepy.AsyncCoze(cozepy.AsyncTokenAuth("pat_x"), simulated.simulator.url, http)
+
+
+def asked(message: str) -> dict[str, Any]:
+    question = cozepy.Message.build_user_question_text(message)
+    return {"bot_id": "7561209983316475943", "user_id": "u", "additional_messages": [question]}
+
+
+@pytest.mark.parametrize("faults", ["plain", "reasoning", "tool", "multi", "audio", "card-only", "crlf", "no-done"])
+async def test_cozepy_reads_the_stream(coze: cozepy.Coze, simulated: Caller, faults: str) -> None:
+    message = f"/fault {faults} {QUESTION}"
+    events = await asyncio.to_thread(lambda: list(coze.chat.stream(**asked(message))))
+    assert cozepy.ChatEventType.UNKNOWN not in [event.event for event in events]
+    assert events[0].event == cozepy.ChatEventType.CONVERSATION_CHAT_CREATED
+    over = next(event for event in events if event.event == cozepy.ChatEventType.CONVERSATION_CHAT_COMPLETED)
+    assert over.chat.usage.token_count > 0
+    texts = [
+        event.message.content
+        for event in events
+        if event.event == cozepy.ChatEventType.CONVERSATION_MESSAGE_COMPLETED
+        and event.message.type == cozepy.MessageType.ANSWER
+        and event.message.content_type == cozepy.MessageContentType.TEXT
+    ]
+    assert "\n\n".join(texts) == whole_text(message)
+    assert simulated.simulator.chats_started == 1
+
+
+async def test_cozepy_s_async_client_reads_the_stream(async_coze: cozepy.AsyncCoze) -> None:
+    text = ""
+    async for event in async_coze.chat.stream(**asked(f"/fault plain {QUESTION}")):
+        if event.event == cozepy.ChatEventType.CONVERSATION_MESSAGE_DELTA:
+            text += event.message.content
+    assert text == whole_text(f"/fault plain {QUESTION}")
+
+
+async def test_cozepy_creates_and_polls(coze: cozepy.Coze) -> None:
+    poll = await asyncio.to_thread(lambda: coze.chat.create_and_poll(**asked(QUESTION)))
+    assert poll.chat.status == cozepy.ChatStatus.COMPLETED
+    answers = [message.content for message in poll.messages if message.type == cozepy.MessageType.ANSWER]
+    assert answers == [whole_text(QUESTION)]
+
+
+async def test_cozepy_cancels(coze: cozepy.Coze) -> None:
+    def cancel() -> tuple[cozepy.Chat, cozepy.Chat]:
+        chat = coze.chat.create(**asked("/fault rate:1 x"))
+        ids = {"conversation_id": chat.conversation_id, "chat_id": chat.id}
+        return coze.chat.cancel(**ids), coze.chat.retrieve(**ids)
+
+    assert [chat.status for chat in await asyncio.to_thread(cancel)] == [cozepy.ChatStatus.CANCELED] * 2
+
+
+async def test_cozepy_submits_tool_outputs(coze: cozepy.Coze) -> None:
+    def act() -> list[cozepy.ChatEvent]:
+        *_, waits = coze.chat.stream(**asked("/fault action 开灯"))
+        assert waits.event == cozepy.ChatEventType.CONVERSATION_CHAT_REQUIRES_ACTION
+        calls = waits.chat.required_action.submit_tool_outputs.tool_calls
+        outputs = [cozepy.ToolOutput(tool_call_id=call.id, output="ok") for call in calls]
+        ids = {"conversation_id": waits.chat.conversation_id, "chat_id": waits.chat.id}
+        return list(coze.chat.submit_tool_outputs(**ids, tool_outputs=outputs, stream=True))
+
+    events = await asyncio.to_thread(act)
+    assert events[-1].event == cozepy.ChatEventType.CONVERSATION_CHAT_COMPLETED
+
+
+async def test_cozepy_makes_a_conversation(coze: cozepy.Coze) -> None:
+    made = await asyncio.to_thread(lambda: coze.conversations.create(meta_data={"k": "v"}))
+    again = await asyncio.to_thread(lambda: coze.conversations.retrieve(conversation_id=made.id))
+    assert made.id == again.id
+    assert again.meta_data == {"k": "v"}
+
+
+@pytest.mark.parametrize(
+    ("message", "code"), [("/fault code:4016 x", 4016), ("/fault status:401 x", 4100), ("/fault nosuch x", 4000)]
+)
+async def test_cozepy_sees_coze_s_errors(coze: cozepy.Coze, message: str, code: int) -> None:
+    with pytest.raises(cozepy.CozeAPIError) as raised:
+        await asyncio.to_thread(lambda: list(coze.chat.stream(**asked(message))))
+    assert raised.value.code == code
+    assert len(raised.value.logid) == 34
+
+
+@pytest.fixture(scope="session")
+def node_modules(require: Require, pytestconfig: pytest.Config) -> Path:
+    """A folder in which the package is installed: the cache of pytest, so that only the first run fetches it."""
+    require("node")
+    folder = Path(pytestconfig.cache.mkdir("coze-api"))
+    if not (folder / "node_modules" / "@coze" / "api" / "package.json").exists():
+        flags = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", "--prefix", str(folder))
+        command = (require("npm"), "install", *flags, NODE_PACKAGE)
+        try:
+            npm = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"npm did not install {NODE_PACKAGE} within 240 s")
+        if npm.returncode != 0:
+            pytest.skip(f"npm could not install {NODE_PACKAGE}: {npm.stderr[-300:]}")
+    return folder / "node_modules"
+
+
+@pytest.mark.timeout(300)
+async def test_coze_s_client_for_node_streams_and_polls(
+    simulated: Caller, node_modules: Path, require: Require
+) -> None:
+    package = (node_modules / "@coze" / "api" / "dist" / "esm" / "index.mjs").as_uri()
+    node = await asyncio.create_subprocess_exec(
+        require("node"),
+        str(NODE_SCRIPT),
+        package,
+        simulated.simulator.url,
+        QUESTION,
+        env={"PATH": os.environ["PATH"]},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            output, errors = await node.communicate()
+    except TimeoutError:
+        node.kill()
+        raise
+    assert node.returncode == 0, errors.decode()
+    seen = json.loads(output)
+    assert seen["events"][0] == "conversation.chat.created"
+    assert seen["events"][-2:] == ["conversation.chat.completed", "done"]
+    assert seen["streamed"] == whole_text(QUESTION)
+    assert seen["status"] == "completed"
+    assert seen["polled"] == [whole_text(QUESTION)]
+    assert seen["refused"] == 4016
