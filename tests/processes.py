@@ -21,8 +21,9 @@ def clean_environment() -> dict[str, str]:
 class GatewayProcess:
     """`python -m gateway …` and what it logs. Whoever starts one must `kill` it or see it `ended`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, ready: str) -> None:
         self._process = process
+        self._ready = ready
         self.lines: list[dict[str, Any]] = []
         self.text: list[str] = []
         self.url = ""
@@ -42,7 +43,7 @@ class GatewayProcess:
             stderr=asyncio.subprocess.PIPE,
             limit=16 * 1024 * 1024,
         )
-        return cls(process)
+        return cls(process, "simulator.ready" if arguments[0] == "simulate" else "gateway.ready")
 
     @property
     def pid(self) -> int:
@@ -50,7 +51,7 @@ class GatewayProcess:
 
     async def ready(self, within: float = 20.0) -> str:
         """Waits until it listens; its URL."""
-        line = await self.logged("gateway.ready", "simulator.ready", within=within)
+        line = await self.logged(self._ready, within=within)
         self.url = str(line["url"]).rstrip("/")
         return self.url
 
