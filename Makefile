@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SUPPORTED := python3.14 python3.13 python3.12 python3.11 python3
 PYTHON ?= $(shell for p in $(SUPPORTED); do \
-	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys, venv; from importlib.util import find_spec as f; sys.exit(sys.version_info < (3, 11) or not f("ensurepip"))' 2>/dev/null && echo $$p && break; done)
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
 ARGS ?=
 

@@ -176,7 +176,7 @@ async def proxied(
 ) -> AsyncIterator[tuple[str, Path]]:
     """A gateway behind nginx with the configuration of `deploy/`: nginx's URL and its folder."""
     nginx = require("nginx")
-    gateway = await start_gateway(GATEWAY_SIMULATOR_FIRST_MS="50", GATEWAY_SIMULATOR_RATE="20")
+    gateway = await start_gateway(GATEWAY_SIMULATOR_FIRST_MS="50", GATEWAY_SIMULATOR_RATE="150")
     with folder_for_anybody() as folder:
         port = free_port()
         command = [nginx, "-e", "stderr", "-c", str(rendered(folder, gateway.url.rpartition(":")[2], port))]
