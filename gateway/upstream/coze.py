@@ -32,7 +32,7 @@ REFUSAL_LIMIT = 64 * 1024
 RECORD_LIMIT = 16 * 1024 * 1024
 """Bytes of a JSON answer to retrieve and messages; a message may be as large as one record of the stream."""
 
-_REFUSAL_SECONDS = 0.9
+_REFUSAL_SECONDS = 0.8
 _KEEPALIVE_SECONDS = 10.0
 """Idle connections are kept for less than any server keeps them (nginx: 75 s): one that the server closes in the same
 moment in which we send a message leaves nobody knowing whether the message arrived (`upstream_uncertain`)."""

@@ -1,0 +1,46 @@
+"""A client of Coze under test, and what it was heard to say."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.ledger import Ledger
+from gateway.upstream.coze import CozeUpstream
+from gateway.upstream.tokens import FixedToken, TokenSource
+
+Connect = Callable[..., AbstractAsyncContextManager[CozeUpstream]]
+
+
+class Outcomes(list[tuple[str, str]]):
+    """Each call's operation and outcome."""
+
+    def add(self, operation: str, outcome: str) -> None:
+        self.append((operation, outcome))
+
+
+@pytest.fixture
+def outcomes() -> Outcomes:
+    return Outcomes()
+
+
+@pytest.fixture
+def connect(ledger: Ledger, outcomes: Outcomes) -> Connect:
+    """`async with connect(url) as coze`. The ledger must be balanced in the end."""
+
+    @asynccontextmanager
+    async def connected(url: str, *, token: TokenSource | None = None, **options: Any) -> AsyncIterator[CozeUpstream]:
+        coze = CozeUpstream(
+            url,
+            token or FixedToken("pat_secret"),
+            ledger=ledger,
+            on_request=outcomes.add,
+            **({"connect_timeout": 5.0, "idle_timeout": 5.0} | options),
+        )
+        try:
+            yield coze
+        finally:
+            await coze.close()
+
+    return connected
