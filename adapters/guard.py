@@ -162,7 +162,6 @@ def runner_options() -> dict[str, Any]:
         "handler_cancellation": True,
         "auto_decompress": False,  # a refused body is still read to its end: never unpacked
         "keepalive_timeout": HEAD_SECONDS,  # aiohttp's own is over an hour
-        "lingering_time": 5.0,
         "access_log": None,
         "logger": _WithoutTrace(logging.getLogger("gateway.http")),
     }

@@ -36,6 +36,8 @@ def small_app(settings: Settings, **guard: Any) -> web.Application:
         await response.write(b": hello\n\n")
         if request.query.get("then") == "break":
             raise RuntimeError("sk-secret-token")
+        if request.query.get("then") == "refuse":
+            raise GatewayError(Code.STORAGE_UNAVAILABLE)
         return response
 
     async def broken(request: web.Request) -> web.Response:
@@ -68,13 +70,15 @@ async def serve() -> AsyncIterator[Serve]:
     """`await serve(allowed_origins="https://shop.example")`: a client of a small app with these settings."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*, body_deadline: float | None = None, **settings: Any) -> Client:
+        async def start(*, body_deadline: float | None = None, linger: float | None = None, **settings: Any) -> Client:
             app = small_app(Settings(**settings))
             if body_deadline is not None:
                 app[requests.BODY_DEADLINE] = body_deadline
             server = TestServer(app)
             options = runner_options()
             assert options.pop("handler_cancellation")  # the test server sets it by itself
+            if linger is not None:
+                options["lingering_time"] = linger
             await server.start_server(**options)
             return await stack.enter_async_context(TestClient(server))
 

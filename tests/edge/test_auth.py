@@ -12,6 +12,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from multidict import CIMultiDict
 
 from adapters.auth import ALL, ANYONE, Authenticator, Caller, read_api_keys
 from gateway.config import Settings
@@ -287,6 +288,7 @@ def test_mistakes_in_the_keys_file_are_named_by_line_without_a_secret(tmp_path: 
         json.loads(jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP384R1()).public_key())),
         public_jwk("RS256", alg="HS256"),
         public_jwk("RS256", alg="none"),
+        public_jwk("RS256", alg="RS512"),
         public_jwk("ES256", use="enc"),
         {"kty": "RSA"},
         "x",
@@ -296,6 +298,16 @@ def test_mistakes_in_the_keys_file_are_named_by_line_without_a_secret(tmp_path: 
 def test_a_key_set_with_anything_but_good_public_keys_stops_the_start(tmp_path: Path, entry: Any) -> None:
     with pytest.raises(ValueError, match="GATEWAY_JWKS_FILE"):
         jwks_authenticator(tmp_path, entry)
+
+
+def test_a_private_key_in_the_public_file_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="belongs elsewhere"):
+        jwks_authenticator(tmp_path, json.loads(jwt.algorithms.ECAlgorithm.to_jwk(EC)))
+
+
+def test_keys_for_encryption_stand_in_the_same_file(tmp_path: Path) -> None:
+    who = jwks_authenticator(tmp_path, public_jwk("ES256"), public_jwk("RS256", use="enc", alg="RSA-OAEP"))
+    assert who.caller_of(token(EC, "ES256")).user_id == "ann"
 
 
 def test_a_kid_that_comes_twice_stops_the_start(tmp_path: Path) -> None:
@@ -322,14 +334,22 @@ def test_both_ways_at_once_take_either(tmp_path: Path) -> None:
 def test_the_clock_of_tokens_does_not_follow_a_wall_clock_that_jumps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    jump = [0.0]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump[0])
     (tmp_path / "secret").write_bytes(SECRET)
     who = Authenticator.from_settings(Settings(auth="jwt", jwt_secret_file=str(tmp_path / "secret")))
     fresh, old = token(exp=time.time() + 60), token(exp=time.time() - 60)
-    real = time.time
-    for jump in (3600, -3600):
-        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+    for jump[0] in (3600.0, -3600.0):
         assert who.caller_of(fresh).user_id == "ann"
         assert refused(who, old)
+
+
+async def test_two_authorization_headers_are_none(serve: Serve, tmp_path: Path) -> None:
+    client = await serve(auth="api-key", api_keys_file=str(keys_file(tmp_path, f"back {digest('k1')} *\n")))
+    for first, second in (("k1", "k2"), ("k2", "k1"), ("k1", "k1")):
+        headers = CIMultiDict([("Authorization", f"Bearer {first}"), ("Authorization", f"Bearer {second}")])
+        assert (await client.post("/chat", json={}, headers=headers)).status == 401
 
 
 async def test_a_token_comes_by_header_else_cookie_else_query(serve: Serve, tmp_path: Path) -> None:

@@ -230,6 +230,11 @@ async def test_a_body_without_a_length_is_bounded_too(serve: Serve) -> None:
     assert answer.startswith(b"HTTP/1.1 413")
 
 
+async def test_a_length_over_the_bound_is_refused_before_any_of_the_body_comes(serve: Serve) -> None:
+    answer = await talk(await serve(max_body_bytes=1000), JSON_POST + b"Content-Length: 1001\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 async def test_a_compressed_body_is_refused_unopened(serve: Serve, encoding: str) -> None:
     bomb = (gzip.compress if encoding == "gzip" else zlib.compress)(b" " * 20_000_000)

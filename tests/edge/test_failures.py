@@ -148,8 +148,9 @@ async def test_what_nobody_expected_is_internal_and_says_nothing(serve: Serve) -
     assert "secret" not in str(logged)
 
 
-async def test_a_stream_that_breaks_is_cut_and_gets_no_problem_into_its_middle(serve: Serve) -> None:
-    answer = await (await serve()).get("/stream?then=break")
+@pytest.mark.parametrize("how", ["break", "refuse"])
+async def test_a_stream_that_breaks_is_cut_and_gets_no_problem_into_its_middle(serve: Serve, how: str) -> None:
+    answer = await (await serve()).get(f"/stream?then={how}")
     with pytest.raises(ClientPayloadError):
         await answer.read()
     assert answer.content_type == "text/event-stream"

@@ -1,0 +1,106 @@
+"""Bytes that no honest client sends, over a real socket."""
+
+import asyncio
+import gzip
+import logging
+import time
+import zlib
+
+import pytest
+
+from tests.edge.conftest import Serve, talk
+
+GET = b"GET /named HTTP/1.1\r\nHost: localhost\r\n"
+PROBES = {
+    "a length and chunks": GET + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": GET + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "two hosts": GET + b"Host: evil.example\r\n\r\n",
+    "no host": b"GET /named HTTP/1.1\r\n\r\n",
+    "a folded header": GET + b"X-A: b\r\n c\r\n\r\n",
+    "bare line feeds": b"GET /named HTTP/1.1\nHost: localhost\n\n",
+    "a carriage return in a value": GET + b"X-A: b\rc\r\n\r\n",
+    "NUL in a value": GET + b"X-A: b\0c\r\n\r\n",
+    "a blank before the colon": GET + b"X-A : b\r\n\r\n",
+    "a signed length": GET + b"Content-Length: +5\r\n\r\nhello",
+    "a length in other digits": GET + "Content-Length: ５\r\n\r\nhello".encode(),
+    "an unknown coding": GET + b"Transfer-Encoding: xchunked\r\n\r\n",
+    "a compressed coding": GET + b"Transfer-Encoding: gzip\r\n\r\n",
+    "a line feed in a chunk's extension": GET + b"Transfer-Encoding: chunked\r\n\r\n2;a\nb\r\nhi\r\n0\r\n\r\n",
+    "a header of 200 kB": GET + b"X-A: " + b"b" * 200_000 + b"\r\n\r\n",
+    "ten thousand headers": GET + b"X-A: b\r\n" * 10_000 + b"\r\n",
+    "a target of 100 kB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200,
+    "a trace in the target": b"GET /<script>alert(1)</script>\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", PROBES.values(), ids=PROBES.keys())
+async def test_what_is_not_http_is_refused_quietly(serve: Serve, sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    client = await serve()
+    with caplog.at_level(logging.INFO):
+        answer = await talk(client, sent)
+        assert (await client.get("/named")).status == 200  # and the next one is served
+    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"404")
+    assert b"aiohttp" not in answer
+    assert b"Traceback" not in answer
+    assert not caplog.records  # nobody fills the log with a trace of what they sent
+
+
+async def test_a_bomb_is_not_unpacked_while_it_is_refused(serve: Serve) -> None:
+    """A refused body is read to its end, for the next request on that connection."""
+    bomb = gzip.compress(b" " * 200_000_000, 1)
+    began = time.process_time()
+    zlib.decompress(bomb, 31)
+    unpacking = time.process_time() - began
+    head = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n"
+    client = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    began = time.process_time()
+    writer.write(head + b"Content-Length: %d\r\n\r\n" % len(bomb) + bomb)
+    writer.write(GET + b"Connection: close\r\n\r\n")
+    async with asyncio.timeout(20):
+        answers = await reader.read()
+    writer.close()
+    assert b" 415 " in answers
+    assert b" 200 " in answers
+    assert time.process_time() - began < unpacking / 2
+
+
+@pytest.mark.parametrize("path", ["/chat", "/named", "/nowhere"])
+async def test_a_body_that_nobody_reads_does_not_hold_its_connection(serve: Serve, path: str) -> None:
+    """Dripping after the answer: aiohttp reads on for a while, which must end."""
+    client = await serve(linger=0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n" % path.encode())
+
+    async def drip() -> None:
+        while True:
+            writer.write(b" ")
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    try:
+        async with asyncio.timeout(3):
+            assert (await reader.read()).startswith(b"HTTP/1.1 4")
+    except ConnectionResetError:
+        pass  # closed on what was still dripping
+    finally:
+        dripping.cancel()
+        writer.close()
+
+
+async def test_pipelined_requests_are_answered_one_after_the_other(serve: Serve) -> None:
+    client = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write((GET + b"\r\n") * 500 + b"GET /named HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 501
+    writer.close()
+
+
+async def test_a_websocket_message_over_the_bound_closes_the_socket(serve: Serve) -> None:
+    async with (await serve()).ws_connect("/ws", compress=15) as socket:
+        await socket.send_str("x" * 1_000_000)  # under a kilobyte on the wire
+        message = await socket.receive()
+        assert message.data == 1009
