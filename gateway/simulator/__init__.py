@@ -1,17 +1,17 @@
 """The simulated Coze: an HTTP server with Coze's wire format, seeded answers and a fault plan for each message.
 
-A chat is its request and a moment: `script` derives from these alone what is said and when, so a chat goes on without
-a client, without a task and through a crash. A response runs through `disturbance` (wrong frames), `framing` (other
-bytes) and `cues` (broken connections) to its `player`; without faults these change nothing. `faults` is the closed
-table of what `/fault NAME[:VALUE] …` can ask for.
+A chat is its request and a moment: from these alone `composer` writes its `script`, what is said and when, so a chat
+goes on without a client, without a task and through a crash. A response runs through `disturbance` (wrong frames),
+`framing` (other bytes) and `cues` (broken connections) to its `player`; without faults these change nothing. `faults`
+is the closed table of what `/fault NAME[:VALUE] …` can ask for.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.simulator.composer import whole_text
 from gateway.simulator.faults import Fault
 from gateway.simulator.recording import ORIGINAL_RATE, read_recording
-from gateway.simulator.script import whole_text
 from gateway.simulator.server import Simulator, steady_clock
 
 __all__ = ["Fault", "Simulator", "start_simulator", "whole_text"]
@@ -42,5 +42,9 @@ async def start_simulator(
     simulator = Simulator(
         data_dir=data_dir, first_ms=first_ms, rate=rate, recording=recording, clock=clock or steady_clock()
     )
-    await simulator.listen(host, port)
+    try:
+        await simulator.listen(host, port)
+    except BaseException:
+        await simulator.close()
+        raise
     return simulator

@@ -85,6 +85,9 @@ class Answer(Struct, frozen=True):
     looks_up: bool
 
 
+_USUAL = 4096
+"""Characters of a text whose pieces are worth remembering: an answer of ours, not a caller's long echo."""
+
 _QUOTED = 60
 """Characters of the question that the heading repeats."""
 
@@ -121,7 +124,7 @@ def prose_for(question: str) -> Prose:
             return book.en
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def answer(question: str) -> Answer:
     """The answer to a question, in Markdown: headings, a list, a table, code and an image, seeded by the question."""
     prose = prose_for(question)
@@ -150,9 +153,17 @@ def answer(question: str) -> Answer:
     )
 
 
-@lru_cache(maxsize=512)
 def pieces_of(text: str) -> tuple[str, ...]:
     """`text` cut as a model's tokens are: one or two Han characters, a word or a part of it, a mark. Loses nothing."""
+    return _usual_pieces(text) if len(text) <= _USUAL else _cut(text)
+
+
+@lru_cache(maxsize=256)
+def _usual_pieces(text: str) -> tuple[str, ...]:
+    return _cut(text)
+
+
+def _cut(text: str) -> tuple[str, ...]:
     return tuple(match[0] for match in _PIECE.finditer(text))
 
 

@@ -11,8 +11,8 @@ import structlog
 from gateway.simulator.objects import Chat, Frame, Json, Outcome, Status
 
 KEPT_SECONDS = 3600.0
-KEPT_AT_MOST = 20_000
-"""Chats in memory: about 20 MB of short questions. The oldest go first, running or not."""
+KEPT_AT_MOST = 10_000
+"""Chats in memory: about 10 MB of short questions. The oldest go first, running or not."""
 
 _SPARE_LINES = 1000
 

@@ -1,6 +1,7 @@
 """Disturbance: a well-formed stream of frames made as wrong as its fault plan asks, in content and order."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -20,13 +21,17 @@ _COMPLETED = "conversation.message.completed"
 def disturbed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Frame]:
     """The frames as the plan wants them sent. Without such faults, the same ones."""
     found = iter(frames)
-    if Fault.DONE_ONLY in plan:
-        return _done_only(found, fire)
+    if Fault.DONE_ONLY in plan or Fault.DONE_EARLY in plan:
+        return _done_at_once(found, plan, fire)
     if plan.asks_any(frozenset({Fault.DOUBLED, Fault.LOST, Fault.SHUFFLED})):
         found = _misdealt(found, plan, fire)
     if noises := [noise for noise in _NOISE if noise in plan]:
         found = _noisy(found, noises, fire)
-    for fault, event in ((Fault.NO_DONE, "done"), (Fault.NO_COMPLETED, "conversation.chat.completed")):
+    for fault, event in (
+        (Fault.NO_DONE, "done"),
+        (Fault.NO_COMPLETED, "conversation.chat.completed"),
+        (Fault.NO_CREATED, "conversation.chat.created"),
+    ):
         if fault in plan:
             found = _without(found, event, fault, fire)
     if Fault.ENDLESS in plan:
@@ -34,11 +39,13 @@ def disturbed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[
     return _with_late(found, fire) if Fault.LATE in plan else found
 
 
-def _done_only(frames: Iterator[Frame], fire: Fire) -> Iterator[Frame]:
-    for frame in frames:
-        if frame.event == "done":
-            fire(Fault.DONE_ONLY)
-            yield frame._replace(at=0.0)
+def _done_at_once(frames: Iterator[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Frame]:
+    if Fault.DONE_EARLY in plan:
+        fire(Fault.DONE_EARLY)
+        yield from islice(frames, 2)
+    else:
+        fire(Fault.DONE_ONLY)
+    yield from (frame._replace(at=0.0) for frame in frames if frame.event == "done")
 
 
 def _without(frames: Iterator[Frame], event: str, fault: Fault, fire: Fire) -> Iterator[Frame]:

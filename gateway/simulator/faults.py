@@ -55,7 +55,9 @@ class Fault(StrEnum):
     # The end of the stream.
     NO_DONE = "no-done", "leaves `done` out"
     NO_COMPLETED = "no-completed", "leaves `conversation.chat.completed` out"
+    NO_CREATED = "no-created", "leaves `conversation.chat.created` out: `in_progress` is the first record"
     DONE_ONLY = "done-only", "sends `done` and nothing else"
+    DONE_EARLY = "done-early", "sends `created`, `in_progress` and `done` at once; the chat goes on"
     HOLD_OPEN = "hold-open", "keeps the connection open for this many milliseconds after the last record", 5000
     LATE = "late", "sends a piece and another end after `done`"
     DONE_BARE = "done-bare", "sends `done` with bare `[DONE]`, without quotes"
@@ -145,6 +147,14 @@ FAILING = (Fault.FAILED, Fault.FAILED_FLAT, Fault.ERROR_EVENT, Fault.CANCELED)
 Fire = Callable[[Fault], None]
 """Told of each fault at the moment in which it acts."""
 
+_RANGES = {
+    Fault.STATUS: (200, 599),
+    Fault.PIECES: (0, 1_000_000),
+    Fault.GIANT: (0, 64 * 2**20),
+    Fault.BIG_HEADER: (0, 64 * 2**20),
+}
+"""What a message must not ask for more of, since the simulator may share its process with the gateway."""
+
 _NAMES = {fault.value: fault for fault in Fault}
 _PREFIX = "/fault"
 _ASKED = re.compile(r"([a-z][a-z0-9-]*):(\S*)", re.ASCII)
@@ -175,21 +185,21 @@ class FaultPlan:
         return not faults.isdisjoint(self.faults)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def parse_plan(message: str) -> FaultPlan:
     """Reads `/fault NAME[:VALUE] … rest`. Raises UnknownFault.
 
     The names end at the first word that is none of them; `--` ends them at once. A word with a colon after the first
     fault must be a known fault, so that a misspelt one is not taken for the message.
     """
-    if message != _PREFIX and not message.startswith(f"{_PREFIX} "):
+    if not message.startswith(_PREFIX) or message[len(_PREFIX) :][:1].strip():
         return FaultPlan(message, MappingProxyType({}))
     rest = message[len(_PREFIX) :].lstrip()
     faults: dict[Fault, int | str | None] = {}
     while rest:
-        word, _, after = rest.partition(" ")
+        word, after = (*rest.split(maxsplit=1), "")[:2]
         if word == "--":
-            rest = after.lstrip()
+            rest = after
             break
         asked = _ASKED.fullmatch(word)
         name = asked[1] if asked else word
@@ -198,7 +208,7 @@ def parse_plan(message: str) -> FaultPlan:
                 break
             raise UnknownFault(f"unknown fault {name[:40]!r}; known: {', '.join(_NAMES)}")
         faults[fault] = _value(fault, asked[2]) if asked else fault.default
-        rest = after.lstrip()
+        rest = after
     if not faults:
         raise UnknownFault(f"{_PREFIX} names no fault; known: {', '.join(_NAMES)}")
     return FaultPlan(rest, MappingProxyType(faults))
@@ -211,6 +221,7 @@ def _value(fault: Fault, text: str) -> int | str:
         case str():
             return text
         case int():
-            if not re.fullmatch(r"[0-9]{1,12}", text, re.ASCII):
-                raise UnknownFault(f"fault {fault.value!r} takes a whole number, not {text[:40]!r}")
+            low, high = _RANGES.get(fault, (0, 10**12))
+            if not re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) or not low <= int(text) <= high:
+                raise UnknownFault(f"fault {fault.value!r} takes a whole number, {low} to {high}, not {text[:40]!r}")
             return int(text)

@@ -7,8 +7,7 @@ import msgspec
 
 from gateway.simulator.faults import Fault, FaultPlan, Fire
 from gateway.simulator.ids import second_of
-from gateway.simulator.objects import Frame, Json
-from gateway.simulator.script import SURROGATE_MARK
+from gateway.simulator.objects import SURROGATE_MARK, Frame, Json
 
 Encode = Callable[[Frame], bytes]
 """The bytes of one record, blank line included; empty for a frame that the shape does not have."""

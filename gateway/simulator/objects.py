@@ -55,6 +55,9 @@ class Frame(NamedTuple):
     raw: bytes | None = None
 
 
+SURROGATE_MARK = "\ue000"
+"""Stands for half a surrogate pair until the JSON is encoded: no encoder takes the half itself."""
+
 NO_USAGE: Json = {"token_count": 0, "output_count": 0, "input_count": 0}
 
 

@@ -1,40 +1,24 @@
-"""The server: Coze's routes, and what a request to each of them gets."""
+"""The server: a simulated Coze that listens, from its start to its end."""
 
-import asyncio
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
-from gateway.simulator import replies
 from gateway.simulator.chats import Chats, Journal, Performance
-from gateway.simulator.cues import End, cues
-from gateway.simulator.faults import SHAPING, TAKING_NOTHING, Fault, FaultPlan, UnknownFault, parse_plan
-from gateway.simulator.ids import IdMint, new_log_id, second_of
-from gateway.simulator.objects import Chat, Json
-from gateway.simulator.player import Player, reset
+from gateway.simulator.composer import compose
+from gateway.simulator.faults import Fault
+from gateway.simulator.objects import Chat
 from gateway.simulator.recording import Recording, Replay
-from gateway.simulator.refusals import refusal
-from gateway.simulator.requests import (
-    AskedChat,
-    CozeProblem,
-    ToolOutputs,
-    body_object,
-    json_body,
-    parse_chat,
-    parse_tool_outputs,
-)
-from gateway.simulator.script import compose
+from gateway.simulator.routes import Routes
+from gateway.simulator.tally import Tally
 
 _BODY_LIMIT = 15 * 2**20
-_COUNTED_MESSAGES = 10_000
-
-_LOG_ID = web.RequestKey("log_id", str)
+_BACKLOG = 1024
+_SHUTDOWN_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +32,7 @@ def steady_clock() -> Callable[[], float]:
 class Simulator:
     """A running simulated Coze. `close` ends it; its chats go on when one with the same `data_dir` starts.
 
-    `chats_started` counts the messages that were taken, `requests` every request by operation, `faults_fired` each
-    fault at each moment in which it acted.
+    `requests` counts requests by operation: chat, submit_tool_outputs, retrieve, messages, cancel, conversation.
     """
 
     def __init__(
@@ -61,43 +44,59 @@ class Simulator:
         recording: Recording | None,
         clock: Callable[[], float],
     ) -> None:
+        def perform(chat: Chat) -> Performance:
+            return compose(chat) if recording is None else Replay(chat, recording)
+
         self.url = ""
-        self.chats_started = 0
-        self.requests: Counter[str] = Counter()
-        self.faults_fired: Counter[Fault] = Counter()
-        self._posts: Counter[str] = Counter()
-        self._spent: Counter[tuple[str, Fault]] = Counter()
-        self._first_ms = first_ms
-        self._rate = rate
-        self._recording = recording
-        self._clock = clock
-        self._mint = IdMint()
-        self._conversations: dict[str, Json] = {}
-        journal = Journal(data_dir / "simulator.jsonl") if data_dir is not None else None
-        self._chats = Chats(self._perform, clock, journal)
-        self._players: set[Player] = set()
+        self._tally = Tally(clock)
+        self._chats = Chats(perform, clock, Journal(data_dir / "simulator.jsonl") if data_dir is not None else None)
+        self._routes = Routes(
+            chats=self._chats,
+            perform=perform,
+            tally=self._tally,
+            clock=clock,
+            first_ms=first_ms,
+            rate=rate,
+            recording=recording,
+        )
         self._runner: web.AppRunner | None = None
+
+    @property
+    def chats_started(self) -> int:
+        """The messages that were taken."""
+        return self._tally.chats_started
+
+    @property
+    def requests(self) -> Counter[str]:
+        return self._tally.requests
+
+    @property
+    def calls(self) -> deque[tuple[float, str]]:
+        """The latest requests: unix time and operation."""
+        return self._tally.calls
+
+    @property
+    def faults_fired(self) -> Counter[Fault]:
+        """Each fault, counted at each moment in which it acted."""
+        return self._tally.faults_fired
+
+    @property
+    def streams(self) -> int:
+        """The streams that are open now."""
+        return len(self._routes.players)
 
     def posts_of(self, message: str) -> int:
         """How often this very message was posted, taken or not."""
-        return self._posts[message]
+        return self._tally.posts_of(message)
 
     async def listen(self, host: str, port: int) -> None:
-        app = web.Application(middlewares=[self._answered], client_max_size=_BODY_LIMIT)
-        app.router.add_post("/v3/chat", self._chat)
-        app.router.add_route("GET", "/v3/chat/retrieve", self._retrieve)
-        app.router.add_route("POST", "/v3/chat/retrieve", self._retrieve)
-        app.router.add_get("/v3/chat/message/list", self._messages)
-        app.router.add_post("/v3/chat/message/list", self._messages)
-        app.router.add_post("/v3/chat/cancel", self._cancel)
-        app.router.add_post("/v3/chat/submit_tool_outputs", self._submit)
-        app.router.add_post("/v1/conversation/create", self._create_conversation)
-        app.router.add_get("/v1/conversation/retrieve", self._retrieve_conversation)
+        app = web.Application(middlewares=[self._routes.answered], client_max_size=_BODY_LIMIT)
+        app.add_routes(self._routes.table)
         # Without cancellation a handler whose stream stalls would outlive its client.
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         self._runner = runner
-        await web.TCPSite(runner, host, port, backlog=1024).start()
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
         address = runner.addresses[0]
         name = f"[{address[0]}]" if ":" in address[0] else address[0]
         self.url = f"http://{name}:{address[1]}"
@@ -105,244 +104,11 @@ class Simulator:
 
     async def close(self) -> None:
         """Cuts the streams that still run and stops listening. Idempotent."""
-        for player in tuple(self._players):
+        for player in tuple(self._routes.players):
             player.cut()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
 
     def __repr__(self) -> str:
-        return f"Simulator({self.url}, chats={len(self._chats)}, streams={len(self._players)})"
-
-    # Requests
-
-    @web.middleware
-    async def _answered(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Gives each request its log id, and each problem Coze's shape."""
-        request[_LOG_ID] = new_log_id(self._clock())
-        try:
-            return await handler(request)
-        except CozeProblem as problem:
-            return replies.problem(request[_LOG_ID], problem.code, problem.msg, status=problem.status)
-        except web.HTTPRequestEntityTooLarge:
-            return replies.problem(request[_LOG_ID], 4000, "The body is over 15 MB.", status=413)
-        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-            return replies.problem(request[_LOG_ID], 4000, f"No such path: {request.method} {request.path}", status=404)
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        self.requests["chat"] += 1
-        asked = parse_chat(await json_body(request), request.query.get("conversation_id", ""))
-        self._count(asked.message)
-        self._authorize(request, streaming=asked.stream)
-        try:
-            plan = parse_plan(asked.message)
-        except UnknownFault as error:
-            raise CozeProblem(4000, str(error)) from error
-        if self._refuses(asked.message, plan):
-            return refusal(request, request[_LOG_ID], plan, self._fire)
-        if self._recording is None and self._chats.is_busy(asked.conversation_id):
-            raise CozeProblem(4016, "The conversation already has a chat in progress. Wait for it, or use another.")
-        chat = self._started(asked)
-        for fault in SHAPING.intersection(plan.faults):
-            self._fire(fault)
-        if asked.stream:
-            return await self._play(request, chat, plan)
-        return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
-
-    async def _submit(self, request: web.Request) -> web.StreamResponse:
-        self.requests["submit_tool_outputs"] += 1
-        submitted: ToolOutputs = parse_tool_outputs(await json_body(request))
-        self._authorize(request, streaming=submitted.stream)
-        chat = self._asked_for(request.query)
-        outcome = self._perform(chat).outcome
-        if self._chats.status(chat) != "requires_action" or self._recording is not None:
-            raise CozeProblem(4000, "The chat does not wait for tool outputs.")
-        missing = {call["id"] for call in outcome.tool_calls} - {identity for identity, _ in submitted.outputs}
-        if missing:
-            raise CozeProblem(4000, f"tool_outputs lacks an output for tool_call_id {min(missing)}.")
-        chat = msgspec.structs.replace(chat, resumed_at=self._clock(), outputs=submitted.outputs)
-        self._chats.keep(chat)
-        if submitted.stream:
-            return await self._play(request, chat, parse_plan(chat.message))
-        return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
-
-    async def _retrieve(self, request: web.Request) -> web.StreamResponse:
-        self.requests["retrieve"] += 1
-        self._authorize(request)
-        chat = self._asked_for(request.query)
-        plan = parse_plan(chat.message)
-        if Fault.RETRIEVE_SLOW in plan:
-            self._fire(Fault.RETRIEVE_SLOW)
-            await asyncio.sleep(plan.number(Fault.RETRIEVE_SLOW) / 1000)
-        if self._spends(chat, plan, Fault.RETRIEVE_500):
-            return replies.page(500)
-        if Fault.NEVER_COMPLETE in plan:
-            self._fire(Fault.NEVER_COMPLETE)
-        return replies.success(request[_LOG_ID], self._chats.state(chat))
-
-    async def _messages(self, request: web.Request) -> web.StreamResponse:
-        self.requests["messages"] += 1
-        self._authorize(request)
-        chat = self._asked_for(request.query)
-        plan = parse_plan(chat.message)
-        if self._spends(chat, plan, Fault.LIST_500):
-            return replies.page(500)
-        if self._spends(chat, plan, Fault.LIST_EMPTY):
-            return replies.success(request[_LOG_ID], [])
-        if self._chats.status(chat) == "failed":
-            return replies.success(request[_LOG_ID], None)  # the list of a failed chat has no `data`
-        return replies.success(request[_LOG_ID], self._chats.messages(chat), halved=Fault.SURROGATE in plan)
-
-    async def _cancel(self, request: web.Request) -> web.StreamResponse:
-        """Flips the status. The chat's stream goes on to its end, as the real one does."""
-        self.requests["cancel"] += 1
-        self._authorize(request)
-        asked = body_object(await json_body(request))
-        chat = self._asked_for({key: str(asked.get(key, "")) for key in ("conversation_id", "chat_id")})
-        if self._spends(chat, parse_plan(chat.message), Fault.CANCEL_500):
-            return replies.page(500)
-        status = self._chats.status(chat)
-        if status not in ("in_progress", "canceled"):
-            raise CozeProblem(4104, f"The chat cannot be canceled: its status is {status}.")
-        if chat.canceled_at is None:
-            chat = msgspec.structs.replace(chat, canceled_at=self._clock())
-            self._chats.keep(chat)
-        return replies.success(request[_LOG_ID], self._chats.state(chat))
-
-    async def _create_conversation(self, request: web.Request) -> web.StreamResponse:
-        self.requests["conversation"] += 1
-        self._authorize(request)
-        asked = body_object(await json_body(request)) if request.can_read_body else {}
-        made = self._conversation(self._mint.new(self._clock()), asked)
-        if len(self._conversations) >= _COUNTED_MESSAGES:
-            del self._conversations[next(iter(self._conversations))]
-        self._conversations[made["id"]] = made
-        return replies.success(request[_LOG_ID], made, ordered=False)
-
-    async def _retrieve_conversation(self, request: web.Request) -> web.StreamResponse:
-        self.requests["conversation"] += 1
-        self._authorize(request)
-        identity = request.query.get("conversation_id", "")
-        if not identity.isdecimal():
-            raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
-        return replies.success(request[_LOG_ID], self._conversations.get(identity) or self._conversation(identity, {}))
-
-    # The parts of a request
-
-    def _authorize(self, request: web.Request, *, streaming: bool = False) -> None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token.strip() not in ("", "invalid"):
-            return
-        if streaming:
-            raise CozeProblem(4101, "The token you entered is incorrect. Please check the token and try again.")
-        raise CozeProblem(700012006, "access token invalid", status=401)
-
-    def _asked_for(self, ids: Any) -> Chat:
-        chat = self._chats.get(ids.get("conversation_id", ""), ids.get("chat_id", ""))
-        if chat is None or not chat.saved:
-            raise CozeProblem(4001, "No such chat in this conversation.")
-        return chat
-
-    def _started(self, asked: AskedChat) -> Chat:
-        now, taped = self._clock(), self._recording
-        chat = Chat(
-            id=(taped.chat_id if taped is not None else "") or self._mint.new(now),
-            conversation_id=(taped.conversation_id if taped is not None else "")
-            or asked.conversation_id
-            or self._mint.new(now),
-            bot_id=(taped.bot_id if taped is not None else "") or asked.bot_id,
-            message=asked.message,
-            started_at=now,
-            first_ms=self._first_ms,
-            rate=self._rate,
-            meta_data=asked.meta_data,
-            saved=asked.saved,
-        )
-        self._chats.keep(chat)
-        self.chats_started += 1
-        return chat
-
-    def _perform(self, chat: Chat) -> Performance:
-        return compose(chat) if self._recording is None else Replay(chat, self._recording)
-
-    def _count(self, message: str) -> None:
-        if len(self._posts) >= _COUNTED_MESSAGES:
-            self._posts.clear()
-        self._posts[message] += 1
-
-    def _refuses(self, message: str, plan: FaultPlan) -> bool:
-        """Whether this request is one that the plan leaves untaken."""
-        if not plan.asks_any(TAKING_NOTHING):
-            return False
-        if Fault.TIMES in plan:
-            if self._posts[message] > plan.number(Fault.TIMES):
-                return False
-            self._fire(Fault.TIMES)
-        return True
-
-    def _fire(self, fault: Fault) -> None:
-        self.faults_fired[fault] += 1
-
-    def _spends(self, chat: Chat, plan: FaultPlan, fault: Fault) -> bool:
-        """Whether this request is one of the first N that the fault is for."""
-        if fault not in plan or self._spent[chat.id, fault] >= plan.number(fault):
-            return False
-        self._spent[chat.id, fault] += 1
-        self._fire(fault)
-        return True
-
-    async def _play(self, request: web.Request, chat: Chat, plan: FaultPlan) -> web.StreamResponse:
-        """Streams the chat's stretch. The chat itself needs no stream: it goes on by the clock."""
-        transport = request.transport
-        assert transport is not None
-        if Fault.RESET_BEFORE_HEAD in plan:
-            self._fire(Fault.RESET_BEFORE_HEAD)
-            reset(transport)
-            return web.Response()
-        if Fault.NO_HEAD in plan:
-            self._fire(Fault.NO_HEAD)
-            await asyncio.Event().wait()
-        if Fault.SLOW_HEAD in plan:
-            self._fire(Fault.SLOW_HEAD)
-            await asyncio.sleep(plan.number(Fault.SLOW_HEAD) / 1000)
-        response = web.StreamResponse(headers={"X-Tt-Logid": request[_LOG_ID], "Cache-Control": "no-cache"})
-        response.content_type = "text/event-stream"
-        if Fault.WRONG_TYPE in plan:
-            self._fire(Fault.WRONG_TYPE)
-            response.content_type = "text/plain"
-        if Fault.GZIP_BOMB in plan:
-            response.headers["Content-Encoding"] = "gzip"
-        chunked = request.version >= HttpVersion11
-        await response.prepare(request)
-        performance = self._perform(chat)
-        player = Player(
-            transport,
-            cues(performance.frames(), plan, self._fire),
-            begins=performance.begins,
-            clock=self._clock,
-            chunked=chunked,
-            joined=Fault.BYTES not in plan,
-        )
-        self._players.add(player)
-        try:
-            if await player.done is End.EOF:
-                await response.write_eof()
-        finally:
-            player.stop()
-            self._players.discard(player)
-        return response
-
-    def _conversation(self, identity: str, asked: Json) -> Json:
-        made_at = second_of(identity)
-        return {
-            "id": identity,
-            "created_at": made_at,
-            "meta_data": asked.get("meta_data") or {},
-            "name": asked.get("name") or "",
-            "creator_id": "7561209983316475000",
-            "connector_id": asked.get("connector_id") or "1024",
-            "updated_at": made_at,
-            "last_section_id": identity,
-        }
+        return f"Simulator({self.url}, chats={len(self._chats)}, streams={self.streams})"

@@ -246,6 +246,24 @@ async def test_what_was_posted_and_started_is_counted(caller: Caller) -> None:
     assert simulator.chats_started == 1
     assert simulator.requests["chat"] == 3
     assert simulator.faults_fired[Fault.CODE] == 2
+    assert [operation for _, operation in simulator.calls] == ["chat"] * 3
+
+
+async def test_streams_are_those_that_are_open_and_a_client_that_leaves_closes_its_own(start: Start) -> None:
+    caller = await start(rate=10)
+    async with caller.post("/fault stall-after:1 x") as response:
+        await response.content.readline()
+        assert caller.simulator.streams == 1
+        response.close()
+    async with asyncio.timeout(5):
+        while caller.simulator.streams:
+            await caller.ask("GET", "/v3/nothing")
+
+
+async def test_a_port_that_is_taken_is_refused_and_nothing_is_left(start: Start) -> None:
+    caller = await start()
+    with pytest.raises(OSError):
+        await start(port=int(caller.simulator.url.rpartition(":")[2]))
 
 
 async def test_close_cuts_the_streams_and_may_be_called_again(start: Start) -> None:

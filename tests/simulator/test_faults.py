@@ -2,8 +2,8 @@
 
 import asyncio
 import gzip
-import json
 import zlib
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -11,7 +11,7 @@ import uvloop
 
 from gateway.simulator import Fault, start_simulator, whole_text
 from gateway.simulator.faults import SHAPING, TAKING_NOTHING, UnknownFault, parse_plan
-from tests.simulator.caller import Caller, chat_body, exact_records, raw_exchange
+from tests.simulator.caller import Caller, exact_records, raw_exchange
 
 BRIEFLY = {Fault.SLOW_HEAD, Fault.SLOW_FIRST, Fault.HOLD_OPEN, Fault.RETRIEVE_SLOW}
 NEEDS = {Fault.TIMES: "status", Fault.RETRY_AFTER: "status:429", Fault.CLOCK: "", Fault.AUDIO_ONLY: ""}
@@ -47,6 +47,7 @@ def test_a_plan_is_its_faults_and_the_rest_of_the_message() -> None:
     assert plan.message == "tell me: why"
     assert parse_plan("/fault empty -- empty words").message == "empty words"
     assert parse_plan("/fault empty").message == ""
+    assert parse_plan("/fault\tempty\n bom\r\nline one\n line two \n").message == "line one\n line two \n"
     assert parse_plan("/fault redirect:http://h:1/a_b x").text(Fault.REDIRECT) == "http://h:1/a_b"
 
 
@@ -60,6 +61,8 @@ def test_a_plan_is_its_faults_and_the_rest_of_the_message() -> None:
         ("/fault drop-after:three x", "whole number"),
         ("/fault drop-after:-1 x", "whole number"),
         ("/fault drop-after: x", "whole number"),
+        ("/fault status:99 x", "200 to 599"),
+        ("/fault giant:999999999999 x", "whole number, 0 to 67108864"),
         ("/fault drop-after:٣ x", "whole number"),
         ("/fault empty:1 x", "no value"),
     ],
@@ -194,6 +197,8 @@ async def test_slowness_is_where_it_was_asked_for(caller: Caller) -> None:
     [
         ("no-done", {"done"}),
         ("no-completed", {"conversation.chat.completed"}),
+        ("no-created", {"conversation.chat.created"}),
+        ("done-early", {"conversation.message.delta", "conversation.message.completed", "conversation.chat.completed"}),
         ("done-only", {"conversation.chat.created", "conversation.message.delta", "conversation.chat.completed"}),
     ],
 )
@@ -201,10 +206,7 @@ async def test_an_end_without_its_words_lacks_just_these(caller: Caller, fault: 
     usual = {event for event, _ in await caller.records("/fault pieces:3 x")}
     sent = {event for event, _ in await caller.records(f"/fault pieces:3 {fault} x")}
     assert not sent & missing
-    if fault != "done-only":
-        assert sent == usual - missing
-    else:
-        assert sent == {"done"}
+    assert sent == ({"done"} if fault == "done-only" else usual - missing)
 
 
 async def test_done_comes_in_other_forms(caller: Caller) -> None:
@@ -307,4 +309,15 @@ async def test_faults_apply_without_stream_where_they_can(caller: Caller) -> Non
 
 def test_the_groups_of_faults_do_not_overlap() -> None:
     assert not SHAPING & TAKING_NOTHING
-    assert json.dumps(chat_body("x"))
+
+
+def test_the_documentation_lists_every_fault_in_its_own_words() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "simulator.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 4]
+    expected = {
+        f"| `{fault.value}` | {'' if fault.default is None else f'`{fault.default}`'} | {fault.about} |"
+        for fault in Fault
+    }
+    assert set(rows) >= expected
+    named = {row.split("`")[1] for row in rows[rows.index(next(r for r in rows if "`status`" in r)) :]}
+    assert named == {fault.value for fault in Fault}

@@ -1,0 +1,280 @@
+"""The routes: what a request to each of Coze's paths gets."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import HttpVersion11, web
+
+from gateway.simulator import replies
+from gateway.simulator.chats import Chats, Perform
+from gateway.simulator.cues import End, cues
+from gateway.simulator.faults import SHAPING, TAKING_NOTHING, Fault, FaultPlan, UnknownFault, parse_plan
+from gateway.simulator.ids import IdMint, new_log_id, second_of
+from gateway.simulator.objects import Chat, Json
+from gateway.simulator.player import Player, reset
+from gateway.simulator.recording import Recording
+from gateway.simulator.refusals import refusal
+from gateway.simulator.requests import (
+    AskedChat,
+    CozeProblem,
+    ToolOutputs,
+    body_object,
+    json_body,
+    parse_chat,
+    parse_tool_outputs,
+)
+from gateway.simulator.tally import Tally
+
+_CONVERSATIONS_AT_MOST = 10_000
+_LOG_ID = web.RequestKey("log_id", str)
+
+
+class Routes:
+    """The handlers. `players` are the streams that run."""
+
+    def __init__(
+        self,
+        *,
+        chats: Chats,
+        perform: Perform,
+        tally: Tally,
+        clock: Callable[[], float],
+        first_ms: int,
+        rate: float,
+        recording: Recording | None,
+    ) -> None:
+        self.players: set[Player] = set()
+        self._chats = chats
+        self._perform = perform
+        self._tally = tally
+        self._clock = clock
+        self._first_ms = first_ms
+        self._rate = rate
+        self._recording = recording
+        self._mint = IdMint()
+        self._conversations: dict[str, Json] = {}
+
+    @property
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.post("/v3/chat", self._chat),
+            web.get("/v3/chat/retrieve", self._retrieve),
+            web.post("/v3/chat/retrieve", self._retrieve),
+            web.get("/v3/chat/message/list", self._messages),
+            web.post("/v3/chat/cancel", self._cancel),
+            web.post("/v3/chat/submit_tool_outputs", self._submit),
+            web.post("/v1/conversation/create", self._create_conversation),
+            web.get("/v1/conversation/retrieve", self._retrieve_conversation),
+        ]
+
+    @web.middleware
+    async def answered(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Gives each request its log id, and each problem Coze's shape."""
+        request[_LOG_ID] = new_log_id(self._clock())
+        try:
+            return await handler(request)
+        except CozeProblem as problem:
+            return replies.problem(request[_LOG_ID], problem.code, problem.msg, status=problem.status)
+        except web.HTTPRequestEntityTooLarge:
+            return replies.problem(request[_LOG_ID], 4000, "The body is over 15 MB.", status=413)
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+            return replies.problem(request[_LOG_ID], 4000, f"No such path: {request.method} {request.path}", status=404)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        self._tally.called("chat")
+        asked = parse_chat(await json_body(request), request.query.get("conversation_id", ""))
+        self._tally.posted(asked.message)
+        self._authorize(request, streaming=asked.stream)
+        try:
+            plan = parse_plan(asked.message)
+        except UnknownFault as error:
+            raise CozeProblem(4000, str(error)) from error
+        if self._refuses(asked.message, plan):
+            return refusal(request, request[_LOG_ID], plan, self._tally.fire)
+        if self._recording is None and self._chats.is_busy(asked.conversation_id):
+            raise CozeProblem(4016, "The conversation already has a chat in progress. Wait for it, or use another.")
+        chat = self._started(asked)
+        for fault in SHAPING.intersection(plan.faults):
+            self._tally.fire(fault)
+        if asked.stream:
+            return await self._play(request, chat, plan)
+        return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
+
+    async def _submit(self, request: web.Request) -> web.StreamResponse:
+        self._tally.called("submit_tool_outputs")
+        submitted: ToolOutputs = parse_tool_outputs(await json_body(request))
+        self._authorize(request, streaming=submitted.stream)
+        chat = self._asked_for(request.query)
+        outcome = self._perform(chat).outcome
+        if self._chats.status(chat) != "requires_action" or self._recording is not None:
+            raise CozeProblem(4000, "The chat does not wait for tool outputs.")
+        missing = {call["id"] for call in outcome.tool_calls} - {identity for identity, _ in submitted.outputs}
+        if missing:
+            raise CozeProblem(4000, f"tool_outputs lacks an output for tool_call_id {min(missing)}.")
+        chat = msgspec.structs.replace(chat, resumed_at=self._clock(), outputs=submitted.outputs)
+        self._chats.keep(chat)
+        if submitted.stream:
+            return await self._play(request, chat, parse_plan(chat.message))
+        return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
+
+    async def _retrieve(self, request: web.Request) -> web.StreamResponse:
+        self._tally.called("retrieve")
+        self._authorize(request)
+        chat = self._asked_for(request.query)
+        plan = parse_plan(chat.message)
+        if Fault.RETRIEVE_SLOW in plan:
+            self._tally.fire(Fault.RETRIEVE_SLOW)
+            await asyncio.sleep(plan.number(Fault.RETRIEVE_SLOW) / 1000)
+        if self._tally.spends(chat.id, plan, Fault.RETRIEVE_500):
+            return replies.page(500)
+        if Fault.NEVER_COMPLETE in plan:
+            self._tally.fire(Fault.NEVER_COMPLETE)
+        return replies.success(request[_LOG_ID], self._chats.state(chat))
+
+    async def _messages(self, request: web.Request) -> web.StreamResponse:
+        self._tally.called("messages")
+        self._authorize(request)
+        chat = self._asked_for(request.query)
+        plan = parse_plan(chat.message)
+        if self._tally.spends(chat.id, plan, Fault.LIST_500):
+            return replies.page(500)
+        if self._tally.spends(chat.id, plan, Fault.LIST_EMPTY):
+            return replies.success(request[_LOG_ID], [])
+        if self._chats.status(chat) == "failed":
+            return replies.success(request[_LOG_ID], None)  # the list of a failed chat has no `data`
+        return replies.success(request[_LOG_ID], self._chats.messages(chat), halved=Fault.SURROGATE in plan)
+
+    async def _cancel(self, request: web.Request) -> web.StreamResponse:
+        """Flips the status. The chat's stream goes on to its end, as the real one does."""
+        self._tally.called("cancel")
+        self._authorize(request)
+        asked = body_object(await json_body(request))
+        chat = self._asked_for({key: str(asked.get(key, "")) for key in ("conversation_id", "chat_id")})
+        if self._tally.spends(chat.id, parse_plan(chat.message), Fault.CANCEL_500):
+            return replies.page(500)
+        status = self._chats.status(chat)
+        if status not in ("in_progress", "canceled"):
+            raise CozeProblem(4104, f"The chat cannot be canceled: its status is {status}.")
+        if chat.canceled_at is None:
+            chat = msgspec.structs.replace(chat, canceled_at=self._clock())
+            self._chats.keep(chat)
+        return replies.success(request[_LOG_ID], self._chats.state(chat))
+
+    async def _create_conversation(self, request: web.Request) -> web.StreamResponse:
+        self._tally.called("conversation")
+        self._authorize(request)
+        asked = body_object(await json_body(request)) if request.can_read_body else {}
+        made = self._conversation(self._mint.new(self._clock()), asked)
+        if len(self._conversations) >= _CONVERSATIONS_AT_MOST:
+            del self._conversations[next(iter(self._conversations))]
+        self._conversations[made["id"]] = made
+        return replies.success(request[_LOG_ID], made, ordered=False)
+
+    async def _retrieve_conversation(self, request: web.Request) -> web.StreamResponse:
+        self._tally.called("conversation")
+        self._authorize(request)
+        identity = request.query.get("conversation_id", "")
+        if not identity.isdecimal():
+            raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
+        return replies.success(request[_LOG_ID], self._conversations.get(identity) or self._conversation(identity, {}))
+
+    def _authorize(self, request: web.Request, *, streaming: bool = False) -> None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token.strip() not in ("", "invalid"):
+            return
+        if streaming:
+            raise CozeProblem(4101, "The token you entered is incorrect. Please check the token and try again.")
+        raise CozeProblem(700012006, "access token invalid", status=401)
+
+    def _asked_for(self, ids: Any) -> Chat:
+        chat = self._chats.get(ids.get("conversation_id", ""), ids.get("chat_id", ""))
+        if chat is None or not chat.saved:
+            raise CozeProblem(4001, "No such chat in this conversation.")
+        return chat
+
+    def _started(self, asked: AskedChat) -> Chat:
+        now, taped = self._clock(), self._recording
+        chat = Chat(
+            id=(taped.chat_id if taped is not None else "") or self._mint.new(now),
+            conversation_id=(taped.conversation_id if taped is not None else "")
+            or asked.conversation_id
+            or self._mint.new(now),
+            bot_id=(taped.bot_id if taped is not None else "") or asked.bot_id,
+            message=asked.message,
+            started_at=now,
+            first_ms=self._first_ms,
+            rate=self._rate,
+            meta_data=asked.meta_data,
+            saved=asked.saved,
+        )
+        self._chats.keep(chat)
+        self._tally.chats_started += 1
+        return chat
+
+    def _refuses(self, message: str, plan: FaultPlan) -> bool:
+        """Whether this request is one that the plan leaves untaken."""
+        if not plan.asks_any(TAKING_NOTHING):
+            return False
+        if Fault.TIMES in plan:
+            if self._tally.posts_of(message) > plan.number(Fault.TIMES):
+                return False
+            self._tally.fire(Fault.TIMES)
+        return True
+
+    async def _play(self, request: web.Request, chat: Chat, plan: FaultPlan) -> web.StreamResponse:
+        """Streams the chat's stretch. The chat itself needs no stream: it goes on by the clock."""
+        transport = request.transport
+        assert transport is not None
+        if Fault.RESET_BEFORE_HEAD in plan:
+            self._tally.fire(Fault.RESET_BEFORE_HEAD)
+            reset(transport)
+            return web.Response()
+        if Fault.NO_HEAD in plan:
+            self._tally.fire(Fault.NO_HEAD)
+            await asyncio.Event().wait()
+        if Fault.SLOW_HEAD in plan:
+            self._tally.fire(Fault.SLOW_HEAD)
+            await asyncio.sleep(plan.number(Fault.SLOW_HEAD) / 1000)
+        response = web.StreamResponse(headers={"X-Tt-Logid": request[_LOG_ID], "Cache-Control": "no-cache"})
+        response.content_type = "text/event-stream"
+        if Fault.WRONG_TYPE in plan:
+            self._tally.fire(Fault.WRONG_TYPE)
+            response.content_type = "text/plain"
+        if Fault.GZIP_BOMB in plan:
+            response.headers["Content-Encoding"] = "gzip"
+        chunked = request.version >= HttpVersion11
+        await response.prepare(request)
+        performance = self._perform(chat)
+        player = Player(
+            transport,
+            cues(performance.frames(), plan, self._tally.fire),
+            begins=performance.begins,
+            clock=self._clock,
+            chunked=chunked,
+            joined=Fault.BYTES not in plan,
+        )
+        self.players.add(player)
+        try:
+            if await player.done is End.EOF:
+                await response.write_eof()
+        finally:
+            player.stop()
+            self.players.discard(player)
+        return response
+
+    def _conversation(self, identity: str, asked: Json) -> Json:
+        made_at = second_of(identity)
+        return {
+            "id": identity,
+            "created_at": made_at,
+            "meta_data": asked.get("meta_data") or {},
+            "name": asked.get("name") or "",
+            "creator_id": "7561209983316475000",
+            "connector_id": asked.get("connector_id") or "1024",
+            "updated_at": made_at,
+            "last_section_id": identity,
+        }

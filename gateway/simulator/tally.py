@@ -1,0 +1,48 @@
+"""The tally: what was asked of a simulator, and which faults acted. Tests read it; all of it is bounded."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from gateway.simulator.faults import Fault, FaultPlan
+
+_MESSAGES_AT_MOST = 10_000
+_CALLS_AT_MOST = 10_000
+
+
+class Tally:
+    """`chats_started` counts the messages that were taken, `requests` all requests by operation, `faults_fired` each
+    fault at each moment in which it acted; `calls` are the latest requests, with their unix times."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._posts: Counter[str] = Counter()
+        self._spent: Counter[tuple[str, Fault]] = Counter()
+        self.chats_started = 0
+        self.requests: Counter[str] = Counter()
+        self.faults_fired: Counter[Fault] = Counter()
+        self.calls: deque[tuple[float, str]] = deque(maxlen=_CALLS_AT_MOST)
+
+    def called(self, operation: str) -> None:
+        self.requests[operation] += 1
+        self.calls.append((self._clock(), operation))
+
+    def posted(self, message: str) -> None:
+        if len(self._posts) >= _MESSAGES_AT_MOST:
+            self._posts.clear()
+        self._posts[message] += 1
+
+    def posts_of(self, message: str) -> int:
+        return self._posts[message]
+
+    def fire(self, fault: Fault) -> None:
+        self.faults_fired[fault] += 1
+
+    def spends(self, chat_id: str, plan: FaultPlan, fault: Fault) -> bool:
+        """Whether this request about a chat is one of the first N that the fault is for. Fires it."""
+        if fault not in plan or self._spent[chat_id, fault] >= plan.number(fault):
+            return False
+        if len(self._spent) >= _MESSAGES_AT_MOST:
+            self._spent.clear()
+        self._spent[chat_id, fault] += 1
+        self.fire(fault)
+        return True
