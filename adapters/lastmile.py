@@ -43,6 +43,7 @@ class Line(asyncio.Protocol):
         "_reads",
         "_reason",
         "_stalled",
+        "greeting",
         "hub",
         "paused",
         "send_timeout",
@@ -62,6 +63,7 @@ class Line(asyncio.Protocol):
         self._reads = subscription is not None
         self.send_timeout = send_timeout
         self.transport: asyncio.Transport | None = None
+        self.greeting = b""  # goes out before the first event
         self.paused = False
         self.spoke = False
         self._connection = connection

@@ -38,13 +38,14 @@ _encoder = lru_cache(maxsize=10_000)(wire.shared)
 class TopicOutlet:
     """One topic on a shared socket: an outlet that writes through it."""
 
-    __slots__ = ("_socket", "encode", "spoke", "subscription", "topic")
+    __slots__ = ("_socket", "encode", "greeting", "spoke", "subscription", "topic")
     label = "websocket"
 
     def __init__(self, socket: "SharedSocket", topic: Topic, subscription: Subscription) -> None:
         self.topic = topic
         self.subscription = subscription
         self.encode = _encoder(str(topic))
+        self.greeting = b""
         self.spoke = False
         self._socket = socket
 
@@ -52,9 +53,10 @@ class TopicOutlet:
     def paused(self) -> bool:
         return self._socket.paused
 
-    def write(self, frame: bytes) -> None:
+    @property
+    def transport(self) -> asyncio.Transport | None:
         self._socket.spoke = True
-        self._socket.write(frame)
+        return self._socket.transport
 
     def finish(self) -> None:
         self._socket.drop(self.topic)

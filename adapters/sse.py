@@ -1,6 +1,5 @@
 """Server-sent events: a stream of its own for each reader."""
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -49,7 +48,7 @@ class Head(EventSourceResponse):
 class SseLine(Line):
     """A reader of server-sent events."""
 
-    __slots__ = ("_greeting", "retry_ms")
+    __slots__ = ("retry_ms",)
     label = "sse"
     encode = staticmethod(wire.sse)
 
@@ -65,17 +64,7 @@ class SseLine(Line):
     ) -> None:
         super().__init__(hub, subscription, connection, place, send_timeout)
         self.retry_ms = retry_ms
-        self._greeting = wire.retry(spread(retry_ms, chance=random.random))
-
-    def begin(self, transport: asyncio.Transport) -> None:
-        super().begin(transport)
-        if self._greeting:
-            self.write(b"")
-
-    def write(self, frame: bytes) -> None:
-        if self._greeting:
-            frame, self._greeting = self._greeting + frame, b""
-        super().write(frame)
+        self.greeting = wire.retry(spread(retry_ms, chance=random.random))
 
     def heartbeat(self, now: float) -> None:
         self.write(wire.HEARTBEAT)

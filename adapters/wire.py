@@ -33,14 +33,16 @@ def event(tail: Tail, entry: Entry) -> bytes:
 
 def sse(tail: Tail, entries: list[Entry]) -> bytes:
     """Server-sent events: `id`, `data`, a blank line (WHATWG HTML, 9.2). The JSON holds no line break."""
-    frames = []
-    for entry in entries:
-        if entry.sequence == NO_ID:
-            frames.append(b"data: " + event(tail, entry) + b"\n\n")
-        else:
-            position = _position(tail, entry)
-            frames.append(b"id: " + position + b"\ndata: {" + entry.body + b',"id":"' + position + b'"}\n\n')
-    return b"".join(frames)
+    if len(entries) == 1:
+        return _sse(tail.epoch, *entries[0])
+    return b"".join([_sse(tail.epoch, *entry) for entry in entries])
+
+
+def _sse(epoch: str, sequence: int, body: bytes) -> bytes:
+    if sequence == NO_ID:
+        return b"data: {%b}\n\n" % body
+    position = f"{epoch}-{sequence}".encode()
+    return b'id: %b\ndata: {%b,"id":"%b"}\n\n' % (position, body, position)
 
 
 def retry(milliseconds: int) -> bytes:
@@ -87,4 +89,4 @@ def shared(topic: str) -> Callable[[Tail, list[Entry]], bytes]:
 
 
 def _position(tail: Tail, entry: Entry) -> bytes:
-    return b"%s-%d" % (tail.epoch.encode(), entry.sequence)
+    return f"{tail.epoch}-{entry.sequence}".encode()

@@ -108,7 +108,8 @@ def body(event: Event) -> bytes:
 
 def text_json(text: str) -> bytes:
     """`text` as a JSON string, quotes included, safe on one line for any reader. `text` holds no lone surrogate."""
-    return _one_line(_encode(text))
+    data = _encode(text)
+    return data if text.isascii() else _one_line(data)
 
 
 def _one_line(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from gateway.ids import LogKey, parse_position
 from gateway.ledger import Ledger
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog, is_of
-from gateway.log.stretch import Entry
+from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Span, Tail
 from gateway.outline import outline
 from gateway.subscription import Subscription
@@ -27,6 +27,7 @@ ResetReason = Literal["expired", "unknown", "ahead"]
 
 _WRITES_A_TICK = 1000  # deliveries before new connections and other logs get their turn
 _FRAMES_KEPT = 64
+_MOST_AT_ONCE = 1024 * 1024  # bytes given to one outlet before others get their turn
 _BEATS_A_SLICE = 250
 
 
@@ -49,6 +50,7 @@ class Outlet(Heart, Protocol):
     subscription: Subscription
     encode: Encode
     label: str
+    greeting: bytes
 
     @property
     def paused(self) -> bool:
@@ -56,8 +58,9 @@ class Outlet(Heart, Protocol):
 
     spoke: bool
 
-    def write(self, frame: bytes) -> None:
-        """Hands a frame to the socket, once `paused` is false."""
+    @property
+    def transport(self) -> asyncio.WriteTransport | None:
+        """Where frames go while `paused` is false; None once it is closed."""
 
     def finish(self) -> None:
         """The turn has nothing more to give."""
@@ -183,33 +186,81 @@ class Hub:
         self._news(new)
 
     def serve(self, outlet: Outlet) -> None:
-        """Gives one outlet what it has not had yet, as far as it is ready."""
+        """Gives one outlet all that it has not had yet, as far as it is ready, in one write."""
         subscription = outlet.subscription
         tail = subscription.tail
-        while not outlet.paused and outlet in self._hearts:
-            if subscription.preface:
-                entries, subscription.preface = subscription.preface, []
-                outlet.write(outlet.encode(tail, entries))
-                self._given[outlet.label] = self._given.get(outlet.label, 0) + len(entries)
-                continue
-            span = subscription.span
-            if span is None or subscription.after >= span.last:
-                break
+        frames: list[bytes] = [outlet.greeting] if outlet.greeting else []
+        outlet.greeting = b""
+        given = 0
+        if outlet.paused or outlet not in self._hearts:
+            return
+        if subscription.preface:
+            entries, subscription.preface = subscription.preface, []
+            frames.append(outlet.encode(tail, entries))
+            given = len(entries)
+        size = 0
+        while (span := subscription.span) is not None and subscription.after < span.last and size < _MOST_AT_ONCE:
             if span.stretch is None:
                 self._fetch(outlet, span)
                 break
-            key = (outlet.encode, subscription.after, span.last)
-            if (cached := tail.frames.get(key)) is None:
-                entries = span.stretch.read(after=subscription.after)
-                cached = outlet.encode(tail, entries), len(entries)
-                if len(tail.frames) < _FRAMES_KEPT:
-                    tail.frames[key] = cached
-            subscription.after = key[2]
+            frame, events = self._frame(outlet, span.stretch)
+            frames.append(frame)
+            size += len(frame)
+            given += events
+            subscription.after = span.last
+        if frames and outlet.transport is not None:
             outlet.spoke = True
-            outlet.write(cached[0])
-            self._given[outlet.label] = self._given.get(outlet.label, 0) + cached[1]
-        if subscription.turn is not None and subscription.over and outlet in self._hearts:
+            outlet.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            self._given[outlet.label] = self._given.get(outlet.label, 0) + given
+        if subscription.turn is not None and subscription.over:
             outlet.finish()
+        elif size >= _MOST_AT_ONCE:
+            self._loop.call_soon(self.serve, outlet)
+
+    def _frame(self, outlet: Outlet, stretch: Stretch) -> tuple[bytes, int]:
+        """The frame from the outlet's position to the stretch's last event, made once for all who are there."""
+        subscription = outlet.subscription
+        frames = subscription.tail.frames
+        key = (outlet.encode, subscription.after, stretch.last)
+        if (made := frames.get(key)) is None:
+            entries = stretch.read(after=subscription.after)
+            made = outlet.encode(subscription.tail, entries), len(entries)
+            if len(frames) < _FRAMES_KEPT:
+                frames[key] = made
+        return made
+
+    def _serve_all(self, tail: Tail, outlets: list[Outlet]) -> None:
+        """`serve` for many on one log. Those who are up to date but for this news, nearly all, share one frame."""
+        hearts = self._hearts
+        at, stretch, encode, frame, events = -1, None, None, b"", 0
+        label, given = "", 0
+        for outlet in outlets:
+            subscription = outlet.subscription
+            span = subscription.reading
+            if span is None or subscription.preface or (mine := span.stretch) is None or mine.ended is not None:
+                self.serve(outlet)
+                continue
+            after = subscription.after
+            if after >= mine.last:
+                continue
+            if outlet.paused or outlet not in hearts:
+                continue
+            if after != at or mine is not stretch or outlet.encode is not encode:
+                at, stretch, encode = after, mine, outlet.encode
+                entries = mine.read(after=after)
+                frame, events = encode(tail, entries), len(entries)
+            if (transport := outlet.transport) is None:
+                continue
+            transport.write(frame)
+            outlet.spoke = True
+            subscription.after = mine.last
+            if outlet.label is not label:
+                if given:
+                    self._given[label] = self._given.get(label, 0) + given
+                label, given = outlet.label, 0
+            given += events
+        if given:
+            self._given[label] = self._given.get(label, 0) + given
 
     def _fetch(self, outlet: Outlet, span: Span) -> None:
         """Reads a stored stretch for an outlet that is behind what is in memory, then goes on serving it."""
@@ -242,7 +293,6 @@ class Hub:
     def _flush(self) -> None:
         """Serves what is due, a bounded number of deliveries a tick."""
         left = _WRITES_A_TICK
-        serve = self.serve
         while left > 0:
             if self._serving is None:
                 if not self._due:
@@ -253,9 +303,8 @@ class Hub:
                 self._due_set.discard(tail)
                 self._serving = tail, list(tail.watchers), 0
             tail, outlets, at = self._serving
-            some = outlets[at : at + left]
-            for outlet in some:
-                serve(outlet)
+            some = outlets[at : at + left] if at or len(outlets) > left else outlets
+            self._serve_all(tail, some)
             left -= len(some)
             if some:
                 self._watch.delay(some[0].label, self._loop.time() - tail.published, len(some))

@@ -19,7 +19,7 @@ class Subscription:
     Close it in any case.
     """
 
-    __slots__ = ("_held", "_hub", "_span", "after", "gone", "preface", "tail", "turn")
+    __slots__ = ("_held", "_hub", "after", "gone", "preface", "reading", "tail", "turn")
 
     def __init__(self, hub: "Hub", tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None) -> None:
         self._hub = hub
@@ -28,7 +28,7 @@ class Subscription:
         self.after = after
         self.preface: list[Entry] = []
         self.gone = False  # the turn's events are not kept any more: its preface is all there is
-        self._span = span
+        self.reading = span  # what `span` found last; the hub looks here first
         self._held = held
         tail.users.add(self)
 
@@ -36,14 +36,15 @@ class Subscription:
     def span(self) -> Span | None:
         """What to read next; None when there is nothing yet. A turn that was queued has none before it started."""
         if self.turn is None:
-            return self.tail.span_after(self.after)
-        if self._span is None:
+            if self.reading is None or self.after >= self.reading.last:
+                self.reading = self.tail.span_after(self.after)
+        elif self.reading is None:
             for span in reversed(self.tail.spans):
                 if span.turn == self.turn:
-                    self._span = span
+                    self.reading = span  # what `span` found last; the hub looks here first
                     self.after = max(self.after, span.first - 1)
                     break
-        return self._span
+        return self.reading
 
     @property
     def over(self) -> bool:

@@ -8,15 +8,11 @@ BEGIN, STATE, END = 3, 4, 5
 """Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note changed, it ended."""
 
 
-class Record(NamedTuple):
-    """One thing that happened to the stretch `number`. `payload` by `kind`: str for text, bytes for an event or a
-    note, `(key, epoch, turn, note, mark)` for a beginning, seconds since 1970 for an end. `sequence` is the event's
-    position, or for a beginning its first."""
-
-    number: int
-    kind: int
-    sequence: int
-    payload: Any
+Record = tuple[int, int, int, Any]
+"""One thing that happened to a stretch: `(number, kind, sequence, payload)`. `number` is the stretch's; `payload` by
+`kind`: str for text, bytes for an event or a note, `(key, epoch, turn, note, mark)` for a beginning, seconds since
+1970 for an end; `sequence` is the event's position, or for a beginning its first. A bare tuple: there is one a piece.
+"""
 
 
 class Place(NamedTuple):

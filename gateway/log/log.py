@@ -129,26 +129,30 @@ class EventLog:
         stretch = Stretch(number, tail.key, tail.epoch, tail.next, turn, state, mark)
         tail.spans.append(Span(Place(stretch.first, stretch.first - 1, number, turn), stretch))
         self._remember(stretch, tail)
-        self._put(Record(number, BEGIN, stretch.first, (tail.key, tail.epoch, turn, state, mark)))
+        self._put((number, BEGIN, stretch.first, (tail.key, tail.epoch, turn, state, mark)))
         return stretch
 
     def append(self, stretch: Stretch, event: Event) -> None:
         """Adds an event. It is seen once it is durable; nothing is awaited here."""
-        tail = self._open[stretch.number][1]
+        number = stretch.number
+        tail = self._open[number][1]
         sequence = tail.next
         tail.next = sequence + 1
-        if isinstance(event, Text):
-            self._put(Record(stretch.number, _TEXT_KINDS[event.kind], sequence, event.content))
+        pending = self._pending
+        if type(event) is Text:
+            pending.append((number, _TEXT_KINDS[event.kind], sequence, event.content))
         else:
-            self._put(Record(stretch.number, WHOLE, sequence, body(event)))
+            pending.append((number, WHOLE, sequence, body(event)))
+        if len(pending) == 1:
+            self._wake.set()
 
     def note(self, stretch: Stretch, state: bytes) -> None:
         """Replaces the writer's note, in order with the events."""
-        self._put(Record(stretch.number, STATE, 0, state))
+        self._put((stretch.number, STATE, 0, state))
 
     def end(self, stretch: Stretch) -> None:
         """Ends the stretch after what was appended; its retention begins."""
-        self._put(Record(stretch.number, END, 0, self._clock()))
+        self._put((stretch.number, END, 0, self._clock()))
         self._open[stretch.number][1].writer = None
 
     def owe(self, stretch: Stretch, last: Event) -> None:
@@ -156,9 +160,9 @@ class EventLog:
         tail = self._open[stretch.number][1]
         tail.next = stretch.last + 2
         tail.writer = None
-        records = [
-            Record(stretch.number, WHOLE, stretch.last + 1, body(last)),
-            Record(stretch.number, END, 0, self._clock()),
+        records: list[Record] = [
+            (stretch.number, WHOLE, stretch.last + 1, body(last)),
+            (stretch.number, END, 0, self._clock()),
         ]
         self._owed += records
         self._apply(records)
@@ -274,12 +278,12 @@ class EventLog:
         self._in_flight, self._pending, self._in_flight_waiters, self._waiters = [], [], [], []
         stretches: dict[int, Stretch] = {}
         begun: set[int] = set()
-        for record in lost:
-            stretch, tail = self._open[record.number]
+        for number, kind, _, _ in lost:
+            stretch, tail = self._open[number]
             tail.next = tail.head + 1
-            stretches[record.number] = stretch
-            if record.kind == BEGIN:
-                begun.add(record.number)
+            stretches[number] = stretch
+            if kind == BEGIN:
+                begun.add(number)
         for number in begun:  # never written, never seen: as if it had not been
             stretch, tail = self._open[number]
             self._unremember(stretch, tail)
@@ -332,7 +336,7 @@ class EventLog:
 
     async def fold(self, *, also_running: bool = False) -> None:
         """Saves finished stretches whole and drops the batches that nobody needs any more."""
-        unseen = {record.number for record in self._in_flight + self._pending + self._owed}
+        unseen = {record[0] for record in self._in_flight + self._pending + self._owed}
         crowded = self._last_batch - self._oldest_batch() > _BACKLOG_BATCHES
         ready = [
             stretch

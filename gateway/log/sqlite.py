@@ -21,7 +21,7 @@ _QUICK_CHECK_LIMIT = 256 * 1024 * 1024
 _TRIM_AT_ONCE = 500
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS stretches (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL, epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     turn TEXT NOT NULL, mark TEXT NOT NULL, ended REAL, state BLOB NOT NULL, body BLOB NOT NULL);
@@ -134,7 +134,7 @@ class SqliteJournal:
             async for number, data in rows:
                 for record in _decode(data):
                     if record[0] not in saved:
-                        _replay(found, Record(*record), number)
+                        _replay(found, record, number)
         highest = max(highest, max(found, default=0))
         return Recovered([found[n] for n in sorted(found)], highest + 1)
 

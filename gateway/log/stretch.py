@@ -12,6 +12,7 @@ MESSAGE, REASONING, WHOLE = 0, 1, 2
 """Kinds of entries: a piece of the answer's text, a piece of reasoning, and any other event."""
 Kind = Literal[0, 1, 2]
 
+_entry = tuple.__new__
 _TEXT_HEAD = {MESSAGE: b'"event":"message","content":', REASONING: b'"event":"reasoning","content":'}
 _FOLD_AT = 64
 
@@ -127,10 +128,16 @@ class Stretch:
 
         `after` may lie anywhere, also between two merged pieces; before the stretch means from its beginning.
         """
-        after = max(after, self.first - 1)
         if after >= self.last:
             return []
         segments = self._segments
+        newest = segments[-1]
+        if after + 1 >= newest.first:  # nearly always: a reader that is up to date but for the last pieces
+            if isinstance(newest, _Run):
+                text = newest.text(after + 1 - newest.first)
+                return [_entry(Entry, (self.last, _TEXT_HEAD[newest.kind] + text_json(text)))]
+            return [_entry(Entry, (newest.first, newest.body))]
+        after = max(after, self.first - 1)
         index = bisect_right(self._starts, after + 1) - 1
         found: list[Entry] = []
         stop = len(segments) if not limit else min(len(segments), index + limit)
