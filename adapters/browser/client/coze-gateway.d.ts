@@ -138,6 +138,8 @@ export interface ChatOptions extends LineOptions {
   metaData?: Record<string, string>;
   onBusy?: "reject" | "queue" | "interrupt";
   onDisconnect?: "continue" | "cancel";
+  /** `false` asks for the whole answer at once, the older way. Default true. */
+  streaming?: boolean;
   /** Asking twice under one key asks once. Default: a random one for each call. */
   idempotencyKey?: string;
 }

@@ -253,7 +253,7 @@ class Line {
 
   /** Whether the whole answer is asked for at once: the gateway does not stream, or this browser cannot. */
   #wholeAnswer() {
-    if (this.#config.streaming === false) return true;
+    if (this.#config.streaming === false || this.options.streaming === false) return true;
     const wantsStreams = this.liking.includes("sse") || this.liking.includes("eventsource");
     return wantsStreams && !this.EventSource && !canReadStreams();
   }

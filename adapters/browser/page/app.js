@@ -1,0 +1,200 @@
+/** The page's composition: finds its elements, builds the parts, and ties what people do to what the parts can. */
+import { BadNetwork } from "./bad-network.js";
+import { Conversation } from "./conversation.js";
+import { make, say } from "./dom.js";
+import { Figures, NetworkLog } from "./figures.js";
+import { firstLanguage, formatNumber, language, onLanguage, speak, t } from "./language.js";
+import { addThemeButton, keepField } from "./preferences.js";
+
+const LIKING = ["sse", "websocket", "longpoll", "eventsource"];
+const QUICK = [
+  ["zh", "你好，请介绍一下你自己"], ["zh", "用表格比较 SSE 和 WebSocket"],
+  ["en", "What can you do?"], ["en", "Show me a streaming client in Python"],
+  ["es", "¿Qué puedes hacer?"], ["es", "Explica qué es el streaming con un ejemplo"],
+];
+const FAULTS = [
+  ["", "fault_none"], ["drop-after:8", "fault_drop"], ["stall-after:8", "fault_stall"], ["status:503 times:2", "fault_busy"],
+  ["failed", "fault_failed"], ["rewrite", "fault_rewrite"], ["rate:5", "fault_slow"], ["rate:400", "fault_fast"],
+  ["reasoning", "fault_reasoning"], ["tool", "fault_tool"], ["action", "fault_action"], ["multi", "fault_multi"],
+  ["audio", "fault_audio"], ["hostile", "fault_hostile"],
+];
+const at = (id) => document.getElementById(id);
+
+const network = new BadNetwork();
+const parts = network.parts();
+const figures = new Figures(at("figures"));
+const netlog = new NetworkLog(at("network-log"));
+const scroll = at("scroll");
+let following = true; // the newest line stays in view until the reader scrolls up
+let limit = 16_000;
+
+const transports = () => {
+  const choice = at("transport").value;
+  return LIKING.includes(choice) ? [choice, ...LIKING.filter((name) => name !== choice)] : ["sse", "websocket", "longpoll"];
+};
+
+const conversation = new Conversation({
+  log: at("log"),
+  figures,
+  settings: () => ({
+    userId: at("userId").value.trim() || undefined,
+    botId: at("botId").value.trim(),
+    shopId: at("shopId").value.trim() || undefined,
+    token: at("token").value.trim() || undefined,
+    transports: transports(),
+    streaming: at("transport").value !== "whole",
+    fault: at("fault").value,
+    network: parts,
+  }),
+  onState: showState,
+  onChange: showProgress,
+  onGrowth: (jump) => {
+    at("welcome").hidden = at("log").childElementCount > 0;
+    if (jump) following = true;
+    if (following) scroll.scrollTop = scroll.scrollHeight;
+  },
+});
+
+// -- what the connection does
+
+let lineState = "idle";
+
+function showState(state, { transport, delayMs, reason, error }) {
+  if (state === "notice") return netlog.add(reason, "bad");
+  lineState = state === "waiting" && reason === "hidden" ? "hidden" : state;
+  if (state === "open") {
+    figures.opened(transport ?? t("transport_whole"));
+    netlog.add(`${t("state_open")}: ${transport ?? t("transport_whole")}`, "good");
+  }
+  if (state === "waiting" && reason !== "hidden") {
+    figures.lost();
+    netlog.add(`${t("state_waiting")}: ${formatNumber(delayMs)} ms · ${reason}`, "bad");
+  }
+  if (state === "offline") netlog.add(t("state_offline"), "bad");
+  if (error) netlog.add(`${t("state_closed")}: ${error.code ?? error.message}`, "bad");
+  at("status-more").textContent = state === "open" ? (transport ?? "") : "";
+  return showStatus();
+}
+
+function showStatus() {
+  const shown = conversation.running && lineState === "open" ? "streaming" : lineState;
+  at("status").dataset.state = shown;
+  for (const element of [at("status").querySelector("span"), at("state-figure")]) {
+    element.dataset.t = `state_${shown}`;
+    element.textContent = t(`state_${shown}`);
+  }
+}
+
+function showProgress(event) {
+  const { running } = conversation;
+  at("welcome").hidden = at("log").childElementCount > 0;
+  at("stop").hidden = !running;
+  at("send").hidden = running;
+  for (const chip of document.querySelectorAll(".chip")) chip.disabled = running;
+  const said = { started: "says_started", completed: "says_completed", error: "says_failed", cancelled: "says_cancelled" }[event?.event];
+  // A screen reader hears when an answer begins and ends; read piece by piece it would be noise.
+  if (said) at("announcer").textContent = t(said, { n: formatNumber(event.content?.length ?? 0) });
+  showStatus();
+}
+
+// -- asking
+
+const message = at("message");
+
+function fit() {
+  message.rows = Math.min(Math.max(message.value.split("\n").length, 1), 8);
+}
+
+at("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if ([...message.value].length > limit) return netlog.add(t("error_long", { limit: formatNumber(limit) }), "bad");
+  if (conversation.ask(message.value)) {
+    message.value = "";
+    fit();
+  }
+  return message.focus();
+});
+message.addEventListener("input", fit);
+message.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    at("composer").requestSubmit();
+  }
+});
+at("stop").addEventListener("click", () => {
+  conversation.stop().catch((error) => netlog.add(error.message, "bad"));
+  message.focus();
+});
+at("new").addEventListener("click", () => {
+  conversation.begin();
+  message.focus();
+});
+for (const [tongue, question] of QUICK) {
+  at("quick").append(make("button", { type: "button", class: "chip", lang: tongue, onclick: () => conversation.ask(question) }, question));
+}
+
+const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+scroll.addEventListener("wheel", () => { following = atEnd(); }, { passive: true });
+scroll.addEventListener("touchmove", () => { following = atEnd(); }, { passive: true });
+scroll.addEventListener("keydown", () => requestAnimationFrame(() => { following = atEnd(); }));
+scroll.addEventListener("scrollend", () => { following = atEnd(); });
+
+// -- the bad network
+
+network.onCut = () => netlog.add(t("log_cut"), "bad");
+at("cut").addEventListener("click", () => network.cut());
+at("elsewhere").addEventListener("click", () => {
+  const next = conversation.goOnElsewhere(LIKING.slice(0, 3));
+  if (next) netlog.add(`${t("elsewhere")}: ${next}`);
+});
+at("transport").addEventListener("change", () => conversation.prefer(transports()));
+at("slow").addEventListener("input", showSlow);
+function showSlow() {
+  network.slowMs = Number(at("slow").value);
+  at("slow-shown").textContent = t("slow_ms", { ms: formatNumber(network.slowMs) });
+}
+at("cut-often").addEventListener("change", ({ target }) => network.cutEvery(target.checked ? 2_000 : 0));
+at("buffer").addEventListener("change", ({ target }) => {
+  network.buffers = target.checked;
+  network.cut();
+});
+at("refuse").addEventListener("change", ({ target }) => {
+  network.refusesWebSocket = target.checked;
+  network.cut();
+});
+for (const [value, key] of FAULTS) at("fault").append(say("option", key, { value }));
+
+// -- the panel, a sheet on narrow screens
+
+function showPanel(open) {
+  document.body.classList.toggle("panel-open", open);
+  at("panel-button").setAttribute("aria-expanded", String(open));
+  if (open) at("panel-close").focus();
+}
+at("panel-button").addEventListener("click", () => showPanel(!document.body.classList.contains("panel-open")));
+at("panel-close").addEventListener("click", () => {
+  showPanel(false);
+  at("panel-button").focus();
+});
+addEventListener("keydown", ({ key }) => { if (key === "Escape") showPanel(false); });
+
+// -- language, colours, fields
+
+for (const button of document.querySelectorAll("[data-language]")) {
+  button.addEventListener("click", () => speak(button.dataset.language));
+}
+onLanguage(() => {
+  for (const button of document.querySelectorAll("[data-language]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.language === language()));
+  }
+  showSlow();
+  figures.show();
+});
+addThemeButton(at("theme"));
+for (const id of ["userId", "botId", "shopId"]) keepField(at(id), localStorage);
+keepField(at("token"), sessionStorage); // a token goes with its tab
+
+speak(firstLanguage());
+fetch("api/coze/config").then((response) => response.json()).then((config) => { limit = config.maxMessageChars ?? limit; }, () => {});
+conversation.resume();
+document.documentElement.dataset.ready = "true";

@@ -1,0 +1,129 @@
+/**
+ * A network that is bad on purpose, under the client module and unknown to it: stand-ins for `fetch`, `WebSocket` and
+ * `EventSource` that cut, slow down, hold back and refuse, as real networks and proxies do.
+ */
+export class BadNetwork {
+  slowMs = 0;
+  buffers = false;
+  refusesWebSocket = false;
+  onCut = () => {};
+  #open = new Set(); // one function for each open connection, which breaks it
+  #cutting;
+
+  /** Breaks whatever is open now. @returns how many connections that were */
+  cut() {
+    const open = [...this.#open];
+    for (const breaks of open) breaks();
+    if (open.length) this.onCut();
+    return open.length;
+  }
+
+  cutEvery(ms) {
+    clearInterval(this.#cutting);
+    if (ms) this.#cutting = setInterval(() => this.cut(), ms);
+  }
+
+  /** What the client module takes as its `network`. */
+  parts() {
+    const network = this;
+    class CuttableSocket extends WebSocket {
+      #breaks = () => { this.close(); };
+
+      constructor(url, protocols) {
+        super(url, protocols);
+        if (network.refusesWebSocket) return this.close();
+        network.#open.add(this.#breaks);
+        this.addEventListener("close", () => network.#open.delete(this.#breaks));
+      }
+
+      set onmessage(handler) {
+        super.onmessage = network.#late(handler);
+      }
+    }
+    class CuttableSource extends EventSource {
+      #breaks = () => {
+        this.close();
+        this.dispatchEvent(new Event("error"));
+      };
+
+      constructor(url, options) {
+        super(url, options);
+        network.#open.add(this.#breaks);
+      }
+
+      set onmessage(handler) {
+        super.onmessage = network.#late(handler);
+      }
+
+      close() {
+        super.close();
+        network.#open.delete(this.#breaks);
+      }
+    }
+    return { fetch: (input, init) => this.#fetch(input, init), WebSocket: CuttableSocket, EventSource: CuttableSource };
+  }
+
+  /** The same messages in the same order, each a moment late. */
+  #late(handler) {
+    let queue = Promise.resolve();
+    let pending = 0;
+    return (message) => {
+      if (!this.slowMs && !pending) return handler(message);
+      pending++;
+      queue = queue.then(async () => {
+        await wait(this.slowMs);
+        pending--;
+        handler(message);
+      });
+    };
+  }
+
+  async #fetch(input, init = {}) {
+    const abort = new AbortController();
+    const breaks = () => abort.abort(new TypeError("the network was cut"));
+    init.signal?.addEventListener("abort", () => abort.abort(init.signal.reason), { once: true });
+    this.#open.add(breaks);
+    const forget = () => this.#open.delete(breaks);
+    try {
+      await wait(this.slowMs);
+      const response = await fetch(input, { ...init, signal: abort.signal });
+      const streams = (response.headers.get("Content-Type") ?? "").startsWith("text/event-stream");
+      if (!streams || !response.body) {
+        forget();
+        return response;
+      }
+      return new Response(this.#through(response.body, forget), response);
+    } catch (error) {
+      forget();
+      throw error;
+    }
+  }
+
+  #through(body, forget) {
+    const reader = body.getReader();
+    const held = [];
+    return new ReadableStream({
+      pull: async (controller) => {
+        for (;;) {
+          const { done, value } = await reader.read().catch((error) => { forget(); throw error; });
+          await wait(this.slowMs);
+          if (done) {
+            for (const chunk of held) controller.enqueue(chunk);
+            forget();
+            return controller.close();
+          }
+          held.push(value);
+          if (this.buffers) continue;
+          for (const chunk of held.splice(0)) controller.enqueue(chunk);
+          return undefined;
+        }
+      },
+      cancel: (reason) => {
+        forget();
+        return reader.cancel(reason);
+      },
+    });
+  }
+}
+
+const wait = (ms) => (ms ? new Promise((resolve) => { setTimeout(resolve, ms); }) : undefined);

@@ -1,0 +1,131 @@
+/** Live figures of the answer being given, and the chart of its pace. */
+import { make } from "./dom.js";
+import { formatNumber, formatTime, t } from "./language.js";
+
+const WINDOW_MS = 30_000;
+const BUCKET_MS = 500;
+const WIDTH = 300;
+const HEIGHT = 72;
+
+export class Figures {
+  #began;
+  #first;
+  #ended;
+  #characters = 0;
+  #pieces = 0;
+  #opens = 0;
+  #transport;
+  #buckets = new Map(); // index of half a second -> characters
+  #cuts = []; // when the connection was lost
+  #timer;
+
+  /** @param {HTMLElement} root holds an output for each figure in `data-figure`, and the chart's `svg` */
+  constructor(root) {
+    this.outputs = Object.fromEntries([...root.querySelectorAll("[data-figure]")].map((cell) => [cell.dataset.figure, cell]));
+    this.chart = root.querySelector("svg");
+    this.empty = root.querySelector(".chart-empty");
+  }
+
+  begin() {
+    this.#began = performance.now();
+    this.#first = this.#ended = undefined;
+    this.#characters = this.#pieces = this.#opens = 0;
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.show(), 250);
+    this.show();
+  }
+
+  piece(content) {
+    const now = performance.now();
+    this.#first ??= now;
+    this.#pieces++;
+    const size = [...content].length;
+    this.#characters += size;
+    const bucket = Math.floor(now / BUCKET_MS);
+    this.#buckets.set(bucket, (this.#buckets.get(bucket) ?? 0) + size);
+  }
+
+  /** The whole answer is known: its length counts, whatever was joined or rewritten on the way. */
+  end(content) {
+    this.#ended = performance.now();
+    if (content !== undefined) this.#characters = [...content].length;
+    clearInterval(this.#timer);
+    this.show();
+    // The chart runs on until its last piece has left it.
+    this.#timer = setInterval(() => { this.#draw(); if (!this.#buckets.size) clearInterval(this.#timer); }, 1_000);
+  }
+
+  opened(transport) {
+    this.#transport = transport;
+    if (this.#ended === undefined) this.#opens++;
+    this.show();
+  }
+
+  lost() {
+    if (this.#ended !== undefined) return;
+    this.#cuts.push(performance.now());
+    this.show();
+  }
+
+  summary() {
+    return {
+      firstMs: this.#first === undefined ? undefined : this.#first - this.#began,
+      totalMs: this.#ended === undefined ? undefined : this.#ended - this.#began,
+      characters: this.#characters,
+      transport: this.#transport,
+      pieces: this.#pieces,
+      reconnects: Math.max(this.#opens - 1, 0),
+    };
+  }
+
+  show() {
+    const { firstMs, characters, transport, pieces, reconnects } = this.summary();
+    const until = this.#ended ?? performance.now();
+    const writing = this.#first === undefined ? 0 : Math.max(until - this.#first, 1);
+    this.#put("first", formatTime(firstMs));
+    this.#put("total", this.#began === undefined ? "–" : formatTime(until - this.#began));
+    this.#put("characters", formatNumber(characters));
+    this.#put("pieces", formatNumber(pieces));
+    this.#put("pace", writing > 200 ? formatNumber(Math.round((characters * 1_000) / writing)) : "–");
+    this.#put("reconnects", formatNumber(reconnects));
+    this.#put("transport", transport ?? "–");
+    this.#draw();
+  }
+
+  #put(name, text) {
+    const cell = this.outputs[name];
+    if (cell && cell.textContent !== text) cell.textContent = text;
+  }
+
+  #draw() {
+    const now = performance.now();
+    const last = Math.floor(now / BUCKET_MS);
+    const first = last - WINDOW_MS / BUCKET_MS;
+    for (const bucket of this.#buckets.keys()) if (bucket < first) this.#buckets.delete(bucket);
+    this.#cuts = this.#cuts.filter((at) => now - at < WINDOW_MS);
+    const values = Array.from({ length: last - first + 1 }, (_, i) => this.#buckets.get(first + i) ?? 0);
+    const top = Math.max(...values, 1);
+    const points = values.map((value, i) => `${((i / (values.length - 1)) * WIDTH).toFixed(1)},${(HEIGHT - 4 - (value / top) * (HEIGHT - 14)).toFixed(1)}`);
+    this.chart.querySelector(".pace-line").setAttribute("points", points.join(" "));
+    this.chart.querySelector(".pace-area").setAttribute("points", `0,${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}`);
+    const cuts = this.#cuts.map((at) => WIDTH - ((now - at) / WINDOW_MS) * WIDTH);
+    this.chart.querySelector(".cuts").setAttribute("d", cuts.map((x) => `M${x.toFixed(1)} 0V${HEIGHT}`).join(""));
+    this.chart.setAttribute("aria-label", `${t("chart")}: ${t("pace")} ${this.outputs.pace.textContent}`);
+    this.empty.hidden = this.#buckets.size > 0;
+    this.chart.classList.toggle("blank", this.#buckets.size === 0);
+  }
+}
+
+/** The last few things that the network did, newest first. */
+export class NetworkLog {
+  constructor(list) {
+    this.list = list;
+  }
+
+  add(text, kind = "") {
+    this.list.querySelector(".log-empty")?.remove();
+    const time = new Date().toLocaleTimeString(document.documentElement.lang, { hour12: false });
+    this.list.prepend(make("li", { class: kind }, make("time", {}, time), " ", text));
+    while (this.list.children.length > 30) this.list.lastChild.remove();
+  }
+}

@@ -1,0 +1,50 @@
+/** The page's language: which one it is, and the words in it. */
+import { WORDS } from "./words.js";
+
+const KEY = "gateway.language";
+const listeners = new Set();
+let current = "en";
+
+/** The language of before, else the first of the browser's that the page speaks, else English. */
+export function firstLanguage() {
+  const wanted = [localStorage.getItem(KEY), ...navigator.languages].map((tag) => String(tag).slice(0, 2));
+  return wanted.find((tag) => tag in WORDS) ?? "en";
+}
+
+export const language = () => current;
+
+export function t(key, values = {}) {
+  return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+}
+
+/** Calls `listener` now, and whenever the language changes. */
+export function onLanguage(listener) {
+  listeners.add(listener);
+  listener();
+}
+
+export function speak(tag) {
+  current = tag;
+  localStorage.setItem(KEY, tag);
+  document.documentElement.lang = { zh: "zh-CN", en: "en", es: "es" }[tag];
+  document.title = t("title");
+  translate(document.body);
+  for (const listener of listeners) listener();
+}
+
+/** Fills in every element below `root` that names its words in `data-t`, `data-t-label` or `data-t-placeholder`. */
+export function translate(root) {
+  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t, element.dataset);
+  for (const element of root.querySelectorAll("[data-t-label]")) element.setAttribute("aria-label", t(element.dataset.tLabel));
+  for (const element of root.querySelectorAll("[data-t-placeholder]")) element.placeholder = t(element.dataset.tPlaceholder);
+}
+
+const numbers = () => new Intl.NumberFormat(document.documentElement.lang);
+
+export const formatNumber = (value) => numbers().format(value);
+
+/** Milliseconds as a person reads them. */
+export function formatTime(ms) {
+  if (ms === undefined) return "–";
+  return ms < 1_000 ? t("milliseconds", { n: Math.round(ms) }) : t("seconds", { n: (ms / 1_000).toFixed(ms < 10_000 ? 2 : 1) });
+}

@@ -1,0 +1,114 @@
+/**
+ * Markdown to safe elements. Three walls, each enough by itself for scripts: markdown-it writes no markup of the bot's,
+ * DOMPurify passes only what is listed here, and the page's policy runs no inline script. Against calling out, the
+ * renderer writes no `src` at all: media are marked by data attributes, and `media.js` decides.
+ */
+import DOMPurify from "./vendor/dompurify.js";
+import hljs from "./vendor/highlight.js";
+import MarkdownIt from "./vendor/markdown-it.js";
+import { copyButton, make } from "./dom.js";
+import { t } from "./language.js";
+import { mediaKind, placeMedia } from "./media.js";
+
+const RASTER = /^data:image\/(?:png|jpeg|gif|webp|avif);base64,/i;
+const LINK = /^(?:https?:\/\/|mailto:)/i;
+const LIMIT = 100_000; // characters of code above which highlighting would be felt
+
+const sanitizer = {
+  ALLOWED_TAGS: [
+    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span",
+    "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+  ],
+  ALLOWED_ATTR: ["class", "data-alt", "data-language", "data-media", "href", "rel", "start", "target"],
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  ALLOWED_URI_REGEXP: LINK,
+  ADD_URI_SAFE_ATTR: ["data-alt", "data-language", "data-media", "rel", "start", "target"], // no address is ever fetched from these
+  RETURN_TRUSTED_TYPE: true,
+};
+
+let highlighting = false; // open blocks change with every frame; only closed ones are worth the time
+
+const markdown = new MarkdownIt({ html: false, linkify: true, highlight });
+markdown.linkify.set({ fuzzyLink: false, fuzzyEmail: false });
+markdown.validateLink = (url) => LINK.test(url.trim()) || RASTER.test(url.trim());
+
+function highlight(code, info) {
+  const language = info.split(/\s/)[0];
+  if (!highlighting || code.length > LIMIT || !hljs.getLanguage(language)) return "";
+  return hljs.highlight(code, { language, ignoreIllegals: true }).value;
+}
+
+const rules = markdown.renderer.rules;
+const escape = markdown.utils.escapeHtml;
+
+rules.image = (tokens, index) => {
+  const token = tokens[index];
+  return `<span class="media" data-media="${escape(token.attrGet("src"))}" data-alt="${escape(token.content)}"></span>`;
+};
+rules.link_open = (tokens, index) => {
+  const href = tokens[index].attrGet("href");
+  return `<a href="${escape(href)}" target="_blank" rel="noopener noreferrer nofollow">`;
+};
+rules.link_close = (tokens, index) => {
+  let open = index;
+  while (tokens[open].type !== "link_open") open--;
+  const href = tokens[open].attrGet("href");
+  const kind = mediaKind(href);
+  return kind === "audio" || kind === "video" ? `</a><span class="media" data-media="${escape(href)}" data-alt=""></span>` : "</a>";
+};
+const fence = rules.fence;
+rules.fence = (...given) => {
+  const language = given[0][given[1]].info.trim().split(/\s/)[0];
+  return fence(...given).replace("<pre>", `<pre data-language="${escape(language)}">`);
+};
+// markdown-it aligns cells by a style attribute, which a strict policy refuses and reports.
+for (const cell of ["th", "td"]) {
+  rules[`${cell}_open`] = (tokens, index) => {
+    const align = /text-align:(left|center|right)/.exec(tokens[index].attrGet("style") ?? "");
+    return align ? `<${cell} class="align-${align[1]}">` : `<${cell}>`;
+  };
+}
+
+/** Fills `element` with the rendered source. `closed` says that it will not grow any more. */
+export function render(element, source, env, closed) {
+  highlighting = closed;
+  element.innerHTML = DOMPurify.sanitize(markdown.render(source, env), sanitizer);
+  for (const pre of element.querySelectorAll("pre")) frameCode(pre);
+  for (const table of element.querySelectorAll("table")) {
+    const frame = make("div", { class: "table-frame", tabindex: "0", role: "region", "aria-label": t("table") });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+  for (const mark of element.querySelectorAll("span[data-media]")) placeMedia(mark);
+}
+
+function frameCode(pre) {
+  const language = pre.dataset.language || t("code");
+  pre.tabIndex = 0;
+  const bar = make("div", { class: "code-bar" }, make("span", {}, language), copyButton(() => pre.textContent));
+  const frame = make("div", { class: "code-frame" }, bar);
+  pre.replaceWith(frame);
+  frame.append(pre);
+}
+
+/**
+ * How many characters of `source` belong to blocks that nothing coming later can change: all but the last block, and the
+ * last one too if it is fenced code with its closing fence. `source` must end with a whole line.
+ */
+export function closedLength(source) {
+  const tokens = [];
+  markdown.block.parse(source, markdown, {}, tokens);
+  const blocks = tokens.filter((token) => token.level === 0 && token.nesting >= 0 && token.map);
+  const last = blocks.at(-1);
+  if (!last) return 0;
+  const lines = source.split("\n");
+  let closedLines = last.map[0];
+  if (last.type === "fence" && last.map[1] - last.map[0] > 1) {
+    const ending = lines[last.map[1] - 1].trim();
+    if (ending.length >= last.markup.length && ending === last.markup[0].repeat(ending.length)) closedLines = last.map[1];
+  }
+  let length = 0;
+  for (let i = 0; i < closedLines; i++) length += lines[i].length + 1;
+  return Math.min(length, source.length);
+}

@@ -1,0 +1,138 @@
+/**
+ * Images, audio, video and cards. A bot's text decides nothing about the network: only `data:` images, and media of the
+ * hosts that the operator lists, load by themselves. Everything else waits for a click, one address at a time.
+ */
+import { make, say } from "./dom.js";
+
+const KINDS = { audio: /\.(?:mp3|wav|ogg|oga|opus|m4a|aac|flac)$/i, video: /\.(?:mp4|webm|ogv|mov|m4v)$/i };
+const trusted = (document.querySelector('meta[name="gateway-media-hosts"]')?.content ?? "").split(/[\s,]+/).filter(Boolean);
+const approved = new Set(); // addresses that were clicked since the page was opened
+
+/** @returns {"audio"|"video"|"image"} by the address's ending; an image when it says nothing */
+export function mediaKind(address) {
+  const path = URL.parse(address)?.pathname ?? "";
+  return Object.keys(KINDS).find((kind) => KINDS[kind].test(path)) ?? "image";
+}
+
+/** Replaces a renderer's mark by the medium itself, or by a button that loads it. */
+export function placeMedia(mark) {
+  const { media: address, alt } = mark.dataset;
+  mark.replaceWith(mediaElement(address, alt));
+}
+
+export function mediaElement(address, alt = "", kind = mediaKind(address)) {
+  if (/^data:image\//i.test(address)) return picture(address, alt);
+  const url = URL.parse(address);
+  if (!url || !/^https?:$/.test(url.protocol)) return document.createTextNode(alt || address);
+  if (approved.has(address) || isTrusted(url.hostname)) return element(kind, address, alt);
+  const label = say("span", `load_${kind}`);
+  const button = make("button", { type: "button", class: `media-ask media-${kind}`, title: address }, label, " ",
+    say("small", "load_from", { "data-host": url.host }), ...(alt ? [make("em", {}, alt)] : []));
+  button.addEventListener("click", () => {
+    approved.add(address);
+    const shown = element(kind, address, alt);
+    button.replaceWith(shown);
+    shown.querySelector("audio, video")?.focus();
+  });
+  return button;
+}
+
+function isTrusted(host) {
+  return trusted.some((name) => host === name || (name.startsWith("*.") && host.endsWith(name.slice(1))));
+}
+
+function element(kind, address, alt) {
+  if (kind === "image") return picture(address, alt);
+  const player = make(kind, { controls: true, preload: "metadata", tabindex: "0", ...(alt ? { "aria-label": alt } : {}) });
+  const frame = make("span", { class: "media-frame" }, player);
+  player.addEventListener("error", () => frame.replaceWith(failure(address)), { once: true });
+  player.src = address;
+  return frame;
+}
+
+function picture(address, alt) {
+  const image = make("img", { alt, class: "media-image", referrerpolicy: "no-referrer", decoding: "async" });
+  image.addEventListener("error", () => image.replaceWith(failure(address)), { once: true });
+  image.src = address;
+  return image;
+}
+
+function failure(address) {
+  const link = say("a", "open_new_tab", { href: address, target: "_blank", rel: "noopener noreferrer nofollow" });
+  return make("span", { class: "media-failed" }, say("span", "load_failed"), " ", ...(/^https?:/i.test(address) ? [link] : []));
+}
+
+/** What is not text: `object_string` is a list of text, images, audio and files; anything else is shown as a card. */
+export function structured(content, contentType) {
+  const value = unpack(content);
+  if (contentType === "object_string" && Array.isArray(value)) {
+    return make("div", { class: "objects" }, ...value.slice(0, 50).map(item));
+  }
+  const title = typeof value === "object" && value !== null ? (value.title ?? value.name ?? value.header) : undefined;
+  const heading = typeof title === "string" ? make("h3", {}, title) : say("h3", "card");
+  return make("section", { class: "card" }, heading, readable(value, 0));
+}
+
+function item(part) {
+  if (part?.type === "text") return make("p", {}, String(part.text ?? ""));
+  const address = part?.file_url ?? part?.url;
+  if (typeof address === "string") return mediaElement(address, String(part.name ?? ""), part.type === "audio" ? "audio" : undefined);
+  return make("p", {}, String(part?.file_id ?? part?.type ?? ""));
+}
+
+/** JSON, and JSON inside strings of JSON, as terms and descriptions. */
+function readable(value, depth) {
+  const inner = typeof value === "string" ? unpack(value) : value;
+  if (typeof inner !== "object" || inner === null || depth > 6) return scalar(inner);
+  const list = make("dl");
+  for (const [name, content] of Object.entries(inner).slice(0, 60)) {
+    if (content === null || content === "") continue;
+    list.append(make("dt", {}, Array.isArray(inner) ? `${Number(name) + 1}` : name), make("dd", {}, readable(content, depth + 1)));
+  }
+  return list;
+}
+
+function scalar(value) {
+  const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+  if (!/^https?:\/\//i.test(text)) return document.createTextNode(text);
+  if (/\.(?:png|jpe?g|gif|webp|avif|svg)$/i.test(URL.parse(text)?.pathname ?? "")) return mediaElement(text, "", "image");
+  return make("a", { href: text, target: "_blank", rel: "noopener noreferrer nofollow" }, text);
+}
+
+function unpack(text) {
+  if (typeof text !== "string" || !/^\s*[[{]/.test(text)) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Pieces of a spoken answer as one player: Ogg as it comes, else 24 kHz 16-bit mono PCM with a WAV head before it. */
+export function spoken(pieces) {
+  const parts = pieces.map((piece) => Uint8Array.from(atob(piece), (char) => char.charCodeAt(0)));
+  const isOgg = parts[0]?.[0] === 0x4f && parts[0]?.[1] === 0x67;
+  const size = parts.reduce((sum, part) => sum + part.length, 0);
+  const blob = isOgg ? new Blob(parts, { type: "audio/ogg" }) : new Blob([wavHead(size), ...parts], { type: "audio/wav" });
+  const player = make("audio", { controls: true, tabindex: "0", "data-t-label": "audio" });
+  player.src = URL.createObjectURL(blob);
+  return make("span", { class: "media-frame" }, player);
+}
+
+function wavHead(size, rate = 24_000) {
+  const view = new DataView(new ArrayBuffer(44));
+  const word = (offset, text) => [...text].forEach((char, i) => view.setUint8(offset + i, char.charCodeAt(0)));
+  word(0, "RIFF");
+  view.setUint32(4, 36 + size, true);
+  word(8, "WAVEfmt ");
+  view.setUint32(16, 16, true);
+  view.setUint16(20, 1, true);
+  view.setUint16(22, 1, true);
+  view.setUint32(24, rate, true);
+  view.setUint32(28, rate * 2, true);
+  view.setUint16(32, 2, true);
+  view.setUint16(34, 16, true);
+  word(36, "data");
+  view.setUint32(40, size, true);
+  return view.buffer;
+}

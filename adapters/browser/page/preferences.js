@@ -1,0 +1,33 @@
+/** What the page remembers of a person's wishes: colours and fields. */
+import { onLanguage, t } from "./language.js";
+
+const KEY = "gateway.theme";
+const THEMES = ["auto", "light", "dark"];
+
+/** A button that goes through the system's colours, light ones and dark ones. */
+export function addThemeButton(button) {
+  const root = document.documentElement;
+  const known = localStorage.getItem(KEY);
+  root.dataset.theme = THEMES.includes(known) ? known : "auto";
+  const name = () => {
+    const label = t(`theme_${root.dataset.theme}`);
+    button.setAttribute("aria-label", label);
+    button.title = label;
+  };
+  button.addEventListener("click", () => {
+    root.dataset.theme = THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length];
+    localStorage.setItem(KEY, root.dataset.theme);
+    name();
+  });
+  onLanguage(name);
+}
+
+/** Keeps a field's value in `storage`; emptied, it has its default again after a reload. */
+export function keepField(field, storage) {
+  const key = `gateway.field.${field.id}`;
+  field.value = storage.getItem(key) ?? field.defaultValue;
+  field.addEventListener("change", () => {
+    if (field.value) storage.setItem(key, field.value);
+    else storage.removeItem(key);
+  });
+}
