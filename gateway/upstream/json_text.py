@@ -1,4 +1,4 @@
-"""Reads JSON that Coze sent, which may be hostile: strictly, and saying in one word what is wrong with it.
+"""JSON to and from Coze, which may be hostile: read strictly, saying in one word what is wrong with it.
 
 msgspec reads nearly everything. Where it refuses, the standard library's reader looks again: it takes lone surrogates,
 which then become U+FFFD, and it tells NaN and depth from plain nonsense.
@@ -62,9 +62,12 @@ def _read_again(data: bytes, kind: type[T]) -> T:
         raise BadJson("malformed") from None
 
 
-def without_surrogates(text: str) -> str:
-    """`text` with each lone surrogate as U+FFFD, so that it can be encoded."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+def write(value: Any) -> bytes:
+    """`value` as JSON, a lone surrogate in it as U+FFFD."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_mended(value, 0))
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -89,9 +92,9 @@ def _mended(value: Any, depth: int) -> Any:
     if depth > DEPTH_LIMIT:
         raise BadJson("too_deep")
     if isinstance(value, str):
-        return without_surrogates(value)
+        return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {without_surrogates(key): _mended(item, depth + 1) for key, item in value.items()}
+        return {_SURROGATE.sub("\ufffd", key): _mended(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
         return [_mended(item, depth + 1) for item in value]
     return value

@@ -12,11 +12,13 @@ class TokenSource(Protocol):
 
 
 class FixedToken:
-    """One token for ever."""
+    """One token for ever. Raises `ValueError` for what cannot be sent in a header."""
 
     __slots__ = ("_token",)
 
     def __init__(self, token: str) -> None:
+        if not token or not all("!" <= character <= "~" for character in token):
+            raise ValueError("a Coze token is visible ASCII, without spaces or line ends")
         self._token = token
 
     async def __call__(self) -> str:

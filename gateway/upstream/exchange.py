@@ -1,0 +1,162 @@
+"""One HTTP exchange with Coze: a request that is sent at most once, and an answer's head or body.
+
+aiohttp repeats a request by itself only where its method is idempotent, so never a POST, and redirects are not
+followed. Its exceptions end here: what comes out is an `UpstreamError` that says whether the request may have arrived.
+"""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from gateway.errors import Code, UpstreamError
+from gateway.upstream.json_text import write
+from gateway.upstream.refusal import log_id_of
+
+BODY_LIMIT = 16 * 1024 * 1024
+"""Bytes of a JSON answer; a message may be as large as one record of a stream."""
+
+EXCERPT_LIMIT = 64 * 1024
+"""Bytes read of an answer that should have been an event stream; Coze's own refusals have a few hundred."""
+
+_EXCERPT_SECONDS = 0.8
+_KEEPALIVE_SECONDS = 10.0
+"""Idle connections are kept for less than any server keeps them (nginx: 75 s): one that the server closes in the same
+moment in which a message is sent leaves nobody knowing whether the message arrived (`upstream_uncertain`)."""
+
+_SSE_BEGINNINGS = (b"event:", b"data:", b"id:", b"retry:", b":")
+_BOM = b"\xef\xbb\xbf"
+
+
+class Exchanges:
+    """Exchanges with one Coze, over connections that are used again. Make it inside the running loop."""
+
+    def __init__(self, base_url: str, *, connect_timeout: float, idle_timeout: float) -> None:
+        self.base = URL(base_url.rstrip("/"))
+        self._connect_timeout = connect_timeout
+        self._idle_timeout = idle_timeout
+        self._session = aiohttp.ClientSession(
+            # No limit: each running turn holds one. The resolver's threads keep a slow DNS off the loop.
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
+            # What is not unpacked is no bomb.
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "coze-stream-gateway", "Accept-Encoding": "identity"},
+            trace_configs=[_progress_trace()],
+        )
+
+    async def send(
+        self, method: str, path: str, query: dict[str, str], body: Any, token: str, *, accept: str
+    ) -> aiohttp.ClientResponse:
+        """The response, its head read; the caller closes it. Raises `UpstreamError`.
+
+        `connect_timeout` is for DNS, TCP and TLS together. Until the request's first byte may have left, nothing was
+        taken; from then on `idle_timeout` is for the head.
+        """
+        headers = {"Authorization": f"Bearer {token}", "Accept": accept}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = write(body)
+        progress = _Progress(self._idle_timeout)
+        try:
+            # aiohttp ends a slow connect itself; the second more is for its rounding up of long time-outs.
+            async with asyncio.timeout(self._connect_timeout + 1.0) as progress.deadline:
+                return await self._session.request(
+                    method,
+                    (self.base / path.lstrip("/")).with_query(query),
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=progress,
+                )
+        except aiohttp.ClientConnectorCertificateError as error:
+            # Another try would meet the same certificate.
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, f"Coze was not reached: {_kind(error)}") from None
+        except aiohttp.ClientResponseError as error:
+            raise not_coze(f"Coze's answer is no HTTP: {_kind(error)}") from None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if progress.sent:
+                detail = f"the connection was lost before Coze answered: {_kind(error)}"
+                raise UpstreamError(Code.UPSTREAM_UNCERTAIN, detail, retryable=True, taken="unknown") from None
+            detail = f"Coze was not reached: {_kind(error)}"
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
+
+    async def body(self, response: aiohttp.ClientResponse) -> bytes:
+        """A whole body of bounded size. Raises `UpstreamError`."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                while data := await response.content.readany():
+                    body += data
+                    if len(body) > BODY_LIMIT:
+                        raise not_coze("Coze's answer is too large", response)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            detail = f"Coze's answer broke off: {_kind(error)}"
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
+        return bytes(body)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+async def excerpt(response: aiohttp.ClientResponse, *, peek: bool) -> tuple[bytes, bool]:
+    """The beginning of a body that may be anything, and whether it is an event stream's.
+
+    Looks for an event stream under a wrong name only with `peek`, and then has read no more than it took to tell.
+    """
+    body = b""
+    try:
+        async with asyncio.timeout(_EXCERPT_SECONDS):
+            while len(body) <= EXCERPT_LIMIT and (data := await response.content.readany()):
+                body += data
+                if peek and len(body) >= 8 and body.removeprefix(_BOM).startswith(_SSE_BEGINNINGS):
+                    return body, True
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        pass
+    return body, False
+
+
+def is_encoded(response: aiohttp.ClientResponse) -> bool:
+    """Whether the body is packed, though nobody asked for it."""
+    values = response.headers.getall("Content-Encoding", ())
+    return any(value.strip().lower() not in ("", "identity") for value in values)
+
+
+def not_coze(detail: str, response: aiohttp.ClientResponse | None = None) -> UpstreamError:
+    """An answer that Coze would not give. `taken` is `yes` so that the message is never sent again by itself."""
+    log_id = log_id_of(response.headers) if response is not None else None
+    return UpstreamError(Code.UPSTREAM_FAILED, detail, retryable=True, taken="yes", log_id=log_id)
+
+
+class _Progress:
+    """How far a request has come."""
+
+    __slots__ = ("deadline", "idle_timeout", "sent")
+
+    def __init__(self, idle_timeout: float) -> None:
+        self.idle_timeout = idle_timeout
+        self.deadline: asyncio.Timeout | None = None
+        self.sent = False
+
+
+def _progress_trace() -> aiohttp.TraceConfig:
+    async def headers_sent(session: Any, context: SimpleNamespace, params: Any) -> None:
+        progress: _Progress = context.trace_request_ctx
+        progress.sent = True
+        if progress.deadline is not None:
+            progress.deadline.reschedule(asyncio.get_running_loop().time() + progress.idle_timeout)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(headers_sent)
+    return trace
+
+
+def _kind(error: BaseException) -> str:
+    """The error's kind alone: its text may hold the address, headers or bytes."""
+    return type(getattr(error, "os_error", None) or error).__name__
