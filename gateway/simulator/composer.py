@@ -31,10 +31,14 @@ def compose(chat: Chat) -> Script:
 
 
 def whole_text(message: str) -> str:
-    """The text of the answer that `message` gets, as the record keeps it: answers joined by a blank line, cards not."""
+    """The text of the answer that `message` gets, as the record keeps it: answers joined by a blank line, cards not.
+
+    Half a surrogate pair is U+FFFD here. The fault `clock` and the outputs of tools depend on more than the message.
+    """
     chat = Chat("1", "1", "1", message, 0.0, 0, 0)
     texts = [part.content for part in compose(chat).parts if part.type == "answer" and part.content_type == "text"]
-    return "\n\n".join(texts)
+    text = "\n\n".join(texts)
+    return text.replace(SURROGATE_MARK, "\ufffd") if Fault.SURROGATE in parse_plan(message) else text
 
 
 class _Writer:

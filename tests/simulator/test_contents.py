@@ -156,6 +156,7 @@ async def test_half_a_surrogate_pair_is_a_json_escape_in_the_stream(caller: Call
 async def test_half_a_surrogate_pair_is_in_the_record_too(caller: Caller) -> None:
     chat = await caller.start("/fault surrogate plain pieces:4 x")
     answer = next(m for m in await caller.messages(chat) if m["type"] == "answer")
+    assert answer["content"].replace("\ud83d", "\ufffd") == whole_text("/fault surrogate plain pieces:4 x")
     assert "\ud83d" in answer["content"]
     assert "\ue000" not in answer["content"]
 
