@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import __version__, logs
-from gateway.errors import GatewayError
+from gateway.errors import Code, GatewayError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,9 +83,12 @@ async def _simulated(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     rate = 40.0 if options.pace == "original" else options.pace
-    simulator = await start_simulator(
-        host=options.host, port=options.port, rate=rate, replay=options.replay, pace=options.pace
-    )
+    try:
+        simulator = await start_simulator(
+            host=options.host, port=options.port, rate=rate, replay=options.replay, pace=options.pace
+        )
+    except ValueError as error:
+        raise GatewayError(Code.INVALID_REQUEST, f"{options.replay} can't be replayed: {error}") from None
     try:
         await stop.wait()
     finally:
@@ -93,10 +96,19 @@ async def _simulated(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> Any:
-    from gateway.config_load import load
+    from gateway.config_load import ConfigError, Mistake, load
 
     flags = {field: value for field in ("host", "port") if (value := getattr(options, field)) is not None}
-    return load(flags, options.config)
+    configuration = load(flags, options.config)
+    if configuration.settings.auth:
+        from adapters.auth import Authenticator
+
+        try:
+            Authenticator.from_settings(configuration.settings)
+        except ValueError as error:  # it names the setting, and never a key
+            setting, _, wrong = str(error).partition(": ")
+            raise ConfigError([Mistake(setting, "", wrong)]) from None
+    return configuration
 
 
 def _run(work: Coroutine[Any, Any, None]) -> int:
@@ -106,8 +118,11 @@ def _run(work: Coroutine[Any, Any, None]) -> int:
         runner.get_loop().set_exception_handler(logs.log_loop_problem)
         try:
             runner.run(work)
-        except (OSError, ValueError, GatewayError) as error:  # a taken port, a held folder, a file that is not read
+        except (OSError, GatewayError) as error:  # a taken port, a folder that another gateway holds, a full disk
             logs.get_logger().critical("gateway.failed", why=str(error), exc_info=True)
+            return 1
+        except Exception:  # a bug; the interpreter would print its words, which may be somebody's
+            logs.get_logger().critical("gateway.failed", exc_info=True)
             return 1
     return 0
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -64,11 +65,43 @@ def test_a_taken_port_is_one_line_that_says_so(tmp_path: Path) -> None:
     assert "address already in use" in line["why"]
 
 
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+@pytest.mark.parametrize(
+    ("way", "setting", "content"),
+    [
+        ("api-key", "GATEWAY_API_KEYS_FILE", "name 12 *"),
+        ("jwt", "GATEWAY_JWKS_FILE", '{"keys": [{"kty": "hidden"}'),
+        ("jwt", "GATEWAY_JWT_SECRET_FILE", ""),
+    ],
+)
+def test_keys_that_cannot_be_used_are_a_mistake_too(
+    tmp_path: Path, command: str, way: str, setting: str, content: str
+) -> None:
+    (tmp_path / "keys").write_text(content)
+    done = run(command, folder=tmp_path, **{"GATEWAY_AUTH": way, setting: "keys"})
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{setting}: ")
+    assert "hidden" not in line
+
+
+async def test_a_second_gateway_on_the_same_data_is_refused_with_a_sentence(
+    start_gateway: Callable[..., Awaitable[GatewayProcess]], tmp_path: Path
+) -> None:
+    await start_gateway()
+    second = await GatewayProcess.start(
+        "serve", "--port", "0", environment={"GATEWAY_DATA_DIR": str(tmp_path / "data")}
+    )
+    line = await second.logged("gateway.failed", within=20)
+    assert await second.ended() == 1
+    assert "another gateway" in line["why"]
+
+
 def test_a_recording_without_records_is_one_line_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.sse").touch()
     done = run("simulate", "--replay", "empty.sse", folder=tmp_path)
     assert done.returncode == 1
-    assert json.loads(done.stderr)["event"] == "gateway.failed"
+    assert "empty.sse can't be replayed" in json.loads(done.stderr)["why"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
