@@ -1,0 +1,56 @@
+"""Coze as these tests have it: the simulated one in the test's own process, so that it outlives gateways and counts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.simulator import Simulator, start_simulator
+from tests.processes import GatewayProcess
+
+SWIFT = {
+    "COZE_API_TOKEN": "a-token-for-tests",
+    "GATEWAY_UPSTREAM_IDLE_TIMEOUT": "1",
+    "GATEWAY_UPSTREAM_CONNECT_TIMEOUT": "1",
+    "GATEWAY_HEARTBEAT_INTERVAL": "0.5",
+    "GATEWAY_TURNS_PER_MINUTE": "1000000",
+    "GATEWAY_MAX_CONNECTIONS_PER_USER": "100000",
+    "GATEWAY_DRAIN_SECONDS": "1",
+    "GATEWAY_LOG_LEVEL": "info",
+}
+"""Settings with which faults show in a second or two."""
+
+BASELINE_KINDS = ("connection", "subscription", "turn", "upstream", "websocket")
+"""Kinds of the ledger that are at nothing when nothing is going on."""
+
+
+@asynccontextmanager
+async def gateway(folder: Path, coze: str, **environment: str) -> AsyncIterator[GatewayProcess]:
+    """A gateway that asks the Coze at that address. Killed at the end, if it still runs."""
+    settings = SWIFT | {"GATEWAY_DATA_DIR": str(folder / "data"), "COZE_API_BASE": coze} | environment
+    process = await GatewayProcess.start("serve", "--port", "0", environment=settings)
+    try:
+        await process.ready()
+        yield process
+    finally:
+        await process.kill()
+
+
+@asynccontextmanager
+async def simulated(*, first_ms: int = 50, rate: float = 100) -> AsyncIterator[Simulator]:
+    simulator = await start_simulator(first_ms=first_ms, rate=rate)
+    try:
+        yield simulator
+    finally:
+        await simulator.close()
+
+
+async def ledger(session: aiohttp.ClientSession, url: str) -> dict[str, int]:
+    """How many of each kind are open."""
+    async with session.get(f"{url}/debug/ledger") as response:
+        totals: dict[str, Any] = await response.json()
+    for kind, account in totals.items():
+        assert account["opened"] - account["closed"] == account["open"], kind
+    return {kind: int(account["open"]) for kind, account in totals.items()}

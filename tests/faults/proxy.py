@@ -1,0 +1,164 @@
+"""A TCP proxy that misbehaves on demand, between a gateway and Coze or between a client and a gateway."""
+
+import asyncio
+import socket
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+Fault = Literal["close", "reset", "stall", "half"]
+"""What happens where the trigger is: FIN, RST, silence, or half of the trigger's own bytes and then FIN."""
+
+
+@dataclass
+class Trap:
+    """Springs when `before` is about to pass downstream; `times` connections are caught, then none."""
+
+    before: bytes
+    fault: Fault
+    times: int = 1
+
+
+@dataclass
+class Weather:
+    """How the proxy treats what it carries from now on; connections under way feel it too."""
+
+    trap: Callable[[bytes], Trap | None] = lambda request: None
+    bytewise: bool = False
+    refusing: bool = False
+    frozen: bool = False
+
+
+class Proxy:
+    """`url` leads to the target. `fired` counts each fault at the moment in which it acts."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        assert parts.hostname is not None
+        self._target = parts.hostname, parts.port or 80
+        self.weather = Weather()
+        self.fired: Counter[str] = Counter()
+        self.url = ""
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._thaw = asyncio.Event()
+
+    async def listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**20)
+        self.url = "http://127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+
+    def cut_all(self, fault: Fault = "reset") -> int:
+        """Ends every connection now; how many there were."""
+        links = list(self._links)
+        for link in links:
+            self.fired[fault] += 1
+            link.cancel(fault)
+        return len(links)
+
+    def freeze(self) -> None:
+        """Carries nothing more, and keeps all connections open."""
+        self.weather.frozen = True
+        self.fired["frozen"] += 1
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for link in list(self._links):
+            link.cancel("close")
+        await asyncio.gather(*self._links, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.weather.refusing:
+            self.fired["refusing"] += 1
+            _abort(writer)
+            return
+        link = asyncio.current_task()
+        assert link is not None
+        self._links.add(link)
+        far: asyncio.StreamWriter | None = None
+        try:
+            far_reader, far = await asyncio.open_connection(*self._target, limit=2**20)
+            request = bytearray()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._up(reader, far, request))
+                group.create_task(self._down(far_reader, writer, request))
+        except* (ConnectionError, _Over):
+            pass
+        except* asyncio.CancelledError as cancelled:
+            if "reset" in str(cancelled.exceptions):
+                _abort(writer)
+        finally:
+            self._links.discard(link)
+            for end in (writer, far):
+                if end is not None:
+                    end.close()
+                    with suppress(ConnectionError):
+                        await end.wait_closed()
+
+    async def _up(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter, request: bytearray) -> None:
+        while data := await reader.read(2**16):
+            request += data
+            await self._carry(data, far)
+        raise _Over
+
+    async def _down(self, far: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytearray) -> None:
+        seen = b""
+        while data := await far.read(2**16):
+            trap = self.weather.trap(bytes(request))
+            if trap is not None and trap.times > 0 and (at := (seen + data).find(trap.before)) >= 0:
+                trap.times -= 1
+                self.fired[trap.fault] += 1
+                left = (seen + data)[len(seen) : at + (len(trap.before) // 2 if trap.fault == "half" else 0)]
+                await self._carry(left, writer)
+                if trap.fault == "reset":
+                    _abort(writer)
+                if trap.fault == "stall":
+                    await asyncio.Event().wait()
+                raise _Over
+            seen = (seen + data)[-256:]
+            await self._carry(data, writer)
+        raise _Over
+
+    async def _carry(self, data: bytes, to: asyncio.StreamWriter) -> None:
+        if self.weather.frozen:
+            await asyncio.Event().wait()
+        if not self.weather.bytewise:
+            to.write(data)
+            await to.drain()
+            return
+        self.fired["bytewise"] += 1
+        sock = to.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(len(data)):
+            to.write(data[number : number + 1])
+            if number % 16 == 0:
+                await asyncio.sleep(0)
+        await to.drain()
+
+
+class _Over(Exception):
+    """One side has ended: so does the other."""
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """RST instead of FIN."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxied(target: str) -> AsyncIterator[Proxy]:
+    proxy = Proxy(target)
+    await proxy.listen()
+    try:
+        yield proxy
+    finally:
+        await proxy.close()
