@@ -24,7 +24,7 @@ from gateway.errors import GatewayError
 from gateway.masking import mask, mask_field
 
 _HARMLESS = (GatewayError, OSError, sqlite3.Error, AttributeError, ImportError, NameError, TypeError, TimeoutError)
-_QUIET = ("aiosqlite", "alembic", "sqlalchemy", "asyncio", "aiohttp.access", "stamina", "httpx", "httpcore")
+_QUIET = ("aiosqlite", "alembic", "sqlalchemy", "asyncio", "aiohttp.access")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Fields = EventDict
