@@ -6,7 +6,6 @@ a route raises becomes one of the codes of `gateway.errors.Code`, and nothing of
 
 import math
 import random
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from adapters.languages import language
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.events import Failed
+from gateway.ids import new_uuid
 from gateway.sentences import sentence, title
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -109,7 +109,7 @@ def request_id(request: web.BaseRequest) -> str:
     """This request's id, ours and never the client's: it goes into logs and headers."""
     known = request.get(_REQUEST_ID)
     if known is None:
-        known = request[_REQUEST_ID] = uuid.uuid4().hex
+        known = request[_REQUEST_ID] = new_uuid().hex
     return known
 
 

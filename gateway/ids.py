@@ -1,7 +1,9 @@
 """Ids: conversations, turns, and positions in a log."""
 
+import os
 import re
 import uuid
+from collections.abc import Iterator
 from typing import NamedTuple, NewType
 
 ConversationId = NewType("ConversationId", str)
@@ -17,11 +19,26 @@ POSITION_LIMIT = 64
 
 
 def new_conversation_id() -> ConversationId:
-    return ConversationId(f"conv_{uuid.uuid4()}")
+    return ConversationId(f"conv_{new_uuid()}")
 
 
 def new_turn_id() -> TurnId:
-    return TurnId(f"turn_{uuid.uuid4()}")
+    return TurnId(f"turn_{new_uuid()}")
+
+
+def new_uuid() -> uuid.UUID:
+    """A random UUID (RFC 9562, version 4). Randomness is asked for by the page: each question is a system call."""
+    return uuid.UUID(bytes=next(_random), version=4)
+
+
+def _randomness() -> Iterator[bytes]:
+    while True:
+        page = os.urandom(4096)
+        for at in range(0, len(page), 16):
+            yield page[at : at + 16]
+
+
+_random = _randomness()
 
 
 def is_id(text: str) -> bool:
