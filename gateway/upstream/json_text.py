@@ -20,6 +20,8 @@ DEPTH_LIMIT = 64
 """Levels of nesting that a value is passed on with; Coze's own have 6."""
 
 _DIGITS_LIMIT = 400
+_MENDABLE = re.compile(r"\\u[dD][89a-fA-F]|NaN|Infinity|[0-9]{19}|[eE]\+?[0-9]{3}")
+"""What makes msgspec refuse a text that is no nonsense: surrogates, no finite numbers, numbers beyond a machine's."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
 
@@ -50,8 +52,11 @@ def read(data: bytes, decode: Callable[[bytes], T], kind: type[T]) -> T:
 
 def _read_again(data: bytes, kind: type[T]) -> T:
     try:
-        value = json.loads(data.decode(), parse_constant=_refuse_constant, parse_int=_int)
-        return msgspec.convert(_mended(value, 0), kind)
+        text = data.decode()
+        # The slow reader is asked only where it may know better: nonsense by the thousand must not hold the loop up.
+        if not text.lstrip(" \t\n\r").startswith("{") or not _MENDABLE.search(text):
+            raise BadJson("malformed")
+        return msgspec.convert(_mended(_decode_again(text), 0), kind)
     except UnicodeDecodeError:
         raise BadJson("encoding") from None
     except _NotFinite:
@@ -107,3 +112,6 @@ def _refuse_constant(name: str) -> NoReturn:
 def _int(digits: str) -> int | str:
     """CPython refuses ints of over 4,300 digits, and takes its time for less."""
     return int(digits) if len(digits) <= _DIGITS_LIMIT else digits
+
+
+_decode_again = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_int).decode

@@ -14,6 +14,7 @@ Read in aiohttp 3.14.5: `client_proto.ResponseHandler`, `_http_parser.pyx` (`cb_
 """
 
 import asyncio
+import sys
 from typing import Any, Protocol, cast
 
 import aiohttp
@@ -55,9 +56,8 @@ def body_of(response: aiohttp.ClientResponse, sink: Sink) -> Body:
     handler = connection.protocol if connection is not None else None
     if handler is None or handler.transport is None or not _Pushed.takes(reader):
         return ReadBody(reader, sink)
-    if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
-        return _BufferedBody(handler, reader, sink)
-    return PushedBody(handler, reader, sink)
+    kind = PushedBody if sys.platform == "win32" else _BufferedBody
+    return kind(handler, reader, sink)
 
 
 class _Pushed(StreamReader):
@@ -159,9 +159,11 @@ class PushedBody(asyncio.Protocol):
 
 
 class _BufferedBody(PushedBody, asyncio.BufferedProtocol):
-    """The same on asyncio's own loop, which makes and gives back a `bytes` of 256 KiB for each read otherwise.
+    """The same with one buffer for all, into which the loops read on anything but Windows and which they hand over
+    in the same breath.
 
-    That loop fills the buffer and calls `buffer_updated` in one go, so one buffer serves all.
+    asyncio's own loop makes a `bytes` of 256 KiB for each read otherwise, which costs more than all the rest. And one
+    read is bounded: what Coze can make us decode before others have their turn.
     """
 
     __slots__ = ()
@@ -173,7 +175,7 @@ class _BufferedBody(PushedBody, asyncio.BufferedProtocol):
         self.data_received(bytes(_BUFFER[:nbytes]))
 
 
-_BUFFER = memoryview(bytearray(64 * 1024))
+_BUFFER = memoryview(bytearray(32 * 1024))
 
 
 class ReadBody:
