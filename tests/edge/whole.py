@@ -82,3 +82,15 @@ async def events_of(answer: Any) -> list[dict[str, Any]]:
 async def within(seconds: float, awaitable: Any) -> Any:
     async with asyncio.timeout(seconds):
         return await awaitable
+
+
+async def quiet(gateway: Whole, seconds: float = 10) -> None:
+    """Waits until nobody is connected and nothing runs; fails with what is still open."""
+    kinds = ("connection", "subscription", "turn", "upstream", "websocket")
+    ledger = gateway.services.ledger
+    try:
+        async with asyncio.timeout(seconds):
+            while any(ledger.count(kind) for kind in kinds):  # noqa: ASYNC110 - the ledger tells nobody
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"still open: {ledger.totals()}") from None

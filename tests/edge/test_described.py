@@ -1,0 +1,50 @@
+"""The whole gateway against its own description: schemathesis sends what that allows, and what it doesn't.
+
+`SCHEMATHESIS_EXAMPLES` is the number of fuzzed examples a route (10; the promise is made with 200).
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.edge.whole import person, quiet, whole, with_tokens
+
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "10")
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "negative_data_rejection",
+)
+ENDLESS = "/api/coze/shops/{shopId}/events"
+"""The one stream that any name opens and nothing ends. The other scopes' names don't exist, or have ended."""
+
+
+async def schemathesis(folder: Path, url: str, *more: str) -> str:
+    """Runs it against the gateway at `url`; what it printed."""
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--no-color"]
+    command += ["--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing", "--max-examples", EXAMPLES]
+    command += ["--exclude-path", ENDLESS, "--seed", "20251028", "--request-timeout", "30", "--warnings", "off", *more]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=folder, capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+async def test_no_example_gets_a_server_error_or_an_answer_that_is_not_described(tmp_path: Path) -> None:
+    async with whole(tmp_path, max_connections_per_user=1000) as gateway:
+        printed = await schemathesis(tmp_path, gateway.url)
+        assert "Tested: 23" in printed
+        await quiet(gateway)
+
+
+async def test_with_tokens_it_is_the_same(tmp_path: Path) -> None:
+    async with whole(tmp_path, max_connections_per_user=1000, **with_tokens(tmp_path)) as gateway:
+        header = person("ann", shop="a", scope="shop")["Authorization"]
+        await schemathesis(tmp_path, gateway.url, "--header", f"Authorization: {header}")
+        await schemathesis(tmp_path, gateway.url)  # and without one
