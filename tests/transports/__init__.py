@@ -1,0 +1,1 @@
+"""The transports, over real HTTP: what each promises, and that all of them give the same."""

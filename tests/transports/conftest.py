@@ -1,0 +1,165 @@
+"""A gateway in the test's own process, over real HTTP, whose ledger must be back at its baseline afterwards."""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from adapters import app
+from adapters.services import Services
+from gateway.config import Settings
+from tests.transports.readers import Door, Event, sse_events
+
+BALANCED = ("connection", "subscription", "turn", "upstream", "websocket")
+"""Kinds of the ledger that are at nothing when nothing goes on."""
+
+
+@dataclass
+class Served:
+    """A gateway that listens, and a client."""
+
+    url: str
+    services: Services
+    session: aiohttp.ClientSession
+
+    def door(self, topic: str, **fields: Any) -> Door:
+        return Door(self.session, self.url, topic, **fields)
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+        """Status, headers and JSON of a POST's answer."""
+        async with self.session.post(f"{self.url}{path}", json=body, headers=headers) as response:
+            return response.status, response.headers, await response.json(content_type=None)
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any, Any]:
+        async with self.session.get(f"{self.url}{path}", headers=headers) as response:
+            text = await response.text()
+            return response.status, response.headers, await response.json(content_type=None) if text else None
+
+    async def start(self, message: str, *, key: str | None = None, **fields: Any) -> Door:
+        """Starts a turn with nobody listening; the door to it."""
+        key = key or uuid.uuid4().hex
+        sent = {"userId": "u", "botId": "b", "message": message, **fields}
+        status, headers, answer = await self.post(
+            "/api/coze/chat", sent, **{"Idempotency-Key": key, "Prefer": "wait=0"}
+        )
+        assert status == 202, answer
+        assert headers["Location"] == f"/api/coze/turns/{answer['turnId']}"
+        return self.door(f"turns/{answer['turnId']}", body=sent, key=key)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, message: str, headers: dict[str, str] | None = None, **fields: Any) -> AsyncIterator[Any]:
+        """`(response, events)` of a turn started as the contract's first route does."""
+        body = {"userId": "u", "botId": "b", "message": message, **fields}
+        async with self.session.post(f"{self.url}/api/coze/chat/stream", json=body, headers=headers) as response:
+            assert response.status == 200, await response.text()
+            async with contextlib.aclosing(sse_events(response)) as events:
+                yield response, events
+
+    async def ask(self, message: str, **fields: Any) -> list[Event]:
+        """A whole turn's events."""
+        async with asyncio.timeout(15), self.stream(message, **fields) as (_, events):
+            return [event async for event in events]
+
+    async def state(self, turn_id: str) -> Any:
+        status, _, answer = await self.get(f"/api/coze/turns/{turn_id}")
+        assert status == 200, answer
+        return answer
+
+    async def ended(self, turn_id: str, *, within: float = 10.0) -> Any:
+        """Waits until a turn is over; how it stands then."""
+        async with asyncio.timeout(within):
+            while True:
+                state = await self.state(turn_id)
+                if state["status"] in ("completed", "failed", "cancelled"):
+                    return state
+                await asyncio.sleep(0.02)
+
+    async def balanced(self, *, within: float = 5.0) -> None:
+        """Waits until nothing is held; fails with what is."""
+        ledger = self.services.ledger
+        try:
+            async with asyncio.timeout(within):
+                while any(ledger.count(kind) for kind in BALANCED) or self.services.connections.open:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            held = {kind: ledger.list(kind) for kind in BALANCED if ledger.count(kind)}
+            raise AssertionError(f"still held: {held}, seats: {self.services.connections}") from None
+
+
+Serve = Callable[..., Awaitable[Served]]
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
+    """A gateway with the embedded simulated Coze, quick, and its client."""
+    swift: dict[str, Any] = {
+        "data_dir": folder / "data",
+        "port": 0,
+        "simulator_first_ms": 10,
+        "simulator_rate": 200,
+        "turns_per_minute": 1_000_000,
+        "max_connections_per_user": 100_000,
+        "drain_seconds": 1,
+    }
+    chosen = Settings(**(swift | settings))
+    async with (
+        app.gateway(chosen) as services,
+        app.listening(chosen, services) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        yield Served(url, services, session)
+    totals = services.ledger.totals()
+    assert not {kind: account for kind, account in totals.items() if account["open"]}, services.ledger
+
+
+@pytest.fixture(scope="session")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The example of a transport from another package, really installed; the folder it was installed into."""
+    source = shutil.copytree(Path(__file__).parent / "ndjson_example", tmp_path_factory.mktemp("ndjson") / "source")
+    target = source.parent / "installed"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    command += ["--disable-pip-version-check", "--target", str(target), str(source)]
+    subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
+    sys.path.append(str(target))
+    yield target
+    sys.path.remove(str(target))
+
+
+@pytest.fixture
+def logs() -> Iterator[list[EventDict]]:
+    """What the gateway of this test has logged."""
+    with capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture
+async def serve(tmp_path: Path, logs: list[EventDict]) -> AsyncIterator[Serve]:
+    """`await serve(heartbeat_interval=1)`: a gateway. After the test its ledger must come back to its baseline."""
+    async with contextlib.AsyncExitStack() as stack:
+        count = 0
+
+        async def start(**settings: Any) -> Served:
+            nonlocal count
+            count += 1
+            served = await stack.enter_async_context(serving(tmp_path / str(count), **settings))
+            stack.push_async_callback(served.balanced)
+            return served
+
+        yield start
+
+
+@pytest.fixture
+async def served(serve: Serve) -> Served:
+    """A gateway with the defaults of these tests."""
+    return await serve()
