@@ -73,7 +73,7 @@ def _files() -> Iterator[tuple[str, Path]]:
 
 
 def _asset(path: str, body: bytes, content_type: str) -> _Asset:
-    headers = {
+    headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: content_type,
         hdrs.CACHE_CONTROL: _CACHE_CONTROL,
         hdrs.VARY: hdrs.ACCEPT_ENCODING,

@@ -62,7 +62,6 @@ class Manners:
     """Streams begin one event too early, as a careless gateway would."""
     reset: bool = False
     """The next listener with a position gets `reset`."""
-    poll_empty_next: bool = True
 
 
 @dataclass(slots=True)
@@ -84,6 +83,7 @@ class World:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, str] = {}
         self.seen: list[dict[str, Any]] = []
+        self.outputs: list[dict[str, Any]] = []
         self.news = asyncio.Condition()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -411,6 +411,11 @@ async def cancel(request: web.Request) -> web.Response:
     return web.Response(status=202)
 
 
+async def outputs(request: web.Request) -> web.Response:
+    world(request).outputs += (await request.json())["toolOutputs"]
+    return web.Response(status=202)
+
+
 async def messages(request: web.Request) -> web.Response:
     w = world(request)
     found = []
@@ -446,9 +451,6 @@ def make_app(media_hosts: tuple[str, ...] = ()) -> web.Application:
         app.router.add_get(f"{listening}/poll", poll)
         app.router.add_get(f"{api}/turns/{{ident}}", turn_record)
         app.router.add_post(f"{api}/turns/{{ident}}/cancel", cancel)
+        app.router.add_post(f"{api}/turns/{{ident}}/tool-outputs", outputs)
         app.router.add_get(f"{api}/conversations/{{ident}}/messages", messages)
     return app
-
-
-if __name__ == "__main__":
-    web.run_app(make_app(), host="127.0.0.1", port=3999)

@@ -728,6 +728,7 @@ async function readSse(leg) {
   const stop = watchSignal(leg.signal, () => abort.abort());
   const watch = watchSilence(line.timing.firstByteMs, () => abort.abort());
   let told; // the last `retry:` of this connection
+  let answered = false; // a head came: whatever breaks now is the network, not a refusal
   let damaged = false;
   let over = false;
   const parser = new EventStreamParser({
@@ -748,6 +749,7 @@ async function readSse(leg) {
     if (!/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "") || !response.body) {
       return { end: "refused", why: "no event stream" };
     }
+    answered = true;
     line.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id"));
     const reader = response.body.getReader();
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -763,6 +765,7 @@ async function readSse(leg) {
     return told === undefined ? { end: "broke", why: "ended early" } : { end: "told", delayMs: told, why: "told to come back" };
   } catch (error) {
     if (watch.silent) return leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" };
+    if (answered && !leg.signal.aborted) return { end: "broke", why: String(error?.message ?? error) };
     throw error;
   } finally {
     watch.stop();

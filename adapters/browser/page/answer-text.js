@@ -66,6 +66,7 @@ export class AnswerText {
   #restart() {
     this.#shown = this.#closed = this.#checked = 0;
     this.#env = {};
+    delete this.element.dataset.typed;
     this.element.replaceChildren((this.#open = document.createElement("div")));
   }
 
@@ -83,6 +84,7 @@ export class AnswerText {
     if (!final && now < this.#nextAt) return false;
     const began = performance.now();
     this.#render(final);
+    if (final) this.element.dataset.typed = "whole";
     this.#nextAt = began + (performance.now() - began) * SHARE;
     this.onPaint();
     return complete;

@@ -131,7 +131,7 @@ export class Conversation {
     if (event.event === "started") {
       this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#show(event.input);
       this.#turns.set(event.turnId, this.#current);
-      if (!asked) this.page.figures.begin();
+      if (!asked) this.page.figures.begin(true);
     } else if (event.event === "reset") {
       this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#current;
     }

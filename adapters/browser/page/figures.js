@@ -14,7 +14,8 @@ export class Figures {
   #characters = 0;
   #pieces = 0;
   #opens = 0;
-  #transport;
+  #transport; // of this answer
+  #line; // what is open now
   #buckets = new Map(); // index of half a second -> characters
   #cuts = []; // when the connection was lost
   #timer;
@@ -26,10 +27,13 @@ export class Figures {
     this.empty = root.querySelector(".chart-empty");
   }
 
-  begin() {
+  /** `heard`: an answer that somebody else asked for, over the line that is open already. */
+  begin(heard = false) {
     this.#began = performance.now();
+    this.#transport = heard ? this.#line : undefined;
     this.#first = this.#ended = undefined;
-    this.#characters = this.#pieces = this.#opens = 0;
+    this.#characters = this.#pieces = 0;
+    this.#opens = heard ? 1 : 0;
     clearInterval(this.#timer);
     this.#timer = setInterval(() => this.show(), 250);
     this.show();
@@ -56,8 +60,10 @@ export class Figures {
   }
 
   opened(transport) {
+    this.#line = transport;
+    if (this.#began === undefined || this.#ended !== undefined) return; // an answer keeps the transport that brought it
     this.#transport = transport;
-    if (this.#ended === undefined) this.#opens++;
+    this.#opens++;
     this.show();
   }
 

@@ -1,0 +1,1 @@
+"""Tests of the page and the client module, in a real browser and in Node, against a stub gateway and the real one."""

@@ -1,0 +1,167 @@
+"""A stub gateway, and tabs of a real browser whose every complaint fails the test."""
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from adapters.browser import PAGE_PATH
+from tests.browser import stub as stubs
+from tests.conftest import Require
+
+# Without these, a browser that is root and without a network complains, and asks its maker's hosts for things.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PLAIN = " ".join(f"word{i}" for i in range(300))
+"""An answer whose text on the page is the text that was sent."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser, its tabs and the stubs live in one event loop; so must the tests that use them."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@dataclass
+class Stub:
+    """A running stub gateway."""
+
+    url: str
+    app: web.Application
+
+    @property
+    def world(self) -> stubs.World:
+        """The world that the page lives in."""
+        return self.app[stubs.WORLDS].setdefault("", stubs.World())
+
+    def behaves(self, **manners: Any) -> None:
+        for name, value in manners.items():
+            assert hasattr(self.world.manners, name), name
+            setattr(self.world.manners, name, value)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stub() -> AsyncIterator[Stub]:
+    app = stubs.make_app()
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield Stub(f"http://127.0.0.1:{runner.addresses[0][1]}", app)
+    for world in app[stubs.WORLDS].values():
+        for task in world.tasks:
+            task.cancel()
+    await runner.cleanup()
+
+
+@dataclass
+class Tab:
+    """A tab with the page open, and what it complained about."""
+
+    page: Page
+    home: str
+    complaints: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    faulty: bool = False
+    """A fault was put in: the browser's own lines about the network are expected."""
+
+    async def open(self, path: str = PAGE_PATH) -> None:
+        await self.page.goto(self.home + path)
+        await self.page.wait_for_selector("html[data-ready=true]")
+
+    async def ask(self, message: str) -> None:
+        await self.page.fill("#message", message)
+        await self.page.keyboard.press("Enter")
+
+    async def over(self, state: str = "completed", nth: int = -1) -> str:
+        """The text of a turn's answer, once the turn is over and all of it is typed."""
+        await self.page.locator(f'.turn[data-state="{state}"]').nth(nth).wait_for(timeout=30_000)
+        content = self.page.locator(".turn").nth(nth).locator(".content[data-typed=whole]")
+        return (await content.inner_text()).strip()
+
+    async def figure(self, name: str) -> str:
+        return await self.page.locator(f"[data-figure={name}]").inner_text()
+
+    def check(self) -> None:
+        assert self.complaints == []
+        assert self.strangers == []
+
+
+NETWORK_LINE = re.compile(
+    r"net::ERR_|Failed to load resource|WebSocket connection to|closed before the connection is established", re.I
+)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(require: Require) -> AsyncIterator[Browser]:
+    """One Chromium for all tests: each has a context of its own, with storage and cache of its own."""
+    chromium = require("chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, headless=True)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context(locale="en-US", viewport={"width": 1280, "height": 860})
+    await context.add_init_script(
+        "addEventListener('securitypolicyviolation',"
+        " (e) => console.error('POLICY', e.violatedDirective, e.blockedURI, e.sample))"
+    )
+    yield context
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_tab(context: BrowserContext, stub: Stub) -> AsyncIterator[Callable[..., Any]]:
+    """`await new_tab()`: one more tab of the same browser, watched."""
+    tabs: list[Tab] = []
+
+    async def make(home: str = stub.url) -> Tab:
+        page = await context.new_page()
+        tab = Tab(page, home)
+        tabs.append(tab)
+
+        def console(message: Any) -> None:
+            if message.type not in ("error", "warning"):
+                return
+            if tab.faulty and NETWORK_LINE.search(message.text):
+                return
+            tab.complaints.append(f"{message.type}: {message.text}")
+
+        def request(request: Any) -> None:
+            if not request.url.startswith((home, "data:", "blob:")):
+                tab.strangers.append(request.url)
+
+        page.on("console", console)
+        page.on("pageerror", lambda error: tab.complaints.append(f"page error: {error}"))
+        page.on("request", request)
+        return tab
+
+    yield make
+    for tab in tabs:
+        tab.check()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab(new_tab: Callable[..., Any]) -> Tab:
+    tab: Tab = await new_tab()
+    await tab.open()
+    return tab

@@ -1,0 +1,182 @@
+"""The page in a real browser: asking, showing, remembering."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.browser.conftest import PLAIN, Stub, Tab
+
+NewTab = Callable[[], Awaitable[Tab]]
+
+
+async def test_the_page_opens_with_the_defaults_and_questions_in_three_languages(tab: Tab) -> None:
+    page = tab.page
+    assert await page.title() == "Coze stream gateway"
+    values = [await page.input_value(f"#{name}") for name in ("userId", "botId", "shopId", "token")]
+    assert values == ["test-user", "7566252531572473891", "test-shop", ""]
+    assert await page.locator("#quick button").count() == 6
+    assert {await b.get_attribute("lang") for b in await page.locator("#quick button").all()} == {"zh", "en", "es"}
+
+
+async def test_a_quick_question_is_answered_and_measured(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.005, reasoning="hm, " * 10, suggestions=["And then?"])
+    await tab.page.get_by_text("你好，请介绍一下你自己").click()
+    assert await tab.over() == PLAIN
+    assert await tab.page.locator(".asked p").inner_text() == "你好，请介绍一下你自己"
+    assert await tab.figure("characters") == f"{len(PLAIN):,}"
+    assert await tab.figure("transport") == "sse"
+    assert await tab.figure("reconnects") == "0"
+    assert re.match(r"\d", await tab.figure("first"))
+    assert re.match(r"\d", await tab.figure("pace"))
+    assert await tab.page.locator(".pace-line").get_attribute("points")
+    thinking = tab.page.locator(".thinking")
+    assert await thinking.get_attribute("open") is None, "reasoning is folded"
+    await thinking.locator("summary").click()
+    assert await thinking.locator("p").text_content() == "hm, " * 10
+    await tab.page.get_by_role("button", name="And then?").click()
+    assert await tab.over(nth=1) == PLAIN
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket", "longpoll", "eventsource", "whole"])
+async def test_an_answer_comes_whole_over_each_transport(tab: Tab, stub: Stub, transport: str) -> None:
+    stub.behaves(answer=PLAIN, delay=0.002, cuts=2 if transport in ("sse", "eventsource") else 0, cut_after=20)
+    tab.faulty = True  # the browser tells of each cut
+    await tab.page.select_option("#transport", transport)
+    await tab.ask("hi")
+    assert await tab.over() == PLAIN
+    assert await tab.figure("transport") == ("Whole answer" if transport == "whole" else transport)
+    assert len(stub.world.turns) == 1
+
+
+async def test_stop_ends_the_answer_and_keeps_what_there_was(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.02)
+    await tab.ask("hi")
+    await tab.page.get_by_text("word5").wait_for()
+    await tab.page.click("#stop")
+    text = await tab.over("cancelled")
+    assert PLAIN.startswith(text)
+    assert text != PLAIN
+    assert await tab.page.locator(".badge").inner_text() == "Stopped"
+    assert await tab.page.is_visible("#send")
+
+
+async def test_an_error_is_a_sentence_with_a_way_to_ask_again(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.001, fail={"code": "upstream_failed", "error": "Coze broke off in mid-answer."})
+    await tab.ask("hi")
+    text = await tab.over("error")
+    assert PLAIN.startswith(text)
+    assert text
+    failure = tab.page.locator(".failure")
+    assert "Coze broke off in mid-answer." in await failure.inner_text()
+    stub.behaves(fail={})
+    await failure.get_by_role("button", name="Ask again").click()
+    assert await tab.over() == PLAIN
+
+
+async def test_a_refused_question_says_why(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True  # the browser logs the 401
+    stub.behaves(refuse_sse=401, refuse_ws=True)
+    await tab.page.select_option("#transport", "sse")
+    await tab.ask("hi")
+    await tab.page.locator(".failure").wait_for()
+    assert (
+        "401" in await tab.page.locator(".failure").inner_text()
+        or "reached" in await tab.page.locator(".failure").inner_text()
+    )
+
+
+async def test_the_conversation_is_there_after_a_reload_and_a_new_one_is_empty(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer="The **first** answer.", delay=0)
+    await tab.ask("one")
+    await tab.over()
+    stub.behaves(answer="The second.")
+    await tab.ask("two")
+    await tab.over(nth=1)
+    await tab.page.reload()
+    await tab.page.locator(".turn").nth(1).wait_for()
+    assert [await turn.inner_text() for turn in await tab.page.locator(".asked p").all()] == ["one", "two"]
+    assert await tab.over(nth=0) == "The first answer."
+    await tab.page.click("#new")
+    assert await tab.page.locator(".turn").count() == 0
+    assert await tab.page.is_visible("#welcome")
+    await tab.page.reload()
+    await tab.page.wait_for_selector("html[data-ready=true]")
+    assert await tab.page.locator(".turn").count() == 0
+
+
+async def test_an_answer_goes_on_after_a_reload_in_its_middle(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.02)
+    await tab.ask("hi")
+    await tab.page.get_by_text("word5").wait_for()
+    await tab.page.reload()
+    assert await tab.over() == PLAIN
+    assert await tab.page.locator(".turn").count() == 1
+    assert len(stub.world.turns) == 1
+
+
+async def test_two_tabs_are_in_step(new_tab: NewTab, stub: Stub) -> None:
+    stub.behaves(answer="one", delay=0)
+    first = await new_tab()
+    await first.open()
+    second = await new_tab()
+    await second.open()
+    await first.ask("from the first")
+    assert await second.over() == "one", "an empty tab follows the conversation that another one begins"
+    stub.behaves(answer=PLAIN, delay=0.01)
+    await second.ask("from the second")
+    await first.page.get_by_text("word5").wait_for()
+    assert await first.page.is_visible("#stop"), "both know that it is being answered"
+    assert await first.over(nth=1) == await second.over(nth=1) == PLAIN
+    assert await first.page.locator(".asked p").nth(1).inner_text() == "from the second"
+
+
+async def test_the_whole_page_changes_its_language(tab: Tab, stub: Stub) -> None:
+    await tab.ask("hi")
+    await tab.over()
+    seen = {}
+    for name, lang in (("中文", "zh-CN"), ("ES", "es"), ("EN", "en")):
+        await tab.page.get_by_role("button", name=name, exact=True).click()
+        assert await tab.page.evaluate("document.documentElement.lang") == lang
+        words = await tab.page.evaluate("[...document.querySelectorAll('[data-t]')].map((e) => e.textContent)")
+        assert "" not in words
+        seen[lang] = words
+    same = [w for w in zip(*seen.values(), strict=True) if len(set(w)) == 1]
+    assert [w[0] for w in same if w[0] not in ("Bot", "–")] == []
+
+
+async def test_every_language_has_every_word_with_the_same_places_to_fill(tab: Tab) -> None:
+    differences = await tab.page.evaluate(
+        """async () => {
+            const { WORDS } = await import("/page/words.js");
+            const places = (words) => (words.match(/\\{\\w+\\}/g) ?? []).sort();
+            const shape = (words) => Object.entries(words).map(([k, v]) => k + places(v)).sort().join();
+            return [...new Set(Object.values(WORDS).map(shape))].length;
+        }"""
+    )
+    assert differences == 1
+
+
+async def test_a_chosen_colour_and_language_are_remembered(tab: Tab) -> None:
+    await tab.page.click("#theme")
+    await tab.page.click("#theme")
+    await tab.page.get_by_role("button", name="ES", exact=True).click()
+    await tab.page.reload()
+    await tab.page.wait_for_selector("html[data-ready=true]")
+    assert await tab.page.evaluate("[document.documentElement.dataset.theme, document.documentElement.lang]") == [
+        "dark",
+        "es",
+    ]
+
+
+async def test_tool_results_that_the_bot_asks_for_are_given_on_the_page(tab: Tab, stub: Stub) -> None:
+    call = {"id": "call-1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Lima"}'}}
+    stub.behaves(events=[{"event": "action_required", "toolCalls": [call]}], answer=PLAIN, delay=0.05)
+    await tab.ask("hi")
+    form = tab.page.locator("form.outputs")
+    await form.wait_for()
+    assert "weather" in await form.inner_text()
+    await form.locator("input").fill("sunny")
+    await form.get_by_role("button").click()
+    await form.wait_for(state="detached")
+    assert stub.world.outputs == [{"toolCallId": "call-1", "output": "sunny"}]
