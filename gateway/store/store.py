@@ -53,9 +53,19 @@ class Store:
     async def open(cls, url: str, *, ledger: Ledger) -> "Store":
         """Opens the database that `url` names and brings its tables up to date; the folder of a file must exist.
 
-        Raises `GatewayError` (`storage_unavailable`) with a sentence for the operator.
+        Raises `GatewayError` (`storage_unavailable`) with a sentence for the operator. A caller that is cancelled waits
+        until the opening has ended, a few seconds at most, and nothing stays open.
         """
-        return cls(await open_database(url), ledger)
+        opening = asyncio.create_task(open_database(url), name="store-open")
+        try:
+            engine = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Cut in the middle, the driver would leave a connection behind, with its lock on the file.
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                await opening.result().dispose()
+            raise
+        return cls(engine, ledger)
 
     def __repr__(self) -> str:
         return f"Store({self._writer!r}, reads={len(self._reads)}, closed={self._closing is not None})"

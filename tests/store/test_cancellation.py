@@ -77,7 +77,7 @@ async def test_a_close_waits_for_reads_whose_callers_are_gone(path: Path, ledger
 
 async def test_an_open_may_be_cancelled_at_any_step(path: Path, ledger: Ledger) -> None:
     cut = 0
-    for steps in [*range(0, 40, 2), *range(40, 400, 40)]:
+    for steps in [*range(0, 60, 6), *range(60, 400, 40)]:
         task = asyncio.create_task(Store.open(f"sqlite:///{path}", ledger=ledger))
         for _ in range(steps):
             await asyncio.sleep(0)

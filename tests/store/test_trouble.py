@@ -32,7 +32,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def loop_never_stands(longest: float = 0.3) -> AsyncIterator[None]:
+async def loop_never_stands(longest: float = 0.7) -> AsyncIterator[None]:
     """A blocked loop would stand for as long as SQLite waits for the lock: far longer than `longest`."""
     loop = asyncio.get_running_loop()
     gaps: list[float] = []
@@ -54,7 +54,7 @@ async def loop_never_stands(longest: float = 0.3) -> AsyncIterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1.0)
 
 
 async def test_a_full_disk_is_said_and_heals_by_itself(tmp_path: Path, ledger: Ledger) -> None:
