@@ -323,18 +323,13 @@ class Runner:
     # -- keeping ------------------------------------------------------------------------------------------------
 
     def _begin_in_store(self, live: LiveTurn) -> None:
-        order, turn = live.order, live.turn
-        self._store.begin(
-            TurnBegun(
-                turn_id=turn.turn_id,
-                conversation_id=turn.conversation_id,
-                user_id=UserId(order.user_id),
-                shop_id=ShopId(order.shop_id) if order.shop_id is not None else None,
-                bot_id=order.bot_id,
-                message=order.message,
-                created_at=live.note.started_at,
-            )
-        )
+        self._store.begin(begun(live.turn.turn_id, live.note))
+
+    def _tell_store(self, stretch: Stretch, note: Note) -> None:
+        """Repeats what the store was told of a turn that has ended: it may have been killed before it was written."""
+        self._store.begin(begun(stretch.turn, note))
+        position = self._log.tail_of(stretch).position(stretch.last)
+        self._store.update(told(stretch, note, position, self._means.clock()))
 
     def _keep(self, live: LiveTurn) -> None:
         """Tells the store what readers may have seen of a turn."""
@@ -355,6 +350,9 @@ class Runner:
     async def resume(self, orphans: list[Stretch]) -> None:
         """Takes over what a former process left running, in the order it began."""
         self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
+        for stretch in self._log.ended_unsaved():
+            if stretch.turn and stretch.last >= stretch.first:
+                self._tell_store(stretch, read_note(stretch.state))
         for stretch in orphans:
             tail = self._log.tail_of(stretch)
             if not stretch.turn:
@@ -455,6 +453,43 @@ def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
         updated_at=now,
         position=live.tail.position(stretch.last) if stretch is not None else "",
         tool_calls=seen.tool_calls if seen is not None and seen.status == "action_required" else [],
+    )
+
+
+def begun(turn_id: str, note: Note) -> TurnBegun:
+    """A turn's beginning as the store keeps it."""
+    order = note.order
+    return TurnBegun(
+        turn_id=TurnId(turn_id),
+        conversation_id=ConversationId(note.conversation_id),
+        user_id=UserId(order.user_id),
+        shop_id=ShopId(order.shop_id) if order.shop_id is not None else None,
+        bot_id=order.bot_id,
+        message=order.message,
+        created_at=note.started_at,
+    )
+
+
+def told(stretch: Stretch, note: Note, position: str, now: float) -> TurnUpdate:
+    """An ended turn as the store keeps it, from its log alone."""
+    seen = outline(stretch)
+    last = seen.last or {}
+    failed = seen.status == "failed"
+    error: dict[str, Any] = {n: last[n] for n in ("error", "code", "retryable", "upstream") if n in last}
+    return TurnUpdate(
+        turn_id=TurnId(stretch.turn),
+        conversation_id=ConversationId(note.conversation_id),
+        status=seen.status,
+        content=seen.content,
+        reasoning=seen.reasoning,
+        suggestions=seen.suggestions,
+        usage=last.get("usage"),
+        error=error if failed else None,
+        coze_chat_id=note.memory.chat_id,
+        coze_conversation_id=note.memory.coze_conversation_id,
+        updated_at=now,
+        position=position,
+        tool_calls=[],
     )
 
 

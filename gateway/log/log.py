@@ -99,6 +99,10 @@ class EventLog:
             self._tasks.append(asyncio.create_task(job()))
         return running
 
+    def ended_unsaved(self) -> list[Stretch]:
+        """Stretches that ended and are not saved yet; after `open`, those of which the process before told nobody."""
+        return [stretch for stretch, _ in self._open.values() if stretch.ended is not None]
+
     async def close(self) -> None:
         """Commits what was appended, saves what can be saved, gives the journal back."""
         self._closing = True
