@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -48,6 +49,7 @@ TRANSPORTS = "coze_gateway.transports"
 _BACKLOG = 4096
 _SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
+_GC = (10_000, 20, 20)  # connections and turns make many objects and few cycles
 
 
 class Transport(Protocol):
@@ -75,7 +77,8 @@ async def serve(settings: Settings) -> None:
     async with gateway(settings) as services, listening(settings, services) as url:
         logger.info("gateway.ready", url=url, version=__version__)
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # what is here now stays: the collector need not look at it again
+        gc.set_threshold(*_GC)
         await stop.wait()
         await drain(settings, services)
     logger.info("gateway.stopped")
@@ -175,11 +178,13 @@ async def listening(settings: Settings, services: Services) -> AsyncIterator[str
             Guard(settings, host=settings.admin_host, operators=True).install(admin)
             operations.add_routes(admin)
             operations.add_operator_routes(admin)
-            url = await stack.enter_async_context(_site(admin, settings.admin_host, settings.admin_port))
+            url = await stack.enter_async_context(
+                _site(admin, settings.admin_host, settings.admin_port, settings.send_timeout)
+            )
             logger.info("gateway.admin_ready", url=url)
         elif not settings.on_loopback:
             logger.warning("gateway.no_metrics", why="not on loopback, and GATEWAY_ADMIN_PORT is not set")
-        yield await stack.enter_async_context(_site(application, settings.host, settings.port))
+        yield await stack.enter_async_context(_site(application, settings.host, settings.port, settings.send_timeout))
 
 
 def make_app(settings: Settings, services: Services) -> web.Application:
@@ -187,7 +192,8 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     app = web.Application(client_max_size=settings.max_body_bytes)
     app[SERVICES] = services
     Guard(settings).install(app)
-    for adapter in (chat, sse, websocket, longpoll, shared, operations, browser):
+    # The routes that are asked for most stand first: aiohttp tries them in this order.
+    for adapter in (sse, websocket, longpoll, chat, shared, operations, browser):
         adapter.add_routes(app)
     if settings.admin_port is None and settings.on_loopback:
         operations.add_operator_routes(app)
@@ -199,16 +205,46 @@ def make_app(settings: Settings, services: Services) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def _site(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+async def _site(app: web.Application, host: str, port: int, send_timeout: float) -> AsyncIterator[str]:
     runner = web.AppRunner(app, shutdown_timeout=1.0, **runner_options())
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+        sockets = await _listening_sockets(host, port, send_timeout)
+        for sock in sockets:
+            await web.SockSite(runner, sock, backlog=_BACKLOG).start()
         bound = runner.addresses[0]
         name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         yield f"http://{name}:{bound[1]}"
     finally:
         await runner.cleanup()
+
+
+async def _listening_sockets(host: str, port: int, send_timeout: float) -> list[socket.socket]:
+    """Sockets for every address of `host`. What is set here each accepted connection has from the start.
+
+    The kernel ends a connection whose peer takes in nothing, or has vanished, for the send time-out (Linux's
+    `TCP_USER_TIMEOUT`).
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(send_timeout * 1000)))
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            if port == 0:
+                break  # a free port of one address is not free on the next
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from adapters.languages import language
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.events import Failed
-from gateway.ids import new_uuid
+from gateway.ids import new_token
 from gateway.sentences import sentence, title
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -107,10 +107,11 @@ def close_code_of(code: Code) -> int:
 
 def request_id(request: web.BaseRequest) -> str:
     """This request's id, ours and never the client's: it goes into logs and headers."""
-    known = request.get(_REQUEST_ID)
-    if known is None:
-        known = request[_REQUEST_ID] = new_uuid().hex
-    return known
+    try:
+        return request[_REQUEST_ID]
+    except KeyError:
+        known = request[_REQUEST_ID] = new_token()
+        return known
 
 
 def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Response:

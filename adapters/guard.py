@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from aiohttp import hdrs, web, web_response
@@ -160,6 +161,7 @@ def runner_options() -> dict[str, Any]:
     """What `web.AppRunner` is to be told, beyond its defaults, to stand on the internet."""
     return {
         "handler_cancellation": True,
+        "tcp_keepalive": False,  # the listening socket has it, and hands it on: no system call a connection
         "auto_decompress": False,  # a refused body is still read to its end: never unpacked
         "keepalive_timeout": HEAD_SECONDS,  # aiohttp's own is over an hour
         "access_log": None,
@@ -191,6 +193,7 @@ def _asked_host(request: web.BaseRequest) -> str | None:
     return target.split("://", 1)[1].partition("/")[0]
 
 
+@lru_cache(maxsize=64)
 def _is_loopback_name(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True

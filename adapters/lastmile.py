@@ -7,9 +7,7 @@ holds it in the ledger: all of that is here and nowhere else.
 """
 
 import asyncio
-import contextlib
-import socket
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from aiohttp import web
 
@@ -218,11 +216,3 @@ async def hand_over(request: web.Request, line: Line) -> NoReturn:
     line.begin(transport)
     await loop.create_future()  # until cancelled, in the next tick
     raise AssertionError("unreachable")
-
-
-def limit_unacknowledged(transport: asyncio.BaseTransport | None, seconds: float) -> None:
-    """Lets the kernel end the connection of a peer that vanished without a word (Linux's `TCP_USER_TIMEOUT`)."""
-    sock: Any = transport.get_extra_info("socket") if transport is not None else None
-    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000)))

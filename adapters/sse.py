@@ -31,18 +31,28 @@ _CACHE_CONTROL = "no-cache, no-transform"
 class Head(EventSourceResponse):
     """The head of an event stream whose body is written by a `Line`: no chunks, the end of the connection ends it."""
 
-    _length_check = False  # as aiohttp's own WebSocketResponse: neither a length nor chunks
+    # As in aiohttp's own WebSocketResponse: neither a length nor chunks. And as in its Response: the head waits.
+    _length_check = False
+    _send_headers_immediately = False
 
-    def __init__(self, *, send_timeout: float) -> None:
-        super().__init__(send_timeout=send_timeout, allow_all_methods=True)
+    def __init__(self) -> None:
+        super().__init__(allow_all_methods=True)
         self.headers["Content-Type"] = _CONTENT_TYPE
         self.headers["Cache-Control"] = _CACHE_CONTROL
         self.headers["Connection"] = "close"
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Sends the head. The base class would also start a task that pings; the hub's timer does that for all."""
-        self._set_tcp_user_timeout(request)
+        """Makes the head. The base class would also set what our listening socket has set, and start a task that
+        pings; the hub's timer does that for all."""
         return await web.StreamResponse.prepare(self, request)
+
+    def take(self) -> bytes:
+        """The head's bytes, to go out with the first events in one write; b"" where aiohttp has sent them already."""
+        writer = self._payload_writer
+        head: bytes | None = getattr(writer, "_headers_buf", None)
+        if head is not None:
+            writer._headers_buf = None  # type: ignore[union-attr]
+        return head or b""
 
 
 class SseLine(Line):
@@ -93,9 +103,10 @@ async def _stream(
         retry_ms=settings.retry_ms,
     )
     try:
-        head = Head(send_timeout=settings.send_timeout)
+        head = Head()
         head.headers.update(headers)
         await head.prepare(request)
+        line.greeting = head.take() + line.greeting
         line.expire_in(seconds)
         await hand_over(request, line)
     except BaseException:

@@ -10,7 +10,7 @@ from aiohttp.http_websocket import WebSocketError
 
 from adapters import wire
 from adapters.failures import COME_BACK, COME_BACK_CLOSE_CODE, close_code_of
-from adapters.lastmile import Line, Place, hand_over, limit_unacknowledged
+from adapters.lastmile import Line, Place, hand_over
 from adapters.listening import KINDS, Kind, caller_of, subscribe, topic_of
 from adapters.requests import position_asked
 from adapters.services import SERVICES, Services
@@ -160,7 +160,6 @@ def _is_ping(text: str) -> bool:
 
 async def shake_hands(request: web.Request) -> None:
     """Upgrades the connection. Raises aiohttp's 400 for what is no WebSocket handshake."""
-    limit_unacknowledged(request.transport, request.app[SERVICES].settings.send_timeout)
     socket = web.WebSocketResponse(compress=False, autoping=False, autoclose=False)
     await socket.prepare(request)
 

@@ -31,6 +31,11 @@ def new_uuid() -> uuid.UUID:
     return uuid.UUID(bytes=next(_random), version=4)
 
 
+def new_token() -> str:
+    """128 random bits in hex, for what is no UUID."""
+    return next(_random).hex()
+
+
 def _randomness() -> Iterator[bytes]:
     while True:
         page = os.urandom(4096)

@@ -21,7 +21,7 @@ from gateway.sentences import sentence
 from gateway.turn import Turn
 from gateway.upstream.backoff import delay
 from gateway.upstream.breaker import Breaker
-from gateway.upstream.protocol import ChatStream, Created, Item, Upstream
+from gateway.upstream.protocol import ChatStream, Created, Item, Skipped, Upstream
 
 logger = structlog.get_logger()
 
@@ -235,6 +235,10 @@ class LiveTurn:
         events = turn.take(items)
         if events:
             self._append(events)
+        if len(events) != len(items):
+            for item in items:
+                if isinstance(item, Skipped):
+                    self._means.metrics.record_skipped(item)
         if turn.memory_changed:
             self._remember()
         if turn.phase is not before:
