@@ -128,9 +128,9 @@ class Stretch:
 
         `after` may lie anywhere, also between two merged pieces; before the stretch means from its beginning.
         """
-        if after >= self.last:
-            return []
         segments = self._segments
+        if after >= self.last or not segments:
+            return []
         newest = segments[-1]
         if after + 1 >= newest.first:  # nearly always: a reader that is up to date but for the last pieces
             if isinstance(newest, _Run):
