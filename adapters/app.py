@@ -22,7 +22,7 @@ from adapters import browser, chat, longpoll, operations, shared, sse, websocket
 from adapters.auth import Authenticator
 from adapters.guard import Guard, runner_options
 from adapters.limits import Connections, TurnRate
-from adapters.services import SERVICES, Services
+from adapters.services import SERVICES, Probes, Services
 from gateway import __version__
 from gateway.config import Settings
 from gateway.errors import Code, GatewayError
@@ -149,6 +149,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         runner = Runner(means, hub=hub, store=store, notifications=notifications, abandon=settings.abandon_seconds)
         stack.push_async_callback(runner.close)
         await runner.resume(orphans)
+        probes = Probes(log, store)
+        stack.push_async_callback(probes.close)
         watch = asyncio.create_task(metrics.watch_event_loop())
         stack.callback(watch.cancel)
         yield Services(
@@ -162,6 +164,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             authenticator=Authenticator.from_settings(settings),
             connections=Connections(settings.max_connections, settings.max_connections_per_user),
             turn_rate=TurnRate(settings.turns_per_minute),
+            probes=probes,
         )
 
 

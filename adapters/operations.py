@@ -21,8 +21,9 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 when it takes work, else 503 with the reason."""
+    """200 when it takes work, else 503 with the reason. Looks whether the storage can be written, for a moment."""
     services = request.app[SERVICES]
+    await services.probes.look()
     reasons = not_ready(services)
     if reasons:
         return _json({"status": "unavailable", "reasons": reasons}, 503, {**_NO_STORE, "Retry-After": "2"})

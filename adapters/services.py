@@ -1,5 +1,6 @@
 """What the routes work with: the objects that the composition root made, under one key of the application."""
 
+import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -14,6 +15,36 @@ from gateway.metrics import Metrics
 from gateway.runner import Runner
 from gateway.store.store import Store
 
+_PROBE_EVERY = 1.0
+_PROBE_WAIT = 0.25
+
+
+class Probes:
+    """Tries whether log and store can be written: one try at a time, at most one a second."""
+
+    def __init__(self, log: EventLog, store: Store) -> None:
+        self._log = log
+        self._store = store
+        self._task: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    async def look(self) -> None:
+        """Waits for a try, briefly: a locked file answers later, and the next one who looks is told."""
+        loop = asyncio.get_running_loop()
+        if (self._task is None or self._task.done()) and loop.time() >= self._not_before:
+            self._not_before = loop.time() + _PROBE_EVERY
+            self._task = loop.create_task(self._probe())
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_PROBE_WAIT)
+
+    async def _probe(self) -> None:
+        await self._log.probe()
+        await self._store.probe()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -27,6 +58,7 @@ class Services:
     authenticator: Authenticator
     connections: Connections
     turn_rate: TurnRate
+    probes: Probes
 
 
 SERVICES = web.AppKey("services", Services)

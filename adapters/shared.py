@@ -15,9 +15,9 @@ from adapters.lastmile import Place, hand_over
 from adapters.listening import Topic, caller_of, subscribe, topic_from
 from adapters.requests import chat_from, checked_key, strict_json
 from adapters.services import SERVICES, Services
+from adapters.sockets import Socket, refuse, shake_hands
 from adapters.starting import order_from, start
 from adapters.turns import cancel
-from adapters.websocket import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
 from gateway.hub import Hub
 from gateway.metrics import Closing, Connection

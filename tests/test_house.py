@@ -18,7 +18,7 @@ MODULES = {
     for path in sorted((ROOT / room).rglob("*.py"))
 }
 COMPOSITION = {"adapters.app", "adapters.__main__"}
-_SHARED = "auth failures guard languages lastmile limits listening openapi requests services starting turns wire"
+_SHARED = "auth failures guard languages lastmile limits listening openapi requests services sockets starting turns wire"
 SHARED = {f"adapters.{room}" for room in _SHARED.split()}
 """What adapters share. All others give routes and know nothing of each other."""
 
@@ -51,8 +51,7 @@ def test_adapters_share_rooms_and_know_nothing_of_each_other() -> None:
         if name in MODULES and name.startswith("adapters.") and name not in SHARED
         if not module.startswith(f"{name.rpartition('.')[0]}.") or name.count(".") == 1
     }
-    # The one socket for all is a WebSocket: handshake, heartbeats and closing are the same.
-    assert guilty == {("adapters.shared", "adapters.websocket")}
+    assert not guilty
 
 
 def test_only_the_loading_of_settings_reads_the_environment() -> None:
