@@ -139,6 +139,9 @@ class Hub:
         subscription.after = at
         subscription.preface = [reset(at, reason, turn_id=stretch.turn, status=found.status, content=found.content)]
 
+    async def load(self, span: Span) -> Stretch | None:
+        return await self.log.load(span)
+
     def left(self, subscription: Subscription) -> None:
         """A subscription was closed."""
         self.log.drop(subscription.tail, subscription)

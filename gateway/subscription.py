@@ -1,14 +1,23 @@
 """A subscription: one reader's cursor over a log, and nothing else."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gateway.ledger import Held
-from gateway.log.stretch import Entry
+from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Span, Tail
 
-if TYPE_CHECKING:
-    from gateway.hub import Hub
+
+class Source(Protocol):
+    """What a cursor needs of whoever gave it. `draining`: wait no longer for news; `closing`: not for an end either."""
+
+    draining: bool
+    closing: bool
+
+    async def load(self, span: Span) -> Stretch | None:
+        """Brings a stored stretch into memory; None when retention took it."""
+
+    def left(self, subscription: "Subscription") -> None: ...
 
 
 class Subscription:
@@ -19,10 +28,12 @@ class Subscription:
     Close it in any case.
     """
 
-    __slots__ = ("_held", "_hub", "after", "gone", "preface", "reading", "tail", "turn")
+    __slots__ = ("_held", "_source", "after", "gone", "preface", "reading", "tail", "turn")
 
-    def __init__(self, hub: "Hub", tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None) -> None:
-        self._hub = hub
+    def __init__(
+        self, source: Source, tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None
+    ) -> None:
+        self._source = source
         self.tail = tail
         self.turn = turn
         self.after = after
@@ -70,7 +81,7 @@ class Subscription:
         span = self.span
         if span is None or self.after >= span.last:
             return []
-        stretch = span.stretch or await self._hub.log.load(span)
+        stretch = span.stretch or await self._source.load(span)
         if stretch is None:  # retention was faster
             self.after = span.last
             return []
@@ -84,7 +95,7 @@ class Subscription:
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             news = self.tail.changed()
-            if (found := await self.take(limit)) or self.over or self._hub.draining:
+            if (found := await self.take(limit)) or self.over or self._source.draining:
                 return found
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -100,14 +111,14 @@ class Subscription:
             while await self.take():
                 pass
             left = None if deadline is None else deadline - loop.time()
-            if self.over or self._hub.closing or (left is not None and left <= 0):
+            if self.over or self._source.closing or (left is not None and left <= 0):
                 return self.over
             await asyncio.wait([news], timeout=left)
 
     def close(self) -> None:
         """Gives the cursor back. Idempotent."""
         if self._held.close():
-            self._hub.left(self)
+            self._source.left(self)
 
     def __repr__(self) -> str:
         return f"Subscription({self.turn or self.tail.key} after {self.after})"
