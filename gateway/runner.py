@@ -221,9 +221,9 @@ class Runner:
         ]
         began = asyncio.get_running_loop().time()
         try:
-            self._keep(live)
-            await self._notify(live, "turn.started", order.message)
             try:
+                self._keep(live)
+                await self._notify(live, "turn.started", order.message)
                 await live.run()
             except asyncio.CancelledError:
                 raise
