@@ -52,7 +52,7 @@ class Subscription:
         elif self.reading is None:
             for span in reversed(self.tail.spans):
                 if span.turn == self.turn:
-                    self.reading = span  # what `span` found last; the hub looks here first
+                    self.reading = span
                     self.after = max(self.after, span.first - 1)
                     break
         return self.reading
