@@ -18,7 +18,9 @@ MODULES = {
     for path in sorted((ROOT / room).rglob("*.py"))
 }
 COMPOSITION = {"adapters.app", "adapters.__main__"}
-_SHARED = "auth failures guard languages lastmile limits listening openapi requests services sockets starting turns wire"
+_SHARED = (
+    "auth failures guard languages lastmile limits listening openapi requests services sockets starting turns wire"
+)
 SHARED = {f"adapters.{room}" for room in _SHARED.split()}
 """What adapters share. All others give routes and know nothing of each other."""
 
