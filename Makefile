@@ -48,7 +48,9 @@ bench-check: $(VENV)/.test
 	@$(RUN) -m tests.bench --check $(ARGS)
 
 load: $(VENV)/.test
-	@$(RUN) -m tests.load $(ARGS)
+	@$(RUN) -m tests.load $(if $(URL),--url '$(URL)') $(if $(TRANSPORT),--transport '$(TRANSPORT)') $(if $(TURNS),--turns '$(TURNS)') \
+		$(if $(LISTENERS),--listeners '$(LISTENERS)') $(if $(RATE),--rate '$(RATE)') $(if $(STORMS),--storms '$(STORMS)') \
+		$(if $(SECONDS),--seconds '$(SECONDS)') $(ARGS)
 
 chaos: $(VENV)/.test
 	@$(RUN) -m tests.chaos $(ARGS)
