@@ -29,7 +29,6 @@ class Weather:
 
     trap: Callable[[bytes], Trap | None] = lambda request: None
     bytewise: bool = False
-    refusing: bool = False
     frozen: bool = False
 
 
@@ -48,8 +47,15 @@ class Proxy:
         self._thaw = asyncio.Event()
 
     async def listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**20)
-        self.url = "http://127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+        """Begins to listen, or does so again on the same port."""
+        port = urlsplit(self.url).port or 0
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=2**20)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def refuse(self) -> None:
+        """From now on new connections are refused."""
+        assert self._server is not None
+        self._server.close()
 
     def cut_all(self, fault: Fault = "reset") -> int:
         """Ends every connection now; how many there were."""
@@ -73,10 +79,6 @@ class Proxy:
         await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.weather.refusing:
-            self.fired["refusing"] += 1
-            _abort(writer)
-            return
         link = asyncio.current_task()
         assert link is not None
         self._links.add(link)

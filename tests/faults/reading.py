@@ -52,8 +52,17 @@ class Reader:
         self.times: list[float] = []
         self.resets = 0
         self.over = False
+        self._news = asyncio.Event()
+
+    async def until(self, condition: Callable[["Reader"], object], *, within: float = 10.0) -> None:
+        """Waits until what it has been given so far fulfils a condition."""
+        async with asyncio.timeout(within):
+            while not condition(self):
+                self._news.clear()
+                await self._news.wait()
 
     def take(self, event: Event) -> None:
+        self._news.set()
         if self.over:
             raise Broken(f"{event['event']} after the last event")
         self.events.append(event)
@@ -118,15 +127,33 @@ class Reader:
                 await asyncio.sleep(0.05)
 
 
+async def eventually(condition: Callable[[], object], *, within: float = 10.0) -> None:
+    """Waits for what nobody signals."""
+    async with asyncio.timeout(within):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+
+
 def client(**options: Any) -> aiohttp.ClientSession:
     """A session without limits of its own."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None), read_bufsize=2**22, **options
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None),
+        read_bufsize=2**22,
+        **options,
     )
 
 
 async def chat(
-    session: aiohttp.ClientSession, url: str, message: str, *, reader: Reader | None = None, key: str = "", **fields: Any
+    session: aiohttp.ClientSession,
+    url: str,
+    message: str,
+    *,
+    reader: Reader | None = None,
+    key: str = "",
+    **fields: Any,
 ) -> AsyncIterator[Event]:
     """A new turn's events from its own stream."""
     body = {"userId": "u1", "botId": "b1", "message": message} | fields

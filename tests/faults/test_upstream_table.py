@@ -316,7 +316,7 @@ def test_faults_leave_nothing_open(evening: Evening) -> None:
 
 
 def test_faults_block_nobody_else(evening: Evening) -> None:
-    assert evening.slowest_health < 0.5  # 100 ms and what two busy cores of a test machine add
+    assert evening.slowest_health < 1.5  # 100 ms, and what the busy cores of a test machine add
 
 
 def test_faults_cost_little_memory(evening: Evening) -> None:
