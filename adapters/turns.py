@@ -12,7 +12,7 @@ from adapters.services import Services
 from gateway.errors import Code, GatewayError
 from gateway.events import Failed
 from gateway.live import LiveTurn
-from gateway.runner import snapshot
+from gateway.standing import snapshot
 from gateway.store.rows import ENDED, TurnRow, TurnUpdate
 
 State = TurnRow | TurnUpdate

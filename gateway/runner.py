@@ -4,14 +4,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from gateway.errors import Code, GatewayError
 from gateway.events import Notification, Started
 from gateway.hub import Hub
-from gateway.ids import ConversationId, LogKey, ShopId, TurnId, UserId, new_conversation_id, new_turn_id
+from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new_turn_id
 from gateway.ledger import Held
 from gateway.live import LiveTurn, Means
 from gateway.log.journal import JournalError
@@ -19,15 +20,15 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.notifications import PREVIEW, Notifications
 from gateway.orders import Note, Order, read_note
-from gateway.outline import outline
-from gateway.store.rows import Status, TurnBegun, TurnUpdate
+from gateway.standing import begun, glance, restored, snapshot, told
 from gateway.store.store import Store
 from gateway.subscription import Subscription
 from gateway.turn import Turn
 
 logger = structlog.get_logger()
 
-_KEEP_EVERY = 1.0  # how often what there is of running answers goes to the store
+_KEEP_AT_ONCE = 16  # turns looked at before the loop may do something else
+_KEEP_EVERY = 2.0  # how often what there is of running answers goes to the store
 _GRACE = 10.0  # what a turn that outlived its process gets at least
 
 
@@ -54,7 +55,7 @@ class Runner:
         self._live: dict[str, LiveTurn] = {}
         self._by_stretch: dict[int, LiveTurn] = {}
         self._queues: dict[str, deque[LiveTurn]] = {}
-        self._starting: dict[str, asyncio.Lock] = {}
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -77,18 +78,19 @@ class Runner:
         """
         if self.draining:
             raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
-        mark = order.mark()
-        if not mark:
-            return await asyncio.shield(self._track(self._start(order, "", owns, admit)))
+        if mark := order.mark():
+            return await asyncio.shield(self._track(self._start_once(order, mark, owns, admit)))
+        return await asyncio.shield(self._track(self._start(order, "", owns, admit)))
+
+    async def _start_once(
+        self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
+    ) -> Accepted:
+        """Not cancelled with its request, so that a hasty second one with the same key waits for the first."""
         lock = self._starting.setdefault(mark, asyncio.Lock())
-        try:
-            async with lock:
-                if (earlier := await self._earlier(order, mark)) is not None:
-                    return earlier
-                return await asyncio.shield(self._track(self._start(order, mark, owns, admit)))
-        finally:
-            if not lock.locked():
-                self._starting.pop(mark, None)
+        async with lock:
+            if (earlier := await self._earlier(order, mark)) is not None:
+                return earlier
+            return await self._start(order, mark, owns, admit)
 
     async def _earlier(self, order: Order, mark: str) -> Accepted | None:
         try:
@@ -286,7 +288,10 @@ class Runner:
         if live.stretch is None:
             self._cancel_queued(live)
             return True
-        return live.cancel()
+        ended = live.cancel()
+        if ended:
+            self._next(live.tail)  # its task may have to wait for Coze still
+        return ended
 
     # -- abandoned turns ----------------------------------------------------------------------------------------
 
@@ -341,9 +346,13 @@ class Runner:
             while True:
                 await asyncio.sleep(_KEEP_EVERY)
                 self._notifications.roll()
-                for live in list(self._live.values()):
-                    if live.changed and live.turn.phase != "ended":
-                        self._keep(live)
+                changed = [live for live in self._live.values() if live.changed and live.stretch is not None]
+                for number, live in enumerate(changed):
+                    if live.turn.phase != "ended":
+                        live.changed = False
+                        self._store.update(glance(live, self._means.clock()))
+                    if number % _KEEP_AT_ONCE == 0:
+                        await asyncio.sleep(0)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -410,89 +419,3 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"Runner({len(self._live)} live, {sum(map(len, self._queues.values()))} queued)"
-
-
-def restored(stretch: Stretch, note: Note) -> Turn:
-    """The turn as its log and its note tell it."""
-    seen = outline(stretch)
-    return Turn.restore(
-        ConversationId(note.conversation_id),
-        TurnId(stretch.turn),
-        note.order.language,
-        note.memory,
-        content=seen.content,
-        reasoning=seen.reasoning,
-        suggestions=seen.suggestions,
-        cards=seen.cards,
-        tool_calls=seen.tool_calls if seen.status == "action_required" else (),
-        audio=seen.audio,
-    )
-
-
-def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
-    """A turn as the store keeps it: content and position belong together, so both are what readers may have seen."""
-    turn, stretch = live.turn, live.stretch
-    seen = outline(stretch) if stretch is not None else None
-    ended = seen is not None and seen.last is not None
-    status: Status = "queued"
-    if seen is not None:
-        status = seen.status
-    memory = turn.memory
-    failure = turn.failure
-    return TurnUpdate(
-        turn_id=turn.turn_id,
-        conversation_id=turn.conversation_id,
-        status=status,
-        content=seen.content if seen is not None else "",
-        reasoning=seen.reasoning if seen is not None else "",
-        suggestions=seen.suggestions if seen is not None else [],
-        usage=turn.usage if ended else None,
-        error=None if failure is None or not ended else error_fields(failure),
-        coze_chat_id=memory.chat_id,
-        coze_conversation_id=memory.coze_conversation_id,
-        updated_at=now,
-        position=live.tail.position(stretch.last) if stretch is not None else "",
-        tool_calls=seen.tool_calls if seen is not None and seen.status == "action_required" else [],
-    )
-
-
-def begun(turn_id: str, note: Note) -> TurnBegun:
-    """A turn's beginning as the store keeps it."""
-    order = note.order
-    return TurnBegun(
-        turn_id=TurnId(turn_id),
-        conversation_id=ConversationId(note.conversation_id),
-        user_id=UserId(order.user_id),
-        shop_id=ShopId(order.shop_id) if order.shop_id is not None else None,
-        bot_id=order.bot_id,
-        message=order.message,
-        created_at=note.started_at,
-    )
-
-
-def told(stretch: Stretch, note: Note, position: str, now: float) -> TurnUpdate:
-    """An ended turn as the store keeps it, from its log alone."""
-    seen = outline(stretch)
-    last = seen.last or {}
-    failed = seen.status == "failed"
-    error: dict[str, Any] = {n: last[n] for n in ("error", "code", "retryable", "upstream") if n in last}
-    return TurnUpdate(
-        turn_id=TurnId(stretch.turn),
-        conversation_id=ConversationId(note.conversation_id),
-        status=seen.status,
-        content=seen.content,
-        reasoning=seen.reasoning,
-        suggestions=seen.suggestions,
-        usage=last.get("usage"),
-        error=error if failed else None,
-        coze_chat_id=note.memory.chat_id,
-        coze_conversation_id=note.memory.coze_conversation_id,
-        updated_at=now,
-        position=position,
-        tool_calls=[],
-    )
-
-
-def error_fields(failure: Any) -> dict[str, Any]:
-    fields = {"error": failure.error, "code": failure.code, "retryable": failure.retryable}
-    return fields if failure.upstream is UNSET else {**fields, "upstream": failure.upstream}

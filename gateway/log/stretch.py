@@ -2,6 +2,7 @@
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -150,6 +151,14 @@ class Stretch:
                 end = segment.first + len(segment.ends) - 1
                 found.append(Entry(end, _TEXT_HEAD[segment.kind] + text_json(text)))
         return found
+
+    def contents(self) -> Iterator[tuple[int, str | bytes]]:
+        """Each run's whole text, and each other event's encoded JSON, in order, with its kind."""
+        for segment in self._segments:
+            if isinstance(segment, _Whole):
+                yield WHOLE, segment.body
+            else:
+                yield segment.kind, segment.text()
 
     def __repr__(self) -> str:
         life = "ended" if self.ended is not None else "runs"
