@@ -126,18 +126,29 @@ class Hub:
     async def _reset(self, subscription: Subscription, reason: ResetReason, span: Span | None) -> None:
         """Puts the cursor where it can go on exactly, and says so first."""
         tail = subscription.tail
-        span = span or (tail.spans[-1] if tail.spans else None)
+        if span is None and subscription.turn is None and tail.spans:
+            span = tail.spans[-1]
         stretch = await self.log.load(span) if span is not None else None
-        if stretch is None or span is None:
+        if stretch is None:
+            status = "queued" if subscription.turn is not None else ""
             subscription.after = tail.head
-            subscription.preface = [reset(tail.head, reason, turn_id=subscription.turn or "", status="", content="")]
+            subscription.preface = [
+                reset(tail.head, reason, turn_id=subscription.turn or "", status=status, content="")
+            ]
             return
         found = outline(stretch)
         at = stretch.last
-        if subscription.turn is not None and stretch.ended is not None:
+        if stretch.turn and stretch.ended is not None:
             at -= 1  # a finished turn's last event follows its reset
         subscription.after = at
-        subscription.preface = [reset(at, reason, turn_id=stretch.turn, status=found.status, content=found.content)]
+        status = found.status if stretch.turn else ""  # a shop's log is of no turn
+        subscription.preface = [reset(at, reason, turn_id=stretch.turn, status=status, content=found.content)]
+
+    async def catch_up(self, subscription: Subscription) -> None:
+        if (span := subscription.span) is not None and subscription.turn is not None:
+            subscription.after = span.last  # whoever asks for the turn again is told from the store
+        else:
+            await self._reset(subscription, "expired", None)
 
     async def load(self, span: Span) -> Stretch | None:
         return await self.log.load(span)
@@ -192,18 +203,18 @@ class Hub:
         """Gives one outlet all that it has not had yet, as far as it is ready, in one write."""
         subscription = outlet.subscription
         tail = subscription.tail
+        if outlet.paused or outlet not in self._hearts:
+            return
         frames: list[bytes] = [outlet.greeting] if outlet.greeting else []
         outlet.greeting = b""
         given = 0
-        if outlet.paused or outlet not in self._hearts:
-            return
         if subscription.preface:
             entries, subscription.preface = subscription.preface, []
             frames.append(outlet.encode(tail, entries))
             given = len(entries)
         size = 0
         while (span := subscription.span) is not None and subscription.after < span.last and size < _MOST_AT_ONCE:
-            if span.stretch is None:
+            if span.stretch is None or subscription.outrun:
                 self._fetch(outlet, span)
                 break
             frame, events = self._frame(outlet, span.stretch)
@@ -271,8 +282,8 @@ class Hub:
         async def fetch() -> None:
             with self._ledger.open("task", "hub.fetch"):
                 try:
-                    if await self.log.load(span) is None:
-                        outlet.subscription.after = span.last
+                    if outlet.subscription.outrun or await self.log.load(span) is None:
+                        await self.catch_up(outlet.subscription)
                 except JournalError as error:
                     logger.warning("hub.fetch_failed", reason=str(error))
                     outlet.farewell(Code.STORAGE_UNAVAILABLE)
@@ -365,7 +376,7 @@ class Hub:
 def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -> tuple[int, ResetReason | None]:
     """Where a reader begins, and why it can't go on exactly where it asked to, if it can't."""
     if turn is not None:
-        beginning = span.first - 1 if span is not None else tail.next - 1
+        beginning = span.first - 1 if span is not None else tail.head
     elif (running := tail.running) is not None:
         beginning = running.first - 1
     else:

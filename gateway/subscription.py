@@ -17,6 +17,9 @@ class Source(Protocol):
     async def load(self, span: Span) -> Stretch | None:
         """Brings a stored stretch into memory; None when retention took it."""
 
+    async def catch_up(self, subscription: "Subscription") -> None:
+        """Retention took what comes next: puts the cursor where it can go on, a `reset` as its preface."""
+
     def left(self, subscription: "Subscription") -> None: ...
 
 
@@ -58,6 +61,14 @@ class Subscription:
         return self.reading
 
     @property
+    def outrun(self) -> bool:
+        """Whether retention took what comes next; a turn's own reader holds its stretch."""
+        if self.turn is not None:
+            return False
+        span = self.span
+        return self.after < (self.tail.head if span is None else span.first - 1)
+
+    @property
     def over(self) -> bool:
         """Whether the turn has nothing more to give. Up to date is not over: a conversation's never is."""
         if self.gone:
@@ -79,12 +90,15 @@ class Subscription:
             given, self.preface = self.preface, []
             return given
         span = self.span
-        if span is None or self.after >= span.last:
-            return []
-        stretch = span.stretch or await self._source.load(span)
+        stretch = None
+        if not self.outrun:
+            if span is None or self.after >= span.last:
+                return []
+            stretch = span.stretch or await self._source.load(span)
         if stretch is None:  # retention was faster
-            self.after = span.last
-            return []
+            await self._source.catch_up(self)
+            given, self.preface = self.preface, []
+            return given
         found = stretch.read(after=self.after, limit=limit)
         if found:
             self.after = found[-1].sequence
