@@ -78,7 +78,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         if not caller.may_read(live.order.user_id, live.order.shop_id):
             raise GatewayError(Code.NOT_FOUND)
         subscription, exact = await hub.subscribe(live.tail.key, asked=asked, turn=turn)
-        if live.stretch is None:
+        if live.stretch is None and asked is None:  # once: a long-poll that goes on from `next` waits
             subscription.preface.append(wire.queued())
         return subscription, exact
     row = await services.store.turn(turn)
@@ -90,6 +90,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     subscription, _ = await hub.subscribe(LogKey(row.conversation_id), asked=None, turn=turn)
     subscription.gone = True
     last = parse_position(row.position)
+    subscription.after = sequence = last.sequence if last is not None else 1
     seen = parse_position(asked or "")
     if (
         last is not None
@@ -98,9 +99,8 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         and is_of(row.conversation_id, seen.epoch)
     ):
         return subscription, True
-    sequence = last.sequence if last is not None else 0
     subscription.preface = [
-        reset(sequence, "expired", turn_id=row.turn_id, status=row.status, content=row.content),
+        reset(sequence - 1, "expired", turn_id=row.turn_id, status=row.status, content=row.content),
         Entry(sequence, body(_last_event(row))),
     ]
     return subscription, False

@@ -31,15 +31,12 @@ def poll(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
             connection = services.metrics.connection("longpoll")
             reason = Closing.CLIENT_LEFT
             try:
-                tail = subscription.tail
-                start = subscription.after
                 entries = await subscription.next_batch(wait=wait if left is None else min(wait, left), limit=limit)
                 if not entries and left is not None and services.authenticator.seconds_left(caller) == 0:
                     reason = Closing.UNAUTHORIZED
                     raise GatewayError(Code.UNAUTHORIZED)
                 tail = subscription.tail
-                after = tail.position(start)
-                body = wire.poll(tail, entries, after=after, ended=subscription.over)
+                body = wire.poll(tail, entries, after=tail.position(subscription.after), ended=subscription.over)
                 reason = Closing.FINISHED
             finally:
                 connection.close(reason)
