@@ -1,6 +1,7 @@
 """Chat: the older way with one answer, and a turn's state, cancel, tool outputs, and a conversation's messages."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -96,6 +97,9 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     turn_id = request.match_info["id"]
     ended = await turns.cancel(services, caller, turn_id)
+    if not ended:
+        with contextlib.suppress(GatewayError):  # what is lost is told by the state
+            await services.log.committed()  # its end may have been decided and not be seen yet
     state = await turns.state_of(services, caller, turn_id)
     status = "cancelled" if ended else state.status
     return _json({**turns.view(state), "status": status}, 202 if ended else 200)
