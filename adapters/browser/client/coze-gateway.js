@@ -175,8 +175,16 @@ class Health {
   blame(name, fault, timing) {
     const failures = (this.#marks.get(name)?.failures ?? 0) + 1;
     const ms = Math.min(timing.penaltyMs * 2 ** (failures - 1), timing.penaltyMaxMs);
-    this.#marks.set(name, { failures, fault, until: Date.now() + ms });
+    this.#marks.set(name, { failures, fault, until: Date.now() + ms, proved: false });
   }
+
+  /** A probe has seen it work; only use will clear its record. */
+  prove(name) {
+    const mark = this.#marks.get(name);
+    if (mark) mark.proved = true;
+  }
+
+  trusted(name) { return this.#marks.get(name)?.proved ?? true; }
 
   clear(name) { this.#marks.delete(name); }
   until(name) { return this.#marks.get(name)?.until ?? 0; }
@@ -287,8 +295,8 @@ class Line {
 
   #choose() {
     const usable = this.#usable();
-    const ready = usable.find((name) => this.health.ready(name));
-    if (ready) return ready;
+    const chosen = usable.find((name) => this.health.trusted(name)) ?? usable.find((name) => this.health.ready(name));
+    if (chosen) return chosen;
     return usable.reduce((best, name) => (this.health.until(name) < this.health.until(best) ? name : best));
   }
 
@@ -364,7 +372,7 @@ class Line {
       default: { // refused, buffered
         this.health.blame(name, outcome.fault ?? "own", this.timing);
         const usable = this.#usable();
-        if (usable.some((other) => this.health.ready(other))) return;
+        if (usable.some((other) => this.health.trusted(other))) return;
         this.health.forgive(usable);
         this.#countAsk(outcome.error);
         return this.#pause(this.#jitter(), 0, outcome);
@@ -550,6 +558,7 @@ class Line {
     const works = candidate !== undefined && (await probe(this, candidate, leg.signal));
     if (leg.signal.aborted || this.#closed) return;
     if (works) {
+      this.health.prove(candidate);
       this.#interrupt();
     } else {
       if (candidate) this.health.blame(candidate, "own", this.timing);
@@ -920,8 +929,9 @@ async function probe(line, name, signal) {
     const response = await openSse(line, abort.signal);
     if (response.status === 204) return true;
     if (!response.ok || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) return false;
-    const first = await response.body.getReader().read();
-    return !first.done;
+    const reader = response.body.getReader();
+    if ((await reader.read()).done) return false;
+    return await staysOpen(reader);
   } catch {
     return false;
   } finally {
@@ -929,6 +939,14 @@ async function probe(line, name, signal) {
     stop();
     abort.abort();
   }
+}
+
+/** A proxy that buffers lets go of everything when the answer ends: that, too, is a first byte, and proves nothing. */
+async function staysOpen(reader) {
+  let ended = false;
+  const drain = (async () => { while (!(await reader.read()).done); ended = true; })();
+  await Promise.race([drain.catch(() => { ended = true; }), new Promise((resolve) => { setTimeout(resolve, 150); })]);
+  return !ended;
 }
 
 async function probeWebSocket(line, signal) {

@@ -172,11 +172,13 @@ function showPanel(open) {
   if (open) at("panel-close").focus();
 }
 at("panel-button").addEventListener("click", () => showPanel(!document.body.classList.contains("panel-open")));
-at("panel-close").addEventListener("click", () => {
+function hidePanel() {
+  if (!document.body.classList.contains("panel-open")) return;
   showPanel(false);
   at("panel-button").focus();
-});
-addEventListener("keydown", ({ key }) => { if (key === "Escape") showPanel(false); });
+}
+at("panel-close").addEventListener("click", hidePanel);
+addEventListener("keydown", ({ key }) => { if (key === "Escape") hidePanel(); });
 
 // -- language, colours, fields
 

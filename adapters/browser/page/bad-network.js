@@ -26,7 +26,7 @@ export class BadNetwork {
   /** What the client module takes as its `network`. */
   parts() {
     const network = this;
-    class CuttableSocket extends WebSocket {
+    const CuttableSocket = class extends WebSocket {
       #breaks = () => { this.close(); };
 
       constructor(url, protocols) {
@@ -39,8 +39,8 @@ export class BadNetwork {
       set onmessage(handler) {
         super.onmessage = network.#late(handler);
       }
-    }
-    class CuttableSource extends EventSource {
+    };
+    const CuttableSource = globalThis.EventSource && class extends EventSource {
       #breaks = () => {
         this.close();
         this.dispatchEvent(new Event("error"));
@@ -59,7 +59,7 @@ export class BadNetwork {
         super.close();
         network.#open.delete(this.#breaks);
       }
-    }
+    };
     return { fetch: (input, init) => this.#fetch(input, init), WebSocket: CuttableSocket, EventSource: CuttableSource };
   }
 

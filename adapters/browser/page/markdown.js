@@ -76,7 +76,7 @@ export function render(element, source, env, closed) {
   element.innerHTML = DOMPurify.sanitize(markdown.render(source, env), sanitizer);
   for (const pre of element.querySelectorAll("pre")) frameCode(pre);
   for (const table of element.querySelectorAll("table")) {
-    const frame = make("div", { class: "table-frame", tabindex: "0", role: "region", "aria-label": t("table") });
+    const frame = make("div", { class: "table-frame", tabindex: "0", role: "group", "aria-label": t("table") });
     table.replaceWith(frame);
     frame.append(table);
   }

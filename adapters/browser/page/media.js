@@ -69,7 +69,7 @@ export function structured(content, contentType) {
     return make("div", { class: "objects" }, ...value.slice(0, 50).map(item));
   }
   const title = typeof value === "object" && value !== null ? (value.title ?? value.name ?? value.header) : undefined;
-  const heading = typeof title === "string" ? make("h3", {}, title) : say("h3", "card");
+  const heading = typeof title === "string" ? make("p", { class: "card-title" }, title) : say("p", "card", { class: "card-title" });
   return make("section", { class: "card" }, heading, readable(value, 0));
 }
 

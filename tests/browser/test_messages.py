@@ -1,0 +1,240 @@
+"""What answers look like, and what they must never do."""
+
+import base64
+import json
+import math
+import struct
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from playwright.async_api import Locator
+
+from tests.browser.conftest import Stub, Tab
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+PNG = f"data:image/png;base64,{PIXEL}"
+MARKDOWN = """# Title
+
+Some **bold**, *thin* and `code`, a [link](https://example.com/a?b=1&c=2) and https://example.com/bare.
+
+| left | middle | right |
+|:--|:-:|--:|
+| a | b | 1 |
+
+1. one
+2. two
+   - inner
+
+   still two
+
+> quoted
+
+```python
+def f(x):
+    return x  # <b>
+```
+
+Setext
+------
+
+Later defined: [ref] and a lazy
+- list
+
+[ref]: https://example.com/ref
+
+last line 你好 🌍
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def elsewhere() -> AsyncIterator[tuple[str, list[str]]]:
+    """Another host, which counts who calls it."""
+    calls: list[str] = []
+
+    async def image(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        return web.Response(body=base64.b64decode(PIXEL), content_type="image/png")
+
+    app = web.Application()
+    app.router.add_get("/{name}", image)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", calls
+    await runner.cleanup()
+
+
+async def shown(tab: Tab, stub: Stub, answer: str, piece: int = 5) -> Locator:
+    stub.behaves(answer=answer, delay=0.001, piece=piece)
+    nth = await tab.page.locator(".turn").count()
+    await tab.ask("hi")
+    await tab.over(nth=nth)
+    return tab.page.locator(".content").nth(nth)
+
+
+async def test_an_answer_in_pieces_looks_like_the_same_answer_at_once(tab: Tab, stub: Stub) -> None:
+    content = await shown(tab, stub, MARKDOWN, piece=3)
+    streamed = await content.evaluate(
+        "(e) => [...e.children].map((c) => c.outerHTML).filter((h) => h !== '<div></div>')"
+    )
+    whole = await tab.page.evaluate(
+        """async (source) => {
+            const { render } = await import("/page/markdown.js");
+            const element = document.createElement("div");
+            render(element, source, {}, true);
+            return [...element.children].map((c) => c.outerHTML);
+        }""",
+        MARKDOWN,
+    )
+    assert streamed == whole
+
+
+async def test_markdown_is_shown_with_its_tables_code_and_links(tab: Tab, stub: Stub) -> None:
+    content = await shown(tab, stub, MARKDOWN)
+    assert await content.locator("h1").inner_text() == "Title"
+    assert await content.locator("td.align-right").inner_text() == "1"
+    assert await content.locator("[style]").count() == 0
+    assert await content.locator(".hljs-keyword").first.inner_text() == "def"
+    assert await content.locator("pre code").inner_text() == "def f(x):\n    return x  # <b>\n"
+    links = [(await a.get_attribute("href"), await a.get_attribute("rel")) for a in await content.locator("a").all()]
+    assert [href for href, _ in links] == [
+        "https://example.com/a?b=1&c=2",
+        "https://example.com/bare",
+        "https://example.com/ref",
+    ]
+    assert {rel for _, rel in links} == {"noopener noreferrer nofollow"}
+
+
+async def test_code_can_be_copied(tab: Tab, stub: Stub) -> None:
+    await tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    content = await shown(tab, stub, MARKDOWN)
+    await content.locator(".code-bar button").click()
+    assert await tab.page.evaluate("navigator.clipboard.readText()") == "def f(x):\n    return x  # <b>\n"
+    await tab.page.locator(".foot button").click()
+    assert await tab.page.evaluate("navigator.clipboard.readText()") == MARKDOWN
+
+
+HOSTILE = [
+    "<script>window.pwned = 1</script>",
+    "<img src=x onerror='window.pwned = 1'>",
+    "<style>*{display:none}</style><iframe srcdoc='<script>parent.pwned=1</script>'></iframe>",
+    "[a](javascript:window.pwned=1) [b](JaVaScRiPt:alert(1)) [c](&#106;avascript:alert(1))",
+    "[d](\x01javascript:alert(1)) [e](\tjavascript:alert(1)) [f](java\nscript:alert(1))",
+    "[e](data:text/html;base64,PHNjcmlwdD4=) [f](vbscript:x) [g](file:///etc/passwd) <javascript:alert(1)>",
+    "![x](javascript:window.pwned=1) ![y](data:image/svg+xml;base64,PHN2Zz4=) ![z](data:text/html,x)",
+    "[r]: javascript:alert(1)\n\n[r] ![r]",
+    "```<img src=x onerror=window.pwned=1>\n<script>window.pwned=1</script>\n```",
+    '![a" onerror="window.pwned=1](https://h.invalid/x" onerror="window.pwned=1)',
+    '[a](https://h.invalid/"onmouseover="window.pwned=1) `<b onclick=x>` \u2028 \u202e \0',
+    "| <b onclick=x> | y |\n|--|--|\n| <svg onload=window.pwned=1> | [k](javascript:1) |",
+    '<a href="javascript:alert(1)" id="message" name="cookie">x</a>',
+    '<form action="https://h.invalid"><input name=a></form><math><mi xlink:href="javascript:1">',
+]
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
+async def test_what_is_unsafe_is_never_live(tab: Tab, stub: Stub, answer: str) -> None:
+    content = await shown(tab, stub, answer)
+    live = "script, style, iframe, object, embed, form, input, svg, math, base, link, meta"
+    live += ", [src], [srcset], [id], [name], [style]"
+    assert await content.locator(live).count() == 0
+    for link in await content.locator("a").all():
+        assert str(await link.get_attribute("href")).startswith(("https://", "http://", "mailto:"))
+    handlers = (
+        "(e) => [...e.querySelectorAll('*')].flatMap((x) => x.getAttributeNames()).filter((n) => n.startsWith('on'))"
+    )
+    assert await content.evaluate(handlers) == []
+    assert await tab.page.evaluate("window.pwned") is None
+
+
+async def test_an_image_of_another_host_loads_after_a_click_and_not_before(
+    tab: Tab, stub: Stub, elsewhere: tuple[str, list[str]]
+) -> None:
+    host, calls = elsewhere
+    answer = f"![A cat]({host}/cat.png?secret=1)\n\n[![in a link]({host}/b.png)]({host}/page)\n\n"
+    answer += f"![ref][r]\n\n[r]: {host}/c.png\n"
+    content = await shown(tab, stub, answer)
+    await tab.page.wait_for_timeout(300)
+    assert calls == []
+    assert await content.locator("img").count() == 0
+    button = content.locator(".media-ask").first
+    assert "A cat" in await button.inner_text()
+    assert host.removeprefix("http://") in await button.inner_text()
+    await button.click()
+    image = content.locator("img")
+    await image.wait_for()
+    assert await image.get_attribute("alt") == "A cat"
+    await tab.page.wait_for_function("document.querySelector('.content img').naturalWidth === 1")
+    assert calls == ["/cat.png"]
+    tab.strangers.clear()  # the one that was asked for
+
+
+async def test_an_image_in_the_text_itself_is_shown_at_once(tab: Tab, stub: Stub) -> None:
+    content = await shown(tab, stub, f"dot ![a dot]({PNG}) end")
+    assert await content.locator("img").evaluate("(i) => i.decode().then(() => i.naturalWidth)") == 1
+    assert await content.locator("img").get_attribute("alt") == "a dot"
+
+
+async def test_audio_and_video_are_recognised_by_their_type(tab: Tab, stub: Stub) -> None:
+    content = await shown(
+        tab, stub, "![](https://h.invalid/a.mp3?x=1) ![](https://h.invalid/b.mp4) https://h.invalid/c.ogg"
+    )
+    assert await content.locator(".media-audio").count() == 2
+    assert await content.locator(".media-video").count() == 1
+    assert await content.locator("audio, video").count() == 0
+
+
+async def test_a_card_is_readable(tab: Tab, stub: Stub) -> None:
+    card = {
+        "card_type": 3,
+        "response_type": "card",
+        "title": "Your parcel",
+        "data": json.dumps({"eta": "<b>Monday</b>"}),
+    }
+    objects = [{"type": "text", "text": "Look:"}, {"type": "image", "file_url": "https://h.invalid/x.png"}]
+    stub.behaves(
+        events=[
+            {"event": "message", "contentType": "card", "content": json.dumps(card)},
+            {"event": "message", "contentType": "object_string", "content": json.dumps(objects)},
+            {"event": "message", "contentType": "card", "content": "not { json"},
+        ]
+    )
+    await shown(tab, stub, "Text.")
+    cards = tab.page.locator(".card")
+    assert await cards.first.locator(".card-title").inner_text() == "Your parcel"
+    assert "<b>Monday</b>" in await cards.first.inner_text()
+    assert "not { json" in await cards.nth(1).inner_text()
+    assert await tab.page.locator(".objects .media-ask").count() == 1
+
+
+async def test_a_spoken_answer_becomes_one_player(tab: Tab, stub: Stub) -> None:
+    tone = b"".join(struct.pack("<h", int(9000 * math.sin(i / 9))) for i in range(12_000))
+    pieces = [tone[i : i + 4_800] for i in range(0, len(tone), 4_800)]
+    stub.behaves(events=[{"event": "audio", "content": base64.b64encode(piece).decode()} for piece in pieces])
+    await shown(tab, stub, "Listen.")
+    player = tab.page.locator(".extras audio")
+    length = await player.evaluate(
+        "(a) => a.readyState ? a.duration : new Promise((r) => { a.onloadedmetadata = () => r(a.duration); })"
+    )
+    assert length == pytest.approx(0.5, abs=0.01)
+
+
+async def test_what_the_bot_does_meanwhile_is_told_in_lines(tab: Tab, stub: Stub) -> None:
+    stub.behaves(
+        events=[
+            {"event": "notice", "code": "retrying", "attempt": 2, "delayMs": 10},
+            {"event": "tool", "phase": "call", "name": "weather", "content": '{"city":"Lima"}'},
+            {"event": "tool", "phase": "output", "name": "weather", "content": "<i>sunny</i>"},
+            {"event": "message", "content": "Wrong start"},
+            {"event": "message", "content": "", "replace": True},
+        ]
+    )
+    content = await shown(tab, stub, "It is sunny.")
+    assert await content.inner_text() == "It is sunny."
+    tools = tab.page.locator(".tools")
+    assert "Uses weather" in await tools.inner_text()
+    await tools.locator("summary").nth(1).click()
+    assert await tools.locator("pre").nth(1).inner_text() == "<i>sunny</i>"

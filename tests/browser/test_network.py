@@ -1,0 +1,143 @@
+"""The page on bad networks: the text is exact whatever happens below it."""
+
+import re
+
+from playwright.async_api import Page
+
+from tests.browser.conftest import PLAIN, Stub, Tab
+
+
+async def until(page: Page, text: str) -> None:
+    await page.locator(".content", has_text=re.compile(text)).last.wait_for()
+
+
+async def test_the_text_is_exact_after_cuts_by_the_server(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0.005, cuts=3, cut_after=40)
+    await tab.ask("hi")
+    assert await tab.over() == PLAIN
+    assert int(await tab.figure("reconnects")) >= 3
+    assert len(stub.world.turns) == 1
+
+
+async def test_the_text_is_exact_after_cuts_by_the_pages_own_button(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.01)
+    await tab.ask("hi")
+    for word in ("word20", "word80", "word150"):
+        await until(tab.page, word)
+        await tab.page.click("#cut")
+    assert await tab.over() == PLAIN
+    assert int(await tab.figure("reconnects")) >= 3
+    assert "you cut the connection" in await tab.page.locator("#network-log").inner_text()
+
+
+async def test_with_websocket_refused_and_sse_buffered_the_text_is_exact(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0.02, buffer_sse=True, refuse_ws=True)
+    await tab.ask("hi")
+    assert await tab.over() == PLAIN
+    assert await tab.figure("transport") == "longpoll"
+    assert len(stub.world.turns) == 1
+
+
+async def test_the_pages_own_bad_network_loses_nothing(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0.015)
+    for switch in ("#buffer", "#refuse", "#cut-often"):
+        await tab.page.check(switch)
+    await tab.page.fill("#slow", "200")
+    await tab.ask("hi")
+    assert await tab.over() == PLAIN
+    print(await tab.page.locator("#network-log").inner_text())
+    assert await tab.figure("transport") == "longpoll"
+    assert len(stub.world.turns) == 1
+
+
+async def test_an_answer_moves_to_another_transport_in_its_middle(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.015)
+    await tab.ask("hi")
+    await until(tab.page, "word20")
+    await tab.page.click("#elsewhere")
+    await until(tab.page, "word100")
+    assert await tab.figure("transport") == "websocket"
+    await tab.page.select_option("#transport", "longpoll")
+    assert await tab.over() == PLAIN
+    assert await tab.figure("transport") == "longpoll"
+    kinds = [seen["transport"] for seen in stub.world.seen if seen["transport"] != "post"]
+    assert kinds[0] == "websocket"
+    assert "longpoll" in kinds
+
+
+async def test_offline_it_waits_and_online_it_catches_up(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0.01)
+    await tab.ask("hi")
+    await until(tab.page, "word20")
+    await tab.page.context.set_offline(True)
+    await tab.page.locator("#status[data-state=offline]").wait_for()
+    before = len(stub.world.seen)
+    await tab.page.wait_for_timeout(700)
+    assert len(stub.world.seen) == before, "it tries nothing while it is offline"
+    await tab.page.context.set_offline(False)
+    assert await tab.over() == PLAIN
+
+
+async def test_a_hidden_tab_gives_its_connection_back_and_catches_up_when_seen(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer="one", delay=0)
+    await tab.ask("first")
+    await tab.over()
+    show = """(state) => {
+        Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    await tab.page.evaluate(show, "hidden")
+    await tab.page.locator("#status[data-state=hidden]").wait_for(timeout=9_000)
+    stub.behaves(answer=PLAIN, delay=0)
+    conversation = await tab.page.evaluate("location.hash.slice(1)")
+    stub.world.start({"message": "from elsewhere", "conversationId": conversation}, None)
+    await tab.page.wait_for_timeout(500)
+    assert await tab.page.locator(".turn").count() == 1
+    await tab.page.evaluate(show, "visible")
+    assert await tab.over(nth=1) == PLAIN
+
+
+async def test_a_gateway_without_streaming_is_answered_by_the_older_way(tab: Tab, stub: Stub) -> None:
+    stub.behaves(streaming=False, transports=["longpoll"], answer=PLAIN, delay=0)
+    await tab.ask("hi")
+    assert await tab.over() == PLAIN
+    assert [seen["path"] for seen in stub.world.seen if seen["transport"] == "post"] == ["chat"]
+
+
+async def test_a_browser_without_streams_is_answered_by_the_older_way(tab: Tab, stub: Stub) -> None:
+    await tab.page.add_init_script("delete window.EventSource; delete window.ReadableStream;")
+    await tab.page.reload()
+    stub.behaves(answer=PLAIN, delay=0)
+    text = await tab.page.evaluate(
+        """async () => {
+            const { chat } = await import("/client/coze-gateway.js");
+            return (await chat({ userId: "u", botId: "b", message: "hi" }).done).content;
+        }"""
+    )
+    assert text == PLAIN
+    assert [seen["path"] for seen in stub.world.seen if seen["transport"] == "post"] == ["chat"]
+
+
+async def test_a_busy_gateway_is_waited_for(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0, busy=1, retry_after="1")
+    await tab.ask("hi")
+    await tab.page.locator("#status[data-state=waiting]").wait_for()
+    assert await tab.over() == PLAIN
+
+
+async def test_a_gateway_that_cannot_be_reached_is_an_error_with_a_way_out(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    tab.page.set_default_timeout(60_000)
+    await tab.page.route("**/api/coze/chat**", lambda route: route.abort())
+    await tab.ask("hi")
+    await tab.page.locator(".failure").wait_for()
+    assert "could not be reached" in await tab.page.locator(".failure").inner_text()
+    await tab.page.unroute("**/api/coze/chat**")
+    stub.behaves(answer=PLAIN, delay=0)
+    await tab.page.get_by_role("button", name="Ask again").click()
+    assert await tab.over() == PLAIN
