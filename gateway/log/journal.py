@@ -77,6 +77,9 @@ class Journal(Protocol):
     async def trim(self, *, before: float) -> list[str]:
         """Drops stretches that ended before that time, a bounded number a call; the keys of their logs."""
 
+    async def tidy(self) -> None:
+        """Does what keeps the files small, aside from the writing as far as it can; called every second or two."""
+
     async def probe(self) -> None:
         """Writes something tiny, to learn whether writing works."""
 

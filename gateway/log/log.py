@@ -335,6 +335,7 @@ class EventLog:
                     if self.trouble is None:
                         await self.fold()
                         await self.trim()
+                        await self._journal.tidy()
                 except JournalError as error:
                     logger.warning("log.fold_failed", reason=str(error))
 

@@ -49,6 +49,9 @@ class MemoryJournal:
             del self._stretches[stretch.number]
         return [s.key for s in old]
 
+    async def tidy(self) -> None:
+        pass
+
     async def probe(self) -> None:
         pass
 
