@@ -21,9 +21,6 @@ from adapters.services import Services
 from gateway.config import Settings
 from tests.transports.readers import Door, Event, sse_events
 
-BALANCED = ("connection", "subscription", "turn", "upstream", "websocket")
-"""Kinds of the ledger that are at nothing when nothing goes on."""
-
 
 @dataclass
 class Served:
@@ -32,6 +29,8 @@ class Served:
     url: str
     services: Services
     session: aiohttp.ClientSession
+    baseline: dict[str, int]
+    """How many of each kind the ledger holds when nothing goes on."""
 
     def door(self, topic: str, **fields: Any) -> Door:
         return Door(self.session, self.url, topic, **fields)
@@ -85,16 +84,34 @@ class Served:
                     return state
                 await asyncio.sleep(0.02)
 
+    async def quiet(self) -> None:
+        """Cancels what still runs, then waits for the balance."""
+        running = list(self.services.runner._live.values())
+        for live in running:
+            self.services.runner.cancel(live)
+        await self.balanced()
+
     async def balanced(self, *, within: float = 5.0) -> None:
         """Waits until nothing is held; fails with what is."""
-        ledger = self.services.ledger
         try:
             async with asyncio.timeout(within):
-                while any(ledger.count(kind) for kind in BALANCED) or self.services.connections.open:  # noqa: ASYNC110
+                while self.held() or self.services.connections.open:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            held = {kind: ledger.list(kind) for kind in BALANCED if ledger.count(kind)}
+            held = {kind: self.services.ledger.list(kind) for kind in self.held()}
             raise AssertionError(f"still held: {held}, seats: {self.services.connections}") from None
+
+    def held(self) -> dict[str, int]:
+        """What the ledger holds beyond its baseline."""
+        return {
+            kind: open - self.baseline.get(kind, 0)
+            for kind, open in opened(self.services).items()
+            if open > self.baseline.get(kind, 0)
+        }
+
+
+def opened(services: Services) -> dict[str, int]:
+    return {kind: int(account["open"]) for kind, account in services.ledger.totals().items()}
 
 
 Serve = Callable[..., Awaitable[Served]]
@@ -118,9 +135,8 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
         app.listening(chosen, services) as url,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
-        yield Served(url, services, session)
-    totals = services.ledger.totals()
-    assert not {kind: account for kind, account in totals.items() if account["open"]}, services.ledger
+        yield Served(url, services, session, opened(services))
+    assert not any(opened(services).values()), services.ledger
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +169,7 @@ async def serve(tmp_path: Path, logs: list[EventDict]) -> AsyncIterator[Serve]:
             nonlocal count
             count += 1
             served = await stack.enter_async_context(serving(tmp_path / str(count), **settings))
-            stack.push_async_callback(served.balanced)
+            stack.push_async_callback(served.quiet)
             return served
 
         yield start
