@@ -377,7 +377,8 @@ class Runner:
 
     def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> None:
         left = note.started_at + self._means.turn_timeout - self._means.clock()
-        timeout = max(left, min(_GRACE, self._means.turn_timeout))
+        # Bounded both ways: the wall clock may have been set in between.
+        timeout = min(max(left, _GRACE), self._means.turn_timeout)
         live = LiveTurn(self._means, note, restored(stretch, note), tail, timeout=timeout)
         live.stretch = stretch
         self._live[stretch.turn] = live
