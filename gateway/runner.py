@@ -109,6 +109,8 @@ class Runner:
     async def _start(
         self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
     ) -> Accepted:
+        if (trouble := self._log.trouble or self._store.trouble) is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
         turn_id = new_turn_id()
         coze_conversation_id = ""
         if order.conversation_id:
@@ -124,8 +126,6 @@ class Runner:
         else:
             conversation_id = new_conversation_id()
             tail = self._log.create(LogKey(conversation_id))
-        if self._log.trouble is not None or self._store.trouble is not None:
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, self._log.trouble or self._store.trouble or "", retry_after=1)
         queue = self._queues.get(conversation_id)
         busy = tail.writer is not None or bool(queue)
         if busy and order.on_busy == "reject":
@@ -133,28 +133,48 @@ class Runner:
         admit()
         note = Note(order, conversation_id, self._means.clock(), coze_conversation_id=coze_conversation_id)
         turn = Turn(conversation_id, turn_id, order.language)
-        live = LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout)
-        self._live[turn_id] = live
-        self._begin_in_store(live)
-        if busy:
-            await self._enqueue(live, mark)
-            return Accepted(conversation_id, turn_id, tail.key, queued=True)
-        self._begin(live, mark)
+        live = self._admit(LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout))
         try:
+            if busy:
+                self._enqueue(live, mark)
+            else:
+                self._begin(live, mark)
             await self._log.committed()
         except GatewayError as error:
-            self._live.pop(turn_id, None)
+            self._dequeue(live)
+            self._forget(live)
             error.retry_after = 1
             raise
-        self._go(live)
-        return Accepted(conversation_id, turn_id, tail.key)
+        self._begin_in_store(live)
+        if busy:
+            self._next(tail)
+        else:
+            self._go(live)
+        return Accepted(conversation_id, turn_id, tail.key, queued=busy)
+
+    def _admit(self, live: LiveTurn) -> LiveTurn:
+        """Takes a turn in. It holds its tail in memory until it is forgotten: there must not be two of one log."""
+        self._live[live.turn.turn_id] = live
+        live.tail.users.add(live)
+        return live
+
+    def _keep_number(self, live: LiveTurn, stretch: Stretch) -> None:
+        """The stretch that is the turn's now: its own, or while it is queued the one that keeps it."""
+        live.number = stretch.number
+        self._by_stretch[stretch.number] = live
+
+    def _forget(self, live: LiveTurn) -> None:
+        self._live.pop(live.turn.turn_id, None)
+        self._by_stretch.pop(live.number, None)
+        self._forget_abandoned(live.turn.turn_id)
+        self._log.drop(live.tail, live)
 
     def _begin(self, live: LiveTurn, mark: str = "") -> None:
         """Writes `started`: from now on the turn is in the log, and survives."""
         turn, note = live.turn, live.note
         note.stage = "accepted"
         live.stretch = self._log.begin(live.tail, turn.turn_id, note.pack(), mark=mark)
-        self._by_stretch[live.stretch.number] = live
+        self._keep_number(live, live.stretch)
         self._log.append(live.stretch, Started(turn.conversation_id, turn.turn_id, note.order.message))
 
     def _go(self, live: LiveTurn) -> None:
@@ -162,12 +182,12 @@ class Runner:
 
     # -- queueing -----------------------------------------------------------------------------------------------
 
-    async def _enqueue(self, live: LiveTurn, mark: str) -> None:
+    def _enqueue(self, live: LiveTurn, mark: str) -> None:
         """Puts a turn behind the running one. Until it starts it is kept in a log of its own, with no event in it."""
         live.note.stage = "queued"
         queue = self._queues.setdefault(live.turn.conversation_id, deque())
         waiting = self._log.create(LogKey(live.turn.turn_id))
-        self._by_stretch[self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark).number] = live
+        self._keep_number(live, self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark))
         if live.order.on_busy == "interrupt":
             queue.appendleft(live)
             for other in list(self._live.values()):
@@ -175,8 +195,13 @@ class Runner:
                     other.cancel()
         else:
             queue.append(live)
-        await self._log.committed()
-        self._next(live.tail)
+
+    def _dequeue(self, live: LiveTurn) -> None:
+        queue = self._queues.get(live.turn.conversation_id)
+        if queue is not None and live in queue:
+            queue.remove(live)
+            if not queue:
+                del self._queues[live.turn.conversation_id]
 
     def _next(self, tail: Tail) -> None:
         """Starts the next queued turn of a conversation that has none running."""
@@ -194,21 +219,18 @@ class Runner:
 
     def _waiting(self, live: LiveTurn) -> Stretch:
         """The stretch that keeps a queued turn."""
-        number = next(n for n, other in self._by_stretch.items() if other is live)
-        del self._by_stretch[number]
-        return self._log.stretch(number)
+        del self._by_stretch[live.number]
+        return self._log.stretch(live.number)
 
     def _cancel_queued(self, live: LiveTurn) -> None:
         """Ends a turn that never started, in the log of its own; its readers are led there."""
-        queue = self._queues.get(live.turn.conversation_id)
-        if queue is not None and live in queue:
-            queue.remove(live)
-            if not queue:
-                del self._queues[live.turn.conversation_id]
+        self._dequeue(live)
         stretch = self._waiting(live)
         old, live.stretch = live.tail, stretch
         live.tail = self._log.tail_of(stretch)
-        self._by_stretch[stretch.number] = live
+        live.tail.users.add(live)
+        self._log.drop(old, live)
+        self._keep_number(live, stretch)
         live.cancel()
         self._hub.redirect(live.turn.turn_id, old, live.tail)
         self._go(live)
@@ -241,14 +263,11 @@ class Runner:
             outcome = turn.outcome or "failed"
             await self._notify(live, f"turn.{outcome}", turn.content or order.message)
         finally:
-            if live.stretch is not None:
-                self._by_stretch.pop(live.stretch.number, None)
-            self._live.pop(turn.turn_id, None)
-            self._forget_abandoned(turn.turn_id)
-            for one in held:
-                one.close()
             if not self.draining:
                 self._next(live.tail)
+            self._forget(live)
+            for one in held:
+                one.close()
             logger.info(
                 "SSE stream ended",
                 conversationId=turn.conversation_id,
@@ -381,8 +400,8 @@ class Runner:
         timeout = min(max(left, _GRACE), self._means.turn_timeout)
         live = LiveTurn(self._means, note, restored(stretch, note), tail, timeout=timeout)
         live.stretch = stretch
-        self._live[stretch.turn] = live
-        self._by_stretch[stretch.number] = live
+        self._admit(live)
+        self._keep_number(live, stretch)
         self._begin_in_store(live)
         live.taken_over()
         logger.info("turn.taken_over", turnId=stretch.turn, stage=note.stage, phase=live.turn.phase)
@@ -394,8 +413,8 @@ class Runner:
         tail = await self._log.tail(LogKey(note.conversation_id))
         turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
         live = LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout)
-        self._live[stretch.turn] = live
-        self._by_stretch[stretch.number] = live
+        self._admit(live)
+        self._keep_number(live, stretch)
         self._begin_in_store(live)
         self._queues.setdefault(note.conversation_id, deque()).append(live)
 

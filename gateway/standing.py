@@ -53,7 +53,7 @@ def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
         coze_chat_id=memory.chat_id,
         coze_conversation_id=memory.coze_conversation_id,
         updated_at=now,
-        position=live.tail.position(stretch.last) if stretch is not None else "",
+        position=live.tail.position(stretch.last if stretch is not None else live.tail.head),
         tool_calls=seen.tool_calls if seen is not None and seen.status == "action_required" else [],
     )
 

@@ -226,6 +226,10 @@ class EventLog:
                 except JournalError as error:
                     self._lose(error)
                     continue
+                except Exception as error:  # a bug of ours: the turns in this batch end, the others must go on
+                    logger.exception("log.broken")
+                    self._lose(JournalError(f"the event log is broken: {type(error).__name__}"))
+                    continue
                 self._owed = []
                 self._in_flight = []
                 self._heal()
@@ -293,6 +297,7 @@ class EventLog:
             self._unremember(stretch, tail)
             tail.spans = [span for span in tail.spans if span.number != number]
             tail.writer = None
+            self._forget_tail(tail)
         for stretch in stretches.values():
             self.on_lost(stretch, error)
         for waiter in waiters:
