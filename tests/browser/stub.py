@@ -20,7 +20,7 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob: http: https:; "
     "media-src 'self' data: blob: http: https:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
-    "trusted-types gateway dompurify"
+    "trusted-types dompurify"
 )
 
 

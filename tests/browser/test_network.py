@@ -48,7 +48,6 @@ async def test_the_pages_own_bad_network_loses_nothing(tab: Tab, stub: Stub) -> 
     await tab.page.fill("#slow", "200")
     await tab.ask("hi")
     assert await tab.over() == PLAIN
-    print(await tab.page.locator("#network-log").inner_text())
     assert await tab.figure("transport") == "longpoll"
     assert len(stub.world.turns) == 1
 

@@ -737,6 +737,7 @@ async function readSse(leg) {
   const stop = watchSignal(leg.signal, () => abort.abort());
   const watch = watchSilence(line.timing.firstByteMs, () => abort.abort());
   let told; // the last `retry:` of this connection
+  const began = Date.now();
   let answered = false; // a head came: whatever breaks now is the network, not a refusal
   let damaged = false;
   let over = false;
@@ -774,7 +775,11 @@ async function readSse(leg) {
     return told === undefined ? { end: "broke", why: "ended early" } : { end: "told", delayMs: told, why: "told to come back" };
   } catch (error) {
     if (watch.silent) return leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" };
-    if (answered && !leg.signal.aborted) return { end: "broke", why: String(error?.message ?? error) };
+    if (answered && !leg.signal.aborted) {
+      // A head, then a good while of nothing, then a break: more likely held back than unlucky.
+      const held = !leg.opened && Date.now() - began > line.timing.firstByteMs / 3;
+      return { end: held ? "buffered" : "broke", why: String(error?.message ?? error) };
+    }
     throw error;
   } finally {
     watch.stop();
