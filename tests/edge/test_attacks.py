@@ -51,7 +51,10 @@ async def test_a_bomb_is_not_unpacked_while_it_is_refused(serve: Serve) -> None:
     """A refused body is read to its end, for the next request on that connection."""
     bomb = gzip.compress(b" " * 200_000_000, 1)
     began = time.process_time()
-    zlib.decompress(bomb, 31)
+    unpacker = zlib.decompressobj(31)
+    rest = bomb
+    while unpacker.decompress(rest, 65536):
+        rest = unpacker.unconsumed_tail
     unpacking = time.process_time() - began
     head = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n"
     client = await serve()
@@ -64,7 +67,8 @@ async def test_a_bomb_is_not_unpacked_while_it_is_refused(serve: Serve) -> None:
     writer.close()
     assert b" 415 " in answers
     assert b" 200 " in answers
-    assert time.process_time() - began < unpacking / 2
+    used = time.process_time() - began
+    assert used < unpacking / 2
 
 
 @pytest.mark.parametrize("path", ["/chat", "/named", "/nowhere"])
