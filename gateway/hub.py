@@ -377,7 +377,7 @@ def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -
     """Where a reader begins, and why it can't go on exactly where it asked to, if it can't."""
     if turn is not None:
         beginning = span.first - 1 if span is not None else tail.head
-    elif (running := tail.running) is not None:
+    elif (running := tail.running) is not None and running.turn:  # a shop's log has no turns
         beginning = running.first - 1
     else:
         beginning = tail.head

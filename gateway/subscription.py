@@ -82,7 +82,7 @@ class Subscription:
     def hears_running(self) -> bool:
         """Whether a turn that it listens to still runs, or waits to."""
         running = self.tail.running
-        return running is not None and self.turn in (None, running.turn)
+        return running is not None and running.turn != "" and self.turn in (None, running.turn)
 
     async def take(self, limit: int = 0) -> list[Entry]:
         """What there is now after the cursor, which moves; empty when up to date. Never waits for news."""
