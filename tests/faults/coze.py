@@ -22,7 +22,7 @@ SWIFT = {
 }
 """Settings with which faults show in a second or two."""
 
-BASELINE_KINDS = ("connection", "subscription", "turn", "upstream", "websocket")
+BASELINE_KINDS = ("sse", "websocket", "longpoll", "subscription", "turn", "upstream")
 """Kinds of the ledger that are at nothing when nothing is going on."""
 
 
