@@ -6,11 +6,13 @@ Every file has a route of its own, so no path from outside is ever joined to a f
 import gzip
 import hashlib
 import html
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import hdrs, web
+
+from adapters.services import SERVICES
 
 PAGE_PATH = "/sse-stream-test.html"
 
@@ -51,8 +53,9 @@ class _Asset:
         return web.Response(body=self.packed if packs else self.body, headers=headers)
 
 
-def add_routes(app: web.Application, *, media_hosts: Sequence[str] = ()) -> None:
-    """Serves the page, what it loads, and `/client/`. `media_hosts` are those whose media the page loads unasked."""
+def add_routes(app: web.Application) -> None:
+    """Serves the page, what it loads, and `/client/`. The page is told whose media it may load unasked."""
+    media_hosts = app[SERVICES].settings.media_hosts if SERVICES in app else ()
     for path, file in _files():
         body = file.read_bytes()
         if path == PAGE_PATH:

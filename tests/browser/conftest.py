@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from adapters.browser import PAGE_PATH
 from tests.browser import stub as stubs
 from tests.conftest import Require
+from tests.processes import GatewayProcess
 
 # Without these, a browser that is root and without a network complains, and asks its maker's hosts for things.
 FLAGS = [
@@ -68,6 +69,23 @@ async def stub() -> AsyncIterator[Stub]:
         for task in world.tasks:
             task.cancel()
     await runner.cleanup()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[GatewayProcess]]]:
+    """`await gateway("--port", "1234", GATEWAY_…=…)`: the real one, as a process, its data in the test's folder."""
+    started: list[GatewayProcess] = []
+
+    async def start(*flags: str, **environment: str) -> GatewayProcess:
+        quick = {"GATEWAY_DATA_DIR": str(tmp_path / "data"), "GATEWAY_SIMULATOR_FIRST_MS": "100"}
+        process = await GatewayProcess.start("serve", "--port", "0", *flags, environment=quick | environment)
+        started.append(process)
+        await process.ready()
+        return process
+
+    yield start
+    for process in started:
+        await process.kill()
 
 
 @dataclass
@@ -130,8 +148,8 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def new_tab(context: BrowserContext, stub: Stub) -> AsyncIterator[Callable[..., Any]]:
-    """`await new_tab()`: one more tab of the same browser, watched."""
+async def new_tab(context: BrowserContext, stub: Stub, gateway: object) -> AsyncIterator[Callable[..., Any]]:
+    """`await new_tab()`: one more tab of the same browser, watched. Looked at before any gateway is ended."""
     tabs: list[Tab] = []
 
     async def make(home: str = stub.url) -> Tab:

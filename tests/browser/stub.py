@@ -434,11 +434,11 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Content-Security-Policy"] = CSP
 
 
-def make_app(media_hosts: tuple[str, ...] = ()) -> web.Application:
+def make_app() -> web.Application:
     app = web.Application()
     app[WORLDS] = {}
     app.on_response_prepare.append(_secure)
-    add_routes(app, media_hosts=media_hosts)
+    add_routes(app)
     for prefix in ("", "/w/{world}"):
         api = f"{prefix}/api/coze"
         app.router.add_route("*", f"{prefix}/stub", control)

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import ClientSession
 from yarl import URL
 
-from adapters.browser import PAGE_PATH, add_routes
+from adapters.browser import PAGE_PATH
 from tests.browser.conftest import Stub
 
 ROOT = Path(__file__).parent.parent.parent
@@ -76,14 +75,6 @@ async def test_nothing_else_is_given_whatever_the_path(stub: Stub, path: str) ->
 async def test_the_module_may_be_imported_by_pages_of_any_origin(stub: Stub) -> None:
     async with ClientSession(stub.url) as session, session.get("/client/coze-gateway.js") as response:
         assert response.headers["Access-Control-Allow-Origin"] == "*"
-
-
-async def test_the_page_carries_the_media_hosts_escaped() -> None:
-    app = web.Application()
-    add_routes(app, media_hosts=("cdn.example.com", '"><script>'))
-    async with TestClient(TestServer(app)) as client:
-        page = await (await client.get(PAGE_PATH)).text()
-    assert '<meta name="gateway-media-hosts" content="cdn.example.com &quot;&gt;&lt;script&gt;">' in page
 
 
 def test_the_page_has_no_inline_script_style_or_handler() -> None:

@@ -77,7 +77,7 @@ export class Conversation {
     this.page.figures.begin();
     const line = chat({
       ...settings,
-      message: fault ? `/fault ${fault} ${message}` : message,
+      message: fault ? `/fault ${fault} -- ${message}` : message,
       conversationId: this.id,
       language: language(),
       onEvent: (event) => {
