@@ -36,9 +36,7 @@ class Proxy:
     """`url` leads to the target. `fired` counts each fault at the moment in which it acts."""
 
     def __init__(self, target: str) -> None:
-        parts = urlsplit(target)
-        assert parts.hostname is not None
-        self._target = parts.hostname, parts.port or 80
+        self.target(target)
         self.weather = Weather()
         self.fired: Counter[str] = Counter()
         self.url = ""
@@ -51,6 +49,12 @@ class Proxy:
         port = urlsplit(self.url).port or 0
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=2**20)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def target(self, url: str) -> None:
+        """Where new connections lead."""
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self._target = parts.hostname, parts.port or 80
 
     def refuse(self) -> None:
         """From now on new connections are refused."""
@@ -69,6 +73,12 @@ class Proxy:
         """Carries nothing more, and keeps all connections open."""
         self.weather.frozen = True
         self.fired["frozen"] += 1
+        self._thaw.clear()
+
+    def thaw(self) -> None:
+        """Carries on with what it held."""
+        self.weather.frozen = False
+        self._thaw.set()
 
     async def close(self) -> None:
         assert self._server is not None
@@ -128,7 +138,7 @@ class Proxy:
 
     async def _carry(self, data: bytes, to: asyncio.StreamWriter) -> None:
         if self.weather.frozen:
-            await asyncio.Event().wait()
+            await self._thaw.wait()
         if not self.weather.bytewise:
             to.write(data)
             await to.drain()
