@@ -1,0 +1,56 @@
+"""`python -m tests.chaos [--seed N] [--runs R] [--seconds S]`, or `--soak [--seconds S]`. A failing seed is printed."""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.chaos.soak import soak
+from tests.chaos.world import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first run's seed; the next ones count up")
+    parser.add_argument("--runs", type=int, help="how many; one if a seed is given, else 300")
+    parser.add_argument("--seconds", type=float, help="of blows in each run (8), or of the soak (1800)")
+    parser.add_argument("--soak", action="store_true", help="fifty turns a minute, a hundred listeners, and blows")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.soak:
+            return asyncio.run(soak(Path(folder), seconds=options.seconds or 1800, seed=options.seed))
+        one = any(argument.startswith("--seed") for argument in sys.argv[1:])
+        runs = options.runs or (1 if one else 300)
+        return asyncio.run(_runs(Path(folder), options.seed, runs, options.seconds or 8.0))
+
+
+async def _runs(folder: Path, first: int, runs: int, seconds: float) -> int:
+    failed = []
+    outcomes: Counter[str] = Counter()
+    for seed in range(first, first + runs):
+        began = time.monotonic()
+        blows: list[str] = []
+        try:
+            here = await run(seed, seconds, folder / str(seed), say=blows.append)
+            outcomes += here.outcomes()
+            said = f"{len(here.told)} turns, {sum(here.blows.values())} blows, {dict(here.outcomes())}"
+        except Exception as error:
+            failed.append(seed)
+            said = f"FAILED after {blows}:\n{_all_of(error)}\n  again: make chaos ARGS='--seed {seed}'"
+        sys.stdout.write(f"seed {seed}: {said}, {time.monotonic() - began:.1f} s\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{runs} runs, {len(failed)} failed {failed or ''}: {dict(outcomes)}\n")
+    return 1 if failed else 0
+
+
+def _all_of(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "\n".join(_all_of(one) for one in error.exceptions)
+    return f"  {type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

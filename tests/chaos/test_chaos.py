@@ -1,0 +1,38 @@
+"""Ten short runs of everything at once. A failing seed is in the test's name: `make chaos ARGS="--seed N"` plays it."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.plan import BLOWS, strikes
+from tests.chaos.world import World, run
+
+SECONDS = 4.0
+
+
+@pytest.mark.parametrize("seeds", [range(3), range(3, 6), range(6, 10)], ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+async def test_whatever_breaks_every_answer_arrives_whole_and_once(tmp_path: Path, seeds: range) -> None:
+    async def one(seed: int) -> World:
+        try:
+            return await run(seed, SECONDS, tmp_path / str(seed))
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(one(seed)) for seed in seeds]
+    worlds = [run.result() for run in runs]
+    outcomes = sum((world.outcomes() for world in worlds), Counter[str]())
+    assert outcomes["completed"] > sum(outcomes.values()) / 2
+    assert sum(sum(world.blows.values()) for world in worlds) > len(worlds) * 3
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    assert strikes(7, 60, disk=True) == strikes(7, 60, disk=True) != strikes(8, 60, disk=True)
+
+
+def test_ten_seeds_hold_every_blow() -> None:
+    struck = {strike.blow for seed in range(10) for strike in strikes(seed, SECONDS, disk=True)}
+    assert struck == set(BLOWS)
