@@ -74,9 +74,8 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
 
 async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | None) -> tuple[Subscription, bool]:
     hub = services.hub
-    if (live := services.runner.live(turn)) is not None:
-        if not caller.may_read(live.order.user_id, live.order.shop_id):
-            raise GatewayError(Code.NOT_FOUND)
+    live = services.runner.live(turn)
+    if live is not None and caller.may_read(live.order.user_id, live.order.shop_id):
         subscription, exact = await hub.subscribe(live.tail.key, asked=asked, turn=turn)
         if live.stretch is None and asked is None:  # once: a long-poll that goes on from `next` waits
             subscription.preface.append(wire.queued())

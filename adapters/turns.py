@@ -29,10 +29,9 @@ async def state_of(services: Services, caller: Caller, turn_id: str) -> State:
 async def find(services: Services, caller: Caller, turn_id: str) -> LiveTurn | TurnRow:
     """The live turn, or what is kept of one that ended. Raises `not_found`."""
     turn_id = checked_turn_id(turn_id)
-    if (live := services.runner.live(turn_id)) is not None:
-        if not caller.may_read(live.order.user_id, live.order.shop_id):
-            raise GatewayError(Code.NOT_FOUND)
-        return live
+    live = services.runner.live(turn_id)
+    if live is not None and caller.may_read(live.order.user_id, live.order.shop_id):
+        return live  # somebody else's takes the way of what never existed, and as long
     row = await services.store.turn(turn_id)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
         raise GatewayError(Code.NOT_FOUND)
