@@ -246,7 +246,6 @@ class Runner:
         began = asyncio.get_running_loop().time()
         try:
             try:
-                self._keep(live)
                 await self._notify(live, "turn.started", order.message)
                 await live.run()
             except asyncio.CancelledError:
