@@ -219,6 +219,30 @@ test("a signal aborts as close does", async () => {
   await assert.rejects(late.done, { name: "AbortError" });
 });
 
+test("a stream that falls silent without ending is left and taken up again", async () => {
+  const w = await world({ answer: LONG, delay: 0.002, heartbeat: 0.2, stall_after: 9 });
+  const kept = ask(w, { transports: ["sse"] });
+  await exact(kept, LONG);
+  assert.ok(kept.states.some(([state, detail]) => state === "waiting" && detail.reason === "silence"));
+});
+
+test("a lone transport behind a buffering proxy is given more and more time", async () => {
+  const w = await world({ answer: LONG, delay: 0.02, buffer_sse: true });
+  const kept = ask(w, { transports: ["sse"] });
+  await exact(kept, LONG);
+  assert.equal((await w.seen()).turns, 1);
+});
+
+for (const transport of ["sse", "websocket", "longpoll"]) {
+  test(`a token that has run out is renewed over ${transport}, once`, async () => {
+    const w = await world({ tokens: ["new"] });
+    const given = ["old", "old", "new"]; // one for the configuration, too
+    await exact(ask(w, { transports: [transport], token: async () => given.shift() ?? "new" }), "Hello **world**, this is the *stub*.");
+    const kept = ask(w, { transports: [transport], token: () => "old" });
+    await assert.rejects(kept.done, { code: "unauthorized", status: 401 });
+  });
+}
+
 test("it moves to another transport when asked to, in the middle of an answer", async () => {
   const w = await world({ answer: LONG, delay: 0.015 });
   const order = ["websocket", "longpoll", "sse"];

@@ -60,6 +60,10 @@ class Manners:
     """How many more questions are taken and then cut before a byte of the answer."""
     repeat: bool = False
     """Streams begin one event too early, as a careless gateway would."""
+    stall_after: int = 0
+    """The next stream says nothing more after so many events, not even heartbeats, and stays open."""
+    tokens: list[str] = field(default_factory=list)
+    """The bearer tokens that are taken; any, when there are none."""
     reset: bool = False
     """The next listener with a position gets `reset`."""
 
@@ -306,6 +310,7 @@ async def stream(
         await response.prepare(request)
         await response.write(f"retry: {m.retry}\n\n".encode())
     held = b""
+    stall = 0
     reset = m.reset and after(request) is not None
     if reset:
         m.reset = False
@@ -320,6 +325,9 @@ async def stream(
             held += data
             continue
         await response.write(data or b":\n\n")
+        if m.stall_after and (stall := stall + len(batch)) >= m.stall_after:
+            m.stall_after = 0
+            await asyncio.Event().wait()
         if cut >= 0 and (cut := cut - len(batch)) <= 0:
             assert request.transport is not None
             request.transport.close()
@@ -434,8 +442,18 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Content-Security-Policy"] = CSP
 
 
+@web.middleware
+async def _auth(request: web.Request, handler: Any) -> web.StreamResponse:
+    w = world(request)
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ") or request.query.get("access_token")
+    if w.manners.tokens and given not in w.manners.tokens and "/api/" in request.path and "config" not in request.path:
+        return problem(401, "unauthorized")
+    found: web.StreamResponse = await handler(request)
+    return found
+
+
 def make_app() -> web.Application:
-    app = web.Application()
+    app = web.Application(middlewares=[_auth])
     app[WORLDS] = {}
     app.on_response_prepare.append(_secure)
     add_routes(app)

@@ -20,7 +20,7 @@ async def test_the_page_opens_with_the_defaults_and_questions_in_three_languages
 
 
 async def test_a_quick_question_is_answered_and_measured(tab: Tab, stub: Stub) -> None:
-    stub.behaves(answer=PLAIN, delay=0.005, reasoning="hm, " * 10, suggestions=["And then?"])
+    stub.behaves(answer=PLAIN, delay=0.005, piece=20, reasoning="hm, " * 10, suggestions=["And then?"])
     await tab.page.get_by_text("你好，请介绍一下你自己").click()
     assert await tab.over() == PLAIN
     assert await tab.page.locator(".asked p").inner_text() == "你好，请介绍一下你自己"
@@ -106,7 +106,7 @@ async def test_the_conversation_is_there_after_a_reload_and_a_new_one_is_empty(t
 
 
 async def test_an_answer_goes_on_after_a_reload_in_its_middle(tab: Tab, stub: Stub) -> None:
-    stub.behaves(answer=PLAIN, delay=0.02)
+    stub.behaves(answer=PLAIN, delay=0.03, piece=30)
     await tab.ask("hi")
     await tab.page.get_by_text("word5").wait_for()
     await tab.page.reload()
@@ -123,7 +123,7 @@ async def test_two_tabs_are_in_step(new_tab: NewTab, stub: Stub) -> None:
     await second.open()
     await first.ask("from the first")
     assert await second.over() == "one", "an empty tab follows the conversation that another one begins"
-    stub.behaves(answer=PLAIN, delay=0.01)
+    stub.behaves(answer=PLAIN, delay=0.04, piece=40)
     await second.ask("from the second")
     await first.page.get_by_text("word5").wait_for()
     assert await first.page.is_visible("#stop"), "both know that it is being answered"

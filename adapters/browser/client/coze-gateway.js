@@ -210,6 +210,7 @@ class Line {
   #wake = null; // ends a pause early
   #attempt = 0;
   #breaks = []; // when connections broke, for a minute
+  #patience = 1;
   #retryMs;
   #quiet = false;
   #quietTimer;
@@ -374,6 +375,7 @@ class Line {
         const usable = this.#usable();
         if (usable.some((other) => this.health.trusted(other))) return;
         this.health.forgive(usable);
+        if (outcome.end === "buffered") this.#patience = Math.min(this.#patience * 2, 16); // no better one: give it time
         this.#countAsk(outcome.error);
         return this.#pause(this.#jitter(), 0, outcome);
       }
@@ -574,6 +576,8 @@ class Line {
     return url;
   }
 
+  firstByteMs() { return this.timing.firstByteMs * this.#patience; }
+
   /** Two heartbeats that did not come, in milliseconds. */
   silenceMs() { return (this.heartbeatSeconds ?? 15) * 2_000 + 5_000; }
 
@@ -735,7 +739,7 @@ async function readSse(leg) {
   const { line } = leg;
   const abort = new AbortController();
   const stop = watchSignal(leg.signal, () => abort.abort());
-  const watch = watchSilence(line.timing.firstByteMs, () => abort.abort());
+  const watch = watchSilence(line.firstByteMs(), () => abort.abort());
   let told; // the last `retry:` of this connection
   const began = Date.now();
   let answered = false; // a head came: whatever breaks now is the network, not a refusal
@@ -777,7 +781,7 @@ async function readSse(leg) {
     if (watch.silent) return leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" };
     if (answered && !leg.signal.aborted) {
       // A head, then a good while of nothing, then a break: more likely held back than unlucky.
-      const held = !leg.opened && Date.now() - began > line.timing.firstByteMs / 3;
+      const held = !leg.opened && Date.now() - began > line.firstByteMs() / 3;
       return { end: held ? "buffered" : "broke", why: String(error?.message ?? error) };
     }
     throw error;
@@ -815,7 +819,7 @@ async function readWebSocket(leg) {
       try { socket.close(); } catch { /* still connecting in some implementations: it closes by itself */ }
       resolve(outcome);
     };
-    const watch = watchSilence(line.timing.firstByteMs, () => {
+    const watch = watchSilence(line.firstByteMs(), () => {
       end(leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" });
     });
     const ping = () => { if (socket.readyState === 1) socket.send('{"type":"ping"}'); };
@@ -893,7 +897,7 @@ async function readEventSource(leg) {
       source.close();
       resolve(outcome);
     };
-    const watch = watchSilence(line.timing.firstByteMs, () => end({ end: "buffered", why: "nothing within the first-byte deadline" }));
+    const watch = watchSilence(line.firstByteMs(), () => end({ end: "buffered", why: "nothing within the first-byte deadline" }));
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
     const alive = () => { failures = 0; watch.stop(); leg.open(); };
     source.onopen = () => { if (!fresh) alive(); };
@@ -928,7 +932,7 @@ async function probe(line, name, signal) {
   if (name === "longpoll") return true;
   const abort = new AbortController();
   const stop = watchSignal(signal, () => abort.abort());
-  const watch = watchSilence(line.timing.firstByteMs, () => abort.abort());
+  const watch = watchSilence(line.firstByteMs(), () => abort.abort());
   try {
     if (name === "websocket") return await probeWebSocket(line, abort.signal);
     const response = await openSse(line, abort.signal);
