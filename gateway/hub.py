@@ -1,8 +1,7 @@
 """The hub: who listens to which log, and the one place from which outlets are served."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
 import structlog
@@ -26,6 +25,7 @@ Encode = Callable[[Tail, list[Entry]], bytes]
 ResetReason = Literal["expired", "unknown", "ahead"]
 
 _WRITES_A_TICK = 1000  # deliveries before new connections and other logs get their turn
+_SLICE = 250  # of them on one log
 _FRAMES_KEPT = 64
 _MOST_AT_ONCE = 1024 * 1024  # bytes given to one outlet before others get their turn
 _BEATS_A_SLICE = 250
@@ -88,9 +88,8 @@ class Hub:
         self._watch = watch
         self._heartbeat = heartbeat
         self._hearts: dict[Heart, None] = {}
-        self._due: deque[Tail] = deque()
-        self._due_set: set[Tail] = set()
-        self._serving: tuple[Tail, list[Outlet], int] | None = None
+        self._due: dict[Tail, None] = {}
+        self._work = self._slices()
         self._scheduled = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -243,7 +242,7 @@ class Hub:
                 frames[key] = made
         return made
 
-    def _serve_all(self, tail: Tail, outlets: list[Outlet]) -> None:
+    def _serve_all(self, tail: Tail, outlets: tuple[Outlet, ...]) -> None:
         """`serve` for many on one log. Those who are up to date but for this news, nearly all, share one frame."""
         hearts = self._hearts
         at, stretch, encode, frame, events = -1, None, None, b"", 0
@@ -297,9 +296,8 @@ class Hub:
     # -- news -----------------------------------------------------------------------------------------------------
 
     def _news(self, tail: Tail) -> None:
-        if tail.watchers and tail not in self._due_set:
-            self._due_set.add(tail)
-            self._due.append(tail)
+        if tail.watchers:
+            self._due[tail] = None
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._flush)
@@ -307,23 +305,36 @@ class Hub:
     def _flush(self) -> None:
         """Serves what is due, a bounded number of deliveries a tick."""
         left = _WRITES_A_TICK
-        while left > 0:
-            if self._serving is None:
-                if not self._due:
-                    self._scheduled = False
-                    self._report()
-                    return
-                tail = self._due.popleft()
-                self._due_set.discard(tail)
-                self._serving = tail, list(tail.watchers), 0
-            tail, outlets, at = self._serving
-            some = outlets[at : at + left] if at or len(outlets) > left else outlets
-            self._serve_all(tail, some)
-            left -= len(some)
-            if some:
-                self._watch.delay(some[0].label, self._loop.time() - tail.published, len(some))
-            self._serving = (tail, outlets, at + len(some)) if at + len(some) < len(outlets) else None
-        self._loop.call_soon(self._flush)
+        published, label, times = 0.0, "", 0
+        for tail, outlets in self._work:
+            if tail.published != published or outlets[0].label is not label:
+                if times:
+                    self._watch.delay(label, self._loop.time() - published, times)
+                published, label, times = tail.published, outlets[0].label, 0
+            self._serve_all(tail, outlets)
+            times += len(outlets)
+            left -= len(outlets)
+            if left <= 0:
+                self._loop.call_soon(self._flush)
+                break
+        else:
+            self._work = self._slices()
+            self._scheduled = False
+        if times:
+            self._watch.delay(label, self._loop.time() - published, times)
+        self._report()
+
+    def _slices(self) -> Iterator[tuple[Tail, tuple[Outlet, ...]]]:
+        """Who is to be served, log by log, a bounded number at a time. News that comes meanwhile waits its turn."""
+        while self._due:
+            due, self._due = self._due, {}
+            for tail in due:
+                outlets = tuple(tail.watchers)
+                if 0 < len(outlets) <= _SLICE:
+                    yield tail, outlets
+                    continue
+                for at in range(0, len(outlets), _SLICE):
+                    yield tail, outlets[at : at + _SLICE]
 
     def _report(self) -> None:
         if self._given:
