@@ -1,0 +1,1 @@
+"""The gateway beside a hand-written app, a library's and a node relay: `make bench`."""
