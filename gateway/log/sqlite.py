@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class SqliteJournal:
         self._clock = time.monotonic
         self._not_here_before = 0.0
         self._held: list[Held] = []
+        self._closing: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
 
     async def open(self) -> Recovered:
@@ -249,8 +250,14 @@ class SqliteJournal:
             self._here = None
         connections = [c for c in (self._reader, self._writer) if c is not None]
         self._reader = self._writer = None
+        if connections:
+            self._closing = asyncio.create_task(self._close(connections))
+        if self._closing is not None:
+            await asyncio.shield(self._closing)  # each has a thread, which would outlive a close that is cancelled
+
+    async def _close(self, connections: list[aiosqlite.Connection]) -> None:
         for connection in connections:
-            await asyncio.shield(connection.close())
+            await connection.close()
         while self._held:
             self._held.pop().close()
 
@@ -288,12 +295,13 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 @asynccontextmanager
 async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
-    await db.execute_fetchall("BEGIN IMMEDIATE")
     try:
+        await db.execute_fetchall("BEGIN IMMEDIATE")
         yield
         await db.execute_fetchall("COMMIT")
     except BaseException:
-        if db.in_transaction:
+        # What was cancelled is still done by the thread, a BEGIN too: without this it would swallow all later commits.
+        with suppress(sqlite3.Error):
             await asyncio.shield(db.execute_fetchall("ROLLBACK"))
         raise
 
