@@ -52,8 +52,8 @@ class Mortal:
 @asynccontextmanager
 async def mortal(folder: Path, coze: str, **environment: str) -> AsyncIterator[Mortal]:
     gateway = Mortal(folder, coze, environment)
-    await gateway.start()
     try:
+        await gateway.start()
         yield gateway
     finally:
         for life in gateway.lives:
