@@ -1,0 +1,1 @@
+"""Contracts: one suite for each seam, run over every implementation of it."""

@@ -1,0 +1,27 @@
+"""A log over each journal."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.ledger import Ledger
+from tests.contracts.journals import Bench
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger) -> AsyncIterator[Bench]:
+    """A log over each kind of journal."""
+    bench = Bench(request.param, tmp_path, ledger)
+    await bench.open()
+    yield bench
+    await bench.log.close()
+
+
+@pytest.fixture
+async def durable(tmp_path: Path, ledger: Ledger) -> AsyncIterator[Bench]:
+    """A log over the journal that survives."""
+    bench = Bench("sqlite", tmp_path, ledger)
+    await bench.open()
+    yield bench
+    await bench.log.close()

@@ -1,0 +1,192 @@
+"""Journals that misbehave on demand, around a real one; and a log that can crash."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.events import Completed, Event, Started, Text
+from gateway.ids import LogKey
+from gateway.ledger import Ledger
+from gateway.log.journal import Index, Journal, JournalError, Record, Recovered
+from gateway.log.log import EventLog
+from gateway.log.memory import MemoryJournal
+from gateway.log.sqlite import SqliteJournal
+from gateway.log.stretch import Entry, Stretch
+from gateway.log.tail import Tail
+
+KEY = LogKey("conv_1")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Around:
+    """A journal around another: counts commits, can fail, can hold writes back, can be slow after its snapshot."""
+
+    def __init__(self, inner: Journal) -> None:
+        self.inner = inner
+        self.failing = False
+        self.commits = 0
+        self.batches: list[int] = []
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.pause: Callable[[], Any] | None = None
+        """Awaited after a read has its result and before it is given: where a race would hide."""
+
+    def check(self) -> None:
+        if self.failing:
+            raise JournalError("the disk is full")
+
+    async def slowly(self, found: Any) -> Any:
+        if self.pause is not None:
+            await self.pause()
+        return found
+
+    async def open(self) -> Recovered:
+        return await self.inner.open()
+
+    async def commit(self, batch: list[Record]) -> int:
+        await self.writable.wait()
+        self.check()
+        self.commits += 1
+        self.batches.append(len(batch))
+        return await self.inner.commit(batch)
+
+    async def save(self, stretches: list[Stretch]) -> None:
+        self.check()
+        await self.inner.save(stretches)
+
+    async def forget(self, *, before: int) -> None:
+        self.check()
+        await self.inner.forget(before=before)
+
+    async def index(self, key: str) -> Index | None:
+        return await self.slowly(await self.inner.index(key))
+
+    async def find(self, turn: str) -> str | None:
+        return await self.slowly(await self.inner.find(turn))
+
+    async def marked(self, mark: str) -> tuple[str, bytes] | None:
+        return await self.slowly(await self.inner.marked(mark))
+
+    async def load(self, number: int) -> Stretch | None:
+        return await self.slowly(await self.inner.load(number))
+
+    async def trim(self, *, before: float) -> list[str]:
+        self.check()
+        return await self.inner.trim(before=before)
+
+    async def probe(self) -> None:
+        self.check()
+        await self.inner.probe()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+class Bench:
+    """A log over a journal of one kind, and what it needs; can be crashed and opened again."""
+
+    def __init__(self, kind: str, folder: Path, ledger: Ledger) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.ledger = ledger
+        self.clock = Clock()
+        self.retention = 3600.0
+        self.lost: list[tuple[Stretch, JournalError]] = []
+        self.journal: Around
+        self.log: EventLog
+        self.running: list[Stretch] = []
+
+    @property
+    def durable(self) -> bool:
+        return self.kind == "sqlite"
+
+    async def open(self, seed: int = 1) -> EventLog:
+        inner: Journal
+        if self.durable:
+            inner = SqliteJournal(self.folder / "log.db", ledger=self.ledger, on_set_aside=_never)
+        else:
+            inner = MemoryJournal()
+        self.journal = Around(inner)
+        self.log = EventLog(
+            self.journal,
+            ledger=self.ledger,
+            retention=self.retention,
+            clock=self.clock,
+            rng=random.Random(seed),
+            on_lost=lambda stretch, error: self.lost.append((stretch, error)),
+        )
+        self.running = await self.log.open()
+        return self.log
+
+    async def crash(self) -> None:
+        """The process is gone: what was not committed is lost, nothing is saved on the way out."""
+        for task in self.log._tasks:
+            task.cancel()
+        await asyncio.gather(*self.log._tasks, return_exceptions=True)
+        await self.journal.close()
+
+    async def reopen(self) -> EventLog:
+        await self.crash()
+        return await self.open(seed=2)
+
+    async def read(self, tail: Tail, *, after: int = 0) -> list[Entry]:
+        """Everything kept after a position, over all stretches."""
+        found: list[Entry] = []
+        while (span := tail.span_after(after)) is not None:
+            stretch = await self.log.load(span)
+            assert stretch is not None
+            found += stretch.read(after=after)
+            after = stretch.last
+        return found
+
+    async def tail(self, key: LogKey = KEY) -> Tail:
+        return await self.log.tail(key)
+
+    async def begin(self, turn: str = "turn_1", key: LogKey = KEY, **more: Any) -> Stretch:
+        return self.log.begin(await self.log.tail(key), turn, **more)
+
+    async def write(self, stretch: Stretch, *events: Event, end: bool = False) -> None:
+        for event in events:
+            self.log.append(stretch, event)
+        if end:
+            self.log.end(stretch)
+        await self.log.committed()
+
+    async def turn(self, turn: str = "turn_1", pieces: int = 5, key: LogKey = KEY, **more: Any) -> Stretch:
+        """A whole finished turn: `started`, pieces, `completed`."""
+        stretch = await self.begin(turn, key, **more)
+        texts = [f"{turn}:{number} " for number in range(pieces)]
+        await self.write(stretch, Started(key, turn, "?"), *map(piece, texts), last(turn, "".join(texts)), end=True)
+        return stretch
+
+
+def _never(path: Path, why: str) -> None:
+    raise AssertionError(f"{path} was set aside: {why}")
+
+
+def piece(text: str) -> Text:
+    return Text("message", text)
+
+
+def thought(text: str) -> Text:
+    return Text("reasoning", text)
+
+
+def last(turn: str, text: str) -> Completed:
+    return Completed(KEY, turn, text, None, recovered=False)
+
+
+def fields(entry: Entry) -> dict[str, Any]:
+    """An entry's event, without its id."""
+    found: dict[str, Any] = json.loads(b"{" + entry.body + b"}")
+    return found

@@ -1,0 +1,313 @@
+"""Cursors: two ways to read one, the race between reading and waiting, what a slow reader gets."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.errors import Code
+from gateway.events import FollowUp, Started
+from gateway.hub import Hub
+from gateway.log.stretch import Entry, Stretch
+from gateway.log.tail import Tail
+from gateway.subscription import Subscription
+from tests.contracts.journals import KEY, Bench, last, piece
+from tests.transports.book import Book, Reader
+
+
+class Watch:
+    """Metrics that nobody looks at."""
+
+    def delivered(self, label: str, events: int) -> None: ...
+    def delay(self, label: str, seconds: float, times: int) -> None: ...
+
+
+class Sink(asyncio.WriteTransport):
+    """A transport that keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+
+    def write(self, data: Any) -> None:
+        self.data += bytes(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def lines(tail: Tail, entries: list[Entry]) -> bytes:
+    return b"".join(
+        b"{" + e.body + b',"id":' + json.dumps(tail.position(e.sequence)).encode() + b"}\n" for e in entries
+    )
+
+
+class Listener:
+    """An outlet in memory."""
+
+    label = "sse"
+    encode = staticmethod(lines)
+
+    def __init__(self, subscription: Subscription) -> None:
+        self.subscription = subscription
+        self.greeting = b""
+        self.paused = False
+        self.spoke = False
+        self.transport: Sink | None = Sink()
+        self.finished = asyncio.Event()
+        self.told: list[Code] = []
+
+    def finish(self) -> None:
+        self.finished.set()
+
+    def beat(self, now: float) -> None: ...
+
+    def farewell(self, code: Code) -> None:
+        self.told.append(code)
+
+    def busy(self) -> bool:
+        return self.subscription.hears_running
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        assert self.transport is not None
+        return [json.loads(line) for line in self.transport.data.splitlines()]
+
+
+@pytest.fixture
+async def hub(bench: Bench) -> AsyncIterator[Hub]:
+    hub = Hub(bench.log, ledger=bench.ledger, watch=Watch(), heartbeat=3600)
+    yield hub
+    await hub.close()
+
+
+async def batches(hub: Hub, subscription: Subscription, limit: int = 0) -> list[dict[str, Any]]:
+    """All of a turn by `next_batch`."""
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(5):
+        while not subscription.over:
+            entries = await subscription.next_batch(wait=5, limit=limit)
+            found += [json.loads(line) for line in lines(subscription.tail, entries).splitlines()]
+    return found
+
+
+async def write_slowly(bench: Bench, rng: random.Random, turn: str = "turn_1") -> Stretch:
+    stretch = await bench.begin(turn)
+    bench.log.append(stretch, Started(KEY, turn, "?"))
+    text = ""
+    for number in range(40):
+        if rng.random() < 0.1:
+            bench.log.append(stretch, FollowUp(str(number)))
+        else:
+            bench.log.append(stretch, piece(f"{number} "))
+            text += f"{number} "
+        match rng.choice(["on", "yield", "commit", "fold"]):
+            case "yield":
+                await asyncio.sleep(0)
+            case "commit":
+                await bench.log.committed()
+            case "fold":
+                await bench.log.fold(also_running=rng.random() < 0.5)
+            case _:
+                pass
+    bench.log.append(stretch, last(turn, text))
+    bench.log.end(stretch)
+    await bench.log.committed()
+    return stretch
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: Bench, hub: Hub, seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def pause() -> None:
+        for _ in range(rng.randint(0, 3)):
+            await asyncio.sleep(0)
+
+    bench.journal.pause = pause
+    earlier = await bench.turn("turn_0")
+    await bench.log.fold()
+    listeners: list[Listener] = []
+    pulling: list[asyncio.Task[list[dict[str, Any]]]] = []
+    writing = asyncio.create_task(write_slowly(bench, rng))
+    while not writing.done():
+        if (live := await bench.log.find("turn_1")) is not None:
+            attached, exact = await hub.subscribe(live.key, asked=None, turn="turn_1")
+            assert exact
+            listeners.append(Listener(attached))
+            hub.attach(listeners[-1])
+            pulled, _ = await hub.subscribe(live.key, asked=None, turn="turn_1")
+            pulling.append(asyncio.create_task(batches(hub, pulled, limit=rng.choice([0, 1, 3]))))
+        for listener in rng.sample(listeners, len(listeners) // 3):
+            listener.paused = not listener.paused
+            if not listener.paused:
+                hub.serve(listener)
+        await asyncio.sleep(0)
+    stretch = await writing
+    for listener in listeners:
+        listener.paused = False
+        hub.serve(listener)
+        await asyncio.wait_for(listener.finished.wait(), 5)
+    assert len(listeners) > 5
+    book = Book()
+    for events in [listener.events for listener in listeners] + await asyncio.gather(*pulling):
+        reader = Reader(book)
+        for event in events:
+            reader.take(event)
+        assert reader.last is not None
+    assert stretch.first == earlier.last + 1
+    for listener in listeners:
+        hub.detach(listener)
+    for tail in bench.log.tails():
+        for user in list(tail.users):
+            if isinstance(user, Subscription):
+                user.close()
+
+
+async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub: Hub) -> None:
+    """The journal has its snapshot, then takes its time; meanwhile something is written. Who waits only then must
+    still hear of it."""
+    await bench.turn("turn_0")
+    await bench.log.fold()
+    wrote = asyncio.Event()
+
+    async def pause() -> None:
+        wrote.set()
+        await asyncio.sleep(0.05)
+
+    subscription, _ = await hub.subscribe(KEY, asked="0")
+    bench.journal.pause = pause
+    pulling = asyncio.create_task(subscription.next_batch(wait=5))
+    await wrote.wait()
+    await bench.turn("turn_1")
+    assert [e.sequence for e in await pulling]
+    rest: list[Entry] = []
+    async with asyncio.timeout(1):
+        while subscription.after < subscription.tail.head:
+            rest += await subscription.next_batch(wait=5)
+    assert b"turn_1" in rest[0].body
+    subscription.close()
+
+
+@pytest.mark.xfail(strict=True, reason="the one who stays holds a tail that the log has forgotten")
+async def test_who_subscribes_while_another_leaves_hears_the_news(bench: Bench, hub: Hub) -> None:
+    await bench.turn("turn_0")
+    await bench.log.fold()
+
+    async def glance() -> None:
+        subscription, _ = await hub.subscribe(KEY, asked=None)
+        subscription.close()
+
+    async def stay() -> Subscription:
+        return (await hub.subscribe(KEY, asked=None))[0]
+
+    _, subscription = await asyncio.gather(glance(), stay())
+    pulling = asyncio.create_task(subscription.next_batch(wait=0.5))
+    await asyncio.sleep(0)
+    await bench.turn("turn_1")
+    heard = await pulling
+    subscription.close()
+    assert heard
+
+
+async def test_one_waiter_that_is_cancelled_leaves_the_others_waiting(bench: Bench, hub: Hub) -> None:
+    subscriptions = [(await hub.subscribe(KEY, asked=None))[0] for _ in range(3)]
+    waiting = [asyncio.create_task(subscription.next_batch(wait=5)) for subscription in subscriptions]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    await bench.turn()
+    for task in waiting[1:]:
+        assert await asyncio.wait_for(task, 1)
+    for subscription in subscriptions:
+        subscription.close()
+
+
+async def test_next_batch_waits_as_long_as_asked_and_gives_nothing_then(bench: Bench, hub: Hub) -> None:
+    subscription, _ = await hub.subscribe(KEY, asked=None)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await subscription.next_batch(wait=0.1) == []
+    assert 0.09 < loop.time() - began < 0.3
+    assert await subscription.next_batch(wait=0) == []
+    subscription.close()
+
+
+@pytest.mark.parametrize("way", ["attached", "pulled"])
+async def test_a_reader_of_a_conversation_that_retention_overtook_gets_a_reset(
+    bench: Bench, hub: Hub, way: str
+) -> None:
+    bench.log._retention = 100
+    await bench.turn("turn_0")
+    subscription, _ = await hub.subscribe(KEY, asked="0")
+    listener = Listener(subscription)
+    if way == "attached":
+        listener.paused = True
+        hub.attach(listener)
+    await bench.turn("turn_1")
+    await bench.turn("turn_2")
+    await bench.log.fold()
+    bench.clock.now += 200
+    kept = await bench.turn("turn_3")
+    await bench.log.trim()
+    if way == "attached":
+        listener.paused = False
+        hub.serve(listener)
+        async with asyncio.timeout(2):
+            while not listener.events or listener.events[-1]["event"] != "completed":  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        events = listener.events
+        hub.detach(listener)
+    else:
+        events = []
+        while not events or events[-1].get("turnId") != "turn_3" or events[-1]["event"] != "completed":
+            entries = await subscription.next_batch(wait=1)
+            events += [json.loads(line) for line in lines(subscription.tail, entries).splitlines()]
+        subscription.close()
+    resets = [event for event in events if event["event"] == "reset"]
+    assert [(reset["reason"], reset["turnId"]) for reset in resets] == [("expired", "turn_3")]
+    assert not [event for event in events if event.get("turnId") in ("turn_1", "turn_2")]
+    assert events[-1]["content"] == resets[0]["content"]
+    assert kept.turn == "turn_3"
+
+
+async def test_a_listener_that_is_not_ready_costs_nothing_and_gets_one_joined_piece(bench: Bench, hub: Hub) -> None:
+    stretch = await bench.begin()
+    await bench.write(stretch, Started(KEY, "turn_1", "?"))
+    subscription, _ = await hub.subscribe(KEY, asked=None)
+    listener = Listener(subscription)
+    hub.attach(listener)
+    listener.paused = True
+    for number in range(50):
+        await bench.write(stretch, piece(f"{number} "))
+    assert len(listener.events) == 1
+    listener.paused = False
+    hub.serve(listener)
+    assert [event["event"] for event in listener.events] == ["started", "message"]
+    assert listener.events[1]["content"] == "".join(f"{number} " for number in range(50))
+    hub.detach(listener)
+
+
+async def test_a_drain_wakes_who_waits_and_says_farewell_to_the_idle(bench: Bench, hub: Hub) -> None:
+    stretch = await bench.begin()
+    await bench.write(stretch, Started(KEY, "turn_1", "?"))
+    busy = Listener((await hub.subscribe(KEY, asked=None))[0])
+    from gateway.ids import LogKey
+
+    idle = Listener((await hub.subscribe(LogKey("conv_2"), asked=None))[0])
+    for listener in (busy, idle):
+        hub.attach(listener)
+    waiting, _ = await hub.subscribe(LogKey("conv_3"), asked=None)
+    pulling = asyncio.create_task(waiting.next_batch(wait=60))
+    await asyncio.sleep(0)
+    hub.drain()
+    assert await asyncio.wait_for(pulling, 1) == []
+    assert (busy.told, idle.told) == ([], [Code.DRAINING])
+    hub.drain(also_running=True)
+    assert busy.told == [Code.DRAINING]
+    waiting.close()
+    for listener in (busy, idle):
+        hub.detach(listener)

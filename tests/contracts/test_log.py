@@ -1,0 +1,193 @@
+"""The event log over every journal: order, written then seen, groups, positions, marks, keeping."""
+
+import asyncio
+import sqlite3
+
+import pytest
+
+from gateway.events import FollowUp, Started
+from gateway.ids import LogKey
+from gateway.log.tail import Tail
+from tests.contracts.journals import KEY, Bench, fields, last, piece, thought
+
+
+async def test_events_are_seen_in_the_order_in_which_they_were_appended(bench: Bench) -> None:
+    stretch = await bench.begin()
+    await bench.write(stretch, Started(KEY, "turn_1", "?"), thought("hm"), piece("a"), FollowUp("b?"), piece("c"))
+    entries = stretch.read(after=0)
+    assert [fields(e)["event"] for e in entries] == ["started", "reasoning", "message", "suggestion", "message"]
+    assert [e.sequence for e in entries] == [1, 2, 3, 4, 5]
+
+
+async def test_nothing_is_seen_before_it_is_written(bench: Bench) -> None:
+    tail = await bench.tail()
+    stretch = bench.log.begin(tail, "turn_1")
+    bench.journal.writable.clear()
+    for text in "abc":
+        bench.log.append(stretch, piece(text))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (tail.head, stretch.last, stretch.read(after=0)) == (0, 0, [])
+    assert tail.next == 4
+    news = tail.changed()
+    bench.journal.writable.set()
+    await asyncio.wait_for(news, 1)
+    await bench.log.committed()
+    assert tail.head == 3
+
+
+async def test_what_comes_while_one_batch_is_written_goes_into_the_next_one_together(bench: Bench) -> None:
+    stretches = [await bench.begin(f"turn_{n}", LogKey(f"conv_{n}")) for n in range(20)]
+    await bench.log.committed()
+    bench.journal.writable.clear()
+    bench.log.append(stretches[0], piece("first"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    commits = bench.journal.commits
+    for stretch in stretches:
+        for number in range(10):
+            bench.log.append(stretch, piece(str(number)))
+    bench.journal.writable.set()
+    await bench.log.committed()
+    assert bench.journal.commits == commits + 2
+    assert bench.journal.batches[-2:] == [1, 200]
+
+
+async def test_positions_are_contiguous_over_the_turns_of_a_log(bench: Bench) -> None:
+    spans = [await bench.turn(f"turn_{n}", pieces=n) for n in range(4)]
+    expected = 1
+    for stretch in spans:
+        assert stretch.first == expected
+        expected = stretch.last + 1
+    tail = await bench.tail()
+    assert (tail.head, tail.next, tail.floor) == (expected - 1, expected, 0)
+
+
+async def test_two_cannot_write_one_log_at_the_same_time(bench: Bench) -> None:
+    await bench.begin()
+    with pytest.raises(RuntimeError, match="being written"):
+        await bench.begin("turn_2")
+
+
+async def test_a_turn_is_found_running_finished_and_stored_and_the_newest_of_a_mark(bench: Bench) -> None:
+    log = bench.log
+    assert await log.find("turn_1") is None
+    assert await log.marked("m") is None
+    first = await bench.begin("turn_1", state=b"one", mark="m")
+    await bench.write(first, piece("a"))
+    assert await log.find("turn_1") is await bench.tail()
+    assert await log.marked("m") == ("turn_1", b"one")
+    log.note(first, b"one more")
+    await bench.write(first, last("turn_1", "a"), end=True)
+    assert await log.marked("m") == ("turn_1", b"one more")
+    await log.fold()
+    assert await log.marked("m") == ("turn_1", b"one more")
+    found = await log.find("turn_1")
+    assert found is not None
+    assert found.key == KEY
+    await bench.turn("turn_2", state=b"two", mark="m")
+    assert await log.marked("m") == ("turn_2", b"two")
+    await log.fold()
+    assert await log.marked("m") == ("turn_2", b"two")
+    assert await log.marked("") is None
+
+
+async def test_a_finished_turn_is_the_same_from_memory_and_from_the_journal_at_every_position(bench: Bench) -> None:
+    stretch = await bench.turn(pieces=30)
+    tail = await bench.tail()
+    wanted = {after: await bench.read(tail, after=after) for after in range(stretch.last + 1)}
+    await bench.log.fold()
+    assert bench.log.tails() == []  # nobody looks: nothing stays in memory
+    again = await bench.tail()
+    assert again is not tail
+    assert (again.epoch, again.head, again.floor) == (tail.epoch, tail.head, tail.floor)
+    assert {after: await bench.read(again, after=after) for after in wanted} == wanted
+
+
+async def test_a_tail_that_is_used_stays_and_leaves_with_its_last_user(bench: Bench) -> None:
+    await bench.turn()
+    tail = await bench.tail()
+    tail.users.add("reader")
+    await bench.log.fold()
+    assert bench.log.tails() == [tail]
+    assert tail.spans[0].stretch is not None
+    bench.log.drop(tail, "reader")
+    assert bench.log.tails() == []
+
+
+@pytest.mark.xfail(strict=True, reason="the one who stays holds a tail that the log has forgotten")
+async def test_two_who_ask_for_a_tail_at_once_get_the_same_one_even_if_the_first_leaves_at_once(bench: Bench) -> None:
+    await bench.turn()
+    await bench.log.fold()
+
+    async def glance() -> None:
+        tail = await bench.tail()
+        tail.users.add("glance")
+        bench.log.drop(tail, "glance")
+
+    async def stay() -> Tail:
+        tail = await bench.tail()
+        tail.users.add("stay")
+        return tail
+
+    _, tail = await asyncio.gather(glance(), stay())
+    assert await bench.tail() is tail
+    bench.log.drop(tail, "stay")
+
+
+async def test_retention_takes_whole_turns_and_their_marks_and_positions_are_never_given_again(bench: Bench) -> None:
+    bench.retention = bench.log._retention = 100
+    first = await bench.turn("turn_1", mark="m")
+    bench.clock.now += 60
+    second = await bench.turn("turn_2")
+    await bench.log.fold()
+    await bench.log.trim()
+    assert (await bench.tail()).floor == 0
+    bench.clock.now += 60
+    tail = await bench.tail()
+    tail.users.add("reader")
+    await bench.log.trim()
+    assert tail.floor == first.last
+    assert await bench.log.find("turn_1") is None
+    assert await bench.log.marked("m") is None
+    assert fields((await bench.read(tail, after=first.last))[0])["turnId"] == "turn_2"
+    bench.log.drop(tail, "reader")
+    bench.clock.now += 60
+    await bench.log.trim()
+    tail = await bench.tail()
+    assert (tail.floor, tail.head) == (second.last, second.last)
+    third = await bench.turn("turn_3")
+    assert (third.first, third.epoch) == (second.last + 1, first.epoch)
+
+
+async def test_a_running_turn_is_never_taken(bench: Bench) -> None:
+    bench.log._retention = 1
+    stretch = await bench.begin()
+    await bench.write(stretch, Started(KEY, "turn_1", "?"))
+    bench.clock.now += 1000
+    await bench.log.fold()
+    await bench.log.trim()
+    assert (await bench.tail()).floor == 0
+    await bench.write(stretch, piece("still here"), last("turn_1", "still here"), end=True)
+    assert [e.sequence for e in await bench.read(await bench.tail())] == [1, 2, 3]
+
+
+async def test_folding_drops_the_batches_that_nobody_needs(durable: Bench) -> None:
+    running = await durable.begin("turn_r", LogKey("conv_r"))
+    await durable.write(running, piece("r"))
+    for number in range(20):
+        await durable.turn(f"turn_{number}", key=LogKey(f"conv_{number}"))
+
+    def rows(table: str) -> int:
+        with sqlite3.connect(durable.folder / "log.db") as db:
+            count: int = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        db.close()
+        return count
+
+    assert rows("batches") > 20
+    await durable.log.fold()
+    assert rows("stretches") == 20
+    before = rows("batches")
+    await durable.write(running, last("turn_r", "r"), end=True)
+    await durable.log.fold()
+    assert rows("batches") == 0 < before
