@@ -117,6 +117,30 @@ async def test_code_can_be_copied(tab: Tab, stub: Stub) -> None:
     assert await tab.page.evaluate("navigator.clipboard.readText()") == MARKDOWN
 
 
+async def test_a_table_looks_like_one_from_its_first_cell_on(tab: Tab) -> None:
+    source = "Intro.\n\n| Way | First |\n|:--|--:|\n| a | b |\n\n```\n\n| code | stays |\n```\n"
+    raw = await tab.page.evaluate(
+        """async (source) => {
+            const { AnswerText } = await import("/page/answer-text.js");
+            const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+            const element = document.querySelector("#log");
+            const answer = new AnswerText(element);
+            const raw = [];
+            for (let end = 1; end <= source.length; end++) {
+                answer.set(source.slice(0, end));
+                do await frame(); while (answer.typing);
+                await frame();
+                const prose = [...element.querySelectorAll("p, td, th")].map((e) => e.textContent).join(" ");
+                if (prose.includes("|")) raw.push(prose);
+            }
+            answer.finish(true);
+            return [raw, element.querySelector("pre").textContent, element.querySelectorAll("table").length];
+        }""",
+        source,
+    )
+    assert raw == [[], "\n| code | stays |\n", 1]
+
+
 HOSTILE = [
     "<script>window.pwned = 1</script>",
     "<img src=x onerror='window.pwned = 1'>",

@@ -105,7 +105,7 @@ export class AnswerText {
       this.#open.replaceChildren();
     } else {
       // A definition cut off in mid-address must not be remembered: an env of its own for each look at the open block.
-      render(this.#open, rest, { references: { ...this.#env.references } }, false);
+      render(this.#open, withTableBegun(rest), { references: { ...this.#env.references } }, false);
     }
   }
 
@@ -122,6 +122,18 @@ export class AnswerText {
     this.#shown = this.#checked = this.text.length;
     this.#close(this.text);
   }
+}
+
+/** A table whose head is still being typed looks like one already: it is given the line that would follow. */
+function withTableBegun(source) {
+  const gap = source.lastIndexOf("\n\n");
+  const start = gap < 0 ? 0 : gap + 2;
+  const [head, rule = "", ...more] = source.slice(start).split("\n");
+  if (!head.startsWith("|") || more.length || !/^[|:\s-]*$/.test(rule) || /^ {0,3}(?:```|~~~)/m.test(source)) return source;
+  const whole = `${head.replace(/[|\s]*$/, "")} |`;
+  const columns = whole.split(/(?<!\\)\|/).length - 2;
+  if (columns < 1) return source.slice(0, start);
+  return `${source.slice(0, start)}${whole}\n|${"---|".repeat(columns)}`;
 }
 
 const definesReferences = (text) => /^ {0,3}\[[^\]]+\]:/m.test(text);

@@ -141,10 +141,10 @@ export class TurnView {
   /** What the turn's own figures were, under its answer. */
   figures({ firstMs, totalMs, characters, transport }) {
     if (this.state === "error" && !this.text) return;
-    const parts = [transport, firstMs === undefined ? "" : formatTime(firstMs), totalMs === undefined ? "" : formatTime(totalMs),
-      characters ? formatNumber(characters) : ""].filter(Boolean);
+    const times = [firstMs, totalMs].filter((ms) => ms !== undefined).map(formatTime);
+    const size = characters ? [say("span", "characters_n", { "data-n": formatNumber(characters) })] : [];
     this.foot.hidden = false;
-    this.foot.replaceChildren(make("span", {}, parts.join(" · ")), copyButton(() => this.text));
+    this.foot.replaceChildren(make("span", {}, [transport, ...times].filter(Boolean).join(" · ")), ...size, copyButton(() => this.text));
     if (this.element.classList.contains("recovered")) this.foot.prepend(say("span", "recovered", { class: "badge" }));
     if (this.state === "cancelled") this.foot.prepend(say("span", "stopped", { class: "badge plain" }));
   }
