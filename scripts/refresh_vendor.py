@@ -53,11 +53,46 @@ LIBRARIES = (
         {"es/highlight.min.js": "highlight.js", "LICENSE": "LICENSE.highlight.txt"},
     ),
     # What markdown-it's browser file contains; only their licences are kept.
-    Library("mdurl", "2.1.0", "MIT", "https://github.com/markdown-it/mdurl", {"LICENSE": "LICENSE.mdurl.txt"}, "markdown-it.js"),
-    Library("uc.micro", "3.0.0", "MIT", "https://github.com/markdown-it/uc.micro", {"LICENSE.txt": "LICENSE.uc.micro.txt"}, "markdown-it.js"),
-    Library("linkify-it", "6.1.0", "MIT", "https://github.com/markdown-it/linkify-it", {"LICENSE": "LICENSE.linkify-it.txt"}, "markdown-it.js"),
-    Library("entities", "8.1.0", "BSD-2-Clause", "https://github.com/fb55/entities", {"LICENSE": "LICENSE.entities.txt"}, "markdown-it.js"),
-    Library("punycode.js", "2.3.1", "MIT", "https://mths.be/punycode", {"LICENSE-MIT.txt": "LICENSE.punycode.txt"}, "markdown-it.js"),
+    Library(
+        "mdurl",
+        "2.1.0",
+        "MIT",
+        "https://github.com/markdown-it/mdurl",
+        {"LICENSE": "LICENSE.mdurl.txt"},
+        "markdown-it.js",
+    ),
+    Library(
+        "uc.micro",
+        "3.0.0",
+        "MIT",
+        "https://github.com/markdown-it/uc.micro",
+        {"LICENSE.txt": "LICENSE.uc.micro.txt"},
+        "markdown-it.js",
+    ),
+    Library(
+        "linkify-it",
+        "6.1.0",
+        "MIT",
+        "https://github.com/markdown-it/linkify-it",
+        {"LICENSE": "LICENSE.linkify-it.txt"},
+        "markdown-it.js",
+    ),
+    Library(
+        "entities",
+        "8.1.0",
+        "BSD-2-Clause",
+        "https://github.com/fb55/entities",
+        {"LICENSE": "LICENSE.entities.txt"},
+        "markdown-it.js",
+    ),
+    Library(
+        "punycode.js",
+        "2.3.1",
+        "MIT",
+        "https://mths.be/punycode",
+        {"LICENSE-MIT.txt": "LICENSE.punycode.txt"},
+        "markdown-it.js",
+    ),
 )
 
 
