@@ -1,0 +1,147 @@
+"""The load client against a real gateway, and against servers that lie, refuse and vanish."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.load.client import Load, run_load
+from tests.load.plan import Plan
+from tests.load.report import problems
+from tests.processes import GatewayProcess
+
+PIECES = [f"{100 + n / 10:.6f} " for n in range(10)]
+Lie = Callable[[list[str]], list[str]]
+
+
+def record(number: int, **event: str) -> bytes:
+    return f"id: e-{number}\ndata: {json.dumps(event | {'id': f'e-{number}'})}\n\n".encode()
+
+
+def answer(pieces: list[str]) -> list[bytes]:
+    body = [record(PIECES.index(piece) + 1, event="message", content=piece) for piece in pieces]
+    return [record(0, event="started"), *body, record(99, event="completed", content="".join(PIECES))]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """`await serve(post, get)`: the URL of a server with these handlers for starting and for listening."""
+    servers = []
+
+    async def start(post: web.RequestHandler, get: object = None) -> str:
+        app = web.Application()
+        app.router.add_post("/api/coze/chat/stream", post)  # type: ignore[arg-type]
+        app.router.add_get("/api/coze/turns/{id}/events", get or post)  # type: ignore[arg-type]
+        server = TestServer(app)
+        servers.append(server)
+        await server.start_server()
+        return str(server.make_url(""))
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+def streams(records: Callable[[web.Request], list[bytes]]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"X-Turn-Id": "turn_1", "Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for part in records(request):
+            await response.write(part)
+        return response
+
+    return handler
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket", "longpoll"])
+async def test_a_gateway_under_storms_loses_nothing_over_any_transport(
+    start_gateway: Callable[..., Awaitable[GatewayProcess]], transport: str
+) -> None:
+    gateway = await start_gateway()
+    plan = Plan(transport=transport, simulated=True, turns=4, listeners=3, storms=2, pieces=60, pace=50, seconds=60)
+    load = await run_load(plan, gateway.url)
+    assert problems(load) == []
+    assert load.tally.outcomes["completed"] == 4
+    assert load.tally.pieces == load.tally.delay.count == 4 * 3 * 60
+    assert load.tally.delay.negative == 0
+    assert load.tally.turn.count == 12
+    assert load.tally.started.count == load.tally.first_content.count == 4
+    # Turns start a tenth of a second apart and last 1.5 s: both storms, at 0.53 and 1.07 s, find all that run.
+    assert [storm.back.count for storm in load.tally.storms] == [storm.cut for storm in load.tally.storms]
+    assert load.tally.storms[1].cut == 12
+
+
+@pytest.mark.parametrize(
+    ("lie", "kind"),
+    [
+        (lambda pieces: pieces[:4] + pieces[5:], "lost"),
+        (lambda pieces: pieces[:4] + pieces[3:], "doubled"),
+        (lambda pieces: [pieces[1], pieces[0], *pieces[2:]], "disordered"),
+    ],
+    ids=["lost", "doubled", "disordered"],
+)
+async def test_a_server_that_damages_an_answer_is_found_out(
+    serve: Callable[..., Awaitable[str]], lie: Lie, kind: str
+) -> None:
+    url = await serve(streams(lambda request: answer(lie(PIECES))), streams(lambda request: answer(PIECES)))
+    load = await run_load(Plan(simulated=True, turns=1, listeners=2, pieces=10, seconds=10), url)
+    assert load.tally.wrong[kind] == 1
+    assert load.tally.wrong["unequal"] == 1
+
+
+async def test_who_comes_back_asks_for_what_is_missing(serve: Callable[..., Awaitable[str]]) -> None:
+    asked = []
+
+    def rest(request: web.Request) -> list[bytes]:
+        asked.append(request.headers["Last-Event-ID"])
+        return answer(PIECES)[6:]
+
+    # The stream ends before its turn does, as it may when it says when to come back.
+    url = await serve(streams(lambda request: [b"retry: 10\n\n", *answer(PIECES)[:6]]), streams(rest))
+    load = await run_load(Plan(simulated=True, turns=1, listeners=1, pieces=10, seconds=10), url)
+    assert asked == ["e-5"]
+    assert problems(load) == []
+    assert load.tally.reconnects == 1
+
+
+async def test_refusals_are_counted_by_their_code_and_are_a_problem(serve: Callable[..., Awaitable[str]]) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        return web.json_response({"code": "rate_limited"}, status=429, headers={"Retry-After": "1"})
+
+    load = await run_load(Plan(turns=3, rate=1000, seconds=10), await serve(refuse))
+    assert load.tally.refusals == {"rate_limited": 3}
+    assert problems(load) == ["turns not_started: 3"]
+
+
+async def test_a_gateway_that_is_not_there_ends_the_run(free_port: Callable[[], int]) -> None:
+    load = await run_load(Plan(turns=2, rate=1000, seconds=10), f"http://127.0.0.1:{free_port()}")
+    assert problems(load) == ["turns not_started: 2"]
+    assert load.elapsed < 5
+
+
+async def test_a_run_is_over_when_its_time_is_whatever_hangs(serve: Callable[..., Awaitable[str]]) -> None:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        response = await streams(lambda request: answer(PIECES)[:3])(request)
+        await asyncio.Event().wait()
+        return response
+
+    load = await run_load(Plan(turns=2, listeners=2, rate=1000, seconds=1), await serve(hang))
+    assert load.elapsed < 3
+    assert load.tally.wrong["unended"] == 4
+    assert load.tally.outcomes["unended"] == 2
+
+
+async def test_a_client_that_is_the_limit_says_so(serve: Callable[..., Awaitable[str]]) -> None:
+    url = await serve(streams(lambda request: answer(PIECES)))
+
+    def burn(load: Load) -> None:
+        end = asyncio.get_running_loop().time() + 0.2
+        while asyncio.get_running_loop().time() < end:
+            pass
+
+    load = await run_load(Plan(turns=10, listeners=1, rate=5, seconds=20), url, watch=burn, every=0.01)
+    assert load.effort.late.largest > 0.1
+    assert "the client's own loop was" in " ".join(load.effort.limits())
