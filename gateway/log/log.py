@@ -79,11 +79,8 @@ class EventLog:
         """Opens the journal; the stretches that a former process left running, in the order they began."""
         recovered = await self._journal.open()
         self._next_number = recovered.next_number
-        oldest = self._clock() - self._retention
         running = []
         for stretch in recovered.stretches:
-            if stretch.ended is not None and stretch.ended < oldest:
-                continue
             tail = await self._load_tail(LogKey(stretch.key), stretch.epoch)
             if not any(span.number == stretch.number for span in tail.spans):
                 tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
@@ -408,14 +405,17 @@ class EventLog:
         return tail
 
     async def tail(self, key: LogKey) -> Tail:
-        """The log's tail, read from the journal when it is not in memory. Raises `JournalError`."""
-        if (tail := self._tails.get(key)) is not None:
-            return tail
-        task = self._loading.get(key)
-        if task is None:
-            task = self._loading[key] = asyncio.create_task(self._load_tail(key))
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
-        return await asyncio.shield(task)
+        """The log's tail, read from the journal when it is not in memory. Raises `JournalError`.
+
+        Whoever means to keep it joins its `users` before awaiting anything else.
+        """
+        while (tail := self._tails.get(key)) is None:  # again, when another who waited has left with it meanwhile
+            task = self._loading.get(key)
+            if task is None:
+                task = self._loading[key] = asyncio.create_task(self._load_tail(key))
+                task.add_done_callback(lambda _: self._loading.pop(key, None))
+            await asyncio.shield(task)
+        return tail
 
     async def _load_tail(self, key: LogKey, epoch: str = "") -> Tail:
         index = await self._journal.index(key)

@@ -37,7 +37,7 @@ CREATE INDEX IF NOT EXISTS stretches_ended ON stretches (ended);
 CREATE TABLE IF NOT EXISTS heads (key TEXT PRIMARY KEY, epoch TEXT NOT NULL, head INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-_COMMIT = "INSERT INTO batches (body) VALUES (?)"
+_COMMIT = "INSERT INTO batches (number, body) VALUES (?, ?)"
 _SAVE = (
     "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
     " VALUES (?,?,?,?,?,?,?,?,?,?)"
@@ -71,6 +71,7 @@ class SqliteJournal:
         self._here: sqlite3.Connection | None = None
         self._clock = time.monotonic
         self._not_here_before = 0.0
+        self._last_batch = 0
         self._held: list[Held] = []
         self._closing: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
@@ -146,6 +147,7 @@ class SqliteJournal:
         highest = max(saved, default=0)
         async with db.execute("SELECT number, body FROM batches ORDER BY number") as rows:
             async for number, data in rows:
+                self._last_batch = number
                 for record in _decode(data):
                     if record[0] not in saved:
                         _replay(found, record, number)
@@ -154,31 +156,31 @@ class SqliteJournal:
 
     async def commit(self, batch: list[Record]) -> int:
         async with self._locked() as db:
+            number = self._last_batch + 1  # counted here: SQLite begins again from 1 when the table was emptied
             data = _encode(batch)
-            if (number := self._commit_here(data)) is not None:
-                return number
-            row = await db.execute_insert(_COMMIT, (data,))
-            assert row is not None
-            return int(row[0])
+            if not self._commit_here(number, data):
+                await db.execute_fetchall(_COMMIT, (number, data))
+            self._last_batch = number
+            return number
 
-    def _commit_here(self, data: bytes) -> int | None:
-        """Commits in the loop's own thread; None when that has to wait or would take long.
+    def _commit_here(self, number: int, data: bytes) -> bool:
+        """Commits in the loop's own thread; False when that has to wait or would take long.
 
         A small append to the write-ahead log is a copy into the system's cache: a tenth of what the hop to a thread
         and back costs. Whoever holds a lock, or a disk that once was slow, sends the work to the thread.
         """
         began = self._clock()
         if self._here is None or len(data) > _MOST_HERE or began < self._not_here_before:
-            return None
+            return False
         try:
-            number = self._here.execute(_COMMIT, (data,)).lastrowid
+            self._here.execute(_COMMIT, (number, data))
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                return None
+                return False
             raise
         if (now := self._clock()) - began > _SLOW_SECONDS:
             self._not_here_before = now + _SLOW_PAUSE
-        return number
+        return True
 
     async def save(self, stretches: list[Stretch]) -> None:
         rows = [
