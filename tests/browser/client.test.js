@@ -209,6 +209,21 @@ test("cancel ends the turn, close only the listening", async () => {
   assert.equal(record.status, "running");
 });
 
+test("cancel reaches a turn that is asked for the older way", async () => {
+  const w = await world({ answer: LONG, delay: 0.05, streaming: false });
+  const kept = ask(w);
+  while (!(await w.seen()).turns) await new Promise((resolve) => { setTimeout(resolve, 10); });
+  await kept.line.cancel();
+  assert.equal((await kept.done).event, "cancelled");
+  assert.equal((await w.seen()).turns, 1);
+});
+
+test("cancel of a question that was never taken ends with it", async () => {
+  const line = chat({ baseUrl: "http://127.0.0.1:9", botId: "b", message: "hi", timing: { ...FAST, asks: 1 } });
+  await assert.rejects(line.done);
+  await line.cancel();
+});
+
 test("a signal aborts as close does", async () => {
   const w = await world({ answer: LONG, delay: 0.02 });
   const abort = new AbortController();

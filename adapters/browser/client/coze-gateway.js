@@ -207,7 +207,7 @@ class Line {
 
   #closed = false;
   #leg = null; // the AbortController of what is open now
-  #wake = null; // ends a pause early
+  #wake = null; // ends a pause early; one that the gateway asked for only when told `byForce`
   #attempt = 0;
   #breaks = []; // when connections broke, for a minute
   #patience = 1;
@@ -313,7 +313,6 @@ class Line {
       open: () => {
         if (leg.opened || abort.signal.aborted) return;
         leg.opened = true;
-        this.#renewed = false;
         this.#report("open", { transport: name });
         this.#planHealing(name);
       },
@@ -342,7 +341,10 @@ class Line {
       clearTimeout(this.#healTimer);
       const lasted = leg.opened && Date.now() - began > 10_000;
       if (lasted) this.health.clear(name);
-      if (lasted || leg.progressed) this.#attempt = 0;
+      if (lasted || leg.progressed) {
+        this.#attempt = 0;
+        this.#renewed = false;
+      }
     }
   }
 
@@ -362,10 +364,10 @@ class Line {
         }
         return this.#finish(outcome.error);
       case "told": // the gateway has spread this delay already; a tenth more keeps clones apart
-        return this.#pause(outcome.delayMs ?? this.#advised() * (0.5 + this.random()), 0.1, outcome);
+        return this.#pause(outcome.delayMs ?? this.#advised() * (0.5 + this.random()), 0.1, outcome, true);
       case "busy":
         this.#countAsk(outcome.error);
-        return this.#pause(Math.max(Math.min(outcome.error.retryAfterMs ?? 0, 300_000), this.#jitter()), 0.1, outcome);
+        return this.#pause(Math.max(Math.min(outcome.error.retryAfterMs ?? 0, 300_000), this.#jitter()), 0.1, outcome, true);
       case "broke":
         if (this.#keepsBreaking()) this.health.blame(name, "own", this.timing);
         this.#countAsk();
@@ -405,16 +407,20 @@ class Line {
     return this.random() * ceiling;
   }
 
-  async #pause(ms, spread, { why, error, end }) {
+  async #pause(ms, spread, { why, error, end }, firm = false) {
     const delayMs = Math.round(ms * (1 + spread * this.random()));
     this.#report("waiting", { transport: this.transport, delayMs, reason: why ?? error?.code ?? end });
-    await this.#sleep(delayMs);
+    await this.#sleep(delayMs, firm);
   }
 
-  #sleep(ms) {
+  #sleep(ms, firm = false) {
     return new Promise((resolve) => {
       const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
-      this.#wake = () => { clearTimeout(timer); resolve(); };
+      this.#wake = (byForce = false) => {
+        if (firm && !byForce) return;
+        clearTimeout(timer);
+        resolve();
+      };
     }).finally(() => { this.#wake = null; });
   }
 
@@ -467,7 +473,8 @@ class Line {
     this.#closed = true;
     this.#release();
     this.#report("closed", error && error.name !== "AbortError" ? { error } : {});
-    this.onEnd(this.#last, error);
+    this.#cancelWanted?.();
+    this.onEnd(this.#last, this.#last ? undefined : error);
   }
 
   close() {
@@ -482,7 +489,7 @@ class Line {
 
   #interrupt() {
     if (!this.question) this.#leg?.abort();
-    this.#wake?.();
+    this.#wake?.(true);
   }
 
   #release() {
@@ -490,7 +497,7 @@ class Line {
     clearTimeout(this.#healTimer);
     for (const stop of this.#unlisten) stop();
     this.#leg?.abort();
-    this.#wake?.();
+    this.#wake?.(true);
   }
 
   #report(state, detail) {
@@ -706,7 +713,9 @@ class Line {
 
   /** Stops the turn itself. Before its id is known the wish is kept. Resolves when the gateway has heard it. */
   async cancel() {
+    if (this.question && this.#wholeAnswer()) await this.#ask({}); // the same question: it gives the turn's id at once
     if (!this.turnId && !this.#closed) await new Promise((resolve) => { this.#cancelWanted = resolve; });
+    if (!this.turnId) return; // the gateway never took the question
     for (let attempt = 0; ; attempt++) {
       try {
         const { response, text } = await this.request(`/api/coze/turns/${this.turnId}/cancel`, { method: "POST" });
