@@ -119,7 +119,7 @@ async def test_a_start_in_a_known_conversation_cancelled_at_any_await_leaves_it_
 
 
 async def test_a_stop_cancelled_at_any_await_leaves_what_the_next_start_can_take(open_core: OpenCore) -> None:
-    for at in range(1, 12):
+    for at in range(1, 7):
         async with open_core() as services:
             accepted = await _start(services, _order(f"/fault plain pieces:40 rate:100 -- stop {at}"))
             await cut(services.runner.drain(0.05), at)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from gateway.simulator import whole_text
 from tests.faults.coze import gateway, simulated
@@ -103,8 +102,13 @@ async def _late(session: aiohttp.ClientSession, url: str, conversation: str, tra
         yield event
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_turn_longer_than_the_stop_is_finished_by_the_next_start(tmp_path: Path, transport: str) -> None:
+async def test_a_turn_longer_than_the_stop_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        for transport in TRANSPORTS:
+            group.create_task(_outlive_a_stop(tmp_path / transport, transport))
+
+
+async def _outlive_a_stop(tmp_path: Path, transport: str) -> None:
     message = f"/fault plain pieces:60 rate:20 -- three seconds over {transport}"
     async with simulated() as coze, mortal(tmp_path, coze.url, GATEWAY_DRAIN_SECONDS="0.5") as process:
         async with client() as session:

@@ -15,7 +15,7 @@ from tests.faults.mortal import Mortal, ask_until_heard, mortal
 from tests.faults.proxy import proxied
 from tests.faults.reading import GONE, TRANSPORTS, Reader, client, eventually
 
-KILLS = int(os.environ.get("KILLS", "8"))
+KILLS = int(os.environ.get("KILLS", "10"))
 READY_WITHIN = 6.0  # 3 s, and as much again for what else a test machine does
 
 

@@ -25,7 +25,7 @@ def _processor_seconds(pid: int) -> float:
 
 
 async def test_without_descriptors_new_connections_wait_or_are_refused_and_what_runs_goes_on(tmp_path: Path) -> None:
-    message = "/fault plain pieces:400 rate:40 -- steady"
+    message = "/fault plain pieces:240 rate:40 -- steady"
     async with simulated() as coze, gateway(tmp_path, coze.url) as process, client() as session:
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, 64))
         reader = Reader()
@@ -84,8 +84,16 @@ async def _clocked(folder: Path, coze: str, **environment: str) -> AsyncIterator
         await process.kill()
 
 
-@pytest.mark.parametrize("jump", ["3600", "-3600"])
-async def test_a_clock_that_jumps_an_hour_changes_nothing(tmp_path: Path, jump: str) -> None:
+HOURS = ("3600", "-3600")
+
+
+async def test_a_clock_that_jumps_an_hour_changes_nothing(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        for jump in HOURS:
+            group.create_task(_jump(tmp_path / jump, jump))
+
+
+async def _jump(tmp_path: Path, jump: str) -> None:
     message = "/fault plain pieces:60 rate:30 drop-after:40 -- what time is it?"
     async with (
         simulated() as coze,
@@ -111,8 +119,13 @@ async def test_a_clock_that_jumps_an_hour_changes_nothing(tmp_path: Path, jump: 
             assert again.resets == 0
 
 
-@pytest.mark.parametrize("offset", ["3600", "-3600"])
-async def test_a_clock_that_jumped_over_a_restart_loses_no_running_turn(tmp_path: Path, offset: str) -> None:
+async def test_a_clock_that_jumped_over_a_restart_loses_no_running_turn(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        for offset in HOURS:
+            group.create_task(_jump_over_a_restart(tmp_path / offset, offset))
+
+
+async def _jump_over_a_restart(tmp_path: Path, offset: str) -> None:
     message = "/fault plain pieces:60 rate:30 -- what time is it?"
     async with simulated() as coze, client() as session:
         reader = Reader()
