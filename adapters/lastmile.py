@@ -115,6 +115,7 @@ class Line(asyncio.Protocol):
             self.spoke = False
         elif not self.paused:
             self.heartbeat(now)
+            self.spoke = True  # the next beat comes after half an interval
         if self._stalled is None and self.transport is not None and self.transport.get_write_buffer_size():
             self._watch_stall()
 

@@ -173,7 +173,7 @@ class Hub:
         """Beats it, and tells it of the end."""
         self._hearts[heart] = None
         if self._timer is None:
-            self._beat_from([], 0)
+            self._timer = self._loop.call_later(self._heartbeat / 2, self._beat_from, [], 0)
 
     def leave(self, heart: Heart) -> None:
         """Forgets it. Idempotent."""
@@ -344,18 +344,18 @@ class Hub:
 
     # -- heartbeats -----------------------------------------------------------------------------------------------
 
-    def _beat_from(self, outlets: list[Heart], at: int) -> None:
-        """One timer beats all hearts, a slice at a time, spread over the interval."""
+    def _beat_from(self, hearts: list[Heart], at: int) -> None:
+        """One timer beats all hearts, a slice at a time, twice an interval: whoever got something since is skipped
+        once, so that nobody hears nothing for longer than the interval."""
+        if at >= len(hearts):
+            hearts, at = list(self._hearts), 0
         now = self._loop.time()
         self._report()
-        for outlet in outlets[at : at + _BEATS_A_SLICE]:
-            if outlet in self._hearts:
-                outlet.beat(now)
-        at += _BEATS_A_SLICE
-        if at >= len(outlets):
-            outlets, at = list(self._hearts), 0
-        slices = max(1, -(-len(outlets) // _BEATS_A_SLICE))
-        self._timer = self._loop.call_later(self._heartbeat / slices, self._beat_from, outlets, at)
+        for heart in hearts[at : at + _BEATS_A_SLICE]:
+            if heart in self._hearts:
+                heart.beat(now)
+        slices = max(1, -(-len(hearts) // _BEATS_A_SLICE))
+        self._timer = self._loop.call_later(self._heartbeat / 2 / slices, self._beat_from, hearts, at + _BEATS_A_SLICE)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
