@@ -94,9 +94,10 @@ async def batches(hub: Hub, subscription: Subscription, limit: int = 0) -> list[
     return found
 
 
-async def write_slowly(bench: Bench, rng: random.Random, turn: str = "turn_1") -> Stretch:
+async def write_slowly(bench: Bench, rng: random.Random, begun: asyncio.Event, turn: str = "turn_1") -> Stretch:
     stretch = await bench.begin(turn)
     bench.log.append(stretch, Started(KEY, turn, "?"))
+    begun.set()
     text = ""
     for number in range(40):
         if rng.random() < 0.1:
@@ -104,15 +105,14 @@ async def write_slowly(bench: Bench, rng: random.Random, turn: str = "turn_1") -
         else:
             bench.log.append(stretch, piece(f"{number} "))
             text += f"{number} "
-        match rng.choice(["on", "yield", "commit", "fold"]):
-            case "yield":
-                await asyncio.sleep(0)
+        match rng.choice(["on", "commit", "fold"]):
             case "commit":
                 await bench.log.committed()
             case "fold":
                 await bench.log.fold(also_running=rng.random() < 0.5)
             case _:
                 pass
+        await asyncio.sleep(0)
     bench.log.append(stretch, last(turn, text))
     bench.log.end(stretch)
     await bench.log.committed()
@@ -132,15 +132,16 @@ async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: 
     await bench.log.fold()
     listeners: list[Listener] = []
     pulling: list[asyncio.Task[list[dict[str, Any]]]] = []
-    writing = asyncio.create_task(write_slowly(bench, rng))
+    begun = asyncio.Event()
+    writing = asyncio.create_task(write_slowly(bench, rng, begun))
+    await begun.wait()
     while not writing.done():
-        if (live := await bench.log.find("turn_1")) is not None:
-            attached, exact = await hub.subscribe(live.key, asked=None, turn="turn_1")
-            assert exact
-            listeners.append(Listener(attached))
-            hub.attach(listeners[-1])
-            pulled, _ = await hub.subscribe(live.key, asked=None, turn="turn_1")
-            pulling.append(asyncio.create_task(batches(hub, pulled, limit=rng.choice([0, 1, 3]))))
+        attached, exact = await hub.subscribe(KEY, asked=None, turn="turn_1")
+        assert exact
+        listeners.append(Listener(attached))
+        hub.attach(listeners[-1])
+        pulled, _ = await hub.subscribe(KEY, asked=None, turn="turn_1")
+        pulling.append(asyncio.create_task(batches(hub, pulled, limit=rng.choice([0, 1, 3]))))
         for listener in rng.sample(listeners, len(listeners) // 3):
             listener.paused = not listener.paused
             if not listener.paused:
@@ -151,7 +152,7 @@ async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: 
         listener.paused = False
         hub.serve(listener)
         await asyncio.wait_for(listener.finished.wait(), 5)
-    assert len(listeners) > 5
+    assert len(listeners) > 2
     book = Book()
     for events in [listener.events for listener in listeners] + await asyncio.gather(*pulling):
         reader = Reader(book)
@@ -192,7 +193,6 @@ async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub:
     subscription.close()
 
 
-@pytest.mark.xfail(strict=True, reason="the one who stays holds a tail that the log has forgotten")
 async def test_who_subscribes_while_another_leaves_hears_the_news(bench: Bench, hub: Hub) -> None:
     await bench.turn("turn_0")
     await bench.log.fold()

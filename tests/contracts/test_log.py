@@ -115,7 +115,6 @@ async def test_a_tail_that_is_used_stays_and_leaves_with_its_last_user(bench: Be
     assert bench.log.tails() == []
 
 
-@pytest.mark.xfail(strict=True, reason="the one who stays holds a tail that the log has forgotten")
 async def test_two_who_ask_for_a_tail_at_once_get_the_same_one_even_if_the_first_leaves_at_once(bench: Bench) -> None:
     await bench.turn()
     await bench.log.fold()
