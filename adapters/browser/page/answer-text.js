@@ -6,7 +6,7 @@
 import { closedLength, render } from "./markdown.js";
 
 const CATCH_UP_MS = 120; // time constant of the typing
-const SHARE = 8; // rendering takes at most an eighth of the time, however long the open block
+const SHARE = 16; // rendering takes at most a sixteenth of the time, however long the open block
 
 const waiting = new Set();
 let frame = 0;
@@ -36,10 +36,8 @@ export class AnswerText {
   #nextAt = 0;
   #open = document.createElement("div");
 
-  /** `onPaint` is called after each change of what is shown. */
-  constructor(element, onPaint = () => {}) {
+  constructor(element) {
     this.element = element;
-    this.onPaint = onPaint;
     element.append(this.#open);
   }
 
@@ -86,7 +84,6 @@ export class AnswerText {
     this.#render(final);
     if (final) this.element.dataset.typed = "whole";
     this.#nextAt = began + (performance.now() - began) * SHARE;
-    this.onPaint();
     return complete;
   }
 

@@ -48,10 +48,9 @@ const conversation = new Conversation({
   }),
   onState: showState,
   onChange: showProgress,
-  onGrowth: (jump) => {
+  onTurn: () => {
+    following = true;
     at("welcome").hidden = at("log").childElementCount > 0;
-    if (jump) following = true;
-    if (following) scroll.scrollTop = scroll.scrollHeight;
   },
 });
 
@@ -133,6 +132,10 @@ for (const [tongue, question] of QUICK) {
   at("quick").append(make("button", { type: "button", class: "chip", lang: tongue, onclick: () => conversation.ask(question) }, question));
 }
 
+// Told of growth after the layout, so that asking for the height costs no layout of its own.
+const growth = new ResizeObserver(() => { if (following) scroll.scrollTop = scroll.scrollHeight; });
+growth.observe(at("log"));
+growth.observe(scroll);
 const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
 scroll.addEventListener("wheel", () => { following = atEnd(); }, { passive: true });
 scroll.addEventListener("touchmove", () => { following = atEnd(); }, { passive: true });

@@ -24,14 +24,13 @@ export class Conversation {
    * @param {import("./figures.js").Figures} page.figures
    * @param {(state: string, detail: object) => void} page.onState what the connection does
    * @param {() => void} page.onChange something began or ended
-   * @param {() => void} page.onGrowth the log became longer
+   * @param {() => void} page.onTurn the log has one more turn
    */
   constructor(page) {
     this.page = page;
     this.buttons = {
       ask: (text) => this.ask(text),
       giveOutputs: (turnId, toolOutputs) => this.#post(`turns/${turnId}/tool-outputs`, { toolOutputs }),
-      grew: () => page.onGrowth(),
     };
     addEventListener("hashchange", () => {
       const id = location.hash.slice(1);
@@ -143,7 +142,7 @@ export class Conversation {
       this.page.figures.end(event.content);
       view.figures(this.page.figures.summary());
     }
-    this.page.onChange(event);
+    if (event.event !== "message" && event.event !== "reasoning") this.page.onChange(event);
   }
 
   #refused(view, error) {
@@ -156,7 +155,7 @@ export class Conversation {
   #show(message) {
     const view = new TurnView(message, this.buttons);
     this.page.log.append(view.element);
-    this.page.onGrowth(true);
+    this.page.onTurn();
     return view;
   }
 
@@ -203,7 +202,7 @@ export class Conversation {
         }
       }
       this.page.log.prepend(...[...recalled.values()].map((view) => view.element));
-      this.page.onGrowth(true);
+      this.page.onTurn();
     } catch {
       this.page.onState("notice", { reason: t("history_failed") });
     }

@@ -14,7 +14,7 @@ const RASTER = /^data:image\/(?:png|jpeg|gif|webp|avif);base64,/i;
 const LINK = /^(?:https?:\/\/|mailto:)/i;
 const LIMIT = 100_000; // characters of code above which highlighting would be felt
 
-const sanitizer = {
+DOMPurify.setConfig({
   ALLOWED_TAGS: [
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span",
     "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
@@ -25,7 +25,7 @@ const sanitizer = {
   ALLOWED_URI_REGEXP: LINK,
   ADD_URI_SAFE_ATTR: ["data-alt", "data-language", "data-media", "rel", "start", "target"], // no address is ever fetched from these
   RETURN_TRUSTED_TYPE: true,
-};
+});
 
 let highlighting = false; // open blocks change with every frame; only closed ones are worth the time
 
@@ -73,7 +73,7 @@ for (const cell of ["th", "td"]) {
 /** Fills `element` with the rendered source. `closed` says that it will not grow any more. */
 export function render(element, source, env, closed) {
   highlighting = closed;
-  element.innerHTML = DOMPurify.sanitize(markdown.render(source, env), sanitizer);
+  element.innerHTML = DOMPurify.sanitize(markdown.render(source, env));
   for (const pre of element.querySelectorAll("pre")) frameCode(pre);
   for (const table of element.querySelectorAll("table")) {
     const frame = make("div", { class: "table-frame", tabindex: "0", role: "group", "aria-label": t("table") });

@@ -13,8 +13,8 @@ export class TurnView {
   #audio = [];
   #suggested = new Set();
 
-  /** @param {{ask: (text: string) => void, giveOutputs: (turnId: string, outputs: object[]) => Promise<void>,
-   *           grew: () => void}} page what the turn's buttons do, and who keeps the newest line in view */
+  /** @param {{ask: (text: string) => void, giveOutputs: (turnId: string, outputs: object[]) => Promise<void>}} page
+   *   what the turn's buttons do */
   constructor(question, page) {
     this.question = question;
     this.page = page;
@@ -31,7 +31,7 @@ export class TurnView {
     this.answer = make("div", { class: "bubble answer" }, say("span", "bot", { class: "visually-hidden" }), this.thinking, this.tools,
       this.content, this.extras, this.dots, this.notice, this.failure, this.foot);
     this.element = make("article", { class: "turn" }, this.asked, this.answer, this.suggestions);
-    this.typed = new AnswerText(this.content, () => page.grew());
+    this.typed = new AnswerText(this.content);
     this.#become("waiting");
   }
 
@@ -41,7 +41,6 @@ export class TurnView {
     this.text = fold(this.text, event);
     const act = this[`on_${event.event}`];
     if (act) act.call(this, event);
-    this.page.grew();
   }
 
   on_started({ turnId }) {
@@ -175,11 +174,13 @@ export class TurnView {
   }
 
   #tell(key, values = {}) {
+    if (!key && this.notice.hidden) return;
     this.notice.hidden = !key;
     if (key) this.notice.replaceChildren(say("span", key, values));
   }
 
   #become(state) {
+    if (this.state === state && this.dots.hidden) return; // the hot path: one more piece
     this.state = state;
     this.element.dataset.state = state;
     this.answer.setAttribute("aria-busy", String(!this.over));
