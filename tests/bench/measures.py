@@ -79,11 +79,13 @@ async def idle(own: Own, share: float) -> Figures:
     listeners = max(200, int(2000 * share))
     async with _session() as session, contextlib.AsyncExitStack() as stack:
         body = Plan(simulated=True, pieces=1, pace=100).body(0)
-        conversations = []
-        for _ in range(20):
+
+        async def begin() -> str:
             async with session.post(f"{own.url}/api/coze/chat/stream", json=body | {"userId": "idle"}) as response:
-                conversations.append(response.headers["X-Conversation-Id"])
                 await response.read()
+                return response.headers["X-Conversation-Id"]
+
+        conversations = await asyncio.gather(*(begin() for _ in range(20)))
         paths = [f"{own.url}/api/coze/conversations/{name}/events" for name in conversations]
 
         async def listen(number: int) -> None:

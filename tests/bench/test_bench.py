@@ -41,7 +41,7 @@ async def test_a_peer_answers_the_same_questions_as_the_gateway(
     monkeypatch.setattr(servers, "prepare_peers", here)
     async with upstream() as coze, serving(peer, coze) as own:
         await measures.warm(own)  # raises when an answer is not whole
-        assert (await measures.idle(own, 0.1))["kib"] > 0
+        assert (await measures.idle(own, 0.1))["connects_per_s"] > 0
     with pytest.raises(ProcessLookupError):
         os.kill(own.pid, 0)
 

@@ -191,7 +191,7 @@ class Listener:
 
     def cut(self, storm: Storm) -> bool:
         """Ends its connection, if it has one, with no word to the gateway."""
-        if self._connection is None or self._connection.done() or self._storm is not None:
+        if self._connection is None or self._connection.done() or self._storm is not None or self.reader.ended:
             return False
         self._storm, self._cut_at = storm, time.perf_counter()
         self._connection.cancel()
