@@ -219,6 +219,7 @@ class Listener:
                         return  # with its last event, or after a 204 that should not have been
                     case FarewellError() as farewell:
                         wait = farewell.seconds
+                        load.tally.refusals.update([farewell.code] if farewell.code else [])
                     case RefusedError() as error:
                         load.tally.refusals[error.code] += 1
                         wait = error.retry_after

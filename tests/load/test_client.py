@@ -103,11 +103,12 @@ async def test_who_comes_back_asks_for_what_is_missing(serve: Callable[..., Awai
         return answer(PIECES)[6:]
 
     # The stream ends before its turn does, as it may when it says when to come back.
-    url = await serve(streams(lambda request: [b"retry: 10\n\n", *answer(PIECES)[:6]]), streams(rest))
+    url = await serve(streams(lambda request: [*answer(PIECES)[:6], b": overloaded\nretry: 10\n\n"]), streams(rest))
     load = await run_load(Plan(simulated=True, turns=1, listeners=1, pieces=10, seconds=10), url)
     assert asked == ["e-5"]
     assert problems(load) == []
     assert load.tally.reconnects == 1
+    assert load.tally.refusals == {"overloaded": 1}
 
 
 async def test_refusals_are_counted_by_their_code_and_are_a_problem(serve: Callable[..., Awaitable[str]]) -> None:

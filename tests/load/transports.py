@@ -16,6 +16,7 @@ _POLL = msgspec.json.Decoder(
     msgspec.defstruct("Poll", [("events", list[Event]), ("next", str), ("ended", bool, False)])
 ).decode
 _RETRY = re.compile(rb"^retry: ?(\d{1,7})$", re.MULTILINE)
+_COMMENT = re.compile(rb"^: ?(\w+)$", re.MULTILINE)
 _HANDSHAKE = aiohttp.ClientWSTimeout(ws_close=1.0)
 
 
@@ -31,9 +32,10 @@ class RefusedError(Exception):
 class FarewellError(Exception):
     """The stream said good-bye before its turn was over: come back after `seconds`."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"come back after {seconds} s")
+    def __init__(self, seconds: float, code: str) -> None:
+        super().__init__(f"come back after {seconds} s: {code}")
         self.seconds = seconds
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ async def refused(response: aiohttp.ClientResponse) -> RefusedError:
 async def records(response: aiohttp.ClientResponse) -> Batches:
     """The events of an open event stream. The gateway's form: one `data` line a record, LF (contract, section 4)."""
     yield []
-    rest, retry, last = b"", 0, False
+    rest, retry, code, last = b"", 0, "", False
     while data := await response.content.readany():
         *blocks, rest = (rest + data).split(b"\n\n")
         batch = []
@@ -70,13 +72,14 @@ async def records(response: aiohttp.ClientResponse) -> Batches:
             at = 0 if block.startswith(b"data:") else block.find(b"\ndata:") + 1
             if block[at : at + 5] == b"data:":
                 batch.append(decode(block[at + 5 :].partition(b"\n")[0]))
-            elif found := _RETRY.search(block):
-                retry = int(found[1])
+            else:
+                retry = int(found[1]) if (found := _RETRY.search(block)) else retry
+                code = found[1].decode() if (found := _COMMENT.search(block)) else code
         if batch:
             last = batch[-1].event in ("completed", "cancelled", "error")
             yield batch
     if not last:
-        raise FarewellError(retry / 1000)
+        raise FarewellError(retry / 1000, code)
 
 
 async def sse(door: Door, turn: str, after: str | None) -> Batches:
@@ -105,7 +108,7 @@ async def websocket(door: Door, turn: str, after: str | None) -> Batches:
                 break
             yield [decode(message.data)]
         if socket_.close_code != 1000:
-            raise FarewellError(0.0)
+            raise FarewellError(0.0, f"close_{socket_.close_code}")
     finally:
         _cut(socket_)
         await socket_.close()
