@@ -16,13 +16,13 @@ import aiohttp
 
 from gateway.simulator import Simulator, whole_text
 from tests.chaos.plan import Strike, question, strikes
-from tests.faults.coze import BASELINE_KINDS, ledger, simulated
+from tests.faults.coze import BASELINE_KINDS, ledger, patience, simulated
 from tests.faults.disks import fill
 from tests.faults.mortal import Mortal
 from tests.faults.proxy import Proxy, proxied
 from tests.faults.reading import GONE, TRANSPORTS, Broken, Reader, Refused, client
 
-LIVENESS = 10.0
+LIVENESS, READY = 10.0, 3.0
 ERRORS = {
     "upstream_uncertain",
     "upstream_unavailable",
@@ -162,12 +162,12 @@ class World:
     async def _reborn(self) -> None:
         await self.gateway.start()
         self.line.target(self.gateway.url)
-        if self.gateway.births[-1] > 8:
+        if self.gateway.births[-1] > patience(READY):
             raise Broken(f"it took {self.gateway.births[-1]:.1f} s to start again")
 
     async def _healed(self) -> None:
         """A last event that is owed is lost with its process, so nothing else breaks until it is written."""
-        async with client() as session, asyncio.timeout(LIVENESS):
+        async with client() as session, asyncio.timeout(patience(LIVENESS)):
             while True:
                 async with session.get(f"{self.gateway.url}/readyz") as response:
                     if response.status == 200:
@@ -255,7 +255,7 @@ async def run(seed: int, seconds: float, folder: Path, *, say: Callable[[str], N
 
 async def _rest(here: World) -> None:
     """Raises `Broken` when someone still waits for an end long after the last blow."""
-    for _ in range(round(LIVENESS * 20)):
+    for _ in range(round(patience(LIVENESS) * 20)):
         if all(one.over for told in here.told for one in (told.reader, *told.listeners)):
             return
         await asyncio.sleep(0.05)

@@ -1,5 +1,6 @@
 """Coze as these tests have it: the simulated one in the test's own process, so that it outlives gateways and counts."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,11 @@ SWIFT = {
 
 BASELINE_KINDS = ("sse", "websocket", "longpoll", "subscription", "turn", "upstream")
 """Kinds of the ledger that are at nothing when nothing is going on."""
+
+
+def patience(seconds: float) -> float:
+    """A figure to hold on a machine with nothing else to do; more where others want its processors too."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from gateway.simulator import whole_text
-from tests.faults.coze import gateway, simulated
+from tests.faults.coze import gateway, patience, simulated
 from tests.faults.proxy import Fault, Trap, proxied
 from tests.faults.reading import Reader, client
 
@@ -37,7 +37,7 @@ async def test_a_stream_broken_anywhere_in_any_way_is_finished_from_the_record(t
             message = f"/fault plain pieces:20 -- {name}?"
             traps[name.encode()] = Trap(PLACES[place], fault)
             reader = Reader()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(patience(20)):
                 await reader.ask(session, process.url, message)
             return message, reader
 
@@ -89,7 +89,7 @@ async def _break_early(tmp_path: Path, fault: Fault) -> None:
         proxy.weather.trap = lambda request: next(
             (trap for message, trap in zip(messages, traps, strict=True) if message.encode() in request), None
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             await asyncio.gather(
                 *(reader.ask(session, process.url, text) for reader, text in zip(readers, messages, strict=True))
             )
@@ -109,7 +109,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_the_same(tmp_path: Path) -> 
     ):
         proxy.weather.bytewise = True
         reader = Reader()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             await reader.ask(session, process.url, message := "/fault plain hostile pieces:20 -- slowly")
         assert proxy.fired["bytewise"] > 0
         assert reader.text == whole_text(message)

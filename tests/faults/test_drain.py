@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from gateway.simulator import whole_text
-from tests.faults.coze import gateway, simulated
+from tests.faults.coze import gateway, patience, simulated
 from tests.faults.mortal import mortal
 from tests.faults.reading import GONE, TRANSPORTS, Reader, client, topic
 
@@ -36,7 +36,7 @@ async def test_a_stop_refuses_new_turns_at_once_and_lets_running_ones_end(tmp_pa
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         status, why = await _ready(session, process.url)
-        while status == 200 and time.monotonic() - began < 0.2:
+        while status == 200 and time.monotonic() - began < patience(0.2):
             status, why = await _ready(session, process.url)
         assert status == 503
         assert "draining" in why
@@ -50,7 +50,7 @@ async def test_a_stop_refuses_new_turns_at_once_and_lets_running_ones_end(tmp_pa
         await asking
         assert reader.last["event"] == "completed"
         assert reader.text == whole_text(SHORT)
-        assert await process.ended(within=4) == 0
+        assert await process.ended(within=patience(4)) == 0
         assert "Traceback" not in "\n".join(process.text)
 
 
@@ -68,17 +68,17 @@ async def test_idle_listeners_are_told_to_come_back_on_every_transport(tmp_path:
         async with session.get(f"{base}/events") as events, session.ws_connect(f"{base}/ws") as socket:
             shared = await session.ws_connect(f"{process.url}/api/coze/ws")
             await shared.send_json({"type": "subscribe", "topic": f"conversations/{asked.conversation_id}"})
-            assert (await shared.receive_json(timeout=5))["type"] == "ack"
+            assert (await shared.receive_json(timeout=patience(5)))["type"] == "ack"
             polling = asyncio.create_task(_poll(session, f"{base}/poll?wait=60"))
             await asyncio.sleep(0.3)
             assert not polling.done()
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             body = (await events.content.read()).decode()
-            assert (await socket.receive(timeout=5)).data == socket.close_code == 1012
-            assert (await shared.receive(timeout=5)).data == shared.close_code == 1012
+            assert (await socket.receive(timeout=patience(5))).data == socket.close_code == 1012
+            assert (await shared.receive(timeout=patience(5))).data == shared.close_code == 1012
             status, answer = await polling
-            assert time.monotonic() - began < 1.0
+            assert time.monotonic() - began < patience(1.0)
         advised = [line for line in body.splitlines() if line.startswith("retry: ")]
         assert len(advised) == 2
         assert 1000 <= int(advised[-1].removeprefix("retry: ")) <= 3000
@@ -120,13 +120,13 @@ async def _outlive_a_stop(tmp_path: Path, transport: str) -> None:
             listening = asyncio.create_task(listener.listen(session, process.url, transport))
             await listener.until(lambda r: r.text)
             began = time.monotonic()
-            assert await process.process.terminate(within=5) == 0
-            assert time.monotonic() - began < 0.5 + 2
+            assert await process.process.terminate(within=patience(5)) == 0
+            assert time.monotonic() - began < 0.5 + patience(2)
             with contextlib.suppress(*GONE):
                 await asyncio.gather(asking, listening)
             assert not reader.over
             await process.start()
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(patience(8)):
                 for one in (reader, listener):
                     await one.finish(session, lambda: process.url, transports=(transport,))
         for one in (reader, listener):
@@ -146,12 +146,12 @@ async def test_whoever_waits_for_a_whole_answer_is_told_when_the_stop_is_faster(
                     return response.status, await response.json(content_type=None)
 
             asking = asyncio.create_task(ask())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(patience(5)):
                 while True:
                     if coze.posts_of(LONG):
                         break
                     await asyncio.sleep(0.01)
-            assert await process.terminate(within=5) == 0
+            assert await process.terminate(within=patience(5)) == 0
             status, problem = await asking
         assert (status, problem["code"]) == (503, "draining")
 
@@ -166,11 +166,11 @@ async def test_a_second_signal_ends_at_once_and_loses_nothing(tmp_path: Path) ->
             process.process.send_signal(signal.SIGTERM)
             await process.process.logged("gateway.draining")
             began = time.monotonic()
-            assert await process.process.terminate(within=5) == 0
-            assert time.monotonic() - began < 2.0
+            assert await process.process.terminate(within=patience(5)) == 0
+            assert time.monotonic() - began < patience(2.0)
             await asyncio.gather(asking, return_exceptions=True)
             await process.start()
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(patience(8)):
                 await reader.finish(session, lambda: process.url)
         assert reader.resets == 0
         assert reader.text == whole_text(message)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.simulator import whole_text
-from tests.faults.coze import SWIFT, gateway, simulated
+from tests.faults.coze import SWIFT, gateway, patience, simulated
 from tests.faults.network import connected
 from tests.faults.reading import GONE, Reader, client
 from tests.processes import ROOT, GatewayProcess, clean_environment
@@ -45,7 +45,7 @@ async def test_without_descriptors_new_connections_wait_or_are_refused_and_what_
         assert len(reader.events) > had + 20
         for sock in crowd:
             sock.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(patience(2)):
             while True:
                 try:
                     async with session.get(f"{process.url}/readyz") as response:
@@ -136,7 +136,7 @@ async def _jump_over_a_restart(tmp_path: Path, offset: str) -> None:
             await reader.until(lambda r: r.text)
         await asyncio.gather(asking, return_exceptions=True)
         async with _clocked(tmp_path, coze.url, CLOCK_OFFSET=offset) as process:
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(patience(8)):
                 await reader.finish(session, lambda: process.url)
             assert reader.text == whole_text(message)
             assert reader.resets == 0

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from gateway.simulator import whole_text
-from tests.faults.coze import SWIFT, gateway, simulated
+from tests.faults.coze import SWIFT, gateway, patience, simulated
 from tests.faults.disks import fill, is_sound, locked, may_write, read_only, small_disk
 from tests.faults.mortal import mortal
 from tests.faults.reading import TRANSPORTS, Reader, Refused, client
@@ -43,7 +43,7 @@ async def _never_slow(session: aiohttp.ClientSession, url: str) -> None:
         began = time.monotonic()
         async with session.get(f"{url}/healthz") as response:
             assert response.status == 200
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < patience(1.0)
         await asyncio.sleep(0.05)
 
 
@@ -76,7 +76,7 @@ async def test_a_disk_that_cannot_be_written_is_said_survived_and_healed(tmp_pat
             filler = fill(disk) if trouble == "full" else None
             if filler is None:
                 may_write(process.process.pid, 4096)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(patience(10)):
                 await asking
                 await asyncio.gather(*(task for _, task in listeners))
             for one in (reader, *(listener for listener, _ in listeners)):
@@ -98,7 +98,7 @@ async def test_a_disk_that_cannot_be_written_is_said_survived_and_healed(tmp_pat
                 filler.unlink()
             else:
                 may_write(process.process.pid, resource.RLIM_INFINITY)
-            assert await _until_ready(session, url, 200, within=8) < 6
+            assert await _until_ready(session, url, 200, within=patience(8)) < patience(6)
             after = Reader()
             await after.ask(session, url, message := "/fault plain rate:0 pieces:20 -- after")
             assert after.text == whole_text(message)
@@ -143,7 +143,7 @@ async def test_a_lock_that_another_process_holds_is_waited_for_then_said_then_he
             with pytest.raises(Refused) as refused:
                 await Reader().ask(session, url, "now?")
             assert refused.value.code == "storage_unavailable"
-        assert await _until_ready(session, url, 200, within=8) < 6
+        assert await _until_ready(session, url, 200, within=patience(8)) < patience(6)
         assert not health.done()
         health.cancel()
         await asyncio.gather(health, return_exceptions=True)
@@ -221,7 +221,7 @@ async def _start_on_damage(tmp_path: Path, name: str, how: str) -> None:
             assert new.text == whole_text(message)
             old = Reader()
             old.turn_id, old.position = reader.turn_id, reader.events[-2]["id"]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(patience(5)):
                 await old.listen(session, again.url)
             assert [event["event"] for event in old.events] == ["reset", "completed"]
             assert old.text == reader.text
@@ -243,7 +243,7 @@ async def test_a_file_damaged_while_running_gives_no_wrong_answers(tmp_path: Pat
             wal = data / f"{name}-wal"
             if wal.exists():
                 _damage(wal, "middle")
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(patience(15)):
             await asking
         assert reader.last["event"] in ("completed", "error")
         if reader.last["event"] == "error":

@@ -11,7 +11,7 @@ import pytest
 from gateway.simulator import Fault, Simulator, whole_text
 from gateway.simulator.faults import parse_plan
 from gateway.simulator.objects import SURROGATE_MARK
-from tests.faults.coze import BASELINE_KINDS, gateway, ledger, simulated
+from tests.faults.coze import BASELINE_KINDS, gateway, ledger, patience, simulated
 from tests.faults.reading import Reader, client
 
 IDLE = 1.0
@@ -286,8 +286,8 @@ def test_a_turn_ends_as_the_table_says_whatever_coze_does(evening: Evening, row:
     assert (last.get("code") or last["event"]) == row.ends, last
     assert play.posts == row.posts
     assert len(reader.named("notice", "retrying")) == row.retries
-    assert play.seconds <= row.within
-    assert play.started_after <= 1.0
+    assert play.seconds <= patience(row.within)
+    assert play.started_after <= patience(1.0)
     match row.text:
         case "whole":
             assert reader.text == whole_text(row.message).replace(SURROGATE_MARK, "�")
@@ -316,7 +316,7 @@ def test_faults_leave_nothing_open(evening: Evening) -> None:
 
 
 def test_faults_block_nobody_else(evening: Evening) -> None:
-    assert evening.slowest_health < 1.5  # 100 ms, and what the busy cores of a test machine add
+    assert evening.slowest_health < patience(0.5)  # 100 ms, and what the client itself needs
 
 
 def test_faults_cost_little_memory(evening: Evening) -> None:
