@@ -1,6 +1,7 @@
 """The command line of the bench. Status 0: done, or nothing is worse; 1: something is; 2: a mistake in the options."""
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, WrongError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
+    except asyncio.CancelledError:
+        return 143
     options.out.mkdir(parents=True, exist_ok=True)
     text = f"{_where()}; {options.rounds} rounds in {time.monotonic() - begun:.0f} s.\n\n{table.markdown(medians)}"
     sys.stdout.write(text)

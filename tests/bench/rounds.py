@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tests.bench import measures
 from tests.bench.measures import Figures, Measure
 from tests.bench.servers import GATEWAY, on_core, serving, upstream
+from tests.load.own import end_on_sigterm
 from tests.processes import GatewayProcess
 
 COMPARED: dict[str, Measure] = {
@@ -26,6 +27,7 @@ Say = Callable[[str], None]
 
 async def run(servers: Sequence[str], *, rounds: int, share: float, say: Say) -> Medians:
     """Runs it all; the client and Coze's stand-in on one core, the server on the other."""
+    end_on_sigterm()
     found: dict[tuple[str, str], list[Figures]] = defaultdict(list)
     with on_core(0):
         for number in range(rounds):

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.load.client import Load, run_load
-from tests.load.own import Own, Usage, own_gateway
+from tests.load.own import Own, Usage, end_on_sigterm, own_gateway
 from tests.load.plan import TRANSPORTS, Plan, PlanError, allow_files
 from tests.load.plot import Curves, draw
 from tests.load.report import DELAYS, result, shown
@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             load, used = runner.run(_run(plan, console))
     except KeyboardInterrupt:
         return 130
+    except asyncio.CancelledError:
+        return 143
     found = result(load, when=datetime.datetime.now(datetime.UTC), gateway=used)
     (folder / "load.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "load.svg").write_text(_plot(load), encoding="utf-8")
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(plan: Plan, console: Console) -> tuple[Load, dict[str, Any] | None]:
+    end_on_sigterm()
     async with contextlib.AsyncExitStack() as stack:
         progress = stack.enter_context(_progress(console))
         own: Own | None = None

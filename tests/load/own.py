@@ -1,6 +1,8 @@
 """A gateway of our own: the default when no URL is given, with a simulated Coze in a process of its own beside it."""
 
+import asyncio
 import contextlib
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -9,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.processes import GatewayProcess
+
+
+def end_on_sigterm() -> None:
+    """A SIGTERM cancels the task that calls this, so that what it has started is ended too."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """`python -m tests.load` as operators run it."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,6 +36,22 @@ def test_by_itself_it_starts_a_gateway_loads_it_and_leaves_a_result_and_a_plot(t
     assert "a-secret" not in text + done.stdout + done.stderr
     plot = ElementTree.parse(tmp_path / "load.svg").getroot()
     assert len(plot.findall(".//{http://www.w3.org/2000/svg}polyline")) >= 5
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_in_the_middle_it_ends_what_it_has_started(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.load", "--turns", "300", "--rate", "20", "--out", str(tmp_path)]
+    environment = clean_environment() | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 30
+        while len(started := children.read_text().split()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)  # it says nothing that could be waited for
+        process.send_signal(number)
+        assert process.wait(30) == status
+    assert len(started) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
