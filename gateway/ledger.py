@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,11 @@ class Ledger:
     def count(self, kind: str) -> int:
         account = self._accounts.get(kind)
         return len(account.held) if account else 0
+
+    def places(self, kind: str) -> Counter[str]:
+        """How many of a kind are open, by where they were opened."""
+        account = self._accounts.get(kind)
+        return Counter(held.where for held in account.held) if account else Counter()
 
     def totals(self) -> dict[str, dict[str, float]]:
         """For each kind: `opened`, `closed`, `open`, and `oldestSeconds` (0 when none is open)."""

@@ -109,7 +109,7 @@ class Delays:
 
 
 class Connection:
-    """A client's open stream or socket: in the ledger as its transport's name, and in the counters."""
+    """A client's open stream, request or socket: in the ledger, and in the counters."""
 
     __slots__ = ("_held", "_metrics", "_transport")
 
@@ -175,13 +175,16 @@ class Metrics:
             registry=registry,
         )
 
-    def connection(self, transport: str, where: str = "") -> Connection:
-        """A client's connection begins. `where` as in `Ledger.open`. Whoever got it must `close` it."""
+    def connection(self, transport: str) -> Connection:
+        """A client's connection begins. Whoever got it must `close` it.
+
+        The ledger knows sockets as `websocket` and all others as `connection`, each at the place of its transport.
+        """
         opened = self._transports.get(transport)
         if opened is None:
             opened = self._transports[transport] = self._connections_opened.labels(transport)
         opened.inc()
-        return Connection(self, transport, self._ledger.open(transport, where or f"connection:{transport}"))
+        return Connection(self, transport, self._ledger.open(_kind(transport), transport))
 
     def delivered(self, transport: str) -> Counter:
         """The counter of one transport's deliveries, to be kept by who delivers."""
@@ -254,7 +257,7 @@ class Metrics:
     def _from_ledger(self) -> Iterator[Metric]:
         connections = GaugeMetricFamily("gateway_connections", "Open connections", labels=["transport"])
         for transport in self._transports:
-            connections.add_metric([transport], self._ledger.count(transport))
+            connections.add_metric([transport], self._ledger.places(_kind(transport))[transport])
         yield connections
         yield GaugeMetricFamily("gateway_turns", "Running turns", value=self._ledger.count("turn"))
         is_open = GaugeMetricFamily("gateway_resources_open", "Resources held", labels=["kind"])
@@ -265,6 +268,10 @@ class Metrics:
             opened.add_metric([kind], account["opened"])
             closed.add_metric([kind], account["closed"])
         yield from (is_open, opened, closed)
+
+
+def _kind(transport: str) -> str:
+    return "websocket" if transport == "websocket" else "connection"
 
 
 class _Scrape:

@@ -100,7 +100,7 @@ def test_gauges_are_what_the_ledger_holds() -> None:
     first, second = metrics.connection("sse"), metrics.connection("sse")
     with ledger.open("turn"):
         assert value(metrics, "gateway_turns") == 1
-        assert value(metrics, "gateway_connections", transport="sse") == ledger.count("sse") == 2
+        assert value(metrics, "gateway_connections", transport="sse") == ledger.count("connection") == 2
     assert value(metrics, "gateway_turns") == 0
     first.close(Closing.FINISHED)
     first.close(Closing.ERROR)

@@ -40,7 +40,7 @@ def open_core(tmp_path: Path, coze: Simulator) -> OpenCore:
     return open_it
 
 
-HELD = ("turn", "upstream", "subscription", "sse", "websocket", "longpoll")
+HELD = ("turn", "upstream", "subscription", "connection", "websocket")
 
 
 async def balanced(services: Services, *kinds: str) -> None:

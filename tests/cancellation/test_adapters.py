@@ -85,7 +85,7 @@ async def test_a_route_cancelled_at_any_await_gives_everything_back(open_core: O
                             async with session.request(method, where, json=given) as response:
                                 await response.content.readany()
                 cuts.clear()
-                await balanced(services, "sse", "websocket", "longpoll", "subscription")
+                await balanced(services, "connection", "websocket", "subscription")
                 assert services.connections.open == 0
                 if not here.reached:
                     break

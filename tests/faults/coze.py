@@ -23,7 +23,7 @@ SWIFT = {
 }
 """Settings with which faults show in a second or two."""
 
-BASELINE_KINDS = ("sse", "websocket", "longpoll", "subscription", "turn", "upstream")
+BASELINE_KINDS = ("connection", "websocket", "subscription", "turn", "upstream")
 """Kinds of the ledger that are at nothing when nothing is going on."""
 
 

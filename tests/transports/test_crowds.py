@@ -220,6 +220,6 @@ async def test_a_thousand_that_are_reset_and_come_back_at_once_are_all_at_the_to
 
         async def nobody() -> bool:
             held = await ledger(session, gateway.url)
-            return not (held["subscription"] or held["sse"])
+            return not (held["subscription"] or held["connection"])
 
         await until(nobody)

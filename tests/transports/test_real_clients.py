@@ -66,7 +66,7 @@ async def test_a_browsers_eventsource_comes_back_by_itself_when_it_is_cut(served
     )
     for _ in range(2):
         async with asyncio.timeout(10):
-            while not served.services.ledger.count("sse"):  # noqa: ASYNC110
+            while not served.services.ledger.count("connection"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
         for heart in list(served.services.hub._hearts):
