@@ -49,6 +49,7 @@ TRANSPORTS = "coze_gateway.transports"
 _BACKLOG = 4096
 _SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
+_STORE_SECONDS = 1.0  # in which the store has surely written a turn's end, if it can write
 _GC = (10_000, 20, 20)  # connections and turns make many objects and few cycles
 
 
@@ -110,6 +111,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             _journal(settings, ledger),
             ledger=ledger,
             retention=settings.retention_seconds,
+            linger=_STORE_SECONDS,
             clock=clock,
             rng=random.Random(),
             count=lambda event, times: metrics.published[event].inc(times),

@@ -46,10 +46,12 @@ class EventLog:
         count: Callable[[str, int], None] = lambda *_: None,
         on_news: Callable[[Tail], None] = lambda _: None,
         on_lost: Callable[[Stretch, JournalError], None] = lambda *_: None,
+        linger: float = 0.0,
     ) -> None:
         self._journal = journal
         self._ledger = ledger
         self._retention = retention
+        self._linger = linger
         self._clock = clock
         self._rng = rng
         self._count = count
@@ -342,7 +344,12 @@ class EventLog:
                     logger.warning("log.fold_failed", reason=str(error))
 
     async def fold(self, *, also_running: bool = False) -> None:
-        """Saves finished stretches whole and drops the batches that nobody needs any more."""
+        """Saves finished stretches whole and drops the batches that nobody needs any more.
+
+        One that ended less than `linger` seconds ago waits, also at a close: until it is saved, the next start finds
+        it (`ended_unsaved`) and can tell others of its end who may not have heard.
+        """
+        ended = self._clock() - self._linger
         unseen = {record[0] for record in self._in_flight + self._pending + self._owed}
         crowded = self._last_batch - self._oldest_batch() > _BACKLOG_BATCHES
         ready = [
@@ -350,7 +357,7 @@ class EventLog:
             for stretch, _ in self._open.values()
             if stretch.number not in unseen
             and stretch.backlog
-            and (stretch.ended is not None or also_running or crowded)
+            and (stretch.ended <= ended if stretch.ended is not None else also_running or crowded)
         ]
         last = self._last_batch
         for start in range(0, len(ready), 64):

@@ -229,3 +229,28 @@ async def test_killed_right_after_a_cancel_the_turn_stays_cancelled(tmp_path: Pa
         await again.listen(session, gateway.url)
         assert again.last == reader.last
         assert coze.posts_of(message) == 1
+
+
+async def test_a_turn_that_ends_while_the_gateway_stops_is_known_as_ended_to_the_next_start(tmp_path: Path) -> None:
+    async with (
+        simulated(first_ms=0, rate=100) as coze,
+        mortal(tmp_path, coze.url, GATEWAY_DRAIN_SECONDS="0.2") as gateway,
+        client() as session,
+    ):
+        for life in range(3):
+            readers = [Reader() for _ in range(24)]
+            messages = [f"/fault plain pieces:{30 + number} -- {life} {number}" for number in range(24)]
+            asking = [
+                asyncio.create_task(reader.ask(session, gateway.url, message))
+                for reader, message in zip(readers, messages, strict=True)
+            ]
+            await readers[0].until(lambda r: len(r.text) > 20)
+            assert await gateway.process.terminate() == 0
+            await asyncio.gather(*asking, return_exceptions=True)
+            await gateway.start()
+            for reader, message in zip(readers, messages, strict=True):
+                async with asyncio.timeout(patience(10)):
+                    await reader.finish(session, lambda: gateway.url)
+                assert reader.text == whole_text(message)
+                stands = await _turn(session, gateway.url, reader.turn_id)
+                assert (stands["status"], stands["content"]) == ("completed", reader.text)
