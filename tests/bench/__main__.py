@@ -32,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in servers if name not in (GATEWAY, *PEERS)]:
         sys.stderr.write(f"servers: {', '.join(unknown)} is none of {', '.join((GATEWAY, *PEERS))}\n")
         return 2
-    if options.keep and (options.share < 1 or set(servers) != {GATEWAY, *PEERS}):
+    if options.keep and (options.share != 1 or set(servers) != {GATEWAY, *PEERS}):
         sys.stderr.write("keep: only a whole run of all servers is kept\n")
+        return 2
+    if options.check and options.share != 1:
+        sys.stderr.write("check: ratios under another load are others; only the full load is compared\n")
         return 2
     if options.check and not KEPT.is_file():
         sys.stderr.write("check: nothing is kept yet; `make bench ARGS=--keep` keeps a run\n")
@@ -64,7 +67,7 @@ def _check(medians: Medians) -> int:
     for name, then, now, worse in found:
         sys.stdout.write(f"{'WORSE' if worse else 'better'}: {name}: {then:.2f} then, {now:.2f} now\n")
     if not found:
-        sys.stdout.write("Nothing moved by more than a quarter since the kept figures.\n")
+        sys.stdout.write("No cost has moved since the kept figures by more than noise does.\n")
     return int(any(worse for *_, worse in found))
 
 
