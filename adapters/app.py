@@ -113,7 +113,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             retention=settings.retention_seconds,
             linger=_STORE_SECONDS,
             clock=clock,
-            rng=random.Random(),
             count=lambda event, times: metrics.published[event].inc(times),
         )
         orphans = await _opened(log)
@@ -245,10 +244,11 @@ async def _listening_sockets(host: str, port: int, send_timeout: float) -> list[
             sock.bind(address)
             if port == 0:
                 break  # a free port of one address is not free on the next
-    except OSError:
+    except OSError as error:
         for sock in sockets:
             sock.close()
-        raise
+        why = error.strerror or str(error)
+        raise OSError(f"can't listen on {host}:{port}: {why} (GATEWAY_HOST, GATEWAY_PORT, --host, --port)") from error
     return sockets
 
 

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from adapters import turns
-from adapters.failures import problem
+from adapters.failures import InvalidRequest, Mistake, problem
 from adapters.listening import Topic, caller_of, subscribe
 from adapters.requests import conversation_id, page_query, prefer_wait, read_tool_outputs
 from adapters.services import SERVICES, Services
@@ -40,14 +40,15 @@ async def chat(request: web.Request) -> web.StreamResponse:
     wait = prefer_wait(request)
     with seat_for(services, caller, order):
         accepted = await start(services, caller, order)
-        logger.info(
-            "Starting chat",
-            botId=order.bot_id,
-            userId=order.user_id,
-            conversationId=accepted.conversation_id,
-            turnId=accepted.turn_id,
-            messageLength=len(order.message),
-        )
+        if not accepted.again:
+            logger.info(
+                "Starting chat",
+                botId=order.bot_id,
+                userId=order.user_id,
+                conversationId=accepted.conversation_id,
+                turnId=accepted.turn_id,
+                messageLength=len(order.message),
+            )
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
         try:
             await _until_answered(services, subscription, accepted, wait)
@@ -124,7 +125,12 @@ async def messages(request: web.Request) -> web.StreamResponse:
     row = await services.store.conversation(name)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
         raise GatewayError(Code.NOT_FOUND)
-    found, more = await services.store.messages(name, before=page.before, limit=page.limit)
+    try:
+        found, more = await services.store.messages(name, before=page.before, limit=page.limit)
+    except GatewayError as error:
+        if error.code is Code.INVALID_REQUEST:
+            raise InvalidRequest([Mistake("before", "is no message of this conversation")]) from error
+        raise
     return _json(
         {
             "messages": [

@@ -134,7 +134,10 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
     else:
         wait = error.retry_after
         if isinstance(error, InvalidRequest):
+            fields["detail"] += f" ({error.detail})"
             fields["errors"] = [mistake._asdict() for mistake in error.errors]
+        elif code is Code.TOO_LARGE and error.detail:
+            fields["detail"] += f" ({error.detail})"
         elif isinstance(error, UpstreamError):
             fields["retryable"] = error.retryable
             upstream = {"code": error.coze_code, "logId": error.log_id}

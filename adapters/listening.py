@@ -11,13 +11,13 @@ from adapters.auth import Caller
 from adapters.services import SERVICES, Services
 from gateway.errors import Code, GatewayError
 from gateway.events import Cancelled, Completed, Failed, Last, body
-from gateway.hub import reset
+from gateway.hub import ResetReason, reset
 from gateway.ids import LogKey, parse_position, shop_log
 from gateway.log.journal import JournalError
 from gateway.log.log import is_of
 from gateway.log.stretch import Entry
 from gateway.sentences import sentence
-from gateway.store.rows import TurnRow
+from gateway.store.rows import ENDED, TurnRow
 from gateway.subscription import Subscription
 
 Kind = Literal["turns", "conversations", "shops"]
@@ -61,6 +61,8 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
             if row is None or not caller.may_read(row.user_id, row.shop_id):
                 raise GatewayError(Code.NOT_FOUND)
             subscription, exact = await services.hub.subscribe(LogKey(topic.name), asked=asked)
+            if not exact and not subscription.tail.spans:
+                await _tell_last_turn(services, topic.name, subscription)
         else:
             if not caller.may_watch_shop(topic.name):
                 raise GatewayError(Code.NOT_FOUND)
@@ -91,18 +93,26 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     last = parse_position(row.position)
     subscription.after = sequence = last.sequence if last is not None else 1
     seen = parse_position(asked or "")
-    if (
-        last is not None
-        and seen is not None
-        and seen.sequence == last.sequence
-        and is_of(row.conversation_id, seen.epoch)
-    ):
+    known = seen is not None and is_of(row.conversation_id, seen.epoch)
+    if last is not None and seen is not None and known and seen.sequence == last.sequence:
         return subscription, True
-    subscription.preface = [
-        reset(sequence - 1, "expired", turn_id=row.turn_id, status=row.status, content=row.content),
-        Entry(sequence, body(_last_event(row))),
-    ]
+    subscription.preface = _told_again(row, sequence, "expired" if known or asked in (None, "0") else "unknown")
     return subscription, False
+
+
+async def _tell_last_turn(services: Services, conversation: str, subscription: Subscription) -> None:
+    """Puts into a conversation's `reset` what the store holds of its last turn, whose events retention took."""
+    found, _ = await services.store.messages(conversation, before=None, limit=1)
+    row = await services.store.turn(found[0].turn_id) if found else None
+    reason = subscription.reason
+    if row is not None and reason is not None and not subscription.tail.spans:
+        subscription.preface = _told_again(row, subscription.tail.head, reason)
+
+
+def _told_again(row: TurnRow, sequence: int, reason: ResetReason) -> list[Entry]:
+    """A turn whose events are not kept any more: a `reset` with its text, then its last event if it has one."""
+    first = reset(sequence - 1, reason, turn_id=row.turn_id, status=row.status, content=row.content)
+    return [first, Entry(sequence, body(_last_event(row)))] if row.status in ENDED else [first]
 
 
 def _last_event(row: TurnRow) -> Last:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -124,12 +125,12 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
         raise GatewayError(Code.UNSUPPORTED_MEDIA_TYPE)
     most = settings.max_body_bytes
     if (request.content_length or 0) > most:
-        raise GatewayError(Code.TOO_LARGE)
+        raise _too_large(most)
     content = request.content
     if content.is_eof():
         body = content.read_nowait(-1)
         if len(body) > most:
-            raise GatewayError(Code.TOO_LARGE)
+            raise _too_large(most)
         return body
     parts = bytearray()
     try:
@@ -137,10 +138,14 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
             while part := await content.readany():
                 parts += part
                 if len(parts) > most:
-                    raise GatewayError(Code.TOO_LARGE)
+                    raise _too_large(most)
     except TimeoutError:
         raise GatewayError(Code.REQUEST_TIMEOUT) from None
     return bytes(parts)
+
+
+def _too_large(most: int) -> GatewayError:
+    return GatewayError(Code.TOO_LARGE, f"at most {most} bytes")
 
 
 def strict_json(raw: bytes) -> object:
@@ -325,8 +330,15 @@ def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:
             text = str(error)
             path = _PATH.search(text)
             wrong.append(Mistake(name + (path[1] if path else ""), _PATH.sub("", text)))
-    wrong += [Mistake(str(name)[:_SHOWN], "is not a known field") for name in fields if name not in known]
+    wrong += [Mistake(str(name)[:_SHOWN], _unknown(str(name)[:_SHOWN], known)) for name in fields if name not in known]
     return wrong
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    """Names what was probably meant, as the settings do."""
+    near = get_close_matches(name.lower(), [field.lower() for field in known], n=1)
+    meant = next((field for field in known if near and field.lower() == near[0]), None)
+    return f"is not a known field; did you mean {meant}?" if meant else "is not a known field"
 
 
 def _number(

@@ -164,14 +164,15 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     seat = seat_for(services, caller, order)
     try:
         accepted = await start(services, caller, order)
-        logger.info(
-            "Starting SSE chat stream",
-            botId=order.bot_id,
-            userId=order.user_id,
-            conversationId=accepted.conversation_id,
-            turnId=accepted.turn_id,
-            messageLength=len(order.message),
-        )
+        if not accepted.again:
+            logger.info(
+                "Starting SSE chat stream",
+                botId=order.bot_id,
+                userId=order.user_id,
+                conversationId=accepted.conversation_id,
+                turnId=accepted.turn_id,
+                messageLength=len(order.message),
+            )
         asked = position_asked(request) if accepted.again else None
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), asked, label="sse")
     except BaseException:

@@ -4,10 +4,12 @@ import msgspec
 from aiohttp import web
 
 from adapters.auth import Caller
+from adapters.failures import InvalidRequest, Mistake
 from adapters.languages import language
 from adapters.limits import Seat
 from adapters.requests import ChatBody, idempotency_key, read_chat
 from adapters.services import Services
+from gateway.errors import Code, GatewayError
 from gateway.orders import Order
 from gateway.runner import Accepted
 
@@ -43,6 +45,11 @@ def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
 
 async def start(services: Services, caller: Caller, order: Order) -> Accepted:
     """Starts the turn, or finds the one that the same key has started. Raises also `rate_limited`."""
-    return await services.runner.start(
-        order, owns=caller.may_read, admit=lambda: services.turn_rate.take(caller.account(order.user_id))
-    )
+    try:
+        return await services.runner.start(
+            order, owns=caller.may_read, admit=lambda: services.turn_rate.take(caller.account(order.user_id))
+        )
+    except GatewayError as error:
+        if error.code is Code.INVALID_REQUEST:
+            raise InvalidRequest([Mistake("Idempotency-Key", "was used with another body")]) from error
+        raise

@@ -119,7 +119,7 @@ def _run(work: Coroutine[Any, Any, None]) -> int:
         try:
             runner.run(work)
         except (OSError, GatewayError) as error:  # a taken port, a folder that another gateway holds, a full disk
-            logs.get_logger().critical("gateway.failed", why=str(error), exc_info=True)
+            logs.get_logger().critical("gateway.failed", why=str(error))
             return 1
         except Exception:  # a bug; the interpreter would print its words, which may be somebody's
             logs.get_logger().critical("gateway.failed", exc_info=True)
@@ -150,9 +150,10 @@ def _pace(text: str) -> float | str:
     try:
         rate = float(text)
     except ValueError:
-        rate = 0.0
-    if not 0 < rate <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no pace: original, or pieces a second up to 1000000")
+        rate = -1.0
+    if not 0 <= rate <= 1_000_000:
+        message = f"{text!r} is no pace: original, or pieces a second up to 1000000, 0 for as fast as can be"
+        raise argparse.ArgumentTypeError(message)
     return rate
 
 

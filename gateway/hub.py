@@ -113,6 +113,7 @@ class Hub:
         subscription = Subscription(
             self, tail, self._ledger.open("subscription", "hub.subscribe"), after=after, turn=turn, span=span
         )
+        subscription.reason = reason
         if reason is not None:
             try:
                 await self._reset(subscription, reason, span)

@@ -31,7 +31,7 @@ POLL = 1.0  # between two questions about a chat that broke: Coze asks for a sec
 PATIENCE = 10  # polls that a completed chat's record may lag behind what was streamed
 BARE_PATIENCE = 2  # the same for a turn that has nothing to compare with
 REFUSALS = 3  # times that Coze may refuse to tell about a chat before the turn gives up
-MOST_TEXT = 8_000_000  # code points of one turn: bounds what an endless answer costs
+MOST_TEXT = 17_000_000  # code points of one turn, more than one record may have: bounds what an endless answer costs
 MOST_BACKLOG = 20_000  # records not yet durable, above which Coze is not read
 
 

@@ -116,7 +116,8 @@ class Runner:
         if order.conversation_id:
             conversation_id = ConversationId(order.conversation_id)
             row = await self._store.conversation(conversation_id)
-            if row is None or not owns(row.user_id, row.shop_id):
+            ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
+            if row is None or not ours or not owns(row.user_id, row.shop_id):
                 raise GatewayError(Code.NOT_FOUND, "no such conversation")
             coze_conversation_id = row.coze_conversation_id
             try:

@@ -1,7 +1,7 @@
 """A subscription: one reader's cursor over a log, and nothing else."""
 
 import asyncio
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gateway.ledger import Held
 from gateway.log.stretch import Entry, Stretch
@@ -31,7 +31,7 @@ class Subscription:
     Close it in any case.
     """
 
-    __slots__ = ("_held", "_source", "after", "gone", "preface", "reading", "tail", "turn")
+    __slots__ = ("_held", "_source", "after", "gone", "preface", "reading", "reason", "tail", "turn")
 
     def __init__(
         self, source: Source, tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None
@@ -41,6 +41,7 @@ class Subscription:
         self.turn = turn
         self.after = after
         self.preface: list[Entry] = []
+        self.reason: Literal["expired", "unknown", "ahead"] | None = None  # why its position can't be continued exactly
         self.gone = False  # the turn's events are not kept any more: its preface is all there is
         self.reading = span  # what `span` found last; the hub looks here first
         self._held = held

@@ -33,11 +33,12 @@ class Index(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """What a new process finds: stretches not saved yet or not ended (in the order they began), and the next
-    free number."""
+    """What a new process finds: stretches not saved yet or not ended (in the order they began), the next free number,
+    and the mark that the journal was given when it was made (lower-case letters and digits)."""
 
     stretches: list[Stretch]
     next_number: int
+    made: str
 
 
 class JournalError(Exception):

@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import random
-import string
 from collections.abc import Callable
 
 import structlog
@@ -42,7 +40,6 @@ class EventLog:
         ledger: Ledger,
         retention: float,
         clock: Callable[[], float],
-        rng: random.Random,
         count: Callable[[str, int], None] = lambda *_: None,
         on_news: Callable[[Tail], None] = lambda _: None,
         on_lost: Callable[[Stretch, JournalError], None] = lambda *_: None,
@@ -53,7 +50,6 @@ class EventLog:
         self._retention = retention
         self._linger = linger
         self._clock = clock
-        self._rng = rng
         self._count = count
         self.on_news = on_news
         self.on_lost = on_lost
@@ -70,6 +66,7 @@ class EventLog:
         self._in_flight_waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._next_number = 1
+        self._made = ""
         self._last_batch = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -81,6 +78,7 @@ class EventLog:
         """Opens the journal; the stretches that a former process left running, in the order they began."""
         recovered = await self._journal.open()
         self._next_number = recovered.next_number
+        self._made = recovered.made
         running = []
         for stretch in recovered.stretches:
             tail = await self._load_tail(LogKey(stretch.key), stretch.epoch)
@@ -480,8 +478,11 @@ class EventLog:
         return list(self._tails.values())
 
     def _new_epoch(self, key: str) -> str:
-        """Begins with a mark of the key, so that a position of an older epoch is told from one of another log."""
-        return epoch_mark(key) + "".join(self._rng.choices(string.ascii_lowercase + string.digits, k=8))
+        """The epoch of a log of which nothing is kept: the same at each look, another when the journal is made anew.
+
+        Begins with a mark of the key, so that a position of an older epoch is told from one of another log.
+        """
+        return epoch_mark(key) + self._made
 
     def __repr__(self) -> str:
         return f"EventLog({len(self._tails)} tails, {len(self._open)} unsaved, {len(self._pending)} pending)"

@@ -1,5 +1,7 @@
 """The journal that keeps nothing beyond this process: `memory://`."""
 
+import secrets
+
 from gateway.log.journal import Index, Place, Record, Recovered
 from gateway.log.stretch import Stretch
 
@@ -8,12 +10,13 @@ class MemoryJournal:
     """Committed is what was handed over. Survives no crash; within the process it answers as the durable one does."""
 
     def __init__(self) -> None:
+        self._made = secrets.token_hex(4)
         self._batches = 0
         self._stretches: dict[int, Stretch] = {}
         self._heads: dict[str, tuple[str, int]] = {}
 
     async def open(self) -> Recovered:
-        return Recovered([], 1)
+        return Recovered([], 1, self._made)
 
     async def commit(self, batch: list[Record]) -> int:
         self._batches += 1

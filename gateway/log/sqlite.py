@@ -1,6 +1,7 @@
 """The embedded journal: one SQLite file, one row a group commit."""
 
 import asyncio
+import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -35,6 +36,7 @@ CREATE INDEX IF NOT EXISTS stretches_turn ON stretches (turn);
 CREATE INDEX IF NOT EXISTS stretches_mark ON stretches (mark) WHERE mark <> '';
 CREATE INDEX IF NOT EXISTS stretches_ended ON stretches (ended);
 CREATE TABLE IF NOT EXISTS heads (key TEXT PRIMARY KEY, epoch TEXT NOT NULL, head INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS made (id INTEGER PRIMARY KEY, mark TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
 _COMMIT = "INSERT INTO batches (number, body) VALUES (?, ?)"
@@ -135,6 +137,7 @@ class SqliteJournal:
         if version < SCHEMA_VERSION:
             for statement in _SCHEMA.split(";"):
                 await db.execute_fetchall(statement)
+            await db.execute_fetchall("INSERT OR IGNORE INTO made (id, mark) VALUES (1, ?)", (secrets.token_hex(4),))
             await db.execute_fetchall(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     async def _recover(self) -> Recovered:
@@ -152,7 +155,8 @@ class SqliteJournal:
                     if record[0] not in saved:
                         _replay(found, record, number)
         highest = max(highest, max(found, default=0))
-        return Recovered([found[n] for n in sorted(found)], highest + 1)
+        ((made,),) = await db.execute_fetchall("SELECT mark FROM made")
+        return Recovered([found[n] for n in sorted(found)], highest + 1, made)
 
     async def commit(self, batch: list[Record]) -> int:
         async with self._locked() as db:

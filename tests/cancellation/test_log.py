@@ -1,6 +1,5 @@
 """The log's calls cancelled at every await: it stays usable, and what was appended is there after a restart."""
 
-import random
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from tests.cancellation.steps import cut
 
 def _log(path: Path, ledger: Ledger) -> EventLog:
     journal = SqliteJournal(path / "log.db", ledger=ledger, on_set_aside=lambda *_: pytest.fail("set aside"))
-    return EventLog(journal, ledger=ledger, retention=3600, clock=lambda: 1000.0, rng=random.Random(1))
+    return EventLog(journal, ledger=ledger, retention=3600, clock=lambda: 1000.0)
 
 
 def _write(log: EventLog, turn: str, *, end: bool = True) -> Tail:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,6 @@ class Bench:
             ledger=self.ledger,
             retention=self.retention,
             clock=self.clock,
-            rng=random.Random(seed),
             on_lost=lambda stretch, error: self.lost.append((stretch, error)),
         )
         self.running = await self.log.open()
