@@ -23,7 +23,7 @@ from adapters.auth import Authenticator
 from adapters.guard import Guard, runner_options
 from adapters.limits import Connections, TurnRate
 from adapters.services import SERVICES, Probes, Services
-from gateway import __version__
+from gateway import __version__, logs
 from gateway.config import Settings
 from gateway.errors import Code, GatewayError
 from gateway.hub import Hub
@@ -76,7 +76,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with gateway(settings) as services, listening(settings, services) as url:
-        logger.info("gateway.ready", url=url, version=__version__)
+        logs.announce("gateway.ready", url=url, version=__version__)
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
         gc.set_threshold(*_GC)

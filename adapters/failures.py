@@ -97,6 +97,14 @@ class InvalidRequest(GatewayError):
         self.status = status
 
 
+class TooLarge(GatewayError):
+    """A body of more than `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(Code.TOO_LARGE)
+        self.most = most
+
+
 def status_of(code: Code) -> int:
     return _TABLE[code].status
 
@@ -136,8 +144,8 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
         if isinstance(error, InvalidRequest):
             fields["detail"] += f" ({error.detail})"
             fields["errors"] = [mistake._asdict() for mistake in error.errors]
-        elif code is Code.TOO_LARGE and error.detail:
-            fields["detail"] += f" ({error.detail})"
+        elif isinstance(error, TooLarge):
+            fields["detail"] += f" (> {error.most} bytes)"
         elif isinstance(error, UpstreamError):
             fields["retryable"] = error.retryable
             upstream = {"code": error.coze_code, "logId": error.log_id}

@@ -17,7 +17,7 @@ from gateway.log.journal import JournalError
 from gateway.log.log import is_of
 from gateway.log.stretch import Entry
 from gateway.sentences import sentence
-from gateway.store.rows import ENDED, TurnRow
+from gateway.store.rows import TurnRow
 from gateway.subscription import Subscription
 
 Kind = Literal["turns", "conversations", "shops"]
@@ -96,7 +96,11 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     known = seen is not None and is_of(row.conversation_id, seen.epoch)
     if last is not None and seen is not None and known and seen.sequence == last.sequence:
         return subscription, True
-    subscription.preface = _told_again(row, sequence, "expired" if known or asked in (None, "0") else "unknown")
+    reason: ResetReason = "expired" if known or asked in (None, "0") else "unknown"
+    subscription.preface = [
+        reset(sequence - 1, reason, turn_id=row.turn_id, status=row.status, content=row.content),
+        Entry(sequence, body(_last_event(row))),
+    ]
     return subscription, False
 
 
@@ -106,13 +110,8 @@ async def _tell_last_turn(services: Services, conversation: str, subscription: S
     row = await services.store.turn(found[0].turn_id) if found else None
     reason = subscription.reason
     if row is not None and reason is not None and not subscription.tail.spans:
-        subscription.preface = _told_again(row, subscription.tail.head, reason)
-
-
-def _told_again(row: TurnRow, sequence: int, reason: ResetReason) -> list[Entry]:
-    """A turn whose events are not kept any more: a `reset` with its text, then its last event if it has one."""
-    first = reset(sequence - 1, reason, turn_id=row.turn_id, status=row.status, content=row.content)
-    return [first, Entry(sequence, body(_last_event(row)))] if row.status in ENDED else [first]
+        head = subscription.tail.head
+        subscription.preface = [reset(head, reason, turn_id=row.turn_id, status=row.status, content=row.content)]
 
 
 def _last_event(row: TurnRow) -> Last:

@@ -17,7 +17,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from adapters.auth import ANYONE, Caller
-from adapters.failures import InvalidRequest, Mistake
+from adapters.failures import InvalidRequest, Mistake, TooLarge
 from gateway.config import Settings
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, ShopId, TurnId, is_id
@@ -125,12 +125,12 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
         raise GatewayError(Code.UNSUPPORTED_MEDIA_TYPE)
     most = settings.max_body_bytes
     if (request.content_length or 0) > most:
-        raise _too_large(most)
+        raise TooLarge(most)
     content = request.content
     if content.is_eof():
         body = content.read_nowait(-1)
         if len(body) > most:
-            raise _too_large(most)
+            raise TooLarge(most)
         return body
     parts = bytearray()
     try:
@@ -138,14 +138,10 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
             while part := await content.readany():
                 parts += part
                 if len(parts) > most:
-                    raise _too_large(most)
+                    raise TooLarge(most)
     except TimeoutError:
         raise GatewayError(Code.REQUEST_TIMEOUT) from None
     return bytes(parts)
-
-
-def _too_large(most: int) -> GatewayError:
-    return GatewayError(Code.TOO_LARGE, f"at most {most} bytes")
 
 
 def strict_json(raw: bytes) -> object:

@@ -34,6 +34,13 @@ def get_logger() -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, structlog.get_logger())
 
 
+def announce(event: str, **fields: object) -> None:
+    """A line that others wait for, such as `gateway.ready`: written whatever the level."""
+    structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET)).info(
+        event, **fields
+    )
+
+
 def configure(
     form: Literal["json", "console"] | None = None,
     level: str = "info",

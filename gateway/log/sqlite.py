@@ -16,7 +16,7 @@ from gateway.ledger import Held, Ledger
 from gateway.log.journal import BEGIN, END, STATE, Index, JournalError, Place, Record, Recovered
 from gateway.log.stretch import Stretch, pack, unpack
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_MS = 4000
 _QUICK_CHECK_LIMIT = 256 * 1024 * 1024
 _TRIM_AT_ONCE = 500

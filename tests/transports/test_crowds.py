@@ -87,14 +87,14 @@ async def test_hundreds_that_never_read_slow_nobody_fill_no_memory_and_are_cut(s
 
         async def open_streams() -> int:
             held = await ledger(session, gateway.url)
-            return held.get("sse", 0) + held.get("websocket", 0)
+            return held.get("connection", 0) + held.get("websocket", 0)
 
         async def only_readers() -> bool:
             return await open_streams() <= 5
 
         async def nobody() -> bool:
             held = await ledger(session, gateway.url)
-            return not any(held[kind] for kind in ("subscription", "turn", "upstream", "sse", "websocket"))
+            return not any(held[kind] for kind in ("subscription", "turn", "upstream", "connection", "websocket"))
 
         reading = [asyncio.create_task(delays(session, gateway.url, clock, stop)) for _ in range(5)]
         await asyncio.sleep(2)

@@ -229,12 +229,14 @@ async def test_what_retention_took_is_a_reset_followed_by_the_last_event(serve: 
     for read in (sse, longpoll, LISTENING["websocket"], LISTENING["shared"]):
         for asked in (None, "0", "garbage", over[3]["id"]):
             reset, last = await everything(read, turn, asked)
-            assert (reset["event"], reset["reason"], reset["status"]) == ("reset", "expired", "completed")
+            reason = "unknown" if asked == "garbage" else "expired"
+            assert (reset["event"], reset["reason"], reset["status"]) == ("reset", reason, "completed")
             assert reset["content"] == over[-1]["content"]
             assert last == over[-1] | {"id": last["id"]}
         assert await everything(read, turn, over[-1]["id"]) == [] if read is not LISTENING["shared"] else True
     (reset,) = await first(sse, served.door(f"conversations/{conversation}"), over[3]["id"])
-    assert (reset["event"], reset["reason"]) == ("reset", "expired")
+    assert (reset["event"], reset["reason"], reset["turnId"]) == ("reset", "expired", over[0]["turnId"])
+    assert (reset["status"], reset["content"]) == ("completed", over[-1]["content"])
     after = await finished(served, conversationId=conversation)
     assert not {event["id"] for event in after} & {event["id"] for event in over}
     (begun,) = await first(sse, served.door(f"conversations/{conversation}"), reset["id"])
