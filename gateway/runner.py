@@ -12,7 +12,7 @@ from msgspec import Struct
 from gateway.errors import Code, GatewayError
 from gateway.events import Notification, Started
 from gateway.hub import Hub
-from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new_turn_id
+from gateway.ids import ConversationId, LogKey, Position, TurnId, new_conversation_id, new_turn_id
 from gateway.ledger import Held
 from gateway.live import LiveTurn, Means
 from gateway.log.journal import JournalError
@@ -20,7 +20,7 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.notifications import PREVIEW, Notifications
 from gateway.orders import Note, Order, read_note
-from gateway.standing import begun, glance, restored, snapshot, told
+from gateway.standing import begun, glance, lost, restored, snapshot, told
 from gateway.store.store import Store
 from gateway.subscription import Subscription
 from gateway.turn import Turn
@@ -352,8 +352,8 @@ class Runner:
     def _tell_store(self, stretch: Stretch, note: Note) -> None:
         """Repeats what the store was told of a turn that has ended: it may have been killed before it was written."""
         self._store.begin(begun(stretch.turn, note))
-        position = self._log.tail_of(stretch).position(stretch.last)
-        self._store.update(told(stretch, note, position, self._means.clock()))
+        position = Position(stretch.epoch, stretch.last)
+        self._store.update(told(stretch, note, str(position), self._means.clock()))
 
     def _keep(self, live: LiveTurn) -> None:
         """Tells the store what readers may have seen of a turn."""
@@ -393,6 +393,21 @@ class Runner:
                 self._resume_one(stretch, tail, note)
         for live in [queue[0] for queue in self._queues.values()]:
             self._next(live.tail)
+        await self._close_books()
+
+    async def _close_books(self) -> None:
+        """Ends in the store what ended, or was lost, without its knowing: it was locked, or the log is gone."""
+        for row in await self._store.unfinished():
+            if row.turn_id in self._live:
+                continue
+            tail = await self._log.find(row.turn_id)
+            span = next((s for s in reversed(tail.spans) if s.turn == row.turn_id), None) if tail is not None else None
+            stretch = await self._log.load(span) if span is not None else None
+            if stretch is None:
+                self._store.update(lost(row, self._means.clock()))
+                logger.warning("turn.lost", turnId=row.turn_id)
+            elif stretch.ended is not None and stretch.last >= stretch.first:
+                self._tell_store(stretch, read_note(stretch.state))
 
     def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> None:
         left = note.started_at + self._means.turn_timeout - self._means.clock()

@@ -4,13 +4,15 @@ from typing import Any
 
 from msgspec import UNSET
 
+from gateway.errors import Code
 from gateway.events import Failed
 from gateway.ids import ConversationId, ShopId, TurnId, UserId
 from gateway.live import LiveTurn
 from gateway.log.stretch import Stretch
 from gateway.orders import Note
 from gateway.outline import outline
-from gateway.store.rows import Status, TurnBegun, TurnUpdate
+from gateway.sentences import sentence
+from gateway.store.rows import Status, TurnBegun, TurnRow, TurnUpdate
 from gateway.turn import Turn
 
 
@@ -110,6 +112,23 @@ def told(stretch: Stretch, note: Note, position: str, now: float) -> TurnUpdate:
         updated_at=now,
         position=position,
         tool_calls=[],
+    )
+
+
+def lost(row: TurnRow, now: float) -> TurnUpdate:
+    """The end of a turn whose events are nowhere any more, so that nobody can tell how it went on."""
+    return TurnUpdate(
+        turn_id=row.turn_id,
+        conversation_id=row.conversation_id,
+        status="failed",
+        content=row.content,
+        reasoning=row.reasoning,
+        suggestions=row.suggestions,
+        error={"error": sentence(Code.INTERNAL, "en"), "code": Code.INTERNAL.value, "retryable": True},
+        coze_chat_id=row.coze_chat_id,
+        coze_conversation_id=row.coze_conversation_id,
+        updated_at=now,
+        position=row.position,
     )
 
 

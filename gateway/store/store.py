@@ -13,7 +13,7 @@ from gateway.ids import ConversationId, TurnId
 from gateway.ledger import Ledger
 from gateway.store import failures
 from gateway.store.database import open_database
-from gateway.store.rows import ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
+from gateway.store.rows import ENDED, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, messages, turns
 from gateway.store.writer import Writer
 
@@ -110,6 +110,10 @@ class Store:
         key = TurnId(turn_id)
         waiting = [b.turns.get(key) for b in (self._writer.writing, self._writer.queued)]
         return await self._one(_TURN.where(turns.c.id == key), TurnRow, waiting)
+
+    async def unfinished(self) -> list[TurnRow]:
+        """The turns that have not ended as far as the database holds; what is queued is not looked at."""
+        return [TurnRow(*row) for row in await self._rows(_TURN.where(turns.c.status.not_in(ENDED)))]
 
     async def messages(self, conversation_id: str, *, before: str | None, limit: int) -> tuple[list[MessageRow], bool]:
         """The newest `limit` messages before the message `before`, newest last, and whether there are older ones.
