@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in $(SUPPORTED); do \
 	$$p -c 'import sys, venv; from importlib.util import find_spec as f; sys.exit(sys.version_info < (3, 11) or not f("ensurepip"))' 2>/dev/null && echo $$p && break; done)
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
 ARGS ?=
+# Most tests wait for processes, so three side by side are not too many for two cores.
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help run simulate install test check format bench bench-check load chaos soak lock
@@ -30,7 +32,7 @@ simulate: $(VENV)/.run
 install: $(VENV)/.test
 
 test: $(VENV)/.test
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.test
 	$(RUN) -m ruff check .

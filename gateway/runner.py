@@ -27,8 +27,8 @@ from gateway.turn import Turn
 
 logger = structlog.get_logger()
 
-_KEEP_AT_ONCE = 16  # turns looked at before the loop may do something else
-_KEEP_EVERY = 2.0  # how often what there is of running answers goes to the store
+_KEEP_STEP = 0.1
+_KEEP_EVERY = 4.0  # how often what there is of running answers goes to the store
 _GRACE = 10.0  # what a turn that outlived its process gets at least
 
 
@@ -361,17 +361,23 @@ class Runner:
         self._store.update(snapshot(live, self._means.clock()))
 
     async def _keep_for_ever(self) -> None:
+        """Tells the store of each running turn every few seconds, a few turns at a time: many at once are felt."""
+        loop = asyncio.get_running_loop()
+        changed: list[LiveTurn] = []
+        share, not_before = 1, 0.0
         with self._means.ledger.open("task", "runner.keep"):
             while True:
-                await asyncio.sleep(_KEEP_EVERY)
-                self._notifications.roll()
-                changed = [live for live in self._live.values() if live.changed and live.stretch is not None]
-                for number, live in enumerate(changed):
+                await asyncio.sleep(_KEEP_STEP)
+                if not changed and loop.time() >= not_before:
+                    not_before = loop.time() + _KEEP_EVERY
+                    self._notifications.roll()
+                    changed = [live for live in self._live.values() if live.changed and live.stretch is not None]
+                    share = max(1, round(len(changed) * _KEEP_STEP / _KEEP_EVERY))
+                for live in changed[-share:]:
                     if live.turn.phase != "ended":
                         live.changed = False
                         self._store.update(glance(live, self._means.clock()))
-                    if number % _KEEP_AT_ONCE == 0:
-                        await asyncio.sleep(0)
+                del changed[-share:]
 
     # -- life ---------------------------------------------------------------------------------------------------
 

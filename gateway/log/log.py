@@ -19,6 +19,7 @@ logger = structlog.get_logger()
 _BUSY_BATCH = 8  # a commit of more records than this is followed by a pause, so that the next one carries more
 _PAUSE = 0.002
 _FOLD_EVERY = 2.0
+_TRIM_EVERY = 30.0
 _BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
 _RETRY_EVERY = 1.0
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
@@ -328,16 +329,23 @@ class EventLog:
 
     async def _fold_for_ever(self) -> None:
         every = max(0.05, min(_FOLD_EVERY, self._retention / 4))
+        trim_every = max(every, min(_TRIM_EVERY, self._retention / 4))
+        since_trim, tidied = 0.0, -1
         with self._ledger.open("task", "log.fold"):
             while True:
                 await asyncio.sleep(every)
+                since_trim += every
                 try:
                     if self.trouble is not None:
                         await self.probe()
                     if self.trouble is None:
                         await self.fold()
-                        await self.trim()
-                        await self._journal.tidy()
+                        if since_trim >= trim_every:
+                            since_trim = 0.0
+                            await self.trim()
+                        if tidied != self._last_batch:  # nothing to move for a gateway that nobody asks
+                            tidied = self._last_batch
+                            await self._journal.tidy()
                 except JournalError as error:
                     logger.warning("log.fold_failed", reason=str(error))
 
