@@ -28,7 +28,7 @@ from gateway.turn import Turn
 logger = structlog.get_logger()
 
 _KEEP_STEP = 0.1
-_KEEP_EVERY = 4.0  # how often what there is of running answers goes to the store
+_KEEP_EVERY = 10.0  # how often what there is of a running answer goes to the store; the log has every piece
 _GRACE = 10.0  # what a turn that outlived its process gets at least
 
 
@@ -425,6 +425,7 @@ class Runner:
         self._keep_number(live, stretch)
         self._begin_in_store(live)
         live.taken_over()
+        self._keep(live)
         logger.info("turn.taken_over", turnId=stretch.turn, stage=note.stage, phase=live.turn.phase)
         if note.order.on_disconnect == "cancel":
             self._watch_abandoned(live)
