@@ -16,10 +16,11 @@ from tests.faults.reading import TRANSPORTS, Reader, client
 from tests.processes import GatewayProcess
 
 CLOSED = int(os.environ.get("CLOSED", "900"))
+CONNECTIONS = ("connection", "websocket")
 ENDLESS = "/fault endless rate:400 -- go on"
 
 
-async def _open(session: aiohttp.ClientSession, url: str, kinds: tuple[str, ...] = TRANSPORTS) -> int:
+async def _open(session: aiohttp.ClientSession, url: str, kinds: tuple[str, ...] = CONNECTIONS) -> int:
     held = await ledger(session, url)
     return sum(held.get(kind, 0) for kind in kinds)
 
