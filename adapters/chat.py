@@ -78,7 +78,10 @@ async def _until_answered(
         while await subscription.take():
             pass
         live = services.runner.live(accepted.turn_id)
-        if subscription.over or services.hub.closing or (live is not None and live.status == "action_required"):
+        if subscription.over or services.hub.closing:
+            return
+        if live is not None and live.status == "action_required":
+            await services.log.committed()  # the turn knows it a moment before its readers may
             return
         left = None if deadline is None else deadline - loop.time()
         if left is not None and left <= 0:
