@@ -7,8 +7,8 @@ PYTHON ?= $(shell for p in $(SUPPORTED); do \
 	$$p -c 'import sys, venv; from importlib.util import find_spec as f; sys.exit(sys.version_info < (3, 11) or not f("ensurepip"))' 2>/dev/null && echo $$p && break; done)
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
 ARGS ?=
-# Most tests wait for processes, so three side by side are not too many for two cores.
-JOBS ?= 3
+# Side by side, since most tests wait for processes; more than the cores would disturb those that measure.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run simulate install test check format bench bench-check load chaos soak lock
