@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from adapters import requests, wire
 from adapters.auth import Caller
+from adapters.limits import Seat
 from adapters.services import SERVICES, Services
 from gateway.errors import Code, GatewayError
 from gateway.events import Cancelled, Completed, Failed, Last, body
@@ -72,6 +73,21 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
     if asked is not None:
         services.metrics.resumed(label, "exact" if exact else "reset")
     return subscription
+
+
+async def take_place(
+    request: web.Request, services: Services, caller: Caller, kind: Kind, *, label: str
+) -> tuple[Subscription, Seat]:
+    """A cursor and a place for a connection that stays. Raises what `subscribe` does, `draining`, and limits' codes."""
+    topic = topic_of(request, kind)
+    if services.hub.draining:
+        raise GatewayError(Code.DRAINING)
+    seat = services.connections.acquire(caller.listener_account)
+    try:
+        return await subscribe(services, caller, topic, requests.position_asked(request), label=label), seat
+    except BaseException:
+        seat.close()
+        raise
 
 
 async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | None) -> tuple[Subscription, bool]:

@@ -13,7 +13,7 @@ from adapters import wire
 from adapters.failures import COME_BACK, spread, sse_farewell
 from adapters.lastmile import Line, Place, hand_over
 from adapters.limits import Seat
-from adapters.listening import KINDS, Kind, Topic, caller_of, subscribe, topic_of
+from adapters.listening import KINDS, Kind, Topic, caller_of, subscribe, take_place
 from adapters.requests import position_asked
 from adapters.services import SERVICES, Services
 from adapters.starting import read_order, seat_for, start
@@ -138,15 +138,7 @@ def events(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 async def _listen(request: web.Request, services: Services, kind: Kind) -> web.StreamResponse:
     caller = caller_of(request)
-    topic = topic_of(request, kind)
-    if services.hub.draining:
-        raise GatewayError(Code.DRAINING)
-    seat = services.connections.acquire(caller.listener_account)
-    try:
-        subscription = await subscribe(services, caller, topic, position_asked(request), label="sse")
-    except BaseException:
-        seat.close()
-        raise
+    subscription, seat = await take_place(request, services, caller, kind, label="sse")
     if subscription.over:
         subscription.close()
         seat.close()

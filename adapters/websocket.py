@@ -6,8 +6,7 @@ from aiohttp import web
 
 from adapters.failures import COME_BACK
 from adapters.lastmile import hand_over
-from adapters.listening import KINDS, Kind, caller_of, subscribe, topic_of
-from adapters.requests import position_asked
+from adapters.listening import KINDS, Kind, caller_of, take_place
 from adapters.services import SERVICES, Services
 from adapters.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
@@ -33,15 +32,7 @@ def socket_route(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResp
 
 async def _listen(request: web.Request, services: Services, kind: Kind) -> web.StreamResponse:
     caller = caller_of(request)
-    topic = topic_of(request, kind)
-    if services.hub.draining:
-        raise GatewayError(Code.DRAINING)
-    seat = services.connections.acquire(caller.listener_account)
-    try:
-        subscription = await subscribe(services, caller, topic, position_asked(request), label="websocket")
-    except BaseException:
-        seat.close()
-        raise
+    subscription, seat = await take_place(request, services, caller, kind, label="websocket")
     settings = services.settings
     line = Socket(
         services.hub,
