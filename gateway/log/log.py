@@ -18,7 +18,11 @@ logger = structlog.get_logger()
 
 _BUSY_BATCH = 8  # a commit of more records than this is followed by a pause, so that the next one carries more
 _PAUSE = 0.002
+_CROWD = 64  # with more records a commit, and a loop that comes back from the pause as late as this, the pause grows:
+_LATE = 0.010  # what comes meanwhile is merged, so a machine that can't keep up gives fewer and larger pieces
+_LONGEST_PAUSE = 0.05
 _FOLD_EVERY = 2.0
+_SAVED_AT_ONCE = 16  # stretches a transaction, for which commits wait
 _TRIM_EVERY = 30.0
 _BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
 _RETRY_EVERY = 1.0
@@ -208,6 +212,7 @@ class EventLog:
 
     async def _commit_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
+        pause = _PAUSE
         with self._ledger.open("task", "log.commit"):
             while not (self._closing and not self._pending):
                 await self._wake.wait()
@@ -237,7 +242,11 @@ class EventLog:
                     if not waiter.done():
                         waiter.set_result(None)
                 if len(batch) > _BUSY_BATCH and not self._closing:
-                    await asyncio.sleep(max(0.0, began + _PAUSE - loop.time()))
+                    due = max(began + pause, loop.time())
+                    await asyncio.sleep(due - loop.time())
+                    late = loop.time() - due
+                    crowded = late > _LATE and len(batch) > _CROWD
+                    pause = min(4 * late, _LONGEST_PAUSE) if crowded else _PAUSE
                 if self._pending:
                     self._wake.set()
 
@@ -366,8 +375,8 @@ class EventLog:
             and (stretch.ended <= ended if stretch.ended is not None else also_running or crowded)
         ]
         last = self._last_batch
-        for start in range(0, len(ready), 64):
-            some = ready[start : start + 64]
+        for start in range(0, len(ready), _SAVED_AT_ONCE):
+            some = ready[start : start + _SAVED_AT_ONCE]
             async with self._writing:
                 await self._journal.save(some)
             for stretch in some:
