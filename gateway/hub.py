@@ -28,7 +28,7 @@ _WRITES_A_TICK = 1000  # deliveries before new connections and other logs get th
 _SLICE = 250  # of them on one log
 _FRAMES_KEPT = 64
 _MOST_AT_ONCE = 1024 * 1024  # bytes given to one outlet before others get their turn
-_BEATS_A_SLICE = 250
+_BEATS_A_SLICE = 1000
 
 
 class Heart(Protocol):
@@ -174,7 +174,7 @@ class Hub:
         """Beats it, and tells it of the end."""
         self._hearts[heart] = None
         if self._timer is None:
-            self._timer = self._loop.call_later(self._heartbeat / 2, self._beat_from, [], 0)
+            self._timer = self._loop.call_later(self._heartbeat / 2, self._beat_all)
 
     def leave(self, heart: Heart) -> None:
         """Forgets it. Idempotent."""
@@ -345,18 +345,21 @@ class Hub:
 
     # -- heartbeats -----------------------------------------------------------------------------------------------
 
-    def _beat_from(self, hearts: list[Heart], at: int) -> None:
-        """One timer beats all hearts, a slice at a time, twice an interval: whoever got something since is skipped
-        once, so that nobody hears nothing for longer than the interval."""
-        if at >= len(hearts):
-            hearts, at = list(self._hearts), 0
-        now = self._loop.time()
+    def _beat_all(self) -> None:
+        """One timer beats all hearts, twice an interval: whoever got something since is skipped once, so that nobody
+        hears nothing for longer than the interval."""
+        self._timer = self._loop.call_later(self._heartbeat / 2, self._beat_all)
         self._report()
+        self._beat(list(self._hearts), 0)
+
+    def _beat(self, hearts: list[Heart], at: int) -> None:
+        """A slice a tick, so that others get their turn; without a pause between, for a sleeping peer costs more."""
+        now = self._loop.time()
         for heart in hearts[at : at + _BEATS_A_SLICE]:
             if heart in self._hearts:
                 heart.beat(now)
-        slices = max(1, -(-len(hearts) // _BEATS_A_SLICE))
-        self._timer = self._loop.call_later(self._heartbeat / 2 / slices, self._beat_from, hearts, at + _BEATS_A_SLICE)
+        if at + _BEATS_A_SLICE < len(hearts) and not self.closing:
+            self._loop.call_soon(self._beat, hearts, at + _BEATS_A_SLICE)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
