@@ -5,7 +5,6 @@ comes twice in an object counts with its last value, as in browsers.
 """
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -110,11 +109,6 @@ async def read_tool_outputs(request: web.Request, settings: Settings) -> ToolOut
         return msgspec.convert(fields, ToolOutputs)
     except msgspec.ValidationError:
         raise InvalidRequest(_mistakes(fields, ToolOutputs)[:_MISTAKES]) from None
-
-
-def fingerprint(body: ChatBody) -> str:
-    """The same for bodies that say the same, whatever the order of their fields: for `Idempotency-Key`."""
-    return hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()
 
 
 async def read_body(request: web.Request, settings: Settings) -> bytes:

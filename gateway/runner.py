@@ -29,7 +29,7 @@ logger = structlog.get_logger()
 
 _KEEP_STEP = 0.1
 _KEEP_EVERY = 10.0  # how often what there is of a running answer goes to the store; the log has every piece
-_GRACE = 10.0  # what a turn that outlived its process gets at least
+_GRACE = 10.0  # what a turn that outlived its process gets at least, and one that waits for its first listener
 
 
 class Accepted(Struct, frozen=True):
@@ -56,6 +56,7 @@ class Runner:
         self._by_stretch: dict[int, LiveTurn] = {}
         self._queues: dict[str, deque[LiveTurn]] = {}
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._leavable: dict[str, LiveTurn] = {}  # turns that are cancelled when all their listeners have left
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -157,6 +158,9 @@ class Runner:
         """Takes a turn in. It holds its tail in memory until it is forgotten: there must not be two of one log."""
         self._live[live.turn.turn_id] = live
         live.tail.users.add(live)
+        if live.order.on_disconnect == "cancel":
+            self._leavable[live.turn.turn_id] = live
+            self._watch_abandoned(live, at_least=_GRACE)  # nobody listens yet, and perhaps nobody ever will
         return live
 
     def _keep_number(self, live: LiveTurn, stretch: Stretch) -> None:
@@ -166,6 +170,7 @@ class Runner:
 
     def _forget(self, live: LiveTurn) -> None:
         self._live.pop(live.turn.turn_id, None)
+        self._leavable.pop(live.turn.turn_id, None)
         self._by_stretch.pop(live.number, None)
         self._forget_abandoned(live.turn.turn_id)
         self._log.drop(live.tail, live)
@@ -315,8 +320,8 @@ class Runner:
     # -- abandoned turns ----------------------------------------------------------------------------------------
 
     def _left(self, subscription: Subscription) -> None:
-        for live in self._live.values() if self._abandon_matters else ():
-            if live.tail is subscription.tail and live.order.on_disconnect == "cancel":
+        for live in self._leavable.values():
+            if live.tail is subscription.tail:
                 self._watch_abandoned(live)
 
     def _joined(self, subscription: Subscription) -> None:
@@ -325,15 +330,11 @@ class Runner:
             if live is not None and live.tail is subscription.tail and subscription.turn in (None, turn_id):
                 self._forget_abandoned(turn_id)
 
-    @property
-    def _abandon_matters(self) -> bool:
-        return any(live.order.on_disconnect == "cancel" for live in self._live.values())
-
-    def _watch_abandoned(self, live: LiveTurn) -> None:
+    def _watch_abandoned(self, live: LiveTurn, *, at_least: float = 0.0) -> None:
         turn_id = live.turn.turn_id
         if turn_id not in self._abandoned and not self._hub.listeners(live.tail, turn_id):
             loop = asyncio.get_running_loop()
-            self._abandoned[turn_id] = loop.call_later(self._abandon, self._abandon_now, live)
+            self._abandoned[turn_id] = loop.call_later(max(self._abandon, at_least), self._abandon_now, live)
 
     def _abandon_now(self, live: LiveTurn) -> None:
         self._abandoned.pop(live.turn.turn_id, None)
@@ -427,8 +428,6 @@ class Runner:
         live.taken_over()
         self._keep(live)
         logger.info("turn.taken_over", turnId=stretch.turn, stage=note.stage, phase=live.turn.phase)
-        if note.order.on_disconnect == "cancel":
-            self._watch_abandoned(live)
         self._go(live)
 
     async def _resume_queued(self, stretch: Stretch, note: Note) -> None:
@@ -453,6 +452,7 @@ class Runner:
         for timer in self._abandoned.values():
             timer.cancel()
         self._abandoned.clear()
+        self._leavable.clear()
         tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
         for task in tasks:
             task.cancel()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adapters.auth import Caller
 from adapters.failures import InvalidRequest
-from adapters.requests import ChatBody, chat_from, fingerprint, strict_json
+from adapters.requests import chat_from, strict_json
 from gateway.config import Settings
 from gateway.errors import Code, GatewayError
 from tests.edge.conftest import Client, Serve, talk
@@ -305,10 +305,3 @@ def test_a_caller_of_several_shops_must_name_one() -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat_from(GOOD, SETTINGS, caller)
     assert [mistake.field for mistake in caught.value.errors] == ["shopId"]
-
-
-def test_equal_bodies_have_one_fingerprint_whatever_their_order() -> None:
-    one: ChatBody = chat_from(GOOD | {"metaData": {"a": "1", "b": "2"}}, SETTINGS)
-    other = chat_from({"metaData": {"b": "2", "a": "1"}} | dict(reversed(GOOD.items())), SETTINGS)
-    assert fingerprint(one) == fingerprint(other)
-    assert fingerprint(one) != fingerprint(chat_from(GOOD, SETTINGS))

@@ -295,6 +295,15 @@ async def test_a_turn_whose_last_listener_is_gone_is_cancelled_after_the_abandon
     assert (await served.ended(turn, within=2))["status"] == "cancelled"
 
 
+async def test_a_turn_that_nobody_ever_listens_to_is_cancelled_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.runner._GRACE", 0.5)
+    served = await serve(abandon_seconds=0.3)
+    door = await served.start(SLOW, onDisconnect="cancel")
+    assert (await served.ended(door.topic[6:], within=3))["status"] == "cancelled"
+
+
 async def test_a_turn_that_is_listened_to_again_in_time_goes_on(serve: Serve) -> None:
     served = await serve(abandon_seconds=0.5)
     door = await served.start("/fault plain pieces:150 rate:100 -- on and on", onDisconnect="cancel")
