@@ -62,6 +62,7 @@ class LiveTurn:
         self.turn = turn
         self.tail = tail
         self.stretch: Stretch | None = None
+        self.waiting: Stretch | None = None  # the stretch that kept it while it was queued
         self.number = 0  # the runner's: of the stretch that keeps the turn now
         self.task: asyncio.Task[None] | None = None
         self.lost: GatewayError | None = None

@@ -51,8 +51,8 @@ class Notifications:
         for shop, (ours, _) in list(self._open.items()):
             if ours is stretch:
                 del self._open[shop]
-                if stretch.last >= stretch.first:
-                    self._log.end(stretch)
+        if not stretch.turn and stretch.last >= stretch.first and stretch.ended is None:
+            self._log.owe(stretch)
 
     def _end(self, shop: str) -> None:
         stretch, _ = self._open.pop(shop)

@@ -217,7 +217,8 @@ class Runner:
         live = queue.popleft()
         if not queue:
             del self._queues[tail.key]
-        self._log.end(self._waiting(live))
+        live.waiting = self._waiting(live)
+        self._log.end(live.waiting)
         live.restart_clock(self._means.turn_timeout)
         live.note.started_at = self._means.clock()
         self._begin(live, live.order.mark())
@@ -298,8 +299,12 @@ class Runner:
         live = self._by_stretch.get(stretch.number)
         if live is None:
             self._notifications.forget(stretch)
-        else:
-            live.lose(error)
+            return
+        live.lose(error)
+        if live.waiting is not None and stretch.last < stretch.first and live.turn.failure is not None:
+            # It was about to leave the queue: its readers are told where it waited.
+            self._hub.redirect(live.turn.turn_id, live.tail, self._log.tail_of(live.waiting))
+            self._log.owe(live.waiting, live.turn.failure)
 
     # -- what is known of turns ---------------------------------------------------------------------------------
 

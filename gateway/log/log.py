@@ -161,15 +161,16 @@ class EventLog:
         self._put((stretch.number, END, 0, self._clock()))
         self._open[stretch.number][1].writer = None
 
-    def owe(self, stretch: Stretch, last: Event) -> None:
-        """Shows a last event that can't be written now, ends the stretch with it, and writes it before all else."""
+    def owe(self, stretch: Stretch, last: Event | None = None) -> None:
+        """Ends a stretch that can't be written now, showing its last event if it has one; written before all else."""
         tail = self._open[stretch.number][1]
-        tail.next = stretch.last + 2
+        tail.next = stretch.last + 1
         tail.writer = None
-        records: list[Record] = [
-            (stretch.number, WHOLE, stretch.last + 1, body(last)),
-            (stretch.number, END, 0, self._clock()),
-        ]
+        records: list[Record] = []
+        if last is not None:
+            records.append((stretch.number, WHOLE, tail.next, body(last)))
+            tail.next += 1
+        records.append((stretch.number, END, 0, self._clock()))
         self._owed += records
         self._apply(records)
 

@@ -126,6 +126,29 @@ async def test_a_disk_that_cannot_be_written_is_said_survived_and_healed(tmp_pat
             assert _sound(disk / "data")
 
 
+async def test_a_turn_that_leaves_the_queue_onto_a_full_disk_tells_its_readers(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        async with simulated() as coze, mortal(disk, coze.url) as process, client() as session:
+            first, second = Reader(), Reader()
+            asking = asyncio.create_task(first.ask(session, process.url, LONG))
+            await first.until(lambda r: r.text)
+            order = {"conversationId": first.conversation_id, "onBusy": "queue"}
+            waiting = asyncio.create_task(second.ask(session, process.url, "/fault plain -- next", **order))
+            await second.until(lambda r: r.named("notice", "queued"))
+            filler = fill(disk)
+            async with asyncio.timeout(patience(10)):
+                await asyncio.gather(asking, waiting)
+            assert [first.last["code"], second.last["code"]] == ["storage_unavailable"] * 2
+            filler.unlink()
+            await _until_ready(session, process.url, 200, within=patience(8))
+            await process.again()
+            again = Reader(second.book)
+            again.turn_id = second.turn_id
+            await again.listen(session, process.url)
+            assert again.last == second.last
+            assert coze.requests["chat"] == 1
+
+
 async def test_a_lock_that_another_process_holds_is_waited_for_then_said_then_healed(tmp_path: Path) -> None:
     async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
         url = process.url
