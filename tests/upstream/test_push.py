@@ -5,6 +5,7 @@ then, more slowly.
 """
 
 import asyncio
+import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -118,16 +119,39 @@ def test_bytes_are_pushed(run: Run, tls: bool) -> None:
         [STREAM_HEAD + chunk(b"one") + chunk(b"two") + LAST_CHUNK],
         [STREAM_HEAD, chunk(b"one"), chunk(b"two"), LAST_CHUNK],
         [STREAM_HEAD[:20], STREAM_HEAD[20:] + b"6", b"\r", b"\non", b"etwo", b"\r\n0\r\n", b"\r\n"],
+        [STREAM_HEAD + chunk(b"o"), chunk(b"n") + b"1\r\ne", b"\r\n", chunk(b"t") + b"2", b"\r\nwo\r\n", LAST_CHUNK],
+        [STREAM_HEAD + chunk(b"o"), b"002\r\nne\r\n", b"3;x=y\r\ntwo\r\n", LAST_CHUNK],
         [STREAM_HEAD + b"3;x=y\r\none\r\n", chunk(b"two") + b"0\r\nTrailer: x\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", b"one", b"two"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nonetwo"],
     ],
-    ids=["at once", "chunk by chunk", "cut anywhere", "extensions and trailers", "with length", "with length at once"],
+    ids=[
+        "at once",
+        "chunk by chunk",
+        "cut anywhere",
+        "whole and cut",
+        "odd sizes",
+        "extensions and trailers",
+        "with length",
+        "with length at once",
+    ],
 )
 def test_a_whole_body_arrives_whole(run: Run, how: How, parts: list[bytes], tls: bool) -> None:
     async def main() -> None:
         sink = await heard(slowly(*parts), how, tls=tls)
         assert (sink.data, sink.ends) == (b"onetwo", ["finished"])
+
+    run(main())
+
+
+@BOTH_LOOPS
+def test_a_compressed_body_is_unpacked_chunk_by_chunk(run: Run) -> None:
+    async def main() -> None:
+        packer = zlib.compressobj(wbits=31)
+        packed = [packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH) for part in (b"one", b"two\r\n", b"three")]
+        head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        sink = await heard(slowly(head, *map(chunk, [*packed, packer.flush()]), LAST_CHUNK), body_of)
+        assert (sink.data, sink.ends) == (b"onetwo\r\nthree", ["finished"])
 
     run(main())
 
