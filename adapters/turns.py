@@ -39,13 +39,19 @@ async def find(services: Services, caller: Caller, turn_id: str) -> LiveTurn | T
 
 
 async def cancel(services: Services, caller: Caller, turn_id: str) -> bool:
-    """Ends a turn as cancelled. False when it was over already. Raises `not_found`."""
+    """Ends a turn as cancelled, for good when this returns. False when it was over already. Raises `not_found`."""
     found = await find(services, caller, turn_id)
-    return isinstance(found, LiveTurn) and services.runner.cancel(found)
+    if not isinstance(found, LiveTurn) or not services.runner.cancel(found):
+        return False
+    await services.hub.log.committed()
+    return True
 
 
 async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs: list[tuple[str, str]]) -> None:
-    """Answers an `action_required`. Raises `not_found`, or `invalid_request` when the turn doesn't wait for them."""
+    """Answers an `action_required`; kept when this returns.
+
+    Raises `not_found`, or `invalid_request` when the turn doesn't wait for them.
+    """
     found = await find(services, caller, turn_id)
     if not isinstance(found, LiveTurn):
         raise InvalidRequest([Mistake("", "the turn is over")])
@@ -53,6 +59,7 @@ async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs
         found.give_outputs(outputs)
     except GatewayError as error:
         raise InvalidRequest([Mistake("toolOutputs", error.detail)]) from error
+    await services.hub.log.committed()
 
 
 def view(state: State) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -21,7 +22,7 @@ from gateway.sentences import sentence
 from gateway.turn import Turn
 from gateway.upstream.backoff import delay
 from gateway.upstream.breaker import Breaker
-from gateway.upstream.protocol import ChatStream, Created, Item, Skipped, Upstream
+from gateway.upstream.protocol import ChatRef, ChatStream, Created, Item, Skipped, StreamEnd, Upstream
 
 logger = structlog.get_logger()
 
@@ -283,18 +284,19 @@ class LiveTurn:
             asked = self._loop.time()
             try:
                 state = await self._means.upstream.retrieve(ref)
-                if self.note.outputs and state.status == "requires_action":
+                if state.status == "requires_action" and self._has_outputs_for(state.tool_calls):
                     await self._submit()
-                    return
-                over = state.status not in ("created", "in_progress")
-                messages = await self._means.upstream.messages(ref) if over and state.status != "failed" else []
-                completed += state.status == "completed"
-                patience = PATIENCE if self.turn.content else BARE_PATIENCE
-                events = self.turn.recovered(state, messages, final=completed >= patience)
-                if events is not None:
-                    self._append(events)
-                    self._remember()
-                    self._report_recovery(events)
+                else:
+                    over = state.status not in ("created", "in_progress")
+                    messages = await self._means.upstream.messages(ref) if over and state.status != "failed" else []
+                    completed += state.status == "completed"
+                    patience = PATIENCE if self.turn.content else BARE_PATIENCE
+                    events = self.turn.recovered(state, messages, final=completed >= patience)
+                    if events is not None:
+                        self._append(events)
+                        self._remember()
+                        self._report_recovery(events)
+                if self.turn.phase != "recovering":
                     return
             except UpstreamError as error:
                 refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
@@ -303,6 +305,11 @@ class LiveTurn:
                     raise
                 logger.info("turn.record_not_readable", turnId=self.turn.turn_id, code=error.code.value)
             await self._pause(max(0.0, asked + POLL - self._loop.time()))
+
+    def _has_outputs_for(self, tool_calls: Sequence[dict[str, Any]]) -> bool:
+        """Whether the outputs that were given are for the calls that Coze waits for, and not for earlier ones."""
+        given = sorted(call_id for call_id, _ in self.note.outputs)
+        return bool(given) and (not tool_calls or given == sorted(call.get("id", "") for call in tool_calls))
 
     def _report_recovery(self, events: list[Event]) -> None:
         how = {"completed": Recovery.COMPLETED, "cancelled": Recovery.CANCELLED, "failed": Recovery.FAILED}
@@ -324,18 +331,23 @@ class LiveTurn:
         ref = self.turn.ref
         assert ref is not None, self.turn
         attempt = 0
-        while self.turn.phase in ("streaming", "recovering"):
+        recovering = self.turn.phase == "recovering"  # after a crash, or a break: Coze still waits for them
+        self.turn.outputs_given()
+        while self.turn.phase == "streaming":
             try:
-                if self.turn.phase == "recovering":  # after a crash: Coze still waits for them
-                    self.turn.outputs_given()
                 self._stream = await self._means.upstream.submit_tool_outputs(ref, self.note.outputs, self._take)
                 self.note.outputs = []
                 self._remember()
                 return
             except UpstreamError as error:
                 attempt += 1
+                if error.taken == "unknown":  # the chat's record tells whether Coze has them
+                    self._append(self.turn.stream_ended(StreamEnd.BROKEN))
+                    return
                 wait = delay(attempt, error.retry_after, self._means.rng) if attempt <= self._means.retries else None
                 if not error.retryable or error.taken != "no" or wait is None:
+                    if recovering:
+                        self._append(self.turn.stream_ended(StreamEnd.BROKEN))
                     raise
                 self._means.metrics.upstream_retried(error.code)
                 self._append(self.turn.retrying(attempt, round(wait * 1000)))
@@ -360,13 +372,8 @@ class LiveTurn:
                 self._wake()
 
     async def _tell_coze(self) -> None:
-        if (ref := self.turn.ref) is None:
-            return
-        try:
-            async with asyncio.timeout(LEARN):
-                await self._means.upstream.cancel(ref)
-        except (TimeoutError, GatewayError) as error:
-            logger.warning("turn.cancel_not_heard", turnId=self.turn.turn_id, reason=str(error))
+        if (ref := self.turn.ref) is not None:
+            await tell_cancelled(self._means.upstream, ref, self.turn.turn_id)
 
     def _end_early(self, events: list[Event]) -> None:
         self._append(events)
@@ -454,6 +461,15 @@ class LiveTurn:
 
     def __repr__(self) -> str:
         return f"LiveTurn({self.turn!r}, {self.note.stage})"
+
+
+async def tell_cancelled(upstream: Upstream, ref: ChatRef, turn_id: str) -> None:
+    """Tells Coze that nobody wants the chat's answer any more; not being heard costs nobody but Coze."""
+    try:
+        async with asyncio.timeout(LEARN):
+            await upstream.cancel(ref)
+    except (TimeoutError, GatewayError) as error:
+        logger.warning("turn.cancel_not_heard", turnId=turn_id, reason=str(error))
 
 
 def _merged(events: list[Event]) -> list[Event]:

@@ -14,16 +14,18 @@ from gateway.events import Notification, Started
 from gateway.hub import Hub
 from gateway.ids import ConversationId, LogKey, Position, TurnId, new_conversation_id, new_turn_id
 from gateway.ledger import Held
-from gateway.live import LiveTurn, Means
+from gateway.live import LiveTurn, Means, tell_cancelled
 from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.notifications import PREVIEW, Notifications
 from gateway.orders import Note, Order, read_note
+from gateway.outline import outline
 from gateway.standing import begun, glance, lost, restored, snapshot, told
 from gateway.store.store import Store
 from gateway.subscription import Subscription
 from gateway.turn import Turn
+from gateway.upstream.protocol import ChatRef
 
 logger = structlog.get_logger()
 
@@ -392,7 +394,11 @@ class Runner:
         self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
         for stretch in self._log.ended_unsaved():
             if stretch.turn and stretch.last >= stretch.first:
-                self._tell_store(stretch, read_note(stretch.state))
+                note = read_note(stretch.state)
+                self._tell_store(stretch, note)
+                if note.memory.chat_id and outline(stretch).status == "cancelled":  # it may not have been told either
+                    ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
+                    self._track(tell_cancelled(self._means.upstream, ref, stretch.turn))
         for stretch in orphans:
             tail = self._log.tail_of(stretch)
             if not stretch.turn:

@@ -100,6 +100,31 @@ async def _break_early(tmp_path: Path, fault: Fault) -> None:
             assert coze.posts_of(message) == 1
 
 
+async def test_a_break_while_tool_outputs_are_sent_is_recovered_from_the_chats_record(tmp_path: Path) -> None:
+    async with (
+        simulated(rate=200) as coze,
+        proxied(coze.url) as proxy,
+        gateway(tmp_path, proxy.url) as process,
+        client() as session,
+    ):
+        sprung = Trap(b"HTTP/1.1 200", "reset")
+        proxy.weather.trap = lambda request: sprung if b"submit_tool_outputs" in request else None
+        reader = Reader()
+        asking = asyncio.create_task(reader.ask(session, process.url, message := "/fault action -- the light, please"))
+        await reader.until(lambda r: r.named("action_required"))
+        calls = reader.named("action_required")[0]["toolCalls"]
+        outputs = {"toolOutputs": [{"toolCallId": call["id"], "output": "done"} for call in calls]}
+        path = f"{process.url}/api/coze/turns/{reader.turn_id}/tool-outputs"
+        async with session.post(path, json=outputs) as response:
+            assert response.status == 202
+        async with asyncio.timeout(patience(10)):
+            await asking
+        assert sprung.times == 0
+        assert reader.last["event"] == "completed"
+        assert reader.last["recovered"] is True
+        assert coze.requests["submit_tool_outputs"] == coze.posts_of(message) == 1
+
+
 async def test_an_answer_that_comes_byte_by_byte_is_the_same(tmp_path: Path) -> None:
     async with (
         simulated(rate=0) as coze,

@@ -233,6 +233,34 @@ async def test_killed_right_after_a_cancel_the_turn_stays_cancelled(tmp_path: Pa
         assert coze.posts_of(message) == 1
 
 
+async def test_what_a_caller_was_told_is_done_is_done_also_when_killed_at_once(tmp_path: Path) -> None:
+    async with simulated(rate=200) as coze, mortal(tmp_path, coze.url) as gateway, client() as session:
+        for life in range(3):
+            stopped, answered = Reader(), Reader()
+            asking = [
+                asyncio.create_task(stopped.ask(session, gateway.url, f"/fault plain rate:20 -- stop me {life}")),
+                asyncio.create_task(answered.ask(session, gateway.url, f"/fault action -- the light, please {life}")),
+            ]
+            await stopped.until(lambda r: r.text)
+            await answered.until(lambda r: r.named("action_required"))
+            calls = answered.named("action_required")[0]["toolCalls"]
+            outputs = {"toolOutputs": [{"toolCallId": call["id"], "output": "done"} for call in calls]}
+            async with (
+                session.post(f"{gateway.url}/api/coze/turns/{stopped.turn_id}/cancel") as one,
+                session.post(f"{gateway.url}/api/coze/turns/{answered.turn_id}/tool-outputs", json=outputs) as other,
+            ):
+                assert (one.status, other.status) == (202, 202)
+                await gateway.kill()
+            await asyncio.gather(*asking, return_exceptions=True)
+            await gateway.start()
+            async with asyncio.timeout(patience(10)):
+                await stopped.finish(session, lambda: gateway.url)
+                await answered.finish(session, lambda: gateway.url)
+            assert stopped.last["event"] == "cancelled"
+            assert answered.last["event"] == "completed"
+        assert coze.requests["cancel"] >= 3
+
+
 async def test_a_turn_that_ends_while_the_gateway_stops_is_known_as_ended_to_the_next_start(tmp_path: Path) -> None:
     async with (
         simulated(first_ms=0, rate=100) as coze,
