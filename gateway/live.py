@@ -101,13 +101,15 @@ class LiveTurn:
 
     def give_outputs(self, outputs: list[tuple[str, str]]) -> None:
         """Answers an `action_required`. Raises `invalid_request` when the turn doesn't wait for these."""
-        if self.turn.phase != "action_required":
+        waits = self.turn.phase == "action_required"
+        if not waits and not (self.turn.phase == "recovering" and self.turn.tool_calls):
             raise GatewayError(Code.INVALID_REQUEST, "the turn does not wait for tool outputs")
         wanted = [call.get("id", "") for call in self.turn.tool_calls]
         if sorted(wanted) != sorted(given for given, _ in outputs):
             raise GatewayError(Code.INVALID_REQUEST, f"toolOutputs must answer exactly these toolCallId: {wanted}")
         self.note.outputs = outputs
-        self._append(self.turn.outputs_given())
+        if waits:  # else it was taken over, and will hand them over once Coze says that its chat still waits
+            self._append(self.turn.outputs_given())
         self._remember()
         self._wake()
 
