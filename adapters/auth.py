@@ -70,7 +70,7 @@ class Caller:
 
     def account(self, user_id: str) -> str:
         """Whom a turn counts for in the limits: one user of one API key can't use up another's share."""
-        return f"{self.key_name} {user_id}" if self.key_name else user_id
+        return f"{self.key_name}\0{user_id}" if self.key_name else user_id
 
     @property
     def listener_account(self) -> str | None:
@@ -188,6 +188,7 @@ class Authenticator:
         user, expires, shop = claims["sub"], _time(claims["exp"]), claims.get("shop")
         if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
             raise ValueError("sub")
+        user.encode()  # a lone surrogate is nobody
         if now >= expires or ("nbf" in claims and now < _time(claims["nbf"])):
             raise ValueError("time")
         shops: Shops = ALL
@@ -196,6 +197,7 @@ class Authenticator:
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("shop")
             shops = frozenset(names)
+            "".join(names).encode()
         scope = claims.get("scope", "")
         scopes = scope.split() if isinstance(scope, str) else scope
         return Caller(

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from adapters import wire
@@ -22,6 +23,8 @@ from gateway.errors import Code, GatewayError
 from gateway.hub import Hub
 from gateway.metrics import Closing, Connection
 from gateway.subscription import Subscription
+
+logger = structlog.get_logger()
 
 MOST_TOPICS = 200
 """Topics of one socket; each costs a cursor."""
@@ -107,6 +110,7 @@ class SharedSocket(Socket):
         self.paused = False
         for outlet in list(self._topics.values()):
             self.hub.serve(outlet)
+        self._go_on()
 
     def busy(self) -> bool:
         return any(outlet.busy() for outlet in self._topics.values())
@@ -130,18 +134,26 @@ class SharedSocket(Socket):
 
     def heard(self, text: str) -> None:
         self._commands.append(text)
-        if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._obey())
         if len(self._commands) > _MANY_COMMANDS and self.transport is not None:
             self.transport.pause_reading()
+        self._go_on()
+
+    def read_on(self) -> None:
+        if len(self._commands) <= _MANY_COMMANDS and not self.paused:
+            super().read_on()
+
+    def _go_on(self) -> None:
+        """Does what was asked for, unless a client that reads no answers has to read them first."""
+        if self._worker is None and self._commands and not self.paused:
+            self._worker = asyncio.get_running_loop().create_task(self._obey())
 
     async def _obey(self) -> None:
         with self._services.ledger.open("task", "shared.obey"):
-            while self._commands:
+            while self._commands and not self.paused:
                 await self._do(self._commands.popleft())
+                await asyncio.sleep(0)  # what fails at once never waits, and others have to get their turn
             self._worker = None
-            if self.transport is not None and not self.transport.is_reading():
-                self.transport.resume_reading()
+            self.read_on()
 
     async def _do(self, text: str) -> None:
         request_id: RequestId = None
@@ -152,11 +164,17 @@ class SharedSocket(Socket):
             request_id = _request_id(command)
             await self._obey_one(command, request_id)
         except GatewayError as error:
-            body = problem(error, self._request).body
-            assert isinstance(body, bytes)
-            fields = msgspec.json.decode(body)
-            del fields["requestId"]  # the HTTP request's; here it names the command
-            self._say({**fields, "type": "problem"}, request_id)
+            self._refuse(error, request_id)
+        except Exception as error:  # a bug of ours: this command fails, the next ones must be heard
+            logger.exception("shared.broken", error=type(error).__name__)
+            self._refuse(GatewayError(Code.INTERNAL), request_id)
+
+    def _refuse(self, error: GatewayError, request_id: RequestId) -> None:
+        body = problem(error, self._request).body
+        assert isinstance(body, bytes)
+        fields = msgspec.json.decode(body)
+        del fields["requestId"]  # the HTTP request's; here it names the command
+        self._say({**fields, "type": "problem"}, request_id)
 
     async def _obey_one(self, command: dict[str, Any], request_id: RequestId) -> None:
         match command.pop("type", None):

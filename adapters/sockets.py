@@ -20,6 +20,8 @@ MOST_MESSAGE = 64 * 1024
 """Bytes of a message on a topic's own socket: a `ping` is all that it may hold."""
 
 _CLOSE_WAIT = 2.0
+_FLOOD = 500  # messages and pings in one read, which nobody sends who means to be answered
+_LARGE_READ = 32 * 1024  # bytes, after which others get their turn
 _PONG = wire.frame(wire.TEXT, b'{"type":"pong"}')
 
 
@@ -65,10 +67,26 @@ class Socket(Line):
             self._queue = WebSocketDataQueue(self, 2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
             self._reader = WebSocketReader(self._queue, self.most_message, compress=False, decode_text=True)
         self._reader.feed_data(data)
+        if len(self._queue._buffer) > _FLOOD:
+            self._queue._buffer.clear()
+            self._reader = self._queue = None  # the two hold each other, and what was read
+            self.goodbye(WSCloseCode.POLICY_VIOLATION, Closing.PROTOCOL)
+            if self.transport is not None:
+                self.transport.close()
+            return
         while self._queue._buffer:
             self._hear(_next(self._queue))
+        if len(data) >= _LARGE_READ and self.transport is not None and self.transport.is_reading():
+            self.transport.pause_reading()  # uvloop would read on at once, and others would wait
+            asyncio.get_running_loop().call_soon(self.read_on)
         if isinstance(error := self._queue.exception(), WebSocketError):
             self.goodbye(error.code, Closing.PROTOCOL)
+
+    def read_on(self) -> None:
+        """Reads again, unless the connection is closing."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
 
     def _hear(self, message: Any) -> None:
         if message.type is WSMsgType.CLOSE:

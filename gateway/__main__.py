@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -54,6 +55,7 @@ def _serve(options: argparse.Namespace) -> int:
         settings = _load(options).settings
     except ConfigError as error:
         return _say_mistakes(error)
+    os.umask(0o077)  # what people wrote is for nobody else on the machine
     secrets = [token.get_secret_value()] if (token := settings.coze_api_token) else []
     logs.configure(settings.log_format, settings.log_level, secrets=secrets)
     from adapters.app import serve

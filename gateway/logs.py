@@ -69,6 +69,7 @@ def configure(
     logging.root.setLevel(number)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns with what the client sent, tokens too
 
 
 class Seldom:
