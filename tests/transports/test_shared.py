@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.transports.conftest import Serve, Served
-from tests.transports.raw import TEXT, RawSocket
+from tests.transports.raw import PING, PONG, TEXT, RawSocket, frame
 from tests.transports.readers import LAST
 
 
@@ -173,6 +173,16 @@ async def test_commands_are_done_in_order_however_many_come_at_once(served: Serv
     await raw.writer.drain()
     for number in range(300):
         assert json.loads((await raw.receive()).payload) == {"type": "pong", "requestId": number}
+    await raw.hang_up()
+
+
+@pytest.mark.parametrize("opcode", [TEXT, PING, PONG])
+async def test_a_socket_that_floods_is_closed(served: Served, opcode: int) -> None:
+    raw = await RawSocket.open(served.url, "/api/coze/ws")
+    raw.writer.write(frame(opcode, b"1") * 20_000)
+    await raw.at_end()
+    status, _, _ = await served.get("/healthz")
+    assert status == 200
     await raw.hang_up()
 
 
