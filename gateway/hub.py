@@ -28,7 +28,7 @@ _WRITES_A_TICK = 1000  # deliveries before new connections and other logs get th
 _SLICE = 250  # of them on one log
 _FRAMES_KEPT = 64
 _MOST_AT_ONCE = 1024 * 1024  # bytes given to one outlet before others get their turn
-_BEATS_A_SLICE = 1000
+_BEATS_A_SLICE = 250
 
 
 class Heart(Protocol):

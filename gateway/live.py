@@ -322,6 +322,8 @@ class LiveTurn:
         self._means.metrics.upstream_recovered(recovery)
 
     async def _wait_for_outputs(self) -> None:
+        if self._has_outputs_for(self.turn.tool_calls):  # they came while Coze's record was read
+            self._append(self.turn.outputs_given())
         while self.turn.phase == "action_required":
             await asyncio.wait((self._poked(),))
         if self.turn.phase == "streaming":

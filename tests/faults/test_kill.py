@@ -190,6 +190,39 @@ async def test_killed_while_it_waits_for_tools_the_turn_takes_their_outputs(tmp_
         assert coze.requests["submit_tool_outputs"] == coze.posts_of(message) == 1
 
 
+async def test_tool_outputs_that_come_while_cozes_record_is_read_reach_it(tmp_path: Path) -> None:
+    async with (
+        simulated(rate=200) as coze,
+        proxied(coze.url) as proxy,
+        mortal(tmp_path, proxy.url) as gateway,
+        client() as session,
+    ):
+        reader = Reader()
+        asking = asyncio.create_task(reader.ask(session, gateway.url, message := "/fault action -- in between"))
+        await reader.until(lambda r: r.named("action_required"))
+        await gateway.kill()
+        await asyncio.gather(asking, return_exceptions=True)
+
+        def hold_the_list(request: bytes) -> None:
+            if b"/v3/chat/message/list" in request and not proxy.fired["frozen"]:
+                proxy.freeze()
+
+        proxy.weather.trap = hold_the_list
+        await gateway.start()
+        calls = reader.named("action_required")[0]["toolCalls"]
+        outputs = {"toolOutputs": [{"toolCallId": call["id"], "output": f"did {call['id'][:4]}"} for call in calls]}
+        async with asyncio.timeout(patience(10)):
+            await eventually(lambda: proxy.fired["frozen"] == 1)
+            path = f"/api/coze/turns/{reader.turn_id}/tool-outputs"
+            async with session.post(gateway.url + path, json=outputs) as response:
+                assert response.status == 202, await response.text()
+            proxy.thaw()
+            await reader.finish(session, lambda: gateway.url)
+        assert reader.last["event"] == "completed"
+        assert all(f"did {call['id'][:4]}" in reader.text for call in calls)
+        assert coze.requests["submit_tool_outputs"] == coze.posts_of(message) == 1
+
+
 async def test_killed_with_a_turn_in_the_queue_both_are_answered_in_order(tmp_path: Path) -> None:
     async with simulated(rate=20) as coze, mortal(tmp_path, coze.url) as gateway, client() as session:
         first, second = Reader(), Reader()
