@@ -111,6 +111,7 @@ class SharedSocket(Socket):
         for outlet in list(self._topics.values()):
             self.hub.serve(outlet)
         self._go_on()
+        self.read_on()
 
     def busy(self) -> bool:
         return any(outlet.busy() for outlet in self._topics.values())

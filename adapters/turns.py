@@ -43,7 +43,7 @@ async def cancel(services: Services, caller: Caller, turn_id: str) -> bool:
     found = await find(services, caller, turn_id)
     if not isinstance(found, LiveTurn) or not services.runner.cancel(found):
         return False
-    await services.hub.log.committed()
+    await services.log.committed()
     return True
 
 
@@ -59,7 +59,7 @@ async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs
         found.give_outputs(outputs)
     except GatewayError as error:
         raise InvalidRequest([Mistake("toolOutputs", error.detail)]) from error
-    await services.hub.log.committed()
+    await services.log.committed()
 
 
 def view(state: State) -> dict[str, Any]:

@@ -43,8 +43,13 @@ class RawSocket:
         self.writer = writer
 
     @classmethod
-    async def open(cls, url: str, path: str, **headers: str) -> "RawSocket":
-        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+    async def open(cls, url: str, path: str, *, buffer: int | None = None, **headers: str) -> "RawSocket":
+        """`buffer`: bytes of answers that the kernel holds for this client, about."""
+        sock = socket.socket()
+        if buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.connect(("127.0.0.1", port_of(url)))
+        reader, writer = await asyncio.open_connection(sock=sock)
         fields = {
             "Host": "127.0.0.1",
             "Upgrade": "websocket",

@@ -186,6 +186,31 @@ async def test_a_socket_that_floods_is_closed(served: Served, opcode: int) -> No
     await raw.hang_up()
 
 
+MANY_SMALL = json.dumps({"type": "ping", "requestId": "r" * 250}).ljust(800)
+"""So few of these fit in one read that it is no flood."""
+_UNKNOWN = {f"{number:0>128}": number for number in range(20)}
+ONE_A_READ = json.dumps({"type": "unsubscribe", "topic": "shops/1"} | _UNKNOWN).ljust(300_000)
+"""Larger than a read, and refused with 20 sentences."""
+
+
+@pytest.mark.parametrize("command", [MANY_SMALL, ONE_A_READ], ids=["small ones", "large ones"])
+async def test_a_client_that_reads_no_answers_is_not_read_until_it_does(serve: Serve, command: str) -> None:
+    served = await serve(max_body_bytes=1_000_000)
+    raw = await RawSocket.open(served.url, "/api/coze/ws", buffer=65536)
+    asking, sent = frame(TEXT, command.encode()), 0
+    with contextlib.suppress(TimeoutError):
+        while sent < 60_000:
+            raw.writer.write(asking)
+            sent += 1
+            await asyncio.wait_for(raw.writer.drain(), 0.5)
+    assert 100 < sent < 60_000
+    answers = 0
+    async with asyncio.timeout(20):
+        while answers < sent:
+            answers += (await raw.receive()).opcode == TEXT
+    await raw.hang_up()
+
+
 async def test_topics_are_bounded(served: Served, shared: Shared) -> None:
     for number in range(200):
         assert (await shared.ask(type="subscribe", topic=f"shops/{number}"))["type"] == "ack"
