@@ -234,6 +234,50 @@ test("a signal aborts as close does", async () => {
   await assert.rejects(late.done, { name: "AbortError" });
 });
 
+test("closed in the tick in which it was opened, it listens to nothing and says nothing more", async () => {
+  const w = await world({ answer: LONG });
+  const target = new EventTarget();
+  let listeners = 0;
+  const page = {
+    addEventListener: (...all) => { listeners++; target.addEventListener(...all); },
+    removeEventListener: (...all) => { listeners--; target.removeEventListener(...all); },
+  };
+  const before = (await w.seen()).configs;
+  globalThis.window = page;
+  globalThis.document = page;
+  try {
+    const kept = ask(w);
+    const states = [];
+    const line = connect({ baseUrl: w.base, scope: "turns/turn_1", onState: (state) => states.push(state) });
+    kept.line.close();
+    line.close();
+    await assert.rejects(kept.done, { name: "AbortError" });
+    await new Promise((resolve) => { setTimeout(resolve, 50); });
+    assert.deepEqual([kept.states.map(([state]) => state), states], [["closed"], ["closed"]]);
+    assert.equal(listeners, 0);
+    assert.deepEqual([line.state, kept.line.state], ["closed", "closed"]);
+    assert.deepEqual([(await w.seen()).configs, (await w.seen()).turns], [before, 0]);
+    const seen = ask(w);
+    await seen.done;
+    assert.equal(listeners, 0, "nor after an answer");
+  } finally {
+    delete globalThis.window;
+    delete globalThis.document;
+  }
+});
+
+test("close ends the request for the configuration, too", async () => {
+  let aborted;
+  const line = connect({
+    baseUrl: "http://gateway.example", scope: "turns/turn_1",
+    network: { fetch: (url, { signal }) => new Promise((_, reject) => { signal.onabort = () => { aborted = String(url); reject(signal.reason); }; }) },
+  });
+  await new Promise((resolve) => { setTimeout(resolve, 10); });
+  line.close();
+  await new Promise((resolve) => { setTimeout(resolve, 0); });
+  assert.match(aborted ?? "nothing", /config$/);
+});
+
 test("a stream that falls silent without ending is left and taken up again", async () => {
   const w = await world({ answer: LONG, delay: 0.002, heartbeat: 0.2, stall_after: 9 });
   const kept = ask(w, { transports: ["sse"] });

@@ -87,6 +87,8 @@ class World:
         self.turns: dict[str, Turn] = {}
         self.keys: dict[str, str] = {}
         self.seen: list[dict[str, Any]] = []
+        self.configs = 0
+        """How often the configuration was asked for."""
         self.outputs: list[dict[str, Any]] = []
         self.news = asyncio.Condition()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -206,10 +208,13 @@ async def control(request: web.Request) -> web.Response:
             if name not in asdict(w.manners):
                 raise web.HTTPBadRequest(text=f"no such manner: {name}")
             setattr(w.manners, name, value)
-    return web.json_response({"seen": w.seen, "turns": len(w.turns), "manners": asdict(w.manners)})
+    return web.json_response(
+        {"seen": w.seen, "configs": w.configs, "turns": len(w.turns), "manners": asdict(w.manners)}
+    )
 
 
 async def config(request: web.Request) -> web.Response:
+    world(request).configs += 1
     m = world(request).manners
     return web.json_response(
         {

@@ -206,6 +206,7 @@ class Line {
   onEnd = () => {};
 
   #closed = false;
+  #life = new AbortController(); // ends what is asked beside the legs
   #leg = null; // the AbortController of what is open now
   #wake = null; // ends a pause early; one that the gateway asked for only when told `byForce`
   #attempt = 0;
@@ -271,12 +272,13 @@ class Line {
 
   async run() {
     await undefined; // the caller gets its handle before the first word about it
+    if (this.#closed) return;
     try {
       this.#unlisten.push(watchSignal(this.options.signal, () => this.close()));
       this.#listenToTheTab();
       this.#report("connecting", {});
       this.#config = await configOf(this);
-      if (this.question === undefined && !this.scope.startsWith("turns/") && this.position === undefined) await this.#prime();
+      if (!this.#closed && this.question === undefined && !this.scope.startsWith("turns/") && this.position === undefined) await this.#prime();
       while (!this.#closed) await this.#round();
     } catch (error) {
       this.#finish(error);
@@ -496,6 +498,7 @@ class Line {
     clearTimeout(this.#quietTimer);
     clearTimeout(this.#healTimer);
     for (const stop of this.#unlisten) stop();
+    this.#life.abort();
     this.#leg?.abort();
     this.#wake?.(true);
   }
@@ -606,7 +609,8 @@ class Line {
     return this.position === undefined || this.position === "0" ? {} : { "Last-Event-ID": this.position };
   }
 
-  async request(path, { query, timeoutMs = 15_000, signal, headers, ...init } = {}) {
+  /** One request with its whole answer. It ends with the line unless it has a signal of its own, or `null` for none. */
+  async request(path, { query, timeoutMs = 15_000, signal = this.#life.signal, headers, ...init } = {}) {
     const abort = new AbortController();
     const stop = watchSignal(signal, () => abort.abort());
     const timer = setTimeout(() => abort.abort(), timeoutMs);
@@ -718,7 +722,7 @@ class Line {
     if (!this.turnId) return; // the gateway never took the question
     for (let attempt = 0; ; attempt++) {
       try {
-        const { response, text } = await this.request(`/api/coze/turns/${this.turnId}/cancel`, { method: "POST" });
+        const { response, text } = await this.request(`/api/coze/turns/${this.turnId}/cancel`, { method: "POST", signal: null });
         if (response.ok) return;
         if (response.status < 500 && response.status !== 429) throw problem(response, text);
       } catch (error) {
