@@ -189,6 +189,43 @@ test("an answer that failed resolves with its error", async () => {
   assert.equal(last.code, "upstream_failed");
 });
 
+for (const older of ["by the gateway", "by the caller"]) {
+  test(`the older way, wanted ${older}, tells of tools that are waited for, and goes on once they are given`, async () => {
+    const call = { id: "call_1", type: "function", function: { name: "weather", arguments: "{}" } };
+    const w = await world({ answer: LONG, delay: 0.002, tools: [call], streaming: older !== "by the gateway" });
+    const kept = ask(w, {
+      streaming: older !== "by the caller",
+      onEvent: async (event) => {
+        if (event.event !== "action_required") return;
+        assert.equal(kept.line.state, "open");
+        const body = JSON.stringify({ toolOutputs: [{ toolCallId: event.toolCalls[0].id, output: "sun" }] });
+        await fetch(`${w.base}/api/coze/turns/${kept.line.turnId}/tool-outputs`, { method: "POST", body });
+      },
+    });
+    await exact(kept, LONG);
+    const asked = kept.events.filter((event) => event.event === "action_required");
+    assert.deepEqual(asked.map((event) => event.toolCalls), [[call]]);
+    const { seen, turns } = await w.seen();
+    assert.deepEqual([...new Set(seen.map((request) => request.transport))], ["post", "longpoll"]);
+    assert.equal(turns, 1);
+  });
+}
+
+for (const [code, retryable] of [["upstream_unauthorized", false], ["upstream_rate_limited", true], ["internal", true]]) {
+  test(`an ${code} of the older way says what the stream would have said`, async () => {
+    const fail = { code, retryable, error: "Coze said no.", upstream: { code: 4100, logId: "log" } };
+    const w = await world({ answer: LONG, delay: 0, fail });
+    const [streamed, whole] = [ask(w), ask(w, { streaming: false })];
+    const { id, conversationId, turnId, ...said } = await streamed.done;
+    const { conversationId: conversation, turnId: turn, ...last } = await whole.done;
+    assert.ok(said.content.length > 100);
+    assert.deepEqual(last, said);
+    assert.deepEqual([conversation, turn], [whole.line.conversationId, whole.line.turnId]);
+    assert.ok(turn.startsWith("turn_") && conversation.startsWith("conv_") && turn !== turnId && conversation !== conversationId);
+    assert.deepEqual(whole.events, [{ ...last, conversationId: conversation, turnId: turn }]);
+  });
+}
+
 test("a question that is refused rejects with what the gateway said", async () => {
   const w = await world({});
   const kept = ask(w, { message: "" });

@@ -36,6 +36,8 @@ class Manners:
     """Seconds between pieces."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """Sent before the text."""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """The calls whose outputs the turn waits for at half of its text."""
     suggestions: list[str] = field(default_factory=list)
     fail: dict[str, Any] = field(default_factory=dict)
     """The fields of an `error` that ends the answer at half of its text."""
@@ -78,6 +80,12 @@ class Turn:
     status: str = "running"
     text: str = ""
     first: int = 0
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody gave tool outputs, or cancelled."""
+
+    @property
+    def over(self) -> bool:
+        return self.status not in ("running", "action_required")
 
 
 class World:
@@ -126,6 +134,11 @@ class World:
         text = m.answer[: len(m.answer) // 2] if m.fail else m.answer
         for i in range(0, len(text), m.piece):
             await asyncio.sleep(m.delay)
+            if m.tools and i >= len(text) // 2 and not turn.answered.is_set():
+                turn.status = "action_required"
+                await self.append(turn, {"event": "action_required", "toolCalls": m.tools})
+                await turn.answered.wait()
+                turn.status = "running"
             if turn.cancelled:
                 turn.status = "cancelled"
                 return await self.append(turn, {"event": "cancelled", **ids, "content": turn.text})
@@ -146,7 +159,7 @@ class World:
         turn = self.turns.get(ident)
         log = self.logs[turn.conversation if turn else ident]
         if after is None:
-            running = [t.first for t in self.turns.values() if t.conversation == ident and t.status == "running"]
+            running = [t.first for t in self.turns.values() if t.conversation == ident and not t.over]
             return turn.first if turn else (running[0] if running else len(log))
         index = 0 if after == "0" else next((i + 1 for i, e in enumerate(log) if e["id"] == after), 0)
         return max(index, turn.first) if turn else index
@@ -158,7 +171,7 @@ class World:
         while True:
             async with self.news:
                 if index >= len(log):
-                    if turn and turn.status != "running":
+                    if turn and turn.over:
                         return
                     try:
                         await asyncio.wait_for(self.news.wait(), self.manners.heartbeat)
@@ -260,13 +273,23 @@ async def ask(request: web.Request) -> web.Response:
         ids = {"conversationId": turn.conversation, "turnId": turn.id, "status": turn.status}
         return web.json_response(ids, status=202, headers={"Location": f"/api/coze/turns/{turn.id}"})
     async for _ in w.listen("turns", turn.id, turn.first):
-        pass
-    return record(w, turn)
+        if turn.status == "action_required":
+            break
+    ids = {"X-Turn-Id": turn.id, "X-Conversation-Id": turn.conversation}
+    if turn.status != "failed":
+        return record(w, turn, **ids)
+    fail = {"retryable": True, **w.manners.fail}
+    status = 429 if fail["code"] == "upstream_rate_limited" else 502
+    fields = {"turnId": turn.id, "conversationId": turn.conversation, **fail, "detail": fail["error"], "status": status}
+    fields.pop("error")
+    return web.json_response(fields, status=status, headers=ids, content_type="application/problem+json")
 
 
-def record(w: World, turn: Turn) -> web.Response:
+def record(w: World, turn: Turn, **headers: str) -> web.Response:
+    waits = {"toolCalls": w.manners.tools} if turn.status == "action_required" else {}
     return web.json_response(
         {
+            **waits,
             "conversationId": turn.conversation,
             "turnId": turn.id,
             "status": turn.status,
@@ -274,8 +297,10 @@ def record(w: World, turn: Turn) -> web.Response:
             "reasoning": w.manners.reasoning,
             "suggestions": w.manners.suggestions,
             "usage": None,
+            "error": {"retryable": True, **w.manners.fail} if turn.status == "failed" else None,
             "position": w.logs[turn.conversation][-1]["id"],
-        }
+        },
+        headers=headers,
     )
 
 
@@ -293,7 +318,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     if w.manners.repeat and index:
         index -= 1
     turn = w.turns.get(ident)
-    if turn and turn.status != "running" and index >= len(w.logs[turn.conversation]):
+    if turn and turn.over and index >= len(w.logs[turn.conversation]):
         return web.Response(status=204)
     return await stream(request, scope, ident, index, {})
 
@@ -396,7 +421,7 @@ async def poll(request: web.Request) -> web.Response:
     log = w.logs[turn.conversation if turn else ident]
     index = w.begin(scope, ident, after(request))
     wait = float(request.query.get("wait", "25"))
-    if index >= len(log) and wait and not (turn and turn.status != "running"):
+    if index >= len(log) and wait and not (turn and turn.over):
         try:
             async with asyncio.timeout(wait):
                 async for batch in w.listen(scope, ident, index):
@@ -405,7 +430,7 @@ async def poll(request: web.Request) -> web.Response:
         except TimeoutError:
             pass
     batch = log[index:]
-    turns_end = turn is not None and turn.status != "running" and index + len(batch) >= len(log)
+    turns_end = turn is not None and turn.over and index + len(batch) >= len(log)
     position = batch[-1]["id"] if batch else (log[index - 1]["id"] if index else "0")
     return web.json_response({"events": batch, "next": position, "ended": turns_end})
 
@@ -421,11 +446,15 @@ async def cancel(request: web.Request) -> web.Response:
     if turn is None:
         return problem(404, "not_found")
     turn.cancelled = True
+    turn.answered.set()
     return web.Response(status=202)
 
 
 async def outputs(request: web.Request) -> web.Response:
-    world(request).outputs += (await request.json())["toolOutputs"]
+    w = world(request)
+    w.outputs += (await request.json())["toolOutputs"]
+    if (turn := w.turns.get(request.match_info["ident"])) is not None:
+        turn.answered.set()
     return web.Response(status=202)
 
 
@@ -437,7 +466,7 @@ async def messages(request: web.Request) -> web.Response:
             continue
         common = {"turnId": turn.id, "status": turn.status, "createdAt": "2026-01-01T00:00:00Z"}
         found.append({"id": f"{turn.id}-q", "role": "user", "content": turn.input, **common})
-        if turn.status != "running":
+        if turn.over:
             found.append({"id": f"{turn.id}-a", "role": "assistant", "content": turn.text, **common})
     return web.json_response({"messages": found, "hasMore": False})
 

@@ -11,7 +11,8 @@
 
 const KNOWN = ["sse", "websocket", "longpoll", "eventsource"];
 const LIKING = ["sse", "websocket", "longpoll"];
-const LAST = new Set(["completed", "cancelled", "error"]);
+const LAST = new Set(["completed", "cancelled", "error"]); // events
+const OVER = new Set(["completed", "cancelled", "failed"]); // statuses
 const BODY_FIELDS = [
   "userId", "message", "botId", "shopId", "conversationId", "attachments", "customVariables", "metaData", "onBusy",
   "onDisconnect",
@@ -251,10 +252,11 @@ class Line {
 
   /** The transports that this browser and this gateway both have, in order of liking. */
   #usable() {
-    const { streaming, transports } = this.#config;
+    const { transports } = this.#config;
+    const streaming = this.#config.streaming !== false && this.options.streaming !== false;
     const here = { sse: this.fetch && canReadStreams(), websocket: this.WebSocket, longpoll: this.fetch, eventsource: this.EventSource };
     const served = (name) => {
-      if (streaming === false) return name === "longpoll";
+      if (!streaming) return name === "longpoll";
       return !Array.isArray(transports) || transports.includes(name === "eventsource" ? "sse" : name);
     };
     const usable = this.liking.filter((name) => here[name] && served(name));
@@ -462,7 +464,7 @@ class Line {
         if (error instanceof GatewayError) throw error;
         return { status: "unknown" };
       });
-      if (!["completed", "cancelled", "failed"].includes(turn.status)) {
+      if (!OVER.has(turn.status)) {
         return this.#pause(this.#jitter(), 0, { why: `the turn is ${turn.status}` });
       }
       this.#emitWhole(turn, { lastOnly: true });
@@ -677,16 +679,12 @@ class Line {
       if (this.#closed) return;
       if (!response.ok) {
         const error = problem(response, text);
-        if (error.code.startsWith("upstream_")) {
-          this.#last = { event: "error", error: error.message, code: error.code, retryable: error.status !== 401, content: "",
-            conversationId: this.conversationId, turnId: undefined, upstream: error.problem?.upstream };
-          call(this.options.onEvent, this.#last);
-          return this.#finish();
-        }
+        const { turnId = response.headers.get("X-Turn-Id") ?? undefined } = error.problem ?? {};
+        if (turnId || error.code.startsWith("upstream_")) return await this.#failWhole(error, turnId);
         return await this.#decide("longpoll", verdict(error));
       }
       const answer = this.#taken(response, text);
-      if (response.status === 202) return; // a turn to listen to, by long-poll
+      if (!OVER.has(answer.status)) return; // still running, or waiting for tools: a turn to listen to, by long-poll
       this.#emitWhole({ ...answer, input: body.message });
       this.#finish();
     } catch (error) {
@@ -697,7 +695,22 @@ class Line {
     }
   }
 
-  /** Gives a whole turn as the events that it would have been. They have no ids: nothing resumes from them. */
+  /** The gateway took the question and the answer failed: its problem is the last event, its record has what there was. */
+  async #failWhole(error, turnId) {
+    const { retryable = false, upstream, conversationId, content } = error.problem ?? {};
+    this.accept(turnId, conversationId);
+    const record = turnId && content === undefined ? await this.#json(`/api/coze/turns/${turnId}`).catch(() => undefined) : undefined;
+    if (this.#closed) return;
+    const more = upstream ? { upstream } : {};
+    this.#last = {
+      event: "error", error: error.message, code: error.code, retryable, ...more,
+      conversationId: this.conversationId, turnId, content: content ?? record?.content ?? "",
+    };
+    call(this.options.onEvent, this.#last);
+    this.#finish();
+  }
+
+  /** Gives a whole turn that is over as the events that it would have been. They have no ids: nothing resumes from them. */
   #emitWhole(turn, { lastOnly = false } = {}) {
     const { status, content = "", conversationId = this.conversationId, turnId = this.turnId } = turn;
     const give = (event) => call(this.options.onEvent, event);
@@ -706,11 +719,9 @@ class Line {
       if (turn.reasoning) give({ event: "reasoning", content: turn.reasoning });
       if (content) give({ event: "message", content });
       for (const suggestion of turn.suggestions ?? []) give({ event: "suggestion", content: suggestion });
-      if (turn.toolCalls) give({ event: "action_required", toolCalls: turn.toolCalls });
     }
-    const failure = typeof turn.error === "object" ? turn.error : { error: turn.error };
     if (status === "cancelled") this.#last = { event: "cancelled", conversationId, turnId, content };
-    else if (status === "failed") this.#last = { event: "error", code: "internal", retryable: false, ...failure, conversationId, turnId, content };
+    else if (status === "failed") this.#last = { event: "error", error: "", code: "internal", retryable: false, ...turn.error, conversationId, turnId, content };
     else this.#last = { event: "completed", conversationId, turnId, content, usage: turn.usage ?? null, recovered: turn.recovered ?? false };
     give(this.#last);
   }
