@@ -1,5 +1,6 @@
 """A stub gateway, and tabs of a real browser whose every complaint fails the test."""
 
+import asyncio
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -55,6 +56,19 @@ class Stub:
         for name, value in manners.items():
             assert hasattr(self.world.manners, name), name
             setattr(self.world.manners, name, value)
+
+    def by_hand(self) -> "asyncio.Queue[stubs.Turn]":
+        """From now on turns only begin; the queue gives them, and the test appends what it wants."""
+        begun: asyncio.Queue[stubs.Turn] = asyncio.Queue()
+        world = self.world
+
+        async def write(turn: stubs.Turn) -> None:
+            ids = {"conversationId": turn.conversation, "turnId": turn.id}
+            await world.append(turn, {"event": "started", **ids, "input": turn.input})
+            begun.put_nowait(turn)
+
+        setattr(world, "write", write)  # noqa: B010 - a method is not to be assigned, says mypy
+        return begun
 
 
 @pytest_asyncio.fixture(loop_scope="session")

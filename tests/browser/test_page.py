@@ -171,8 +171,10 @@ async def test_a_chosen_colour_and_language_are_remembered(tab: Tab) -> None:
 
 async def test_tool_results_that_the_bot_asks_for_are_given_on_the_page(tab: Tab, stub: Stub) -> None:
     call = {"id": "call-1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Lima"}'}}
-    stub.behaves(events=[{"event": "action_required", "toolCalls": [call]}], answer=PLAIN, delay=0.05)
+    begun = stub.by_hand()
     await tab.ask("hi")
+    turn = await begun.get()
+    await stub.world.append(turn, {"event": "action_required", "toolCalls": [call]})
     form = tab.page.locator("form.outputs")
     await form.wait_for()
     assert "weather" in await form.inner_text()

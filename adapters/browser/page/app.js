@@ -1,7 +1,8 @@
 /** The page's composition: finds its elements, builds the parts, and ties what people do to what the parts can. */
+import { sentence } from "./api.js";
 import { BadNetwork } from "./bad-network.js";
 import { Conversation } from "./conversation.js";
-import { make, say } from "./dom.js";
+import { make, say, sayAnew } from "./dom.js";
 import { Figures, NetworkLog } from "./figures.js";
 import { firstLanguage, formatNumber, language, onLanguage, speak, t } from "./language.js";
 import { addThemeButton, keepField } from "./preferences.js";
@@ -25,6 +26,7 @@ const parts = network.parts();
 const figures = new Figures(at("figures"));
 const netlog = new NetworkLog(at("network-log"));
 const scroll = at("scroll");
+const message = at("message");
 let following = true; // the newest line stays in view until the reader scrolls up
 let limit = 16_000;
 
@@ -46,31 +48,50 @@ const conversation = new Conversation({
     fault: at("fault").value,
     network: parts,
   }),
+  isTyping: () => message.value !== "",
   onState: showState,
+  onTrouble: warn,
   onChange: showProgress,
   onTurn: () => {
     following = true;
     at("welcome").hidden = at("log").childElementCount > 0;
   },
+  keepPlace: (change) => {
+    following = false;
+    const below = scroll.scrollHeight - scroll.scrollTop;
+    change();
+    scroll.scrollTop = scroll.scrollHeight - below;
+  },
 });
+
+/** Says what went wrong where people look on any screen, until they do something about it. */
+function warn(words) {
+  at("alert").hidden = false;
+  at("alert").replaceChildren(words);
+  netlog.add("bad", words.cloneNode(true));
+}
+
+function unwarn() {
+  at("alert").hidden = true;
+  at("alert").replaceChildren();
+}
 
 // -- what the connection does
 
 let lineState = "idle";
 
 function showState(state, { transport, delayMs, reason, error }) {
-  if (state === "notice") return netlog.add(reason, "bad");
   lineState = state === "waiting" && reason === "hidden" ? "hidden" : state;
   if (state === "open") {
-    figures.opened(transport ?? t("transport_whole"));
-    netlog.add(`${t("state_open")}: ${transport ?? t("transport_whole")}`, "good");
+    figures.opened(transport ?? "whole");
+    netlog.add("good", say("span", "state_open"), "·", transport ?? say("span", "transport_whole"));
   }
   if (state === "waiting" && reason !== "hidden") {
     figures.lost();
-    netlog.add(`${t("state_waiting")}: ${formatNumber(delayMs)} ms · ${reason}`, "bad");
+    netlog.add("bad", say("span", "state_waiting"), "·", say("span", "milliseconds", { "data-n": delayMs }), "·", say("span", reason));
   }
-  if (state === "offline") netlog.add(t("state_offline"), "bad");
-  if (error) netlog.add(`${t("state_closed")}: ${error.code ?? error.message}`, "bad");
+  if (state === "offline") netlog.add("bad", say("span", "state_offline"));
+  if (error) netlog.add("bad", say("span", "state_closed"), "·", sentence(error));
   at("status-more").textContent = state === "open" ? (transport ?? "") : "";
   return showStatus();
 }
@@ -79,8 +100,7 @@ function showStatus() {
   const shown = conversation.running && lineState === "open" ? "streaming" : lineState;
   at("status").dataset.state = shown;
   for (const element of [at("status").querySelector("span"), at("state-figure")]) {
-    element.dataset.t = `state_${shown}`;
-    element.textContent = t(`state_${shown}`);
+    sayAnew(element, `state_${shown}`);
   }
 }
 
@@ -88,17 +108,18 @@ function showProgress(event) {
   const { running } = conversation;
   at("welcome").hidden = at("log").childElementCount > 0;
   at("stop").hidden = !running;
+  at("stop").disabled = conversation.stopping;
+  sayAnew(at("stop").firstElementChild, conversation.stopping ? "stopping" : "stop");
   at("send").hidden = running;
-  for (const chip of document.querySelectorAll(".chip")) chip.disabled = running;
+  for (const asks of document.querySelectorAll(".chip, .retry")) asks.disabled = running;
+  at("earlier").hidden = !conversation.hasEarlier;
   const said = { started: "says_started", completed: "says_completed", error: "says_failed", cancelled: "says_cancelled" }[event?.event];
   // A screen reader hears when an answer begins and ends; read piece by piece it would be noise.
-  if (said) at("announcer").textContent = t(said, { n: formatNumber(event.content?.length ?? 0) });
+  if (said) at("announcer").textContent = t(said, { n: event.content?.length ?? 0 });
   showStatus();
 }
 
 // -- asking
-
-const message = at("message");
 
 function fit() {
   message.rows = Math.min(Math.max(message.value.split("\n").length, 1), 8);
@@ -106,14 +127,18 @@ function fit() {
 
 at("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  if ([...message.value].length > limit) return netlog.add(t("error_long", { limit: formatNumber(limit) }), "bad");
+  if ([...message.value].length > limit) return warn(say("span", "error_long", { "data-n": limit }));
+  unwarn();
   if (conversation.ask(message.value)) {
     message.value = "";
     fit();
   }
   return message.focus();
 });
-message.addEventListener("input", fit);
+message.addEventListener("input", () => {
+  unwarn();
+  fit();
+});
 message.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
@@ -121,16 +146,24 @@ message.addEventListener("keydown", (event) => {
   }
 });
 at("stop").addEventListener("click", () => {
-  conversation.stop().catch((error) => netlog.add(error.message, "bad"));
+  conversation.stop();
   message.focus();
 });
 at("new").addEventListener("click", () => {
+  unwarn();
   conversation.begin();
   message.focus();
 });
 for (const [tongue, question] of QUICK) {
   at("quick").append(make("button", { type: "button", class: "chip", lang: tongue, onclick: () => conversation.ask(question) }, question));
 }
+
+at("earlier").addEventListener("click", async () => {
+  at("earlier").disabled = true;
+  await conversation.showEarlier();
+  at("earlier").disabled = false;
+  (at("earlier").hidden ? scroll : at("earlier")).focus({ preventScroll: true });
+});
 
 // Told of growth after the layout, so that asking for the height costs no layout of its own.
 const growth = new ResizeObserver(() => { if (following) scroll.scrollTop = scroll.scrollHeight; });
@@ -144,11 +177,11 @@ scroll.addEventListener("scrollend", () => { following = atEnd(); });
 
 // -- the bad network
 
-network.onCut = () => netlog.add(t("log_cut"), "bad");
+network.onCut = () => netlog.add("bad", say("span", "log_cut"));
 at("cut").addEventListener("click", () => network.cut());
 at("elsewhere").addEventListener("click", () => {
   const next = conversation.goOnElsewhere(LIKING.slice(0, 3));
-  if (next) netlog.add(`${t("elsewhere")}: ${next}`);
+  if (next) netlog.add("", say("span", "elsewhere"), "·", next);
 });
 at("transport").addEventListener("change", () => conversation.prefer(transports()));
 at("slow").addEventListener("input", showSlow);
@@ -192,6 +225,7 @@ onLanguage(() => {
   for (const button of document.querySelectorAll("[data-language]")) {
     button.setAttribute("aria-pressed", String(button.dataset.language === language()));
   }
+  at("announcer").textContent = ""; // what it said last is said
   showSlow();
   figures.show();
 });

@@ -3,8 +3,12 @@
  * answer begun in another tab, or before a reload, appears here too. One connection at a time: browsers allow six to a
  * host over HTTP/1.1, for all tabs together.
  */
-import { chat, connect, GatewayError } from "../client/coze-gateway.js";
-import { language, t } from "./language.js";
+import { chat, connect } from "../client/coze-gateway.js";
+import { request, sentence } from "./api.js";
+import { make, say } from "./dom.js";
+import { History } from "./history.js";
+import { language } from "./language.js";
+import { reasonKey } from "./reasons.js";
 import { TurnView } from "./turn-view.js";
 
 const KEY = "gateway.conversation";
@@ -12,32 +16,41 @@ const ID = /^conv_[0-9a-f-]{36}$/;
 
 export class Conversation {
   id;
+  stopping = false;
   #line; // the open `chat` or `connect`
+  #opened = false; // whether that line has a connection
+  #history;
   #turns = new Map();
   #current; // the turn that events belong to now
-  #asking = false;
+  #asked; // the turn that this page is asking for
 
   /**
    * @param {object} page
    * @param {HTMLElement} page.log where turns go
    * @param {() => object} page.settings `userId`, `botId`, `shopId`, `token`, `transports`, `streaming`, `network`
+   * @param {() => boolean} page.isTyping whether somebody is writing a question
    * @param {import("./figures.js").Figures} page.figures
-   * @param {(state: string, detail: object) => void} page.onState what the connection does
+   * @param {(state: string, detail: object) => void} page.onState what the connection does; `reason` is a key of words
+   * @param {(words: Node) => void} page.onTrouble what somebody must be told
    * @param {() => void} page.onChange something began or ended
    * @param {() => void} page.onTurn the log has one more turn
+   * @param {(change: () => void) => void} page.keepPlace makes a change above what is being read
    */
   constructor(page) {
     this.page = page;
     this.buttons = {
       ask: (text) => this.ask(text),
-      giveOutputs: (turnId, toolOutputs) => this.#post(`turns/${turnId}/tool-outputs`, { toolOutputs }),
+      retry: (view) => this.#retry(view),
+      giveOutputs: (turnId, toolOutputs) => this.#giveOutputs(turnId, toolOutputs),
     };
     addEventListener("hashchange", () => {
       const id = location.hash.slice(1);
       if (ID.test(id) && id !== this.id) this.open(id);
     });
     addEventListener("storage", ({ key, newValue }) => {
-      if (key === KEY && !this.id && ID.test(newValue ?? "")) this.open(newValue);
+      // A tab in which nothing has happened yet follows the one where something does; any other stays where it is.
+      const blank = !this.id && !this.running && !page.log.childElementCount && !page.isTyping();
+      if (key === KEY && blank && ID.test(newValue ?? "")) this.open(newValue);
     });
   }
 
@@ -47,7 +60,9 @@ export class Conversation {
     if (id) this.open(id);
   }
 
-  get running() { return this.#asking || (this.#current !== undefined && !this.#current.over); }
+  get running() { return this.#asked !== undefined || (this.#current !== undefined && !this.#current.over); }
+
+  get hasEarlier() { return this.#history?.hasMore === true; }
 
   get position() { return this.#line?.position; }
 
@@ -61,18 +76,20 @@ export class Conversation {
   async open(id) {
     this.#leave();
     this.#remember(id);
-    const history = this.#recall(id);
+    const recalled = this.#recall(new History(id, this.page.settings));
     this.#listen();
-    await history;
-    this.page.onChange();
+    await recalled;
   }
 
   ask(message) {
     if (this.running || !message.trim()) return false;
     const { fault, ...settings } = this.page.settings();
-    const view = this.#show(message);
+    const view = new TurnView(message, this.buttons);
+    this.page.log.append(view.element);
+    this.page.onTurn();
+    const heard = this.position; // a refused question must not cost what others say meanwhile
     this.#hangUp();
-    this.#asking = true;
+    this.#asked = view;
     this.page.figures.begin();
     const line = chat({
       ...settings,
@@ -83,22 +100,41 @@ export class Conversation {
         if (event.conversationId && !this.id) this.#remember(event.conversationId);
         this.#apply(event, view);
       },
-      onState: (state, detail) => { if (this.#line === line) this.page.onState(state, detail); },
+      onState: (state, detail) => this.#tell(line, state, detail),
     });
     this.#line = line;
     this.page.onChange();
-    line.done.catch((error) => { if (error.name !== "AbortError") this.#refused(view, error); }).finally(() => {
+    line.done.then((last) => this.#settle(view, last), (error) => this.#refused(line, view, error)).finally(() => {
       if (this.#line !== line) return; // the page has moved on to another conversation
-      this.#asking = false;
-      this.#listen(line.position);
+      this.#asked = undefined;
+      this.#listen(line.position ?? heard);
       this.page.onChange();
     });
     return true;
   }
 
+  /** Ends the running answer. What is pressed shows at once, whether or not the gateway can be told. */
   async stop() {
-    if (this.#line?.cancel) await this.#line.cancel();
-    else if (this.#current?.turnId) await this.#post(`turns/${this.#current.turnId}/cancel`);
+    const view = this.#asked ?? this.#current;
+    if (!this.running || this.stopping) return;
+    this.stopping = true;
+    view.stopping();
+    this.page.onChange();
+    try {
+      if (this.#line?.cancel) await this.#line.cancel();
+      else await request(this.page.settings(), `turns/${view.turnId}/cancel`, {});
+    } catch (error) {
+      if (view.over || !this.stopping) return;
+      this.stopping = false;
+      view.stopping(false);
+      this.page.onTrouble(make("span", {}, say("span", "stop_failed"), " ", sentence(error)));
+      this.page.onChange();
+    }
+  }
+
+  /** Shows the turns before the first one that is shown. */
+  async showEarlier() {
+    await this.#recall(this.#history);
   }
 
   prefer(transports) { this.#line?.prefer(transports); }
@@ -121,14 +157,30 @@ export class Conversation {
       after,
       language: language(),
       onEvent: (event) => this.#apply(event),
-      onState: (state, detail) => { if (this.#line === line) this.page.onState(state, detail); },
+      onState: (state, detail) => this.#tell(line, state, detail),
     });
     this.#line = line;
   }
 
+  #tell(line, state, detail) {
+    if (this.#line !== line) return;
+    const { reason: why } = detail;
+    const reason = state === "waiting" && why !== "hidden" ? reasonKey(why, this.#opened) : why;
+    if (state === "open" || state === "waiting" || state === "offline") this.#opened = state === "open";
+    const view = this.#asked ?? this.#current;
+    if (state === "open") view?.waits();
+    if (state === "offline") view?.waits("reason_offline");
+    // In mid-answer the next try is mostly a blink away: words for it would only flicker.
+    if (state === "waiting" && reason !== "hidden" && (!view?.turnId || detail.delayMs > 800)) view?.waits(reason, detail.delayMs);
+    this.page.onState(state, { ...detail, reason });
+  }
+
   #apply(event, asked) {
     if (event.event === "started") {
-      this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#show(event.input);
+      const known = asked ?? this.#turns.get(event.turnId);
+      // What was heard without a position (a whole answer has none) comes again, and is passed over.
+      if (!asked && known?.over) return void (this.#current = undefined);
+      this.#current = known ?? this.#show(event.input);
       this.#turns.set(event.turnId, this.#current);
       if (!asked) this.page.figures.begin(true);
     } else if (event.event === "reset") {
@@ -139,30 +191,60 @@ export class Conversation {
     view.apply(event);
     if (event.event === "message" || event.event === "reasoning") this.page.figures.piece(event.content);
     if (view.over) {
+      this.stopping = false;
       this.page.figures.end(event.content);
       view.figures(this.page.figures.summary());
     }
     if (event.event !== "message" && event.event !== "reasoning") this.page.onChange(event);
   }
 
-  #refused(view, error) {
-    const sentence = error instanceof GatewayError && error.problem ? error.message : t("error_network");
-    view.fail(sentence, { code: error.code, retryable: error.status !== 422 });
+  /** The question is over. One that was stopped before the gateway had it ends without a word from there. */
+  #settle(view, last = { event: "cancelled", content: view.text }) {
+    if (!view.over) this.#apply(last, view);
+  }
+
+  #refused(line, view, error) {
+    if (error.name === "AbortError") {
+      if (this.#line === line) this.#settle(view);
+      return;
+    }
+    this.stopping = false;
+    view.fail(sentence(error), { code: error.code, retryable: error.status !== 422 });
     this.page.figures.end("");
     if (error.code === "not_found") this.#remember(undefined);
   }
 
+  /** Asks again. A question that was never taken is in no record: it goes, as the new one takes its place. */
+  #retry(view) {
+    if (this.ask(view.question) && !view.turnId) view.element.remove();
+  }
+
+  async #giveOutputs(turnId, toolOutputs) {
+    const settings = this.page.settings();
+    try {
+      await request(settings, `turns/${turnId}/tool-outputs`, { toolOutputs });
+    } catch (error) {
+      const turn = error.status ? await request(settings, `turns/${turnId}`).catch(() => undefined) : undefined;
+      error.answered = turn !== undefined && turn.status !== "action_required";
+      throw error;
+    }
+  }
+
+  /** A turn that was begun elsewhere: below all that the gateway has taken, above what it has not. */
   #show(message) {
     const view = new TurnView(message, this.buttons);
-    this.page.log.append(view.element);
+    let place = null;
+    for (let last = this.page.log.lastElementChild; last && !last.dataset.turn; last = last.previousElementSibling) place = last;
+    this.page.log.insertBefore(view.element, place);
     this.page.onTurn();
     return view;
   }
 
   #leave() {
     this.#hangUp();
-    this.#asking = false;
-    this.#current = undefined;
+    this.page.figures.end();
+    this.stopping = false;
+    this.#asked = this.#current = this.#history = undefined;
     this.#turns.clear();
     this.page.log.replaceChildren();
   }
@@ -171,6 +253,7 @@ export class Conversation {
   #hangUp() {
     const line = this.#line;
     this.#line = undefined;
+    this.#opened = false;
     line?.close();
   }
 
@@ -181,41 +264,45 @@ export class Conversation {
     history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);
   }
 
-  /** The conversation's record, put above whatever has come alive meanwhile. */
-  async #recall(id) {
+  /** A page of the conversation's record, put above whatever is shown. */
+  async #recall(record) {
+    const first = this.#history === undefined;
+    const here = () => this.id === record.id && (first || this.#history === record);
     try {
-      const response = await this.#request(`conversations/${id}/messages?limit=100`);
-      if (response.status === 404) return this.begin();
-      if (!response.ok) throw new Error(String(response.status));
-      const { messages } = await response.json();
-      if (this.id !== id) return undefined;
-      const recalled = new Map();
-      for (const { turnId, role, content, status } of messages) {
-        if (this.#turns.has(turnId) && !recalled.has(turnId)) continue;
-        if (role === "user") {
-          const view = new TurnView(content, this.buttons);
-          view.turnId = turnId;
-          recalled.set(turnId, view);
-          this.#turns.set(turnId, view);
-        } else if (!["running", "queued"].includes(status)) {
-          recalled.get(turnId)?.recall(content, status);
-        }
+      const turns = await record.earlier();
+      if (!here()) return;
+      this.#history = record;
+      const views = [];
+      for (const { turnId, question, answer, status } of turns) {
+        if (this.#turns.has(turnId)) continue;
+        const view = new TurnView(question, this.buttons);
+        view.turnId = turnId;
+        if (answer !== undefined) view.recall(answer, status);
+        this.#turns.set(turnId, view);
+        views.push(view);
       }
-      this.page.log.prepend(...[...recalled.values()].map((view) => view.element));
-      this.page.onTurn();
-    } catch {
-      this.page.onState("notice", { reason: t("history_failed") });
+      const put = () => this.page.log.prepend(...views.map((view) => view.element));
+      if (first) put();
+      else this.page.keepPlace(put);
+      if (first) this.page.onTurn();
+      this.page.onChange();
+      await this.#recallMore(record, views, first ? views.at(-1) : undefined);
+    } catch (error) {
+      if (!here()) return;
+      if (error.code === "not_found") this.begin();
+      this.page.onTrouble(error.code === "not_found" ? say("span", "conversation_unknown")
+        : make("span", {}, say("span", "history_failed"), " ", sentence(error)));
     }
-    return undefined;
   }
 
-  async #request(path, init = {}) {
-    const { token, network } = this.page.settings();
-    const headers = { ...init.headers, "Accept-Language": language(), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-    return network.fetch(`/api/coze/${path}`, { ...init, headers });
-  }
-
-  #post(path, body) {
-    return this.#request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body ?? {}) });
+  /** Why turns failed, and all that there is of the newest one, unless it is running. */
+  async #recallMore(record, views, newest) {
+    for (const view of views.filter((one) => one === newest || one.state === "error").reverse()) {
+      if (this.#history !== record) return;
+      if (view === this.#current) continue; // its events tell
+      await record.recallMore(view).catch(() => {}); // the page is whole without
+      if (view === newest && view.over) await record.recallEvents(view).catch(() => {});
+    }
+    this.page.onChange();
   }
 }

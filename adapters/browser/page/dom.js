@@ -14,22 +14,48 @@ export function make(tag, attributes = {}, ...children) {
 
 /** An element whose text follows the page's language. */
 export function say(tag, key, attributes = {}) {
-  const element = make(tag, { ...attributes, "data-t": key });
-  element.textContent = t(key, element.dataset);
+  const element = make(tag, attributes);
+  sayAnew(element, key);
   return element;
 }
 
-/** A button that copies what `text()` gives, and says that it did. */
+/** Gives an element other words. */
+export function sayAnew(element, key) {
+  element.dataset.t = key;
+  element.textContent = t(key, element.dataset);
+}
+
+/** A button that copies what `text()` gives, and says whether it did. */
 export function copyButton(text) {
   const button = say("button", "copy", { type: "button", class: "quiet-button" });
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text());
-    button.dataset.t = "copied";
-    button.textContent = t("copied");
-    setTimeout(() => {
-      button.dataset.t = "copy";
-      button.textContent = t("copy");
-    }, 1_500);
+    sayAnew(button, (await copied(text())) ? "copied" : "copy_failed");
+    setTimeout(() => sayAnew(button, "copy"), 1_500);
   });
   return button;
+}
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text); // in secure contexts only: plain http in a local network is none
+    return true;
+  } catch {
+    return copiedFromField(text);
+  }
+}
+
+function copiedFromField(text) {
+  const focused = document.activeElement;
+  const field = make("textarea", { class: "visually-hidden", readonly: true, "aria-hidden": "true", tabindex: "-1" });
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  try {
+    return document.execCommand("copy");
+  } catch {
+    return false;
+  } finally {
+    field.remove();
+    focused?.focus({ preventScroll: true });
+  }
 }

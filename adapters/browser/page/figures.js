@@ -51,6 +51,7 @@ export class Figures {
 
   /** The whole answer is known: its length counts, whatever was joined or rewritten on the way. */
   end(content) {
+    if (this.#began === undefined || this.#ended !== undefined) return;
     this.#ended = performance.now();
     if (content !== undefined) this.#characters = [...content].length;
     clearInterval(this.#timer);
@@ -59,6 +60,7 @@ export class Figures {
     this.#timer = setInterval(() => { this.#draw(); if (!this.#buckets.size) clearInterval(this.#timer); }, 1_000);
   }
 
+  /** `transport`: the client module's name for it, or `whole`. */
   opened(transport) {
     this.#line = transport;
     if (this.#began === undefined || this.#ended !== undefined) return; // an answer keeps the transport that brought it
@@ -94,7 +96,7 @@ export class Figures {
     this.#put("pieces", formatNumber(pieces));
     this.#put("pace", writing > 200 ? formatNumber(Math.round((characters * 1_000) / writing)) : "–");
     this.#put("reconnects", formatNumber(reconnects));
-    this.#put("transport", transport ?? "–");
+    this.#put("transport", transport === "whole" ? t("transport_whole") : (transport ?? "–"));
     this.#draw();
   }
 
@@ -128,10 +130,11 @@ export class NetworkLog {
     this.list = list;
   }
 
-  add(text, kind = "") {
+  /** @param {"good"|"bad"|""} kind @param {(string|Node)[]} words names as they are, the rest by `say` */
+  add(kind, ...words) {
     this.list.querySelector(".log-empty")?.remove();
-    const time = new Date().toLocaleTimeString(document.documentElement.lang, { hour12: false });
-    this.list.prepend(make("li", { class: kind }, make("time", {}, time), " ", text));
+    const time = new Date().toTimeString().slice(0, 8); // the same in every language
+    this.list.prepend(make("li", { class: kind }, make("time", {}, time), ...words.flatMap((word) => [" ", word])));
     while (this.list.children.length > 30) this.list.lastChild.remove();
   }
 }

@@ -13,8 +13,12 @@ export function firstLanguage() {
 
 export const language = () => current;
 
+/** `{n}` is a number, written as the language writes numbers; anything else is filled in as it is. */
 export function t(key, values = {}) {
-  return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+  return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => {
+    const value = String(values[name] ?? "");
+    return name === "n" && /^\d+$/.test(value) ? formatNumber(value) : value;
+  });
 }
 
 /** Calls `listener` now, and whenever the language changes. */
@@ -43,8 +47,13 @@ const numbers = () => new Intl.NumberFormat(document.documentElement.lang);
 
 export const formatNumber = (value) => numbers().format(value);
 
-/** Milliseconds as a person reads them. */
+/** Milliseconds as a person reads them: a key of the page's words, and its number. */
+export function timeWords(ms) {
+  return ms < 1_000 ? ["milliseconds", Math.round(ms)] : ["seconds", (ms / 1_000).toFixed(ms < 10_000 ? 2 : 1)];
+}
+
 export function formatTime(ms) {
   if (ms === undefined) return "–";
-  return ms < 1_000 ? t("milliseconds", { n: Math.round(ms) }) : t("seconds", { n: (ms / 1_000).toFixed(ms < 10_000 ? 2 : 1) });
+  const [key, n] = timeWords(ms);
+  return t(key, { n });
 }

@@ -1,27 +1,32 @@
 /** One turn on the page: the question, and the answer as its events build it up. It knows no transport. */
 import { fold } from "../client/coze-gateway.js";
 import { AnswerText } from "./answer-text.js";
-import { copyButton, make, say } from "./dom.js";
-import { formatNumber, formatTime, t } from "./language.js";
+import { copyButton, make, say, sayAnew } from "./dom.js";
+import { t, timeWords } from "./language.js";
 import { spoken, structured } from "./media.js";
+import { ToolForm } from "./tool-form.js";
+
+const GOES_ON = new Set(["message", "reasoning", "tool", "audio", "suggestion", "completed"]);
 
 export class TurnView {
-  turnId;
   text = "";
   state = "waiting"; // then running, and at last completed, cancelled or error
   #thoughts = "";
   #audio = [];
   #suggested = new Set();
+  #form; // for the results of tools
+  #countdown;
+  #stopping = false;
 
-  /** @param {{ask: (text: string) => void, giveOutputs: (turnId: string, outputs: object[]) => Promise<void>}} page
-   *   what the turn's buttons do */
+  /** @param {{retry: (view: TurnView) => void, ask: (text: string) => void,
+   *   giveOutputs: (turnId: string, outputs: object[]) => Promise<void>}} page what the turn's buttons do */
   constructor(question, page) {
     this.question = question;
     this.page = page;
     this.asked = make("div", { class: "bubble asked" }, say("span", "you", { class: "visually-hidden" }), make("p", {}, question));
     this.thinking = make("details", { class: "thinking", hidden: true }, say("summary", "thinking"), make("p"));
     this.tools = make("ul", { class: "tools", hidden: true });
-    this.notice = make("p", { class: "notice", hidden: true });
+    this.notice = make("p", { class: "notice", role: "status", hidden: true });
     this.content = make("div", { class: "content" });
     this.dots = make("div", { class: "dots", "aria-hidden": "true" }, make("i"), make("i"), make("i"));
     this.extras = make("div", { class: "extras" });
@@ -35,17 +40,22 @@ export class TurnView {
     this.#become("waiting");
   }
 
+  /** Undefined until the gateway has taken the question. */
+  get turnId() { return this.element.dataset.turn; }
+
+  set turnId(id) { this.element.dataset.turn = id; }
+
   get over() { return ["completed", "cancelled", "error"].includes(this.state); }
 
   apply(event) {
     this.text = fold(this.text, event);
+    if (GOES_ON.has(event.event)) this.#form?.goesOn();
     const act = this[`on_${event.event}`];
     if (act) act.call(this, event);
   }
 
   on_started({ turnId }) {
     this.turnId = turnId;
-    this.element.dataset.turn = turnId;
     this.#thoughts = "";
     this.#audio = [];
     this.#suggested.clear();
@@ -57,7 +67,7 @@ export class TurnView {
   }
 
   on_message({ content, contentType }) {
-    this.#tell();
+    if (!this.#stopping) this.#tell();
     if (contentType === undefined || contentType === "text") this.typed.set(this.text);
     else this.extras.append(structured(content, contentType));
     this.#become("running");
@@ -91,26 +101,16 @@ export class TurnView {
   }
 
   on_action_required({ toolCalls }) {
-    const form = make("form", { class: "outputs" });
-    for (const call of toolCalls) {
-      const name = call.function?.name ?? call.name ?? call.id;
-      const input = make("input", { name: call.id ?? call.toolCallId, value: "ok", autocomplete: "off" });
-      form.append(make("label", {}, say("span", "action", { "data-name": name }), make("code", {}, call.function?.arguments ?? ""), input));
-    }
-    form.append(say("button", "action_send", { class: "primary" }));
-    form.addEventListener("submit", async (submitted) => {
-      submitted.preventDefault();
-      const outputs = [...new FormData(form)].map(([toolCallId, output]) => ({ toolCallId, output }));
-      await this.page.giveOutputs(this.turnId, outputs);
-      form.remove();
-    });
-    this.extras.append(form);
+    this.#form?.close();
+    this.#form = new ToolForm(toolCalls, (outputs) => this.page.giveOutputs(this.turnId, outputs));
+    this.extras.append(this.#form.element);
   }
 
-  on_reset(event) {
+  on_reset({ status }) {
+    if (status !== "action_required") this.#form?.goesOn();
     this.#tell("reset_notice");
     this.typed.set(this.text);
-    this.#become("running", event);
+    this.#become("running");
   }
 
   on_completed({ recovered }) {
@@ -123,27 +123,43 @@ export class TurnView {
   }
 
   on_error({ error, code, retryable, upstream }) {
-    this.#end("error");
-    this.fail(error, { code, retryable, upstream });
+    this.fail(make("span", {}, error), { code, retryable, upstream });
   }
 
-  /** Shows what went wrong, and offers to ask again where that may help. */
+  /** Nothing comes for now: why, and in how many milliseconds it is tried again. Without a key: it comes again. */
+  waits(key, delayMs) {
+    if (this.over || this.#stopping) return;
+    if (key) this.#tell(key);
+    else if (this.notice.querySelector('[data-t^="reason_"]')) this.#tell();
+    if (key && delayMs !== undefined) this.#countDown(performance.now() + delayMs);
+  }
+
+  /** Somebody pressed Stop. `heard` is false when the gateway could not be told. */
+  stopping(heard = true) {
+    this.#stopping = heard;
+    this.#tell(heard ? "stopping" : "stop_failed");
+  }
+
+  /** Shows what went wrong, in `sentence`'s words, and offers to ask again where that may help. */
   fail(sentence, { code, retryable = true, upstream } = {}) {
     this.#end("error");
     const trace = [code, upstream?.code, upstream?.logId].filter(Boolean).join(" · ");
     this.failure.hidden = false;
     this.failure.replaceChildren(make("p", {}, sentence), ...(trace ? [make("small", {}, trace)] : []));
-    if (retryable) this.failure.append(say("button", "retry", { type: "button", class: "quiet-button" }));
-    this.failure.querySelector("button")?.addEventListener("click", () => this.page.ask(this.question));
+    if (retryable) this.failure.append(say("button", "retry", { type: "button", class: "quiet-button retry", onclick: () => this.page.retry(this) }));
   }
 
   /** What the turn's own figures were, under its answer. */
   figures({ firstMs, totalMs, characters, transport }) {
     if (this.state === "error" && !this.text) return;
-    const times = [firstMs, totalMs].filter((ms) => ms !== undefined).map(formatTime);
-    const size = characters ? [say("span", "characters_n", { "data-n": formatNumber(characters) })] : [];
+    const parts = transport ? [transport === "whole" ? say("span", "transport_whole") : transport] : [];
+    for (const ms of [firstMs, totalMs].filter((known) => known !== undefined)) {
+      const [key, n] = timeWords(ms);
+      parts.push(say("span", key, { "data-n": n }));
+    }
+    const size = characters ? [say("span", "characters_n", { "data-n": characters })] : [];
     this.foot.hidden = false;
-    this.foot.replaceChildren(make("span", {}, [transport, ...times].filter(Boolean).join(" · ")), ...size, copyButton(() => this.text));
+    this.foot.replaceChildren(make("span", {}, ...parts.flatMap((part) => [" · ", part]).slice(1)), ...size, copyButton(() => this.text));
     if (this.element.classList.contains("recovered")) this.foot.prepend(say("span", "recovered", { class: "badge" }));
     if (this.state === "cancelled") this.foot.prepend(say("span", "stopped", { class: "badge plain" }));
   }
@@ -151,32 +167,61 @@ export class TurnView {
   /** An answer of earlier, from the conversation's record. */
   recall(content, status) {
     this.text = content;
-    this.typed.set(content);
-    const failed = status === "failed";
-    this.#end(failed ? "error" : status === "cancelled" ? "cancelled" : "completed", true);
-    if (failed) this.fail(t("says_failed"));
+    this.#end({ failed: "error", cancelled: "cancelled" }[status] ?? "completed", true);
+    if (status === "failed") this.fail(say("span", "says_failed"));
     this.figures({});
+  }
+
+  /** What else the record of a turn of earlier has, beside its answer. */
+  recallMore({ reasoning, suggestions, error }) {
+    if (reasoning) this.on_reasoning({ content: reasoning.slice(this.#thoughts.length) });
+    for (const content of suggestions ?? []) this.on_suggestion({ content });
+    if (error?.error) this.fail(make("span", {}, error.error), error);
+  }
+
+  /** An event of a turn of earlier: shows what its record lacks. */
+  recallEvent(event) {
+    const isCard = event.event === "message" && ![undefined, "text"].includes(event.contentType);
+    if (isCard) this.extras.append(structured(event.content, event.contentType));
+    else if (event.event === "tool" || event.event === "audio") this[`on_${event.event}`](event);
+  }
+
+  /** Plays what was spoken, once all of it is there. */
+  speak() {
+    if (!this.#audio.length) return;
+    try {
+      this.extras.append(spoken(this.#audio));
+    } catch {
+      // Not base64: there is nothing to play.
+    }
+    this.#audio = [];
   }
 
   #end(state, atOnce = false) {
     this.#tell();
     this.typed.set(this.text);
     this.typed.finish(atOnce);
-    if (this.#audio.length) {
-      try {
-        this.extras.append(spoken(this.#audio));
-      } catch {
-        // Not base64: there is nothing to play.
-      }
-      this.#audio = [];
-    }
+    this.#form?.close();
+    this.#form = undefined;
+    this.speak();
     this.#become(state);
   }
 
   #tell(key, values = {}) {
+    clearInterval(this.#countdown);
     if (!key && this.notice.hidden) return;
     this.notice.hidden = !key;
-    if (key) this.notice.replaceChildren(say("span", key, values));
+    this.notice.replaceChildren(...(key ? [say("span", key, values)] : []));
+  }
+
+  #countDown(until) {
+    const left = () => Math.max(Math.ceil((until - performance.now()) / 1_000), 1);
+    const words = say("span", "again_in", { "data-n": left(), "aria-hidden": "true" }); // read out each second it would be noise
+    this.notice.append(" ", words);
+    this.#countdown = setInterval(() => {
+      words.dataset.n = left();
+      sayAnew(words, "again_in");
+    }, 1_000);
   }
 
   #become(state) {
@@ -186,7 +231,6 @@ export class TurnView {
     this.answer.setAttribute("aria-busy", String(!this.over));
     this.dots.hidden = this.over || this.text !== "";
     const summary = this.thinking.querySelector("summary");
-    summary.dataset.t = this.over || this.text ? "thought" : "thinking";
-    summary.textContent = t(summary.dataset.t);
+    sayAnew(summary, this.over || this.text ? "thought" : "thinking");
   }
 }

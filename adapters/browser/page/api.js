@@ -1,0 +1,46 @@
+/** Plain requests to the gateway, and what goes wrong with them in words. */
+import { GatewayError } from "../client/coze-gateway.js";
+import { make, say } from "./dom.js";
+import { language } from "./language.js";
+
+const TIMEOUT_MS = 15_000;
+
+/**
+ * Asks for JSON below `/api/coze/`; with `body` it is a POST.
+ * @returns the answer's JSON. Rejects with a `GatewayError`; its `status` is 0 when nobody answered.
+ */
+export async function request({ token, network }, path, body) {
+  const headers = { "Accept-Language": language(), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  const init = { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
+  if (body !== undefined) {
+    Object.assign(init, { method: "POST", body: JSON.stringify(body) });
+    headers["Content-Type"] = "application/json";
+  }
+  let response;
+  let answer;
+  try {
+    response = await network.fetch(`/api/coze/${path}`, init);
+    answer = await response.text();
+  } catch (error) {
+    throw new GatewayError(String(error?.message ?? error));
+  }
+  const value = parse(answer);
+  if (response.ok) return value;
+  const problem = typeof value?.code === "string" ? value : undefined;
+  throw new GatewayError(problem?.detail ?? "", { status: response.status, code: problem?.code ?? "unknown", problem });
+}
+
+/** What went wrong, for a person: the gateway's own sentence, or the page's. */
+export function sentence(error) {
+  if (error.problem) return make("span", { lang: document.documentElement.lang }, error.message);
+  if (error.status) return say("span", "error_status", { "data-status": error.status });
+  return say("span", "error_network");
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

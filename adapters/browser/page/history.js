@@ -1,0 +1,57 @@
+/** What the gateway has kept of a conversation: pages of messages, and more of single turns. */
+import { request } from "./api.js";
+
+const PAGE = 100; // messages
+const EVENT_PAGES = 20; // a turn that has more events than these many long-polls give is shown without the rest
+const ENDED = new Set(["completed", "failed", "cancelled"]);
+
+export class History {
+  hasMore = false;
+  #oldest; // the id of the oldest message that was given
+  #cut; // an answer whose question is on the page before
+  #settings;
+
+  /** @param {string} id the conversation's @param {() => object} settings `token` and `network` */
+  constructor(id, settings) {
+    this.id = id;
+    this.#settings = settings;
+  }
+
+  /** The page of turns before the last one given, oldest first: `[{turnId, question, answer?, status?}]`. */
+  async earlier() {
+    const before = this.#oldest === undefined ? "" : `&before=${encodeURIComponent(this.#oldest)}`;
+    const page = await request(this.#settings(), `conversations/${this.id}/messages?limit=${PAGE}${before}`);
+    const turns = new Map();
+    for (const message of [...page.messages, ...(this.#cut ? [this.#cut] : [])]) {
+      const turn = turns.get(message.turnId);
+      if (message.role === "user") turns.set(message.turnId, { turnId: message.turnId, question: message.content });
+      else if (turn && ENDED.has(message.status)) Object.assign(turn, { answer: message.content, status: message.status });
+    }
+    const [first] = page.messages;
+    this.#oldest = first?.id ?? this.#oldest;
+    this.#cut = first?.role === "assistant" ? first : undefined;
+    this.hasMore = page.hasMore === true && first !== undefined;
+    return [...turns.values()];
+  }
+
+  /** Adds what the turn's own record has: how it ended, why it failed, reasoning and suggestions. */
+  async recallMore(view) {
+    const turn = await request(this.#settings(), `turns/${view.turnId}`);
+    if (!ENDED.has(turn.status)) return;
+    if (!view.over) view.recall(turn.content, turn.status);
+    view.recallMore(turn);
+  }
+
+  /** Adds what only events have, as long as they are kept: cards, plug-ins used, what was spoken. */
+  async recallEvents(view) {
+    let after = "";
+    for (let page = 0; page < EVENT_PAGES; page++) {
+      const { events, next, ended } = await request(this.#settings(), `turns/${view.turnId}/poll?wait=0${after}`);
+      if (events.some(({ event }) => event === "reset")) break;
+      for (const event of events) view.recallEvent(event);
+      if (ended || !events.length) break;
+      after = `&after=${encodeURIComponent(next)}`;
+    }
+    view.speak();
+  }
+}

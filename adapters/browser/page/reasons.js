@@ -1,0 +1,17 @@
+/** Why the client module waits: its reasons, which are for programs, as keys of the page's words. */
+
+const CODES = new Set(["rate_limited", "too_many_connections", "overloaded", "draining", "storage_unavailable"]);
+const WHYS = [
+  [/^(?:told to come back|answered at once|closed with 101[23])$/, "reason_told"],
+  [/^silence$/, "reason_silence"],
+  [/first-byte/, "reason_buffered"],
+  [/^damaged$/, "reason_damaged"],
+  [/^(?:no event stream|handshake refused|event source failed|unknown)$/, "reason_refused"],
+  [/^the turn is/, "reason_unfinished"],
+];
+
+/** @param {boolean} opened whether there was a connection, which then broke */
+export function reasonKey(reason, opened) {
+  if (CODES.has(reason)) return `reason_${reason}`;
+  return WHYS.find(([pattern]) => pattern.test(reason))?.[1] ?? (opened ? "reason_broke" : "reason_unreachable");
+}
