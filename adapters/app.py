@@ -105,6 +105,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
     async with contextlib.AsyncExitStack() as stack:
         _make_folder(settings.data_dir)
         stack.enter_context(_only_one(settings.data_dir))
+        files = _files(settings)
+        _say_emptied(files)
         ledger = Ledger()
         metrics = Metrics(ledger, __version__)
         log = EventLog(
@@ -150,7 +152,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         runner = Runner(means, hub=hub, store=store, notifications=notifications, abandon=settings.abandon_seconds)
         stack.push_async_callback(runner.close)
         await runner.resume(orphans)
-        probes = Probes(log, store)
+        probes = Probes(log, store, files)
         stack.push_async_callback(probes.close)
         watch = asyncio.create_task(metrics.watch_event_loop())
         stack.callback(watch.cancel)
@@ -306,14 +308,30 @@ def _make_folder(folder: Path) -> None:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, f"the data folder {folder} can't be made: {error}") from error
 
 
+def _files(settings: Settings) -> list[Path]:
+    """The databases that lie in the data folder."""
+    kept = {"log.db": not _in_memory(settings), "gateway.db": settings.database_url is None}
+    return [settings.data_dir / name for name, here in kept.items() if here]
+
+
+def _say_emptied(files: list[Path]) -> None:
+    for file in files:
+        if file.exists() and not file.stat().st_size:
+            logger.error("storage.emptied", path=str(file), consequence="begun anew: what it held is lost")
+
+
 def _journal(settings: Settings, ledger: Ledger) -> Journal:
-    if settings.bus_url is not None and settings.bus_url.startswith("memory:"):
+    if _in_memory(settings):
         return MemoryJournal()
 
     def set_aside(path: Path, why: str) -> None:
         logger.error("log.set_aside", path=str(path), why=why, consequence="listeners of older answers get a reset")
 
     return SqliteJournal(settings.data_dir / "log.db", ledger=ledger, on_set_aside=set_aside)
+
+
+def _in_memory(settings: Settings) -> bool:
+    return settings.bus_url is not None and settings.bus_url.startswith("memory:")
 
 
 def _database(settings: Settings) -> str:

@@ -38,6 +38,7 @@ def not_ready(services: Services) -> list[str]:
     for trouble in (services.log.trouble, services.store.trouble):
         if trouble is not None:
             reasons.append(trouble)
+    reasons += [f"{name} is gone or was replaced: start the gateway again" for name in services.probes.gone()]
     return reasons
 
 

@@ -1,7 +1,9 @@
 """What the routes work with: the objects that the composition root made, under one key of the application."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -20,11 +22,15 @@ _PROBE_WAIT = 0.25
 
 
 class Probes:
-    """Tries whether log and store can be written: one try at a time, at most one a second."""
+    """Tries whether log and store can be written: one try at a time, at most one a second.
 
-    def __init__(self, log: EventLog, store: Store) -> None:
+    `files` are those that were opened: one that is gone or replaced is written on, and lost with the process.
+    """
+
+    def __init__(self, log: EventLog, store: Store, files: Iterable[Path]) -> None:
         self._log = log
         self._store = store
+        self._files = {file: file.stat().st_ino for file in files}
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0.0
 
@@ -40,6 +46,10 @@ class Probes:
     async def _probe(self) -> None:
         await self._log.probe()
         await self._store.probe()
+
+    def gone(self) -> list[str]:
+        """Names of the files that are no longer those that were opened."""
+        return [file.name for file, inode in self._files.items() if not file.exists() or file.stat().st_ino != inode]
 
     async def close(self) -> None:
         if self._task is not None:

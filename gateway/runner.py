@@ -31,6 +31,7 @@ logger = structlog.get_logger()
 
 _KEEP_STEP = 0.1
 _KEEP_EVERY = 10.0  # how often what there is of a running answer goes to the store; the log has every piece
+_LOOK_AGAIN = 1.0  # between two looks whether the log can be written again
 _GRACE = 10.0  # what a turn that outlived its process gets at least, and one that waits for its first listener
 
 
@@ -390,7 +391,7 @@ class Runner:
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def resume(self, orphans: list[Stretch]) -> None:
-        """Takes over what a former process left running, in the order it began."""
+        """Takes over what a former process left running, in the order it began; it goes on once that can be written."""
         self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
         for stretch in self._log.ended_unsaved():
             if stretch.turn and stretch.last >= stretch.first:
@@ -399,19 +400,43 @@ class Runner:
                 if note.memory.chat_id and outline(stretch).status == "cancelled":  # it may not have been told either
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
                     self._track(tell_cancelled(self._means.upstream, ref, stretch.turn))
+        await self._log.probe()
+        writable = self._log.trouble is None
+        running: list[LiveTurn] = []
         for stretch in orphans:
             tail = self._log.tail_of(stretch)
             if not stretch.turn:
-                self._log.end(stretch)
+                self._log.end(stretch) if writable else self._log.owe(stretch)
                 continue
             note = read_note(stretch.state)
             if note.stage == "queued":
                 await self._resume_queued(stretch, note)
             else:
-                self._resume_one(stretch, tail, note)
+                running.append(self._resume_one(stretch, tail, note))
+        if writable:
+            self._go_on(running)
+        else:
+            logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
+            self._track(self._go_on_later(running))
+        await self._close_books()
+
+    async def _go_on_later(self, running: list[LiveTurn]) -> None:
+        while self._log.trouble is not None:
+            await asyncio.sleep(_LOOK_AGAIN)
+            await self._log.probe()
+        self._go_on(running)
+
+    def _go_on(self, running: list[LiveTurn]) -> None:
+        for live in running:
+            left = live.note.started_at + self._means.turn_timeout - self._means.clock()
+            # Bounded both ways: the wall clock may have been set in between.
+            live.restart_clock(min(max(left, _GRACE), self._means.turn_timeout))
+            live.taken_over()
+            self._keep(live)
+            logger.info("turn.taken_over", turnId=live.turn.turn_id, stage=live.note.stage, phase=live.turn.phase)
+            self._go(live)
         for live in [queue[0] for queue in self._queues.values()]:
             self._next(live.tail)
-        await self._close_books()
 
     async def _close_books(self) -> None:
         """Ends in the store what ended, or was lost, without its knowing: it was locked, or the log is gone."""
@@ -427,19 +452,13 @@ class Runner:
             elif stretch.ended is not None and stretch.last >= stretch.first:
                 self._tell_store(stretch, read_note(stretch.state))
 
-    def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> None:
-        left = note.started_at + self._means.turn_timeout - self._means.clock()
-        # Bounded both ways: the wall clock may have been set in between.
-        timeout = min(max(left, _GRACE), self._means.turn_timeout)
-        live = LiveTurn(self._means, note, restored(stretch, note), tail, timeout=timeout)
+    def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> LiveTurn:
+        live = LiveTurn(self._means, note, restored(stretch, note), tail, timeout=self._means.turn_timeout)
         live.stretch = stretch
         self._admit(live)
         self._keep_number(live, stretch)
         self._begin_in_store(live)
-        live.taken_over()
-        self._keep(live)
-        logger.info("turn.taken_over", turnId=stretch.turn, stage=note.stage, phase=live.turn.phase)
-        self._go(live)
+        return live
 
     async def _resume_queued(self, stretch: Stretch, note: Note) -> None:
         tail = await self._log.tail(LogKey(note.conversation_id))

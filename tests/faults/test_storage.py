@@ -149,6 +149,37 @@ async def test_a_turn_that_leaves_the_queue_onto_a_full_disk_tells_its_readers(t
             assert coze.requests["chat"] == 1
 
 
+@pytest.mark.parametrize("trouble", ["full", "locked"])
+async def test_killed_and_started_where_nothing_can_be_written_the_answer_waits_and_arrives(
+    tmp_path: Path, trouble: str
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        async with simulated() as coze, mortal(disk, coze.url) as process, client() as session:
+            reader = Reader()
+            asking = asyncio.create_task(reader.ask(session, process.url, message := "/fault plain pieces:60 rate:40"))
+            await reader.until(lambda r: r.text)
+            await process.kill()
+            await asyncio.gather(asking, return_exceptions=True)
+            with contextlib.ExitStack() as heal:
+                if trouble == "full":
+                    heal.callback(fill(disk).unlink)
+                else:
+                    heal.enter_context(locked(disk / "data" / "log.db"))
+                await process.start()
+                assert (await _ready(session, process.url))[0] == 503
+                listening = asyncio.create_task(reader.finish(session, lambda: process.url))
+                with pytest.raises(Refused) as refused:
+                    await Reader().ask(session, process.url, "now?")
+                assert refused.value.code == "storage_unavailable"
+                assert not listening.done()
+            async with asyncio.timeout(patience(10)):
+                await listening
+            assert reader.last["event"] == "completed"
+            assert reader.text == whole_text(message)
+            assert reader.resets == 0
+            assert coze.posts_of(message) == 1
+
+
 async def test_a_lock_that_another_process_holds_is_waited_for_then_said_then_healed(tmp_path: Path) -> None:
     async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
         url = process.url
@@ -208,12 +239,14 @@ def _damage(file: Path, how: str) -> None:
                     opened.write(chance.randbytes(2048))
             case "cut":
                 opened.truncate(size // 2)
+            case "emptied":
+                opened.truncate(0)
 
 
 @pytest.mark.parametrize("name", DATABASES)
 async def test_a_damaged_file_is_set_aside_or_stops_the_start_with_a_sentence(tmp_path: Path, name: str) -> None:
     async with asyncio.TaskGroup() as group:
-        for how in ("no database", "header", "middle", "cut"):
+        for how in ("no database", "header", "middle", "cut", "emptied"):
             group.create_task(_start_on_damage(tmp_path / how, name, how))
 
 
@@ -234,6 +267,9 @@ async def _start_on_damage(tmp_path: Path, name: str, how: str) -> None:
                 assert name == "gateway.db"
                 assert "damaged" in line["why"]
                 assert await again.ended() == 1
+                return
+            if how == "emptied":
+                assert any(line["event"] == "storage.emptied" for line in again.lines)
                 return
             assert name == "log.db"
             assert any(line["event"] == "log.set_aside" for line in again.lines)
@@ -309,9 +345,13 @@ async def test_a_folder_that_may_not_be_written_stops_the_start_with_a_sentence(
             await process.kill()
 
 
-async def test_a_folder_that_is_gone_stops_no_stop(tmp_path: Path) -> None:
+async def test_a_folder_that_is_gone_is_said_and_stops_no_stop(tmp_path: Path) -> None:
     async with simulated() as coze, gateway(tmp_path, coze.url) as process, client() as session:
         await Reader().ask(session, process.url, "/fault plain rate:0 pieces:4 -- hello")
+        assert (await _ready(session, process.url))[0] == 200
         shutil.rmtree(tmp_path / "data")
+        status, answer = await _ready(session, process.url)
+        assert status == 503
+        assert [reason for reason in answer["reasons"] if reason.startswith("log.db is gone")]
         assert await process.terminate(within=10) == 0
         assert "Traceback" not in "\n".join(process.text)
