@@ -28,8 +28,8 @@ BASELINE_KINDS = ("connection", "websocket", "subscription", "turn", "upstream")
 
 
 def patience(seconds: float) -> float:
-    """A figure to hold on a machine with nothing else to do; more where others want its processors too."""
-    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """What a test allows for a figure: three times it, and more where others want the processors too."""
+    return seconds * max(3.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @asynccontextmanager
