@@ -251,8 +251,72 @@ test("cancel reaches a turn that is asked for the older way", async () => {
   const kept = ask(w);
   while (!(await w.seen()).turns) await new Promise((resolve) => { setTimeout(resolve, 10); });
   await kept.line.cancel();
-  assert.equal((await kept.done).event, "cancelled");
+  const last = await kept.done;
+  assert.equal(last.event, "cancelled");
+  assert.ok(last.turnId && last.conversationId && LONG.startsWith(last.content));
   assert.equal((await w.seen()).turns, 1);
+});
+
+/** Stops, and sees that the user's end comes at once and that nothing is asked from then on. */
+async function stopsAtOnce(kept, asked, within = 150) {
+  const [before, began] = [await asked(), performance.now()];
+  const heard = kept.line.cancel();
+  const last = await kept.done;
+  const took = performance.now() - began;
+  assert.ok(took < within, `${took} ms`);
+  assert.deepEqual([last.event, last.content, kept.events.at(-1)], ["cancelled", "", last]);
+  assert.deepEqual([kept.line.state, kept.states.at(-1)[0], kept.states.at(-1)[1].error], ["closed", "closed", undefined]);
+  await heard;
+  await new Promise((resolve) => { setTimeout(resolve, 400); });
+  assert.deepEqual(await asked(), before, "something was asked after the stop");
+}
+
+for (const options of [{}, { transports: ["longpoll"] }, { streaming: false }]) {
+  test(`a stop while the gateway is down ends at once: ${JSON.stringify(options)}`, async () => {
+    let asked = 0;
+    const w = { base: "http://gateway.example" };
+    const dead = async () => { asked++; throw new TypeError("fetch failed"); };
+    const kept = ask(w, { ...options, network: { fetch: dead }, random: () => 0.9, timing: { backoffMaxMs: 100_000 } });
+    while (kept.line.state !== "waiting") await new Promise((resolve) => { setTimeout(resolve, 5); });
+    assert.equal(kept.states.at(-1)[1].reason, "unreachable");
+    assert.ok(kept.states.at(-1)[1].delayMs > 1_000);
+    await stopsAtOnce(kept, () => asked);
+  });
+
+  test(`a stop while a busy gateway is waited for ends at once: ${JSON.stringify(options)}`, async () => {
+    const w = await world({ busy: 9, busy_code: "rate_limited", retry_after: "60" });
+    const kept = ask(w, options);
+    while (kept.line.state !== "waiting") await new Promise((resolve) => { setTimeout(resolve, 5); });
+    assert.equal(kept.states.at(-1)[1].reason, "rate_limited");
+    assert.ok(kept.states.at(-1)[1].delayMs >= 60_000);
+    await stopsAtOnce(kept, async () => (await w.seen()).seen.length);
+  });
+
+  test(`a stop of a question that the gateway holds ends soon, and its turn is cancelled: ${JSON.stringify(options)}`, async () => {
+    const w = await world({ answer: LONG, delay: 0.05, hold_post: 0.8 });
+    const kept = ask(w, { ...options, timing: { ...FAST, stopMs: 60 } });
+    while (!(await w.seen()).turns) await new Promise((resolve) => { setTimeout(resolve, 5); });
+    const began = performance.now();
+    const heard = kept.line.cancel();
+    assert.equal((await kept.done).event, "cancelled");
+    assert.ok(performance.now() - began < 300);
+    await heard;
+    const record = async () => (await fetch(`${w.base}/api/coze/turns/${kept.line.turnId}`)).json();
+    while ((await record()).status === "running") await new Promise((resolve) => { setTimeout(resolve, 20); });
+    assert.equal((await record()).status, "cancelled");
+    assert.equal((await w.seen()).turns, 1);
+    assert.equal(kept.events.length, 1);
+  });
+}
+
+test("a stop before anything was asked asks nothing", async () => {
+  const w = await world({});
+  const kept = ask(w);
+  await kept.line.cancel();
+  assert.equal((await kept.done).event, "cancelled");
+  await new Promise((resolve) => { setTimeout(resolve, 100); });
+  assert.deepEqual((await w.seen()).seen, []);
+  assert.deepEqual(kept.states.map(([state]) => state), ["closed"]);
 });
 
 test("cancel of a question that was never taken ends with it", async () => {

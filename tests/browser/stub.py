@@ -54,12 +54,16 @@ class Manners:
     cut_after: int = 3
     busy: int = 0
     """How many more requests get 503 with `Retry-After`."""
+    busy_code: str = "overloaded"
+    """Or `rate_limited`, with 429."""
     retry_after: str = "1"
     told: int = 0
     """How many more streams are told to come back, with `told_retry`, after one event."""
     told_retry: int = 400
     lose_post: int = 0
     """How many more questions are taken and then cut before a byte of the answer."""
+    hold_post: float = 0
+    """Seconds between a question's taking and the first byte of its answer."""
     repeat: bool = False
     """Streams begin one event too early, as a careless gateway would."""
     stall_after: int = 0
@@ -207,7 +211,7 @@ def busy(request: web.Request) -> web.Response | None:
     if m.busy <= 0:
         return None
     m.busy -= 1
-    return problem(503, "overloaded", **{"Retry-After": m.retry_after})
+    return problem(503 if m.busy_code == "overloaded" else 429, m.busy_code, **{"Retry-After": m.retry_after})
 
 
 def after(request: web.Request) -> str | None:
@@ -254,6 +258,7 @@ async def start(request: web.Request) -> web.StreamResponse:
     if not body.get("message"):
         return problem(422, "invalid_request")
     turn = w.start(body, request.headers.get("Idempotency-Key"))
+    await asyncio.sleep(w.manners.hold_post)
     if w.manners.lose_post > 0:
         w.manners.lose_post -= 1
         assert request.transport is not None
@@ -269,6 +274,7 @@ async def ask(request: web.Request) -> web.Response:
     if refused := busy(request):
         return refused
     turn = w.start(await request.json(), request.headers.get("Idempotency-Key"))
+    await asyncio.sleep(w.manners.hold_post)
     if request.headers.get("Prefer") == "wait=0":
         ids = {"conversationId": turn.conversation, "turnId": turn.id, "status": turn.status}
         return web.json_response(ids, status=202, headers={"Location": f"/api/coze/turns/{turn.id}"})

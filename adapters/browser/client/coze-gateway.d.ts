@@ -38,7 +38,13 @@ export interface Completed extends Positioned {
   usage: Record<string, unknown> | null;
   recovered: boolean;
 }
-export interface Cancelled extends Positioned { event: "cancelled"; conversationId: string; turnId: string; content: string }
+export interface Cancelled extends Positioned {
+  event: "cancelled";
+  /** Both absent when the question was stopped before the gateway was known to have it. */
+  conversationId?: string;
+  turnId?: string;
+  content: string;
+}
 export interface Failed extends Positioned {
   event: "error";
   /** A sentence for a person, in the language the question asked for. */
@@ -74,7 +80,7 @@ export type GatewayEvent =
 export interface StateDetail {
   position: string | undefined;
   transport?: Transport;
-  /** With `waiting`: how long, and why. */
+  /** With `waiting`: how long, and why: a problem's code, `unreachable`, or words for a log. */
   delayMs?: number;
   reason?: string;
   /** With `closed`: what ended it, when that was not the last event or `close()`. */
@@ -98,6 +104,8 @@ export interface Timing {
   pollGapMs: number;
   /** How long the gateway's configuration is waited for. Default 3000. */
   configMs: number;
+  /** How long `cancel()` looks for the turn of a question that is on its way before it ends without. Default 500. */
+  stopMs: number;
   /** How often a question is sent, under one key, before `done` rejects. Default 8. */
   asks: number;
 }
@@ -157,7 +165,10 @@ export interface Connection {
 export interface Chat extends Connection {
   /** The turn's last event; rejects with `GatewayError` when the question was not taken, `AbortError` after `close()`. */
   readonly done: Promise<LastEvent>;
-  /** Stops the turn itself: its last event will be `cancelled`. Resolves when the gateway has heard it. */
+  /**
+   * Stops the turn itself: its last event will be `cancelled`. Before the gateway has the question it ends at once, and
+   * nothing is asked any more. Resolves when the gateway has heard it, or needs not.
+   */
   cancel(): Promise<void>;
   readonly conversationId: string | undefined;
   readonly turnId: string | undefined;

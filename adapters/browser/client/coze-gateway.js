@@ -26,6 +26,7 @@ const TIMING = {
   pollSeconds: 25,
   pollGapMs: 150, // the least time between two long-polls, so that a fast answer is not a request a piece
   configMs: 3_000,
+  stopMs: 500, // how long a stop waits for the turn of a question that is on its way
   asks: 8, // how often a question is sent (under one Idempotency-Key) before giving up
 };
 
@@ -220,7 +221,7 @@ class Line {
   #healTimer;
   #seen = new Set();
   #last = null;
-  #cancelWanted = null;
+  #stopping; // a promise, while a stop looks for its turn: nothing is asked meanwhile
   #renewed = false;
   #unlisten = [];
   #config = {};
@@ -288,6 +289,7 @@ class Line {
   }
 
   async #round() {
+    await this.#stopping;
     await this.#presence();
     if (this.#closed) return;
     if (this.question && this.#wholeAnswer()) return this.#askWhole();
@@ -339,7 +341,7 @@ class Line {
     } catch (error) {
       if (abort.signal.aborted) return { end: "interrupted" };
       if (error instanceof GatewayError) return verdict(error);
-      return { end: leg.opened ? "broke" : "refused", fault: "network", why: String(error?.message ?? error) };
+      return { end: leg.opened ? "broke" : "refused", fault: "network", why: leg.opened ? String(error?.message ?? error) : whyNot(error) };
     } finally {
       abort.abort(); // whatever the leg left open goes with it
       clearTimeout(this.#healTimer);
@@ -454,7 +456,6 @@ class Line {
     this.turnId = turnId;
     this.scope = `turns/${turnId}`;
     this.question = undefined;
-    this.#cancelWanted?.();
   }
 
   /** The line's turn is over. When its last event was not seen here, the turn's record says how it ended. */
@@ -467,9 +468,16 @@ class Line {
       if (!OVER.has(turn.status)) {
         return this.#pause(this.#jitter(), 0, { why: `the turn is ${turn.status}` });
       }
-      this.#emitWhole(turn, { lastOnly: true });
+      return this.#emitWhole(turn, { lastOnly: true });
     }
     return this.#finish();
+  }
+
+  /** Gives a last event that no connection brought. */
+  #end(last) {
+    this.#last = last;
+    call(this.options.onEvent, last);
+    this.#finish();
   }
 
   #finish(error) {
@@ -477,7 +485,6 @@ class Line {
     this.#closed = true;
     this.#release();
     this.#report("closed", error && error.name !== "AbortError" ? { error } : {});
-    this.#cancelWanted?.();
     this.onEnd(this.#last, this.#last ? undefined : error);
   }
 
@@ -615,7 +622,7 @@ class Line {
   async request(path, { query, timeoutMs = 15_000, signal = this.#life.signal, headers, ...init } = {}) {
     const abort = new AbortController();
     const stop = watchSignal(signal, () => abort.abort());
-    const timer = setTimeout(() => abort.abort(), timeoutMs);
+    const timer = setTimeout(() => abort.abort(new DOMException(`no answer within ${timeoutMs} ms`, "AbortError")), timeoutMs);
     try {
       const response = await this.fetch(this.url(path, query), {
         cache: "no-store", ...init, headers: await this.headers(headers), signal: abort.signal,
@@ -649,10 +656,27 @@ class Line {
     }
   }
 
+  /**
+   * Sends the question, and knows until it is answered that the gateway may have it. A connection that failed almost
+   * always failed before the question was there; one that was given up, by a deadline or a stop, says nothing.
+   */
+  async sending(send) {
+    const { question } = this;
+    question.underway = true;
+    try {
+      const answer = await send();
+      question.underway = false;
+      return answer;
+    } catch (error) {
+      if (error?.name !== "AbortError") question.underway = false;
+      throw error;
+    }
+  }
+
   /** Sends the question without waiting for its answer. @returns {Promise<Outcome|undefined>} nothing when it was taken */
   async #ask(leg) {
     const post = this.post("", this.question.body, { "Idempotency-Key": this.question.key, Prefer: "wait=0" });
-    const { response, text } = await this.request("/api/coze/chat", { ...post, signal: leg.signal });
+    const { response, text } = await this.sending(() => this.request("/api/coze/chat", { ...post, signal: leg.signal }));
     if (!response.ok) return verdict(problem(response, text));
     this.#taken(response, text);
     return undefined;
@@ -675,7 +699,9 @@ class Line {
     const abort = (this.#leg = new AbortController());
     try {
       const post = this.post("", body, { "Idempotency-Key": key, Prefer: "wait=50" });
-      const { response, text } = await this.request("/api/coze/chat", { ...post, timeoutMs: 900_000, signal: abort.signal });
+      const { response, text } = await this.sending(() => this.request("/api/coze/chat", {
+        ...post, timeoutMs: 900_000, signal: abort.signal,
+      }));
       if (this.#closed) return;
       if (!response.ok) {
         const error = problem(response, text);
@@ -686,12 +712,11 @@ class Line {
       const answer = this.#taken(response, text);
       if (!OVER.has(answer.status)) return; // still running, or waiting for tools: a turn to listen to, by long-poll
       this.#emitWhole({ ...answer, input: body.message });
-      this.#finish();
     } catch (error) {
       if (abort.signal.aborted || this.#closed) return;
       if (error instanceof GatewayError) throw error;
       this.#countAsk();
-      await this.#pause(this.#jitter(), 0, { why: String(error?.message ?? error) });
+      await this.#pause(this.#jitter(), 0, { why: whyNot(error) });
     }
   }
 
@@ -702,12 +727,10 @@ class Line {
     const record = turnId && content === undefined ? await this.#json(`/api/coze/turns/${turnId}`).catch(() => undefined) : undefined;
     if (this.#closed) return;
     const more = upstream ? { upstream } : {};
-    this.#last = {
+    this.#end({
       event: "error", error: error.message, code: error.code, retryable, ...more,
       conversationId: this.conversationId, turnId, content: content ?? record?.content ?? "",
-    };
-    call(this.options.onEvent, this.#last);
-    this.#finish();
+    });
   }
 
   /** Gives a whole turn that is over as the events that it would have been. They have no ids: nothing resumes from them. */
@@ -720,16 +743,31 @@ class Line {
       if (content) give({ event: "message", content });
       for (const suggestion of turn.suggestions ?? []) give({ event: "suggestion", content: suggestion });
     }
-    if (status === "cancelled") this.#last = { event: "cancelled", conversationId, turnId, content };
-    else if (status === "failed") this.#last = { event: "error", error: "", code: "internal", retryable: false, ...turn.error, conversationId, turnId, content };
-    else this.#last = { event: "completed", conversationId, turnId, content, usage: turn.usage ?? null, recovered: turn.recovered ?? false };
-    give(this.#last);
+    const ids = { conversationId, turnId, content };
+    if (status === "cancelled") this.#end({ event: "cancelled", ...ids });
+    else if (status === "failed") this.#end({ event: "error", error: "", code: "internal", retryable: false, ...turn.error, ...ids });
+    else this.#end({ event: "completed", ...ids, usage: turn.usage ?? null, recovered: turn.recovered ?? false });
   }
 
-  /** Stops the turn itself. Before its id is known the wish is kept. Resolves when the gateway has heard it. */
+  /**
+   * Ends a question that is not known to be taken. One on its way may get there yet: asked once more, under its key,
+   * for its turn alone, it is found and can be cancelled, by a gateway that answers soon before the user hears of the
+   * end, by any other behind the user's back.
+   */
+  async #takeBack() {
+    const found = this.question.underway ? this.#ask({ signal: null }).catch(() => {}) : undefined;
+    let timer;
+    const soon = new Promise((resolve) => { timer = setTimeout(resolve, this.timing.stopMs); });
+    if (found) await (this.#stopping = Promise.race([found, soon]));
+    clearTimeout(timer);
+    if (this.turnId) this.#wake?.(true);
+    else if (!this.#closed) this.#end({ event: "cancelled", conversationId: this.conversationId, turnId: undefined, content: "" });
+    await found;
+  }
+
+  /** Stops the turn itself, or takes the question back. Resolves when the gateway has heard it, or needs not. */
   async cancel() {
-    if (this.question && this.#wholeAnswer()) await this.#ask({}); // the same question: it gives the turn's id at once
-    if (!this.turnId && !this.#closed) await new Promise((resolve) => { this.#cancelWanted = resolve; });
+    if (this.question && !this.#closed) await this.#takeBack();
     if (!this.turnId) return; // the gateway never took the question
     for (let attempt = 0; ; attempt++) {
       try {
@@ -823,7 +861,8 @@ async function openSse(line, signal) {
     return line.fetch(line.url(`/api/coze/${line.scope}/events`, { after: line.position === "0" ? "0" : undefined }), { headers, signal, cache: "no-store" });
   }
   const post = line.post("", question.body, { Accept: "text/event-stream", "Idempotency-Key": question.key, ...line.resume() });
-  return line.fetch(line.url("/api/coze/chat/stream"), { ...post, headers: await line.headers(post.headers), signal, cache: "no-store" });
+  const headers = await line.headers(post.headers);
+  return line.sending(() => line.fetch(line.url("/api/coze/chat/stream"), { ...post, headers, signal, cache: "no-store" }));
 }
 
 /** @returns {Promise<Outcome>} */
@@ -1015,6 +1054,11 @@ async function configOf(line) {
   }
   line.heartbeatSeconds = config?.heartbeatSeconds;
   return config ?? {};
+}
+
+/** Why a request was never answered, in a word; `fetch` says of all networks' faults in words that differ by browser. */
+function whyNot(error) {
+  return error instanceof TypeError ? "unreachable" : String(error?.message ?? error);
 }
 
 function problem(response, text) {
