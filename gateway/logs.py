@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, Literal, cast
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -58,7 +59,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _exceptions,
-            _Masker([secret for secret in secrets if len(secret) >= 4]),
+            _Masker(secrets),
             _ConsoleLine() if console else _json_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -141,8 +142,10 @@ def _exceptions(_: WrappedLogger, __: str, fields: Fields) -> Fields:
 class _Masker:
     """Turns every value into plain ones without secrets: text, numbers, lists and objects of them."""
 
-    def __init__(self, secrets: list[str]) -> None:
-        self._secrets = secrets
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = {secret for secret in secrets if len(secret) >= 4}
+        written = {form for secret in known for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))}
+        self._secrets = sorted(written, key=len, reverse=True)  # one may be the beginning of another
 
     def __call__(self, _: WrappedLogger, __: str, fields: Fields) -> Fields:
         for key, value in fields.items():
@@ -153,6 +156,8 @@ class _Masker:
     def _plain(self, key: str, value: object) -> object:
         if value is None or isinstance(value, bool | int | float):
             return value
+        if isinstance(value, Mapping | list | tuple | set | frozenset) and (hidden := mask_field(key)):
+            return hidden
         if isinstance(value, Mapping):
             return {self._text(str(k)): self._plain(str(k), v) for k, v in value.items()}
         if isinstance(value, list | tuple | set | frozenset):

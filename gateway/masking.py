@@ -2,25 +2,35 @@
 
 import re
 
+# JSON within JSON puts backslashes before a quote, each time more of them, or writes it as \u0022; a query writes %22.
+# A value ends at the quote that has as many as the one that began it; without an end it is masked as far as the line
+# goes. A `token` that is a short number is how many of them Coze's model has used.
 _SECRETS = re.compile(
     r"""
-    (?P<scheme> \bbearer\s+ ) [^\s"',;&]+
-  | (?P<named> \b(?:access_token|refresh_token|id_token|gateway_token|client_secret|api_?key|password)
-        ["']?\s*[=:]\s*["']? ) [^\s"',;&]+
+    (?P<named> (?: (?<=[a-z_-])token | token(?! \\*+ ["'] : \s*+ (?: \\*+ ["'] )?+ [0-9]{1,7}+ ["',}\\\s] ) | secret
+        | password | authorization | api[_-]?key | private_?key )
+        (?: \\*+ (?: ["'] | u002[27] ) | %22 )?+ \s*+ (?: [=:] | %3[ad] ) [\s\[]*+ )
+        (?: (?P<open> \\*+ (?: ["'] | u002[27] ) | %22 ) (?: (?! (?<!\\) (?P=open) ) [^\r\n] )++
+          | (?: (?: bearer | basic ) \s++ )? [^\s"',;&]+ )
+  | (?P<scheme> bearer (?: \s++ | %20 | \+ ) ) [^\s"',;&]+
   | (?P<user> :// ) [^\s/@"']+ (?=@)
-  | \b(?:pat|sat|czs|cztei|czu)_[A-Za-z0-9_-]{4,}
+  | \b(?:pat|sat|czs|cztei|czu)_[A-Za-z0-9_-]+
   | \beyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,4}
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_FIELD = re.compile(r"(?:token|secret|password|authorization|cookie|api_?key)s?$", re.IGNORECASE)
+_FIELD = re.compile(r"(?:token|secret|password|authorization|cookie|api[_-]?key|private_?key)s?$", re.IGNORECASE)
 
 
 def mask(text: str) -> str:
     """`text` with `***` for bearer tokens, Coze's tokens, JWTs, users in URLs and named secrets."""
-    return _SECRETS.sub(lambda found: f"{found['scheme'] or found['named'] or found['user'] or ''}***", text)
+    return _SECRETS.sub(_starred, text)
 
 
 def mask_field(name: str) -> str | None:
     """`***` when a field of this name holds a secret, whatever its value looks like."""
     return "***" if _FIELD.search(name) else None
+
+
+def _starred(found: re.Match[str]) -> str:
+    return f"{found['named'] or found['scheme'] or found['user'] or ''}{found['open'] or ''}***"

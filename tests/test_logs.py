@@ -89,6 +89,15 @@ def test_json_gives_a_hostile_value_back_as_it_was() -> None:
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.c2lnbmF0dXJl",
         "postgresql://user:s3cr3t@db/x",
         "our-own-configured-token",
+        "authorization=Basic s3cr3t",
+        "{'clientSecret': 's3cr3t'}",
+        '{"password": "a, \\"s3cr3t"}',
+        '{"token": ["s3cr3t"]}',
+        "x-api-key: s3cr3t",
+        "some_refresh_token=s3cr3t",
+        "/x?next=%2Fy%3Faccess_token%3Ds3cr3t",
+        "%22access_token%22%3A%22s3cr3t%22",
+        r"\u0022access_token\u0022:\u0022a\\u0022s3cr3t\u0022",
     ],
 )
 def test_secrets_are_masked_wherever_they_stand(secret: str) -> None:
@@ -99,6 +108,36 @@ def test_secrets_are_masked_wherever_they_stand(secret: str) -> None:
     for part in ("abc.def", "x1y2z3", "s3cr3t", "AbCdEf", "eyJ", "our-own"):
         assert part not in text
     assert "after=1" in text or "after=1" not in secret
+
+
+@pytest.mark.parametrize("depth", range(6))
+@pytest.mark.parametrize("value", ["s3cr3t", "a s3cr3t", 'a"s3cr3t', "a\\s3cr3t", "a'}, s3cr3t", '"s3cr3t'])
+def test_a_secret_in_json_within_json_is_masked_at_any_depth_and_its_neighbours_are_not(depth: int, value: str) -> None:
+    text = json.dumps({"access_token": value, "expires_in": 5})
+    for _ in range(depth):
+        text = json.dumps({"body": text, "n": 1})
+    sink = configured()
+    logs.get_logger().info("event", text=text)
+    masked: Any = sink.line()["text"]
+    assert "s3cr3t" not in masked
+    for _ in range(depth + 1):
+        masked = json.loads(masked)
+        masked = masked.get("body", masked)
+    assert masked["expires_in"] == 5
+
+
+def test_a_configured_secret_is_masked_however_it_is_written() -> None:
+    sink = configured(secrets=['s3/"cr3t', "s3", "abcd", "abcdefgh"])
+    logs.get_logger().info("event", text=[json.dumps('s3/"cr3t'), "s3%2F%22cr3t", "abcdefgh"])
+    text = sink.getvalue().decode()
+    assert "cr3t" not in text
+    assert "efgh" not in text
+
+
+def test_what_a_field_named_as_a_secret_holds_is_masked_whole() -> None:
+    sink = configured()
+    logs.get_logger().info("event", cookies={"session": "plain"}, tokens=[{"a": "plain"}])
+    assert "plain" not in sink.getvalue().decode()
 
 
 def test_a_field_named_as_a_secret_is_masked_whatever_it_holds() -> None:

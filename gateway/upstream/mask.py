@@ -17,7 +17,8 @@ _PERSONAL = re.compile(
     """,
     re.VERBOSE,
 )
-_HELD_LIMIT = 64 * 1024
+_LONGEST = 64 * 1024  # bytes of a line that has not ended; what comes after is not shown
+_TAIL = 1024  # characters before the cut: no secret that needs its end to be known as one is longer
 
 
 def mask(data: bytes) -> str:
@@ -29,23 +30,43 @@ def mask(data: bytes) -> str:
 
 
 class MaskedLog:
-    """Logs a stream's bytes by whole lines, so that a read that ends inside a secret does not spare it."""
+    """Logs a stream's bytes by whole lines, so that a read that ends inside a secret does not spare it.
 
-    __slots__ = ("_held", "_write")
+    A line that is too long to be held is shown up to a point before the cut, since what lies across it can't be
+    recognised; of its rest only the length is told.
+    """
+
+    __slots__ = ("_held", "_left_out", "_write")
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._held = bytearray()
+        self._left_out = 0  # bytes, of a line that was cut
 
     def received(self, data: bytes) -> None:
+        if self._left_out:
+            rest = data.find(b"\n")
+            self._left_out += len(data) if rest < 0 else rest
+            if rest < 0:
+                return
+            self._tell_left_out()
+            data = data[rest + 1 :]
         self._held += data
-        end = self._held.rfind(b"\n") + 1
-        if end or len(self._held) > _HELD_LIMIT:
-            end = end or len(self._held)
+        if end := self._held.rfind(b"\n") + 1:
             self._write(mask(bytes(self._held[:end])))
             del self._held[:end]
+        if len(self._held) > _LONGEST:
+            self._left_out = len(self._held) - _LONGEST
+            self._write(mask(bytes(self._held[:_LONGEST]))[:-_TAIL])
+            self._held.clear()
 
     def close(self) -> None:
+        if self._left_out:
+            self._tell_left_out()
         if self._held:
             self._write(mask(bytes(self._held)))
             self._held.clear()
+
+    def _tell_left_out(self) -> None:
+        self._write(f"({self._left_out} bytes and the {_TAIL} characters before them left out: the line is too long)\n")
+        self._left_out = 0

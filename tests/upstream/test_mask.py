@@ -64,9 +64,35 @@ def test_a_secret_cut_by_reads_is_masked_too(size: int) -> None:
     assert "".join(written) == 'data:{"token": "***"}\n\nrest ***'
 
 
-def test_a_line_without_end_is_logged_in_pieces_and_not_kept() -> None:
+LONG = 200_000
+
+
+@pytest.mark.parametrize(
+    "secret", ["pat_AbCd1234efGH", "13800138000", "li.lei@mail.example.com", '"token":"AbCd1234ef"']
+)
+@pytest.mark.parametrize("read", [1000, 65_537, LONG])
+def test_nothing_that_lies_across_the_cut_of_a_long_line_is_shown(secret: str, read: int) -> None:
+    for before in range(64 * 1024 - 30, 64 * 1024 + 10, 7):
+        written: list[str] = []
+        log = MaskedLog(written.append)
+        text = (b"x" * (before - 1) + b" " + secret.encode() + b" ").ljust(LONG, b"y") + b" 13800138000\nnext\n"
+        for i in range(0, len(text), read):
+            log.received(text[i : i + read])
+        shown = "".join(written)
+        assert shown.startswith("xxx")
+        assert shown.endswith("next\n")
+        for part in ("AbC", "1234", "13800", "lei", "example"):
+            assert part not in shown
+
+
+def test_of_a_line_without_end_only_the_beginning_is_logged_and_nothing_is_kept() -> None:
     written: list[str] = []
     log = MaskedLog(written.append)
     for _ in range(100):
         log.received(b"x" * 10_000)
-    assert sum(map(len, written)) > 900_000
+    assert len(log._held) == 0
+    assert [len(text) for text in written] == [64 * 1024 - 1024]
+    log.close()
+    log.close()
+    assert len(written) == 2
+    assert str(1_000_000 - 64 * 1024) in written[1]
