@@ -7,6 +7,7 @@ const WHYS = [
   [/first-byte/, "reason_buffered"],
   [/^damaged$/, "reason_damaged"],
   [/^(?:no event stream|handshake refused|event source failed|unknown)$/, "reason_refused"],
+  [/^unreachable$/, "reason_unreachable"],
   [/^the turn is/, "reason_unfinished"],
 ];
 

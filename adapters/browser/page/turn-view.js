@@ -123,7 +123,7 @@ export class TurnView {
   }
 
   on_error({ error, code, retryable, upstream }) {
-    this.fail(make("span", {}, error), { code, retryable, upstream });
+    this.fail(error ? make("span", {}, error) : say("span", "says_failed"), { code, retryable, upstream });
   }
 
   /** Nothing comes for now: why, and in how many milliseconds it is tried again. Without a key: it comes again. */
