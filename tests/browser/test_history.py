@@ -75,7 +75,7 @@ async def test_what_is_kept_of_the_last_turn_is_shown_again(new_tab: NewTab, gat
     assert await page.locator(".thinking p").nth(1).text_content() == record["reasoning"] != ""
     await page.locator(".card").wait_for()
     await page.locator(".tools li").first.wait_for()
-    await page.locator(".extras audio").wait_for(state="attached")
+    await page.locator(".extras audio").wait_for()
     failure = page.locator(".turn").first.locator(".failure")
     sentence = await failure.locator("p").inner_text()
     assert sentence not in ("", "The answer failed.")

@@ -30,11 +30,11 @@ export async function request({ token, network }, path, body) {
   throw new GatewayError(problem?.detail ?? "", { status: response.status, code: problem?.code ?? "unknown", problem });
 }
 
-/** What went wrong, for a person: the gateway's own sentence, or the page's. */
-export function sentence(error) {
+/** What went wrong, for a person: the gateway's own sentence, or the page's; `unreachable` is the key of one of those. */
+export function sentence(error, unreachable = "error_unreachable") {
   if (error.problem) return make("span", { lang: document.documentElement.lang }, error.message);
   if (error.status) return say("span", "error_status", { "data-status": error.status });
-  return say("span", "error_network");
+  return say("span", unreachable);
 }
 
 function parse(text) {

@@ -209,7 +209,7 @@ export class Conversation {
       return;
     }
     this.stopping = false;
-    view.fail(sentence(error), { code: error.code, retryable: error.status !== 422 });
+    view.fail(sentence(error, "error_network"), { code: error.code, retryable: error.status !== 422 });
     this.page.figures.end("");
     if (error.code === "not_found") this.#remember(undefined);
   }
