@@ -76,6 +76,11 @@ async def test_what_is_kept_of_the_last_turn_is_shown_again(new_tab: NewTab, gat
     await page.locator(".card").wait_for()
     await page.locator(".tools li").first.wait_for()
     await page.locator(".extras audio").wait_for()
+    at_end = """() => {
+        const { scrollHeight, scrollTop, clientHeight } = document.querySelector("#scroll");
+        return scrollHeight - scrollTop - clientHeight < 60;
+    }"""
+    await page.wait_for_function(at_end, timeout=3_000)
     failure = page.locator(".turn").first.locator(".failure")
     sentence = await failure.locator("p").inner_text()
     assert sentence not in ("", "The answer failed.")

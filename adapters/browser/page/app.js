@@ -166,14 +166,20 @@ at("earlier").addEventListener("click", async () => {
 });
 
 // Told of growth after the layout, so that asking for the height costs no layout of its own.
-const growth = new ResizeObserver(() => { if (following) scroll.scrollTop = scroll.scrollHeight; });
+let placed = 0; // where the page itself has scrolled to
+const growth = new ResizeObserver(() => {
+  if (!following) return;
+  scroll.scrollTop = scroll.scrollHeight;
+  placed = scroll.scrollTop;
+});
 growth.observe(at("log"));
 growth.observe(scroll);
 const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
 scroll.addEventListener("wheel", () => { following = atEnd(); }, { passive: true });
 scroll.addEventListener("touchmove", () => { following = atEnd(); }, { passive: true });
 scroll.addEventListener("keydown", () => requestAnimationFrame(() => { following = atEnd(); }));
-scroll.addEventListener("scrollend", () => { following = atEnd(); });
+// Only upwards is away from the end: what grew since the page scrolled, and the browser's own anchoring, are no reader.
+scroll.addEventListener("scrollend", () => { following = atEnd() || (following && scroll.scrollTop >= placed); });
 
 // -- the bad network
 
