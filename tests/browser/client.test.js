@@ -379,6 +379,74 @@ test("close ends the request for the configuration, too", async () => {
   assert.match(aborted ?? "nothing", /config$/);
 });
 
+test("begun offline it says so, asks nothing, and asks once it is online", async () => {
+  const w = await world({ answer: LONG });
+  const navigator = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  globalThis.window = new EventTarget();
+  Object.defineProperty(globalThis, "navigator", { value: { onLine: false }, configurable: true });
+  try {
+    const [kept, other] = [ask(w), ask(w)];
+    await new Promise((resolve) => { setTimeout(resolve, 150); });
+    assert.deepEqual(kept.states.map(([state]) => state), ["offline"]);
+    assert.deepEqual([(await w.seen()).configs, (await w.seen()).seen], [0, []]);
+    await stopsAtOnce(other, async () => (await w.seen()).seen.length);
+    window.dispatchEvent(new Event("online"));
+    await exact(kept, LONG);
+    assert.equal((await w.seen()).turns, 1);
+  } finally {
+    delete globalThis.window;
+    delete globalThis.navigator;
+    if (navigator) Object.defineProperty(globalThis, "navigator", navigator);
+  }
+});
+
+for (const options of [{ transports: ["sse"] }, { transports: ["longpoll"] }, {}, { streaming: false }]) {
+  test(`a portal that answers for the gateway is unknown, not internal: ${JSON.stringify(options)}`, async () => {
+    let answered = 0;
+    const portal = async () => {
+      answered++;
+      return new Response("<h1>Log in</h1>", { headers: { "Content-Type": "text/html" } });
+    };
+    const timing = { asks: 3, backoffMaxMs: 10, penaltyMs: 10 };
+    const kept = ask({ base: "http://portal.example" }, { ...options, network: { fetch: portal }, timing });
+    await assert.rejects(kept.done, (error) => error instanceof GatewayError && error.code === "unknown" && error.status === 200);
+    assert.ok(kept.states.some(([state, { delayMs, reason }]) => state === "waiting" && delayMs >= 0 && /^unknown$|no event stream/.test(reason)));
+    assert.ok(answered > 3, "a portal may be gone a moment later, so it is tried again");
+  });
+}
+
+for (const options of [{ transports: ["sse"] }, { transports: ["websocket"] }, { transports: ["longpoll"] }, { streaming: false }]) {
+  test(`a token that never comes holds nobody for ever: ${JSON.stringify(options)}`, async () => {
+    const w = await world({});
+    const silent = { ...options, token: () => new Promise(() => {}), timing: { ...FAST, configMs: 50, requestMs: 100, backoffMaxMs: 10, asks: 2 } };
+    await assert.rejects(ask(w, silent).done, { name: "GatewayError", code: "unreachable", message: /token\(\) gave nothing within 100 ms/ });
+    const patient = { ...silent, timing: { ...FAST, stopMs: 50 } };
+    const stopped = ask(w, patient);
+    await new Promise((resolve) => { setTimeout(resolve, 50); });
+    await stopsAtOnce(stopped, async () => (await w.seen()).seen.length);
+    const closed = ask(w, patient);
+    await new Promise((resolve) => { setTimeout(resolve, 50); });
+    closed.line.close();
+    await assert.rejects(closed.done, { name: "AbortError" });
+    assert.deepEqual((await w.seen()).seen, []);
+  });
+}
+
+test("where the runtime has no WebSocket and nothing else was wanted, long-poll answers and the state says why", async () => {
+  const w = await world({ answer: LONG, delay: 0.001 });
+  const { WebSocket } = globalThis;
+  delete globalThis.WebSocket;
+  try {
+    const kept = ask(w, { transports: ["websocket"] });
+    await exact(kept, LONG);
+    assert.deepEqual(kept.transports, ["longpoll"]);
+    const reasons = kept.states.filter(([state, { transport }]) => state === "connecting" && transport).map(([, { reason }]) => reason);
+    assert.deepEqual([...new Set(reasons)], ["no websocket here"]);
+  } finally {
+    globalThis.WebSocket = WebSocket;
+  }
+});
+
 test("a stream that falls silent without ending is left and taken up again", async () => {
   const w = await world({ answer: LONG, delay: 0.002, heartbeat: 0.2, stall_after: 9 });
   const kept = ask(w, { transports: ["sse"] });

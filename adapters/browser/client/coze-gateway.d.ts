@@ -80,8 +80,9 @@ export type GatewayEvent =
 export interface StateDetail {
   position: string | undefined;
   transport?: Transport;
-  /** With `waiting`: how long, and why: a problem's code, `unreachable`, or words for a log. */
+  /** With `waiting`: how long. */
   delayMs?: number;
+  /** With `waiting`: why, as a problem's code, `unreachable`, or words for a log. With `connecting`: why none of `transports`. */
   reason?: string;
   /** With `closed`: what ended it, when that was not the last event or `close()`. */
   error?: Error;
@@ -104,6 +105,8 @@ export interface Timing {
   pollGapMs: number;
   /** How long the gateway's configuration is waited for. Default 3000. */
   configMs: number;
+  /** How long a plain request is waited for, and `token()`. Default 15000. */
+  requestMs: number;
   /** How long `cancel()` looks for the turn of a question that is on its way before it ends without. Default 500. */
   stopMs: number;
   /** How often a question is sent, under one key, before `done` rejects. Default 8. */
@@ -113,9 +116,9 @@ export interface Timing {
 export interface LineOptions {
   /** The gateway's address; in a page, its own origin by default. */
   baseUrl?: string | URL;
-  /** In order of liking. Default `["sse", "websocket", "longpoll"]`. */
+  /** In order of liking. Default `["sse", "websocket", "longpoll"]`. Where none of the list is to be had, long-poll. */
   transports?: Transport[];
-  /** A bearer token, or a function that gives a fresh one for each connection. */
+  /** A bearer token, or a function that gives a fresh one for each connection, within `timing.requestMs`. */
   token?: string | (() => string | Promise<string>);
   /** `Accept-Language` of requests: the language of problems and of `error` events. */
   language?: string;

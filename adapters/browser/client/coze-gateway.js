@@ -26,6 +26,7 @@ const TIMING = {
   pollSeconds: 25,
   pollGapMs: 150, // the least time between two long-polls, so that a fast answer is not a request a piece
   configMs: 3_000,
+  requestMs: 15_000, // a plain request's, and `token()`'s
   stopMs: 500, // how long a stop waits for the turn of a question that is on its way
   asks: 8, // how often a question is sent (under one Idempotency-Key) before giving up
 };
@@ -224,7 +225,7 @@ class Line {
   #stopping; // a promise, while a stop looks for its turn: nothing is asked meanwhile
   #renewed = false;
   #unlisten = [];
-  #config = {};
+  #config; // what the gateway says it can, once it was asked
 
   constructor(options, { scope, question, position }) {
     this.options = options;
@@ -261,7 +262,7 @@ class Line {
       return !Array.isArray(transports) || transports.includes(name === "eventsource" ? "sse" : name);
     };
     const usable = this.liking.filter((name) => here[name] && served(name));
-    return usable.length ? usable : ["longpoll"];
+    return usable.length ? usable : ["longpoll"]; // it needs the least, so it is always there
   }
 
   /** Whether the whole answer is asked for at once: the gateway does not stream, or this browser cannot. */
@@ -279,9 +280,6 @@ class Line {
     try {
       this.#unlisten.push(watchSignal(this.options.signal, () => this.close()));
       this.#listenToTheTab();
-      this.#report("connecting", {});
-      this.#config = await configOf(this);
-      if (!this.#closed && this.question === undefined && !this.scope.startsWith("turns/") && this.position === undefined) await this.#prime();
       while (!this.#closed) await this.#round();
     } catch (error) {
       this.#finish(error);
@@ -291,13 +289,22 @@ class Line {
   async #round() {
     await this.#stopping;
     await this.#presence();
+    if (!this.#closed && !this.#config) await this.#begin();
     if (this.#closed) return;
     if (this.question && this.#wholeAnswer()) return this.#askWhole();
     const name = this.#choose();
     this.transport = name;
-    this.#report("connecting", { transport: name });
+    const instead = this.liking.includes(name) ? {} : { reason: `no ${this.liking.join(" or ")} here` };
+    this.#report("connecting", { transport: name, ...instead });
     const outcome = await this.#ride(name);
     if (!this.#closed) await this.#decide(name, outcome);
+  }
+
+  async #begin() {
+    this.#report("connecting", {});
+    this.#config = await configOf(this);
+    const anew = !this.question && !this.scope.startsWith("turns/") && this.position === undefined;
+    if (anew && !this.#closed) await this.#prime();
   }
 
   #choose() {
@@ -372,11 +379,11 @@ class Line {
       case "told": // the gateway has spread this delay already; a tenth more keeps clones apart
         return this.#pause(outcome.delayMs ?? this.#advised() * (0.5 + this.random()), 0.1, outcome, true);
       case "busy":
-        this.#countAsk(outcome.error);
+        this.#countAsk(outcome);
         return this.#pause(Math.max(Math.min(outcome.error.retryAfterMs ?? 0, 300_000), this.#jitter()), 0.1, outcome, true);
       case "broke":
         if (this.#keepsBreaking()) this.health.blame(name, "own", this.timing);
-        this.#countAsk();
+        this.#countAsk(outcome);
         return this.#pause(this.#jitter(), 0, outcome);
       default: { // refused, buffered
         this.health.blame(name, outcome.fault ?? "own", this.timing);
@@ -384,16 +391,16 @@ class Line {
         if (usable.some((other) => this.health.trusted(other))) return;
         this.health.forgive(usable);
         if (outcome.end === "buffered") this.#patience = Math.min(this.#patience * 2, 16); // no better one: give it time
-        this.#countAsk(outcome.error);
+        this.#countAsk(outcome);
         return this.#pause(this.#jitter(), 0, outcome);
       }
     }
   }
 
   /** A question that was never taken must not be sent for ever: somebody waits for `done`. */
-  #countAsk(error) {
+  #countAsk({ error, why }) {
     if (this.question && ++this.question.asks >= this.timing.asks && !this.#closed) {
-      throw error ?? new GatewayError("The gateway could not be reached.");
+      throw error ?? new GatewayError(`The gateway could not be reached${why === "unreachable" ? "" : `: ${why}`}.`);
     }
   }
 
@@ -462,7 +469,7 @@ class Line {
   async #conclude() {
     if (!this.#last && this.turnId) {
       const turn = await this.#json(`/api/coze/turns/${this.turnId}`).catch((error) => {
-        if (error instanceof GatewayError) throw error;
+        if (error instanceof GatewayError && verdict(error).end === "fatal") throw error;
         return { status: "unknown" };
       });
       if (!OVER.has(turn.status)) {
@@ -546,6 +553,7 @@ class Line {
     };
     on(page, "visibilitychange", visibility);
     if (page?.visibilityState === "hidden") visibility();
+    this.#offline = globalThis.navigator?.onLine === false;
     on(globalThis.window, "offline", () => { this.#offline = true; this.#leg?.abort(); this.#wake?.(); });
     on(globalThis.window, "online", () => { this.#offline = false; this.#wake?.(); });
   }
@@ -600,14 +608,15 @@ class Line {
   /** Two heartbeats that did not come, in milliseconds. */
   silenceMs() { return (this.heartbeatSeconds ?? 15) * 2_000 + 5_000; }
 
-  async token() {
+  /** The bearer token. A function that gives none counts as unreachable after a while, and ends with `signal`. */
+  async token(signal, ms = this.timing.requestMs) {
     const { token } = this.options;
-    return typeof token === "function" ? token() : token;
+    return typeof token === "function" ? within(ms, signal, (async () => token())(), "token()") : token;
   }
 
-  async headers(extra = {}) {
+  async headers(extra, signal, ms) {
     const headers = { ...extra };
-    const token = await this.token();
+    const token = await this.token(signal, ms);
     if (token) headers.Authorization = `Bearer ${token}`;
     if (this.options.language) headers["Accept-Language"] = this.options.language;
     return headers;
@@ -619,13 +628,14 @@ class Line {
   }
 
   /** One request with its whole answer. It ends with the line unless it has a signal of its own, or `null` for none. */
-  async request(path, { query, timeoutMs = 15_000, signal = this.#life.signal, headers, ...init } = {}) {
+  async request(path, { query, timeoutMs = this.timing.requestMs, signal = this.#life.signal, headers, ...init } = {}) {
+    const given = await this.headers(headers, signal, Math.min(timeoutMs, this.timing.requestMs));
     const abort = new AbortController();
     const stop = watchSignal(signal, () => abort.abort());
     const timer = setTimeout(() => abort.abort(new DOMException(`no answer within ${timeoutMs} ms`, "AbortError")), timeoutMs);
     try {
       const response = await this.fetch(this.url(path, query), {
-        cache: "no-store", ...init, headers: await this.headers(headers), signal: abort.signal,
+        cache: "no-store", ...init, headers: given, signal: abort.signal,
       });
       const text = await response.text();
       return { response, text };
@@ -637,12 +647,9 @@ class Line {
 
   async #json(path, options) {
     const { response, text } = await this.request(path, options);
-    if (!response.ok) throw problem(response, text);
-    return JSON.parse(text);
-  }
-
-  post(path, body, headers = {}) {
-    return { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) };
+    const body = response.ok ? parse(text) : undefined;
+    if (typeof body !== "object" || body === null) throw problem(response, text);
+    return body;
   }
 
   /** A line that begins "now" first learns where now is: else what happens before its first event would be lost. */
@@ -673,10 +680,16 @@ class Line {
     }
   }
 
+  /** Sends the question for one answer: its turn's, or after `wait` seconds the turn's state. */
+  #put(wait, options) {
+    const { body, key } = this.question;
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": key, Prefer: `wait=${wait}` };
+    return this.sending(() => this.request("/api/coze/chat", { method: "POST", headers, body: JSON.stringify(body), ...options }));
+  }
+
   /** Sends the question without waiting for its answer. @returns {Promise<Outcome|undefined>} nothing when it was taken */
   async #ask(leg) {
-    const post = this.post("", this.question.body, { "Idempotency-Key": this.question.key, Prefer: "wait=0" });
-    const { response, text } = await this.sending(() => this.request("/api/coze/chat", { ...post, signal: leg.signal }));
+    const { response, text } = await this.#put(0, { signal: leg.signal });
     if (!response.ok) return verdict(problem(response, text));
     this.#taken(response, text);
     return undefined;
@@ -686,38 +699,40 @@ class Line {
     const body = parse(text) ?? {};
     const location = response.headers.get("Location")?.split("/").pop();
     const turnId = body.turnId ?? response.headers.get("X-Turn-Id") ?? location;
-    if (!turnId) throw new GatewayError("The gateway answered without a turn's id.", { status: response.status, code: "internal" });
+    if (!turnId) throw stranger(response);
     this.accept(turnId, body.conversationId ?? response.headers.get("X-Conversation-Id"));
     return body;
   }
 
   /** The older way: one request, one whole answer. Slow answers are asked for again, under the same key. */
   async #askWhole() {
-    const { body, key } = this.question;
+    const { body } = this.question;
     this.transport = undefined;
     this.#report("open", { reason: "whole answer" });
     const abort = (this.#leg = new AbortController());
     try {
-      const post = this.post("", body, { "Idempotency-Key": key, Prefer: "wait=50" });
-      const { response, text } = await this.sending(() => this.request("/api/coze/chat", {
-        ...post, timeoutMs: 900_000, signal: abort.signal,
-      }));
+      const { response, text } = await this.#put(50, { timeoutMs: 900_000, signal: abort.signal });
       if (this.#closed) return;
       if (!response.ok) {
         const error = problem(response, text);
         const { turnId = response.headers.get("X-Turn-Id") ?? undefined } = error.problem ?? {};
         if (turnId || error.code.startsWith("upstream_")) return await this.#failWhole(error, turnId);
-        return await this.#decide("longpoll", verdict(error));
+        return await this.#decideWhole(verdict(error));
       }
       const answer = this.#taken(response, text);
       if (!OVER.has(answer.status)) return; // still running, or waiting for tools: a turn to listen to, by long-poll
       this.#emitWhole({ ...answer, input: body.message });
     } catch (error) {
       if (abort.signal.aborted || this.#closed) return;
-      if (error instanceof GatewayError) throw error;
-      this.#countAsk();
-      await this.#pause(this.#jitter(), 0, { why: whyNot(error) });
+      await this.#decideWhole(error instanceof GatewayError ? verdict(error) : { end: "refused", why: whyNot(error) });
     }
+  }
+
+  /** Here no other transport can help: what is not final is tried again. */
+  #decideWhole(outcome) {
+    if (outcome.end !== "refused") return this.#decide("longpoll", outcome);
+    this.#countAsk(outcome);
+    return this.#pause(this.#jitter(), 0, outcome);
   }
 
   /** The gateway took the question and the answer failed: its problem is the last event, its record has what there was. */
@@ -799,6 +814,7 @@ const LEGS = { sse: readSse, websocket: readWebSocket, longpoll: readPoll, event
 /** @returns {Promise<Outcome>} */
 async function readSse(leg) {
   const { line } = leg;
+  const headers = await sseHeaders(line, leg.signal);
   const abort = new AbortController();
   const stop = watchSignal(leg.signal, () => abort.abort());
   const watch = watchSilence(line.firstByteMs(), () => abort.abort());
@@ -819,12 +835,10 @@ async function readSse(leg) {
     onId: (id) => { line.position = id; },
   });
   try {
-    const response = await openSse(line, abort.signal);
+    const response = await openSse(line, headers, abort.signal);
     if (response.status === 204) return { end: "finished" };
     if (!response.ok) return verdict(problem(response, await response.text()));
-    if (!/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "") || !response.body) {
-      return { end: "refused", why: "no event stream" };
-    }
+    if (!streams(response)) return { end: "refused", why: "no event stream", error: stranger(response) };
     answered = true;
     line.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id"));
     const reader = response.body.getReader();
@@ -854,21 +868,23 @@ async function readSse(leg) {
   }
 }
 
-async function openSse(line, signal) {
-  const { question } = line;
-  if (!question) {
-    const headers = await line.headers({ Accept: "text/event-stream", ...line.resume() });
-    return line.fetch(line.url(`/api/coze/${line.scope}/events`, { after: line.position === "0" ? "0" : undefined }), { headers, signal, cache: "no-store" });
-  }
-  const post = line.post("", question.body, { Accept: "text/event-stream", "Idempotency-Key": question.key, ...line.resume() });
-  const headers = await line.headers(post.headers);
-  return line.sending(() => line.fetch(line.url("/api/coze/chat/stream"), { ...post, headers, signal, cache: "no-store" }));
+/** Made before any deadline begins to run: a token may take its time. */
+function sseHeaders(line, signal) {
+  const asks = line.question && { "Content-Type": "application/json", "Idempotency-Key": line.question.key };
+  return line.headers({ Accept: "text/event-stream", ...asks, ...line.resume() }, signal);
+}
+
+function openSse(line, headers, signal) {
+  const how = { headers, signal, cache: "no-store" };
+  if (!line.question) return line.fetch(line.url(`/api/coze/${line.scope}/events`, { after: line.position === "0" ? "0" : undefined }), how);
+  const body = JSON.stringify(line.question.body);
+  return line.sending(() => line.fetch(line.url("/api/coze/chat/stream"), { ...how, method: "POST", body }));
 }
 
 /** @returns {Promise<Outcome>} */
 async function readWebSocket(leg) {
   const { line } = leg;
-  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token() });
+  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token(leg.signal) });
   url.protocol = url.protocol.replace("http", "ws");
   if (leg.signal.aborted) return { end: "interrupted" };
   return new Promise((resolve) => {
@@ -932,7 +948,8 @@ async function readPoll(leg) {
       query: { after: line.position, wait }, timeoutMs: wait * 1_000 + 10_000, signal: leg.signal,
     });
     if (!response.ok) return verdict(problem(response, text));
-    const { events, next, ended } = JSON.parse(text);
+    const { events, next, ended } = parse(text) ?? {};
+    if (!Array.isArray(events)) return verdict(stranger(response));
     leg.open();
     for (const event of events) if (leg.deliver(event)) return { end: "finished" };
     if (leg.signal.aborted) return { end: "interrupted" };
@@ -949,7 +966,7 @@ async function readPoll(leg) {
 async function readEventSource(leg) {
   const { line } = leg;
   const fresh = line.position === undefined && line.scope.startsWith("turns/"); // then `started` must come at once
-  const url = line.url(`/api/coze/${line.scope}/events`, { lastEventId: line.position, access_token: await line.token() });
+  const url = line.url(`/api/coze/${line.scope}/events`, { lastEventId: line.position, access_token: await line.token(leg.signal) });
   if (leg.signal.aborted) return { end: "interrupted" };
   return new Promise((resolve) => {
     const source = new line.EventSource(url.href);
@@ -998,9 +1015,9 @@ async function probe(line, name, signal) {
   const watch = watchSilence(line.firstByteMs(), () => abort.abort());
   try {
     if (name === "websocket") return await probeWebSocket(line, abort.signal);
-    const response = await openSse(line, abort.signal);
+    const response = await openSse(line, await sseHeaders(line, abort.signal), abort.signal);
     if (response.status === 204) return true;
-    if (!response.ok || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) return false;
+    if (!response.ok || !streams(response)) return false;
     const reader = response.body.getReader();
     if ((await reader.read()).done) return false;
     return await staysOpen(reader);
@@ -1022,7 +1039,7 @@ async function staysOpen(reader) {
 }
 
 async function probeWebSocket(line, signal) {
-  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token() });
+  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token(signal) });
   url.protocol = url.protocol.replace("http", "ws");
   return new Promise((resolve) => {
     const socket = new line.WebSocket(url.href);
@@ -1072,6 +1089,15 @@ function problem(response, text) {
   });
 }
 
+/** Somebody on the way answered instead: a portal that wants a login, a proxy, another server. */
+function stranger({ status }) {
+  return new GatewayError(`What answered (${status}) was not the gateway.`, { status, code: "unknown" });
+}
+
+function streams(response) {
+  return response.body && /^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "");
+}
+
 /** What an error status means for the line: wait, try another transport, or give up. @returns {Outcome} */
 function verdict(error) {
   const { status, code, retryAfterMs } = error;
@@ -1106,6 +1132,20 @@ function watchSilence(ms, onSilence) {
     stop() { clearTimeout(timer); },
   };
   return watch;
+}
+
+/** What `promise` gives; rejects after `ms`, or when `signal` aborts. */
+function within(ms, signal, promise, name) {
+  let timer;
+  let stop;
+  const limit = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${name} gave nothing within ${ms} ms`)), ms);
+    stop = watchSignal(signal, () => reject(signal.reason));
+  });
+  return Promise.race([promise, limit]).finally(() => {
+    clearTimeout(timer);
+    stop();
+  });
 }
 
 /** Runs `action` once when `signal` aborts, or now when it has. @returns a function that forgets it */
