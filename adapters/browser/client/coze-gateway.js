@@ -331,7 +331,6 @@ class Line {
       },
       deliver: (event, id) => {
         if (abort.signal.aborted) return false;
-        leg.open();
         leg.progressed = true;
         this.#deliver(event, id);
         return this.#last !== null;
@@ -817,7 +816,7 @@ async function readSse(leg) {
   const headers = await sseHeaders(line, leg.signal);
   const abort = new AbortController();
   const stop = watchSignal(leg.signal, () => abort.abort());
-  const watch = watchSilence(line.firstByteMs(), () => abort.abort());
+  const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => abort.abort());
   let told; // the last `retry:` of this connection
   const began = Date.now();
   let answered = false; // a head came: whatever breaks now is the network, not a refusal
@@ -846,7 +845,7 @@ async function readSse(leg) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      watch.heard(line.silenceMs());
+      watch.heard();
       leg.open();
       parser.push(decoder.decode(value, { stream: true }));
       if (over) return { end: "finished" };
@@ -854,7 +853,7 @@ async function readSse(leg) {
     }
     return told === undefined ? { end: "broke", why: "ended early" } : { end: "told", delayMs: told, why: "told to come back" };
   } catch (error) {
-    if (watch.silent) return leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" };
+    if (watch.silent) return silence(leg);
     if (answered && !leg.signal.aborted) {
       // A head, then a good while of nothing, then a break: more likely held back than unlucky.
       const held = !leg.opened && Date.now() - began > line.firstByteMs() / 3;
@@ -866,6 +865,10 @@ async function readSse(leg) {
     stop();
     abort.abort();
   }
+}
+
+function silence({ opened }) {
+  return opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" };
 }
 
 /** Made before any deadline begins to run: a token may take its time. */
@@ -881,14 +884,19 @@ function openSse(line, headers, signal) {
   return line.sending(() => line.fetch(line.url("/api/coze/chat/stream"), { ...how, method: "POST", body }));
 }
 
+async function socketUrl(line, signal) {
+  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token(signal) });
+  url.protocol = url.protocol.replace("http", "ws");
+  return url.href;
+}
+
 /** @returns {Promise<Outcome>} */
 async function readWebSocket(leg) {
   const { line } = leg;
-  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token(leg.signal) });
-  url.protocol = url.protocol.replace("http", "ws");
+  const url = await socketUrl(line, leg.signal);
   if (leg.signal.aborted) return { end: "interrupted" };
   return new Promise((resolve) => {
-    const socket = new line.WebSocket(url.href);
+    const socket = new line.WebSocket(url);
     let outcome; // set when we are the ones who end it
     const end = (how) => {
       outcome ??= how;
@@ -898,15 +906,13 @@ async function readWebSocket(leg) {
       try { socket.close(); } catch { /* still connecting in some implementations: it closes by itself */ }
       resolve(outcome);
     };
-    const watch = watchSilence(line.firstByteMs(), () => {
-      end(leg.opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" });
-    });
+    const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => end(silence(leg)));
     const ping = () => { if (socket.readyState === 1) socket.send('{"type":"ping"}'); };
     const pings = setInterval(ping, (line.heartbeatSeconds ?? 15) * 1_000); // a script cannot see ping frames
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
     socket.onopen = ping; // a handshake alone proves nothing about what comes after it
     socket.onmessage = ({ data }) => {
-      watch.heard(line.silenceMs());
+      watch.heard();
       leg.open();
       const event = parse(data);
       if (event === undefined) return end({ end: "broke", why: "damaged" });
@@ -927,13 +933,18 @@ async function readWebSocket(leg) {
   }).then((outcome) => (outcome.end === "refused" ? explain(line, outcome) : outcome));
 }
 
-/** A browser hides why a handshake failed. When nothing else may be tried, a plain request tells whether to give up. */
+/**
+ * A browser hides why a handshake or an `EventSource` failed: a plain request tells whether to give up, and whether the
+ * turn is over, as an `EventSource` that was told 204 can't say.
+ */
 async function explain(line, outcome) {
   try {
     const { response, text } = await line.request(`/api/coze/${line.scope}/poll`, { query: { wait: 0, limit: 1, after: line.position } });
-    if (response.ok) return { ...outcome, fault: "own" };
-    const reason = verdict(problem(response, text));
-    return reason.end === "refused" ? outcome : reason;
+    if (!response.ok) {
+      const reason = verdict(problem(response, text));
+      return reason.end === "refused" ? outcome : reason;
+    }
+    return parse(text)?.ended ? { end: "finished" } : { ...outcome, fault: "own" };
   } catch {
     return outcome;
   }
@@ -977,7 +988,7 @@ async function readEventSource(leg) {
       source.close();
       resolve(outcome);
     };
-    const watch = watchSilence(line.firstByteMs(), () => end({ end: "buffered", why: "nothing within the first-byte deadline" }));
+    const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => end(silence(leg)));
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
     const alive = () => { failures = 0; watch.stop(); leg.open(); };
     source.onopen = () => { if (!fresh) alive(); };
@@ -991,20 +1002,7 @@ async function readEventSource(leg) {
       // It comes back by itself, with the delay the gateway advised, unless the answer was no stream; then it is over.
       if (source.readyState === 2 || ++failures >= 3) end({ end: leg.opened ? "broke" : "refused", fault: "network", why: "event source failed" });
     };
-  }).then((outcome) => (outcome.end === "refused" || outcome.end === "broke" ? explainEnd(line, outcome) : outcome));
-}
-
-/** An `EventSource` that stopped may have been told 204: then the turn is over, and its record says so. */
-async function explainEnd(line, outcome) {
-  if (!line.turnId || !line.scope.startsWith("turns/")) return outcome;
-  try {
-    const { response, text } = await line.request(`/api/coze/${line.scope}/poll`, { query: { wait: 0, limit: 1, after: line.position } });
-    if (response.ok) return parse(text)?.ended ? { end: "finished" } : outcome;
-    const reason = verdict(problem(response, text));
-    return reason.end === "fatal" ? reason : outcome;
-  } catch {
-    return outcome;
-  }
+  }).then((outcome) => (outcome.end === "refused" || outcome.end === "broke" ? explain(line, outcome) : outcome));
 }
 
 /** Whether `name` would deliver now: opens it beside the present connection, waits for a first sign, closes it. */
@@ -1012,7 +1010,7 @@ async function probe(line, name, signal) {
   if (name === "longpoll") return true;
   const abort = new AbortController();
   const stop = watchSignal(signal, () => abort.abort());
-  const watch = watchSilence(line.firstByteMs(), () => abort.abort());
+  const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => abort.abort());
   try {
     if (name === "websocket") return await probeWebSocket(line, abort.signal);
     const response = await openSse(line, await sseHeaders(line, abort.signal), abort.signal);
@@ -1039,10 +1037,9 @@ async function staysOpen(reader) {
 }
 
 async function probeWebSocket(line, signal) {
-  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token(signal) });
-  url.protocol = url.protocol.replace("http", "ws");
+  const url = await socketUrl(line, signal);
   return new Promise((resolve) => {
-    const socket = new line.WebSocket(url.href);
+    const socket = new line.WebSocket(url);
     const end = (works) => { socket.close(); resolve(works); };
     socket.onopen = () => socket.send('{"type":"ping"}');
     socket.onmessage = () => end(true);
@@ -1113,22 +1110,28 @@ function retryAfter(value) {
   return Number.isFinite(ms) ? Math.max(ms, 0) : undefined;
 }
 
-/** Calls `onSilence` when nothing was heard for `ms`. One timer, moved lazily: hearing costs no timer. */
-function watchSilence(ms, onSilence) {
-  let limit = ms;
+/**
+ * Calls `onSilence` when nothing was heard for `firstMs`, or after that for `laterMs` and up to a quarter more. Hearing
+ * sets a flag and no more, for it is done for each piece: no timer is moved and no clock is asked.
+ */
+function watchSilence(firstMs, laterMs, onSilence) {
+  let limit = firstMs;
   let last = Date.now();
+  let heard = false;
   const check = () => {
-    const left = limit - (Date.now() - last);
-    if (left > 0) timer = setTimeout(check, left);
+    const now = Date.now();
+    if (heard) [heard, last, limit] = [false, now, laterMs];
+    const left = limit - (now - last);
+    if (left > 0) timer = setTimeout(check, Math.min(left, limit / 4));
     else {
       watch.silent = true;
       onSilence();
     }
   };
-  let timer = setTimeout(check, ms);
+  let timer = setTimeout(check, firstMs);
   const watch = {
     silent: false,
-    heard(next) { limit = next; last = Date.now(); },
+    heard() { heard = true; },
     stop() { clearTimeout(timer); },
   };
   return watch;
