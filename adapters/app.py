@@ -20,8 +20,9 @@ from aiohttp import http_parser, web
 
 from adapters import browser, chat, longpoll, operations, shared, sse, websocket
 from adapters.auth import Authenticator
-from adapters.guard import Guard, runner_options
+from adapters.guard import Guard
 from adapters.limits import Connections, TurnRate
+from adapters.server import WebRunner
 from adapters.services import SERVICES, Probes, Services
 from gateway import __version__, logs
 from gateway.config import Settings
@@ -212,7 +213,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
 
 @contextlib.asynccontextmanager
 async def _site(app: web.Application, host: str, port: int, send_timeout: float) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, shutdown_timeout=1.0, **runner_options())
+    runner = WebRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     try:
         sockets = await _listening_sockets(host, port, send_timeout)

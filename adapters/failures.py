@@ -92,7 +92,7 @@ class InvalidRequest(GatewayError):
     """A request that is wrong in itself. 400 for what can't be read at all, 422 for what is read and wrong."""
 
     def __init__(self, errors: Sequence[Mistake], *, status: int = 422) -> None:
-        super().__init__(Code.INVALID_REQUEST, "; ".join(f"{e.field}: {e.message}" for e in errors))
+        super().__init__(Code.INVALID_REQUEST, "; ".join(f"{e.field}: {e.message}".removeprefix(": ") for e in errors))
         self.errors = tuple(errors)
         self.status = status
 
@@ -166,6 +166,13 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
     return response
 
 
+def bad_framing(request: web.BaseRequest) -> web.Response:
+    """The answer to what breaks HTTP's own rules. It repeats nothing of it, and the connection ends."""
+    response = problem(InvalidRequest([Mistake("", "the request breaks HTTP's own rules")], status=400), request)
+    response.force_close()
+    return response
+
+
 def sse_farewell(code: Code, retry_ms: float, *, chance: Callable[[], float] = random.random) -> bytes:
     """The whole body for a listener who must come again later: a comment with the code, and when.
 
@@ -196,10 +203,7 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
     except ConnectionError:
         raise  # the client left
     except (HttpProcessingError, web.RequestPayloadError):
-        # The body broke HTTP's own rules while it was read: a bad chunk, a cut length.
-        response = problem(InvalidRequest([Mistake("", "the body breaks HTTP's framing")], status=400), request)
-        response.force_close()
-        return response
+        return bad_framing(request)  # a bad chunk, a cut length
     except Exception as error:
         _log_failure(error, request)
         if request.writer.output_size > 0:

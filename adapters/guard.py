@@ -5,15 +5,14 @@ alone, before any route runs: a page on another site can make a browser send a r
 """
 
 import ipaddress
-import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from functools import lru_cache
 from typing import Any, Final
 
-from aiohttp import hdrs, web, web_response
+from aiohttp import HttpVersion11, hdrs, web, web_response
 
-from adapters.failures import Handler, errors_middleware, request_id
+from adapters.failures import Handler, bad_framing, errors_middleware, request_id
 from gateway.config import Settings, is_loopback
 from gateway.errors import Code, GatewayError
 
@@ -41,12 +40,10 @@ _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OPERATORS: Final = ("/metrics", "/debug/")
 _ALLOWED_HEADERS: Final = "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
 _EXPOSED_HEADERS: Final = "X-Turn-Id, X-Conversation-Id, X-Request-Id, Retry-After, Location"
-HEAD_SECONDS: Final = 30.0
-"""For a request's head; also how long a kept connection may be idle, which aiohttp does not tell apart."""
-
 _PREFLIGHT_SECONDS: Final = "7200"
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_AUTHORITY_END = re.compile(r"[/?#]")
 _DEFAULT_PORT: Final = {"http": "80", "https": "443"}
 _NOTHING_LOADS: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
@@ -67,12 +64,13 @@ class Guard:
         app.middlewares.append(errors_middleware)
         app.middlewares.append(self.middleware)
         app.on_response_prepare.append(self.add_headers)
-        # The parser's own 400 passes no signal, and would carry aiohttp's and Python's versions.
         web_response.SERVER_SOFTWARE = "coze-gateway"  # type: ignore[attr-defined]
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = request.headers
+        if "Transfer-Encoding" in headers and not _plainly_chunked(request):
+            return bad_framing(request)
         if not self._any_host and not self.knows_host(_asked_host(request)):
             raise GatewayError(Code.MISDIRECTED)
         origin = headers.get("Origin")
@@ -101,28 +99,23 @@ class Guard:
         if len(request.headers.getall("Origin")) > 1:
             return False
         origin = origin.lower()  # scheme and host have no case (RFC 6454, section 4)
-        return origin in self._origins or is_same_origin(origin, request.headers.get("Host", ""))
+        return origin in self._origins or is_same_origin(origin, _asked_host(request) or "")
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         """Runs before any answer's head is sent, a stream's and a file's too."""
         headers = response.headers
-        path = request.path
-        headers["X-Request-Id"] = request_id(request)
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "no-referrer"
-        headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        if path == PAGE:
+        protect(headers, request)
+        if request.path == PAGE:
             headers["Content-Security-Policy"] = PAGE_POLICY
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        else:
-            headers["Content-Security-Policy"] = _NOTHING_LOADS
-        headers.setdefault("Cache-Control", "no-store")
         if "Access-Control-Allow-Origin" in headers:  # public code, the same for every origin
             return
         vary = headers.get("Vary")
         headers["Vary"] = "Origin" if vary is None else f"Origin, {vary}"
-        if self._origins and (origin := request.headers.get("Origin")) and origin.lower() in self._origins:
-            self._share_with(origin, request, headers)
+        if self._origins and "Origin" in request.headers:
+            origin, *more = request.headers.getall("Origin")
+            if not more and origin.lower() in self._origins:
+                self._share_with(origin, request, headers)
 
     def _share_with(self, origin: str, request: web.Request, headers: Any) -> None:
         headers["Access-Control-Allow-Origin"] = origin
@@ -138,6 +131,16 @@ class Guard:
         return self._operators or (self._on_loopback and not came_through_proxy(headers))
 
 
+def protect(headers: MutableMapping[str, str], request: web.BaseRequest) -> None:
+    """The headers of every answer, whoever it is for."""
+    headers["X-Request-Id"] = request_id(request)
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["Content-Security-Policy"] = _NOTHING_LOADS
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    headers.setdefault("Cache-Control", "no-store")
+
+
 def is_same_origin(origin: str, host: str) -> bool:
     """Whether host and port of `origin` (lower case) are those of the `Host` header. TLS may have ended at a proxy."""
     if (of_page := _ORIGIN.fullmatch(origin)) is None or (of_server := _HOST.fullmatch(host.lower())) is None:
@@ -150,40 +153,20 @@ def came_through_proxy(headers: Iterable[str]) -> bool:
     return any(name.lower().startswith(("forwarded", "x-forwarded-", "x-real-ip", "via")) for name in headers)
 
 
-def runner_options() -> dict[str, Any]:
-    """What `web.AppRunner` is to be told, beyond its defaults, to stand on the internet."""
-    return {
-        "handler_cancellation": True,
-        "tcp_keepalive": False,  # the listening socket has it, and hands it on: no system call a connection
-        "auto_decompress": False,  # a refused body is still read to its end: never unpacked
-        "keepalive_timeout": HEAD_SECONDS,  # aiohttp's own is over an hour
-        "access_log": None,
-        "logger": _WithoutTrace(logging.getLogger("gateway.http")),
-    }
-
-
-class _WithoutTrace(logging.LoggerAdapter[logging.Logger]):
-    """aiohttp logs what its parser refuses as an error with a trace and the client's bytes: a flood by anyone."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        super().__init__(logger)
-
-    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        return msg, kwargs
-
-    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
-        self.debug("request refused: %s", type(exc_info).__name__)
-
-    def debug(self, msg: object, *args: object, exc_info: Any = None, **kwargs: Any) -> None:
-        super().debug(msg, *args, **kwargs)
-
-
 def _asked_host(request: web.BaseRequest) -> str | None:
     """`Host`, or the host of a target in absolute form, which goes before it (RFC 9112, section 3.2.2)."""
     target = request.raw_path
     if target.startswith("/") or "://" not in target:
         return request.headers.get("Host")
-    return target.split("://", 1)[1].partition("/")[0]
+    return _AUTHORITY_END.split(target.split("://", 1)[1], maxsplit=1)[0]
+
+
+def _plainly_chunked(request: web.BaseRequest) -> bool:
+    """Whether every server and proxy on the way finds the same end of this body (RFC 9112, section 6.1).
+
+    HTTP/1.0 knows no chunks, and of `gzip, chunked` one reader unpacks what the next takes as it is.
+    """
+    return request.version >= HttpVersion11 and request.headers["Transfer-Encoding"].strip().lower() == "chunked"
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from adapters.app import make_app
-from adapters.guard import runner_options
+from adapters.server import WebRunner
 from adapters.services import Services
 from gateway.orders import Order
 from gateway.simulator import whole_text
@@ -52,7 +52,7 @@ async def _listening(services: Services, cuts: list[Cut]) -> AsyncIterator[str]:
 
     app = make_app(services.settings, services)
     app.middlewares.append(cutting)
-    runner = web.AppRunner(app, shutdown_timeout=1.0, **runner_options())
+    runner = WebRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -2,12 +2,16 @@
 
 import asyncio
 import gzip
+import io
+import json
 import logging
 import time
 import zlib
+from http.client import parse_headers
 
 import pytest
 
+from adapters import server
 from tests.edge.conftest import Serve, talk
 
 GET = b"GET /named HTTP/1.1\r\nHost: localhost\r\n"
@@ -29,6 +33,11 @@ PROBES = {
     "a header of 200 kB": GET + b"X-A: " + b"b" * 200_000 + b"\r\n\r\n",
     "ten thousand headers": GET + b"X-A: b\r\n" * 10_000 + b"\r\n",
     "a target of 100 kB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST /chat HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks in HTTP/1.0, kept alive": GET.replace(b"1.1", b"1.0")
+    + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "compressed and chunked": GET + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": GET + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200,
     "a trace in the target": b"GET /<script>alert(1)</script>\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -41,10 +50,57 @@ async def test_what_is_not_http_is_refused_quietly(serve: Serve, sent: bytes, ca
     with caplog.at_level(logging.INFO):
         answer = await talk(client, sent)
         assert (await client.get("/named")).status == 200  # and the next one is served
-    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"404")
+    assert answer == b"" or answer.split(b" ")[1] == b"400"
     assert b"aiohttp" not in answer
     assert b"Traceback" not in answer
     assert not caplog.records  # nobody fills the log with a trace of what they sent
+
+
+BROKEN = {
+    "a header": GET + b"Authorization : Bearer s3cr3t\r\n\r\n",
+    "a target": b"GET /?access_token=s3cr3t\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a method": b"s3cr3t GET\r\n\r\n",
+    "a long header": GET + b"X: " + b"s3cr3t" * 2000 + b"\r\n\r\n",
+    "a version": b"GET /s3cr3t HTTP/s3cr3t\r\n\r\n",
+    "a chunk": b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\ns3cr3t\r\n",
+    "a coding": GET + b"Transfer-Encoding: gzip, chunked\r\nX: s3cr3t\r\n\r\n0\r\n\r\n",
+    "what follows a good request": GET + b"\r\nGET /s3cr3t\x01 HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", BROKEN.values(), ids=BROKEN.keys())
+async def test_what_breaks_http_is_a_problem_like_any_and_nothing_of_it_comes_back(serve: Serve, sent: bytes) -> None:
+    client = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        answers = await reader.read()  # and the connection ends
+    writer.close()
+    assert b"s3cr3t" not in answers
+    head, _, body = answers[answers.rindex(b"HTTP/1.") :].partition(b"\r\n\r\n")
+    headers = parse_headers(io.BytesIO(head.partition(b"\r\n")[2] + b"\r\n\r\n"))
+    problem = json.loads(body)
+    assert head.split(b" ")[1] == b"400"
+    assert (problem["code"], problem["status"]) == ("invalid_request", 400)
+    assert problem["requestId"] == headers["X-Request-Id"]
+    assert headers["Content-Type"] == "application/problem+json"
+    assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+async def test_what_follows_doubtful_chunks_is_never_a_request(serve: Serve) -> None:
+    """A proxy that finds another end of the body than we do would pass on a request that nobody sent."""
+    client = await serve()
+    for head in (
+        b"HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked",
+        b"HTTP/1.1\r\nTransfer-Encoding: gzip, chunked",
+        b"HTTP/1.1\r\nTransfer-Encoding: gzip,chunked",
+        b"HTTP/1.1\r\nTransfer-Encoding: x, Chunked",
+    ):
+        sent = b"GET /named " + head + b"\r\nHost: localhost\r\n\r\n0\r\n\r\n" + GET + b"\r\n"
+        assert (await talk(client, sent)).count(b"HTTP/1.") == 1
+    plain = b"GET /named HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"
+    assert b" 200 " in (await talk(client, plain)).splitlines()[0]
 
 
 async def test_a_bomb_is_not_unpacked_while_it_is_refused(serve: Serve) -> None:
@@ -72,9 +128,13 @@ async def test_a_bomb_is_not_unpacked_while_it_is_refused(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("path", ["/chat", "/named", "/nowhere"])
-async def test_a_body_that_nobody_reads_does_not_hold_its_connection(serve: Serve, path: str) -> None:
+async def test_a_body_that_nobody_reads_does_not_hold_its_connection(
+    serve: Serve, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dripping after the answer: aiohttp reads on for a while, which must end."""
-    client = await serve(linger=0.3)
+    assert server.LINGER_SECONDS <= 3
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.3)
+    client = await serve()
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n" % path.encode())
 

@@ -79,12 +79,57 @@ async def test_our_own_and_listed_pages_and_other_programs_pass(serve: Serve, or
         assert await socket.receive_str() == "x"
 
 
-async def test_two_origins_are_none(serve: Serve) -> None:
-    client = await serve()
-    raw = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: http://evil.example\r\n\r\n"
-    assert (
-        b" 403 " in (await talk(client, raw)).splitlines()[0] or b" 400 " in (await talk(client, raw)).splitlines()[0]
-    )
+TWO_ORIGINS = [
+    b"Origin: http://localhost\r\nOrigin: http://evil.example\r\n",
+    b"Origin: http://evil.example\r\nOrigin: http://localhost\r\n",
+    b"Origin: https://shop.example\r\nOrigin: https://shop.example\r\n",
+]
+UPGRADE = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize("origins", TWO_ORIGINS)
+@pytest.mark.parametrize(
+    "request_line", [b"POST /chat", b"GET /ws", b"OPTIONS /chat"], ids=["changing", "websocket", "preflight"]
+)
+async def test_two_origins_are_foreign(serve: Serve, request_line: bytes, origins: bytes) -> None:
+    client = await serve(allowed_origins="https://shop.example")
+    more = {b"GET": UPGRADE, b"OPTIONS": b"Access-Control-Request-Method: POST\r\n"}
+    head = request_line + b" HTTP/1.1\r\nHost: localhost\r\n" + more.get(request_line.split()[0], b"")
+    answer = await talk(client, head + origins + b"\r\n")
+    assert b" 403 " in answer.splitlines()[0]
+    assert b"access-control-allow" not in answer.lower()
+    alone = await talk(client, head + b"Origin: https://shop.example\r\n\r\n")
+    assert b" 403 " not in alone.splitlines()[0]
+
+
+@pytest.mark.parametrize("origins", TWO_ORIGINS)
+async def test_a_page_of_two_origins_may_read_nothing(serve: Serve, origins: bytes) -> None:
+    client = await serve(allowed_origins="https://shop.example,http://localhost,http://evil.example")
+    for path in (b"/named", b"/nowhere"):
+        answer = await talk(client, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + origins + b"\r\n")
+        assert b"access-control-" not in answer.lower()
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "origin", "status"),
+    [
+        (b"http://localhost/chat", b"localhost", b"http://localhost", 415),
+        (b"http://localhost/chat", b"evil.example", b"http://localhost", 415),
+        (b"http://localhost/chat", b"127.0.0.1", b"http://127.0.0.1", 403),
+        (b"http://evil.example/chat", b"localhost", b"http://localhost", 421),
+        (b"http://evil.example", b"localhost", b"http://localhost", 421),
+        (b"http://localhost@evil.example/chat", b"localhost", b"http://localhost", 421),
+        (b"http://localhost?x=/chat", b"localhost", b"http://localhost", 404),
+    ],
+)
+async def test_a_target_that_names_a_host_is_what_host_and_origin_are_held_against(
+    serve: Serve, target: bytes, host: bytes, origin: bytes, status: int
+) -> None:
+    raw = b"POST %s HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nContent-Length: 0\r\n\r\n" % (target, host, origin)
+    assert int((await talk(await serve(), raw)).split(b" ")[1]) == status
 
 
 @pytest.mark.parametrize(
@@ -280,7 +325,7 @@ def test_the_pages_policy_lets_nothing_inline_and_nothing_foreign_run() -> None:
 
 @pytest.mark.parametrize("sent", [b"GET /named HTTP/1.1\r\nHost: localhost\r\nX-A: ", b"", b"POST /chat HTT"])
 async def test_a_head_that_never_ends_is_cut(serve: Serve, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.guard.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("adapters.server.HEAD_SECONDS", 0.3)
     client = await serve()
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(sent)

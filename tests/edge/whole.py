@@ -14,7 +14,7 @@ import jwt
 from aiohttp import ClientSession, web
 
 from adapters.app import gateway, make_app
-from adapters.guard import runner_options
+from adapters.server import WebRunner
 from adapters.services import Services
 from gateway.config import Settings
 
@@ -46,7 +46,7 @@ async def whole(folder: Path, **settings: Any) -> AsyncIterator[Whole]:
     configured = Settings(data_dir=str(folder / "data"), **chosen)
     async with gateway(configured) as services:
         app = make_app(configured, services)
-        runner = web.AppRunner(app, shutdown_timeout=0.1, **runner_options())
+        runner = WebRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,0 +1,87 @@
+"""The server under the routes: aiohttp's, with deadlines, and with our own answer to what its parser refuses."""
+
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+
+from adapters.failures import bad_framing, problem
+from adapters.guard import protect
+from gateway.errors import Code, GatewayError
+
+HEAD_SECONDS: Final = 30.0
+"""For a request's head; also how long a kept connection may be idle, which aiohttp does not tell apart."""
+
+LINGER_SECONDS: Final = 2.0
+"""How long an answered request's unread body is read on, so that its sender can read the answer before the end."""
+
+
+class WebRunner(web.AppRunner):
+    """Runs an application as it has to be to stand on the internet."""
+
+    def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
+        super().__init__(app, shutdown_timeout=shutdown_timeout, **runner_options())
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            **made._kwargs,
+        )
+
+
+def runner_options() -> dict[str, Any]:
+    """What aiohttp's runner is told, beyond its defaults."""
+    return {
+        "handler_cancellation": True,
+        "tcp_keepalive": False,  # the listening socket has it, and hands it on: no system call a connection
+        "auto_decompress": False,  # a refused body is still read to its end: never unpacked
+        "keepalive_timeout": HEAD_SECONDS,  # aiohttp's own is over an hour
+        "lingering_time": LINGER_SECONDS,  # aiohttp's own would add ten seconds to a dripping body's thirty
+        "access_log": None,
+        "logger": _WithoutTrace(logging.getLogger("gateway.http")),
+    }
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Protocol(web.RequestHandler):
+    """aiohttp's own answer repeats the bytes that it could not read, and passes none of the signals for headers."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        self.log_exception("refused", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer had begun")
+        answer = bad_framing(request) if status == 400 else problem(GatewayError(Code.INTERNAL), request)
+        answer.force_close()
+        protect(answer.headers, request)
+        return answer
+
+
+class _WithoutTrace(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp logs what its parser refuses as an error with a trace and the client's bytes: a flood by anyone."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger)
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return msg, kwargs
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+        self.debug("request refused: %s", type(exc_info).__name__)
+
+    def debug(self, msg: object, *args: object, exc_info: Any = None, **kwargs: Any) -> None:
+        super().debug(msg, *args, **kwargs)
