@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from adapters import turns
+from adapters.auth import Caller
 from adapters.failures import InvalidRequest, Mistake, problem
 from adapters.listening import Topic, caller_of, subscribe
 from adapters.requests import conversation_id, page_query, prefer_wait, read_tool_outputs
@@ -51,7 +52,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
             )
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
         try:
-            await _until_answered(services, subscription, accepted, wait)
+            await _until_answered(services, caller, subscription, accepted, wait)
         finally:
             subscription.close()
         state = await turns.state_of(services, caller, accepted.turn_id)
@@ -68,11 +69,16 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 
 async def _until_answered(
-    services: Services, subscription: Subscription, accepted: Accepted, wait: float | None
+    services: Services, caller: Caller, subscription: Subscription, accepted: Accepted, wait: float | None
 ) -> None:
-    """Waits for the turn's end, for its wish for tool outputs, or for `wait` seconds."""
+    """Waits for the turn's end, for its wish for tool outputs, or for `wait` seconds.
+
+    Raises `unauthorized` when the caller's token ends before that; the turn goes on.
+    """
     loop = asyncio.get_running_loop()
-    deadline = None if wait is None else loop.time() + wait
+    allowed = services.authenticator.seconds_left(caller)
+    first = min((seconds for seconds in (wait, allowed) if seconds is not None), default=None)
+    deadline = None if first is None else loop.time() + first
     while True:
         news = subscription.tail.changed()
         while await subscription.take():
@@ -85,6 +91,8 @@ async def _until_answered(
             return
         left = None if deadline is None else deadline - loop.time()
         if left is not None and left <= 0:
+            if first == allowed:
+                raise GatewayError(Code.UNAUTHORIZED)
             return
         await asyncio.wait([news], timeout=left)
 

@@ -237,6 +237,21 @@ async def test_an_open_stream_ends_when_its_token_does(running: Whole) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.parametrize("running", [2500], indirect=True)
+async def test_who_waits_for_an_answer_waits_no_longer_than_the_token_and_the_turn_goes_on(running: Whole) -> None:
+    request = {"json": BODY, "headers": person("ann", seconds=1.5, **ANN) | {"Idempotency-Key": "k"}}
+    async with running.session.post(f"{running.url}/api/coze/chat", **request) as answer:
+        assert answer.status == 401
+        assert (await answer.json())["code"] == "unauthorized"
+    assert running.services.ledger.count("turn") == 1
+    request["headers"] = person("ann", **ANN) | {"Idempotency-Key": "k"}
+    async with running.session.post(f"{running.url}/api/coze/chat", **request) as answer:
+        assert (await answer.json())["status"] == "completed"
+    request["headers"] = person("ann", **ANN) | {"Prefer": "wait=0"}
+    async with running.session.post(f"{running.url}/api/coze/chat", **request) as answer:
+        assert answer.status == 202  # the time that was asked for is over, the token's is not
+
+
 async def test_without_a_user_in_the_body_the_tokens_is_taken(running: Whole) -> None:
     async with running.session.post(
         f"{running.url}/api/coze/chat/stream", json=BODY, headers=person("ann", **ANN)
