@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import json
 import time
 import warnings
@@ -164,10 +165,18 @@ def test_a_public_key_is_no_hs256_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "", None, "HS384", "HS512", "RS256", 7, ["HS256"]], ids=str)
 @pytest.mark.parametrize("signed", [False, True])
 def test_only_hs256_is_taken_where_there_is_a_secret(tmp_path: Path, alg: Any, signed: bool) -> None:
-    head, body = b64({"alg": alg}), b64({"sub": "ann", "exp": NOW + 60})
-    hmac = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
-    signature = hmac.sign(f"{head}.{body}".encode(), SECRET) if signed else b""
-    assert refused(secret_authenticator(tmp_path), f"{head}.{body}.{b64(signature)}")
+    """Each is signed as it says, with the right secret: nothing but the list of algorithms can refuse it."""
+    who = secret_authenticator(tmp_path)
+    signed_by = {"HS384": "sha384", "HS512": "sha512"}.get(str(alg), "sha256")
+
+    def made(alg: Any) -> str:
+        head, body = b64({"alg": alg}), b64({"sub": "ann", "exp": NOW + 60})
+        signature = hmac.digest(SECRET, f"{head}.{body}".encode(), signed_by) if signed else b""
+        return f"{head}.{body}.{b64(signature)}"
+
+    assert refused(who, made(alg))
+    if signed and signed_by == "sha256":
+        assert who.caller_of(made("HS256")).user_id == "ann"
 
 
 def test_a_token_cannot_bring_or_point_to_its_own_key(tmp_path: Path) -> None:
