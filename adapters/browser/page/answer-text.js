@@ -1,30 +1,18 @@
 /**
- * One answer's text on the page, as if typed. What has arrived (`text`) runs ahead of what is shown; each frame shows a
+ * One answer's text on the page, as if typed. What has arrived (`text`) runs ahead of what is shown; each step shows a
  * share of the difference, so pieces in bursts and pieces one by one look alike. Blocks that are closed are rendered
- * once and never touched again; only the open one at the end is, at most once a frame.
+ * once and never touched again; the open one at the end grows by words, and is rendered anew only for new Markdown.
  */
 import { closedLength, render } from "./markdown.js";
+import { OpenBlock } from "./open-block.js";
 
 const CATCH_UP_MS = 120; // time constant of the typing
-const SHARE = 16; // rendering takes at most a sixteenth of the time, however long the open block
+const STEP_MS = 32; // between two steps of it: two frames of most screens, so there is never more than one in a frame
+const PAUSE_MS = 100; // between two renderings of the open block, however short it is
+const SHARE = 16; // and they take at most a sixteenth of the time, however long it is
+const AT_ONCE = 12; // a rendering is not made twice for so few characters more
 
-const waiting = new Set();
-let frame = 0;
-let lastFrame = 0;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-
-function schedule(answer) {
-  waiting.add(answer);
-  frame ||= requestAnimationFrame(paint);
-}
-
-function paint(now) {
-  frame = 0;
-  const elapsed = Math.min(now - lastFrame, 100);
-  lastFrame = now;
-  for (const answer of [...waiting]) if (answer.paint(now, elapsed)) waiting.delete(answer);
-  if (waiting.size) frame ||= requestAnimationFrame(paint);
-}
 
 export class AnswerText {
   text = "";
@@ -33,12 +21,14 @@ export class AnswerText {
   #checked = 0;
   #env = {};
   #finished = false;
-  #nextAt = 0;
-  #open = document.createElement("div");
+  #timer;
+  #lastStep = 0;
+  #renderAt = 0; // when the open block may be rendered again
+  #open = new OpenBlock();
 
   constructor(element) {
     this.element = element;
-    element.append(this.#open);
+    element.append(this.#open.element);
   }
 
   /** The whole text so far. It grows at its end; anything else begins anew. */
@@ -46,45 +36,61 @@ export class AnswerText {
     if (text === this.text) return;
     if (!text.startsWith(this.text.slice(0, this.#shown))) this.#restart();
     this.text = text;
-    schedule(this);
+    this.#schedule();
   }
 
   /** Nothing more will come. `atOnce`: show it now, without typing it. */
   finish(atOnce = false) {
     this.#finished = true;
-    if (atOnce) {
-      this.#shown = this.text.length;
-      this.#nextAt = 0;
-      this.paint(performance.now(), 0);
-    } else schedule(this);
+    if (!atOnce) return this.#schedule();
+    this.#shown = this.text.length;
+    return this.#step(0);
   }
 
-  get typing() { return this.#shown < this.text.length; }
+  get typing() { return this.#timer !== undefined; }
 
   #restart() {
     this.#shown = this.#closed = this.#checked = 0;
     this.#env = {};
+    this.#renderAt = 0;
     delete this.element.dataset.typed;
-    this.element.replaceChildren((this.#open = document.createElement("div")));
+    this.#open.clear();
+    this.element.replaceChildren(this.#open.element);
   }
 
-  /** @returns whether there is nothing left to do for now */
-  paint(now, elapsed) {
+  #schedule(at = this.#lastStep + STEP_MS) {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      const now = performance.now();
+      const elapsed = Math.min(now - this.#lastStep, 100);
+      this.#lastStep = now;
+      this.#step(elapsed);
+    }, at - performance.now());
+  }
+
+  #step(elapsed) {
     const behind = this.text.length - this.#shown;
     if (behind) {
-      const step = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
-      let shown = Math.min(this.#shown + Math.max(step, 1), this.text.length);
-      if (isHalf(this.text, shown)) shown++;
-      this.#shown = shown;
+      const share = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
+      this.#shown += Math.max(share, 1);
+      if (isHalf(this.text, this.#shown)) this.#shown++;
     }
-    const complete = this.#shown === this.text.length;
-    const final = complete && this.#finished;
-    if (!final && now < this.#nextAt) return false;
+    if (!this.#finished || this.#shown < this.text.length) {
+      if (this.#open.grow(this.text.slice(this.#closed, this.#shown))) return this.#goOn();
+      if (performance.now() < this.#renderAt) return this.#schedule(this.#renderAt);
+      if (this.text.length - this.#shown <= AT_ONCE) this.#shown = this.text.length;
+    }
+    const final = this.#finished && this.#shown === this.text.length;
     const began = performance.now();
     this.#render(final);
     if (final) this.element.dataset.typed = "whole";
-    this.#nextAt = began + (performance.now() - began) * SHARE;
-    return complete;
+    const took = performance.now() - began;
+    this.#renderAt = began + Math.max(took * SHARE, PAUSE_MS);
+    return this.#goOn();
+  }
+
+  #goOn() {
+    if (this.#shown < this.text.length) this.#schedule();
   }
 
   #render(final) {
@@ -99,17 +105,19 @@ export class AnswerText {
     const rest = visible.slice(this.#closed);
     if (final) {
       if (rest) this.#close(rest);
-      this.#open.replaceChildren();
+      this.#open.clear();
+      this.#open.element.remove();
     } else {
+      if (this.#open.element.parentNode !== this.element) this.element.append(this.#open.element);
       // A definition cut off in mid-address must not be remembered: an env of its own for each look at the open block.
-      render(this.#open, withTableBegun(rest), { references: { ...this.#env.references } }, false);
+      this.#open.render(rest, { references: { ...this.#env.references } });
     }
   }
 
   #close(source) {
     const block = document.createElement("div");
     render(block, source, this.#env, true);
-    this.#open.before(...block.childNodes);
+    this.#open.element.before(...block.childNodes);
     this.#closed += source.length;
   }
 
@@ -118,19 +126,8 @@ export class AnswerText {
     this.#restart();
     this.#shown = this.#checked = this.text.length;
     this.#close(this.text);
+    this.#open.element.remove();
   }
-}
-
-/** A table whose head is still being typed looks like one already: it is given the line that would follow. */
-function withTableBegun(source) {
-  const gap = source.lastIndexOf("\n\n");
-  const start = gap < 0 ? 0 : gap + 2;
-  const [head, rule = "", ...more] = source.slice(start).split("\n");
-  if (!head.startsWith("|") || more.length || !/^[|:\s-]*$/.test(rule) || /^ {0,3}(?:```|~~~)/m.test(source)) return source;
-  const whole = `${head.replace(/[|\s]*$/, "")} |`;
-  const columns = whole.split(/(?<!\\)\|/).length - 2;
-  if (columns < 1) return source.slice(0, start);
-  return `${source.slice(0, start)}${whole}\n|${"---|".repeat(columns)}`;
 }
 
 const definesReferences = (text) => /^ {0,3}\[[^\]]+\]:/m.test(text);

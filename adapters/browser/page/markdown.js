@@ -24,7 +24,7 @@ DOMPurify.setConfig({
   ALLOW_ARIA_ATTR: false,
   ALLOWED_URI_REGEXP: LINK,
   ADD_URI_SAFE_ATTR: ["data-alt", "data-language", "data-media", "rel", "start", "target"], // no address is ever fetched from these
-  RETURN_TRUSTED_TYPE: true,
+  RETURN_DOM_FRAGMENT: true, // elements as they were looked at: no second parsing, which could make others of them
 });
 
 let highlighting = false; // open blocks change with every frame; only closed ones are worth the time
@@ -73,7 +73,7 @@ for (const cell of ["th", "td"]) {
 /** Fills `element` with the rendered source. `closed` says that it will not grow any more. */
 export function render(element, source, env, closed) {
   highlighting = closed;
-  element.innerHTML = DOMPurify.sanitize(markdown.render(source, env));
+  element.replaceChildren(DOMPurify.sanitize(markdown.render(source, env)));
   for (const pre of element.querySelectorAll("pre")) frameCode(pre);
   for (const table of element.querySelectorAll("table")) {
     const frame = make("div", { class: "table-frame", tabindex: "0", role: "group", "aria-label": t("table") });

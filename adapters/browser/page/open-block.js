@@ -1,0 +1,106 @@
+/**
+ * The block at an answer's end, which is still being written. Where the text that is added can surely mean nothing but
+ * itself, it is appended to the last words on the page; else all of the block is rendered anew.
+ */
+import { render } from "./markdown.js";
+
+// Neither alone nor with what may come later is one of these a piece of Markdown, or of an address, inside a line that
+// has a letter already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
+const WORDS = /^[\p{L}\p{M}\p{N} .,;?!'"(\-，。、；？！“”‘’（）《》…—]*$/u;
+const WORD_END = /(?:^|\s)([\p{L}\p{M}\p{N}.,?!'"(\-，。、；？！“”‘’（）《》…—]*) *$/u;
+const PROSE = new Set(["P", "LI", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6"]);
+const FENCE = /^(?:`{3,}[^`\n]*|~{3,}.*)\n/;
+const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
+
+export class OpenBlock {
+  element = document.createElement("div");
+  #source = ""; // what is shown
+  #last; // the text node that it ends in
+
+  /** Renders all of it. */
+  render(source, env) {
+    const shown = withTableBegun(source);
+    if (shown) render(this.element, shown, env, false);
+    else this.element.replaceChildren();
+    this.#source = source;
+    this.#last = undefined;
+  }
+
+  clear() {
+    this.element.replaceChildren();
+    this.#source = "";
+    this.#last = undefined;
+  }
+
+  /** Shows `source`, which begins with what is shown, if that needs no rendering. @returns whether it did */
+  grow(source) {
+    if (source.length === this.#source.length) return true;
+    const grown = FENCE.test(this.#source) ? this.#growCode(source) : this.#growWords(source);
+    if (grown) this.#source = source;
+    return grown;
+  }
+
+  #growWords(source) {
+    const added = source.slice(this.#source.length);
+    if (!WORDS.test(added)) return false;
+    if (!this.#last) {
+      const line = this.#source.slice(this.#source.lastIndexOf("\n") + 1);
+      const word = WORD_END.exec(line)?.[1];
+      // Where a definition may be, the text may be no text: [name]: address "title".
+      if (word === undefined || !/\p{L}/u.test(line) || this.#source.includes("]:")) return false;
+      const last = lastText(this.element);
+      if (!PROSE.has(last?.parentNode.nodeName) || !last.data.endsWith(word || line.trimEnd().slice(-1))) return false;
+      if (/^T[DH]$/.test(last.parentNode.nodeName) && !isInLastCell(line, last.parentNode.parentNode)) return false;
+      this.#last = last;
+    }
+    // Spaces at the end of a line are not shown before something follows them.
+    const words = source.slice(this.#source.trimEnd().length).trimEnd();
+    if (words) this.#last.appendData(words);
+    return true;
+  }
+
+  #growCode(source) {
+    const lineStart = this.#source.lastIndexOf("\n") + 1;
+    if (MAYBE_CLOSING.test(source.slice(lineStart))) return false;
+    const shown = code(this.#source);
+    if (!this.#last) {
+      const last = lastText(this.element);
+      if (last?.parentNode.nodeName !== "CODE" || last.data !== shown) return false;
+      this.#last = last;
+    }
+    this.#last.appendData(code(source).slice(shown.length));
+    return true;
+  }
+}
+
+/** What an open fence shows: all but its first line, and no blanks that the last line may yet begin with. */
+const code = (source) => source.slice(source.indexOf("\n") + 1).replace(/(^|\n)[ \t]+$/, "$1");
+
+/** Whether a table's row ends in its last cell: Markdown drops the cells that are more than the table's head has. */
+function isInLastCell(line, row) {
+  const bars = line.split("|").length - 1;
+  return (line.startsWith("|") ? bars : bars + 1) === row.children.length;
+}
+
+/** The text node that an element ends in, if it ends in one; blank ones between blocks don't count. */
+function lastText(element) {
+  let node = element;
+  while (node && node.nodeType === Node.ELEMENT_NODE) {
+    let child = node.lastChild;
+    while (child?.nodeType === Node.TEXT_NODE && !child.data.trim()) child = child.previousSibling;
+    node = child;
+  }
+  return node ?? undefined;
+}
+
+/** A table whose head is still being typed looks like one already: it is given the line that would follow. */
+function withTableBegun(source) {
+  const gap = source.lastIndexOf("\n\n");
+  const start = gap < 0 ? 0 : gap + 2;
+  const [head, rule = "", ...more] = source.slice(start).split("\n");
+  if (!head.startsWith("|") || more.length || !/^[|:\s-]*$/.test(rule) || /^ {0,3}(?:```|~~~)/m.test(source)) return source;
+  const whole = `${head.replace(/[|\s]*$/, "")} |`;
+  const columns = whole.split(/(?<!\\)\|/).length - 2;
+  if (columns < 1) return source.slice(0, start);
+  return `${source.slice(0, start)}${whole}\n|${"---|".repeat(columns)}`;
+}
