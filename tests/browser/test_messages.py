@@ -158,7 +158,8 @@ async def test_a_block_that_grows_by_words_looks_like_the_same_block_rendered_an
     random = Random(8)
     documents = ["".join(random.choices(PARTS, k=random.randrange(4, 30))) for _ in range(700)]
     # What growing could get wrong: a blank that may begin a line of code, a cell too many, text that is a definition.
-    documents += ["```py\nx\n y", "| one |\n|--|\n| a | a a a a a a a a", "- aaaaaaaaaaaaaaaa\n\n[name]:\naaaaaaaaaaaa"]
+    documents += ["```py\nx\n y", "| one |\n|--|\n| a | a a a a a a a a"]
+    documents += ['- "a"\n\n[name]: https://h.invalid "a"' + " " * 8 + "or not"]
     documents += [f"{MARKDOWN}\n\nMore **and** more words, then `code` and words."]
     grown, different = await tab.page.evaluate(
         """async (documents) => {
