@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from adapters.failures import bad_framing, problem
+from adapters.failures import problem
 from adapters.guard import protect
 from gateway.errors import Code, GatewayError
 
@@ -51,7 +51,10 @@ class _Server(web.Server):
 
 
 class _Protocol(web.RequestHandler):
-    """aiohttp's own answer repeats the bytes that it could not read, and passes none of the signals for headers."""
+    """aiohttp's own answer repeats the bytes that it could not read, and passes none of the signals for headers.
+
+    Ours is a bare 400: of what could not be read nothing is known that a problem could say.
+    """
 
     __slots__ = ()
 
@@ -65,7 +68,7 @@ class _Protocol(web.RequestHandler):
         self.log_exception("refused", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer had begun")
-        answer = bad_framing(request) if status == 400 else problem(GatewayError(Code.INTERNAL), request)
+        answer = web.Response(status=400) if status == 400 else problem(GatewayError(Code.INTERNAL), request)
         answer.force_close()
         protect(answer.headers, request)
         return answer

@@ -70,7 +70,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("sent", BROKEN.values(), ids=BROKEN.keys())
-async def test_what_breaks_http_is_a_problem_like_any_and_nothing_of_it_comes_back(serve: Serve, sent: bytes) -> None:
+async def test_what_breaks_http_gets_a_400_and_nothing_of_it_comes_back(serve: Serve, sent: bytes) -> None:
     client = await serve()
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(sent)
@@ -80,11 +80,14 @@ async def test_what_breaks_http_is_a_problem_like_any_and_nothing_of_it_comes_ba
     assert b"s3cr3t" not in answers
     head, _, body = answers[answers.rindex(b"HTTP/1.") :].partition(b"\r\n\r\n")
     headers = parse_headers(io.BytesIO(head.partition(b"\r\n")[2] + b"\r\n\r\n"))
-    problem = json.loads(body)
     assert head.split(b" ")[1] == b"400"
-    assert (problem["code"], problem["status"]) == ("invalid_request", 400)
-    assert problem["requestId"] == headers["X-Request-Id"]
-    assert headers["Content-Type"] == "application/problem+json"
+    if sent == BROKEN["a coding"]:  # that one was read
+        problem = json.loads(body)
+        assert (problem["code"], problem["status"]) == ("invalid_request", 400)
+        assert problem["requestId"] == headers["X-Request-Id"]
+        assert headers["Content-Type"] == "application/problem+json"
+    else:
+        assert body == b""
     assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
 
 
