@@ -189,6 +189,41 @@ async def test_a_block_that_grows_by_words_looks_like_the_same_block_rendered_an
     assert grown > 500
 
 
+async def test_blocks_closed_one_by_one_look_like_the_whole_document(tab: Tab) -> None:
+    random = Random(3)
+    documents = ["".join(random.choices(PARTS, k=random.randrange(4, 40))) for _ in range(1_000)]
+    documents = [document for document in documents if "]:" not in document]  # definitions are rendered at the end
+    # A line end of Windows, a closing fence that is none, a list that goes on.
+    documents += ["a\r\n- \r\n\nb\n==\r\n\r\nc\r\n", "~~~\n    ~~~\n\n# no head\n", "- a\n\n- b\n\n  c\n"]
+    closed, different = await tab.page.evaluate(
+        """async (documents) => {
+            const { closedLength, render } = await import("/page/markdown.js");
+            const html = (source) => {
+                const element = document.createElement("div");
+                render(element, source, {}, true);
+                return element.innerHTML;
+            };
+            let blocks = 0;
+            for (const source of documents) {
+                let [closed, got] = [0, ""];
+                for (let end = source.indexOf("\\n") + 1; end; end = source.indexOf("\\n", end) + 1) {
+                    const length = closedLength(source.slice(closed, end));
+                    if (!length) continue;
+                    got += html(source.slice(closed, closed + length));
+                    closed += length;
+                    blocks++;
+                }
+                got += html(source.slice(closed));
+                if (got !== html(source)) return [blocks, { source, got, expected: html(source) }];
+            }
+            return [blocks, null];
+        }""",
+        documents,
+    )
+    assert different is None
+    assert closed > 400
+
+
 async def test_words_are_added_to_the_paragraph_that_is_there(tab: Tab) -> None:
     same = await tab.page.evaluate(
         """async () => {

@@ -1,5 +1,6 @@
 """What an answer costs the browser."""
 
+import pytest
 from playwright.async_api import CDPSession
 
 from tests.browser.conftest import Stub, Tab
@@ -24,6 +25,13 @@ async def part_{n}(session):
 ```
 
 """
+COUNT_RENDERINGS = """() => {
+    window.renderings = 0;
+    const isOpenBlock = (element) => element.matches(".content > div:last-child");
+    new MutationObserver((changes) => {
+        renderings += changes.filter(({ target, addedNodes }) => addedNodes.length && isOpenBlock(target)).length;
+    }).observe(document.querySelector("#log"), { subtree: true, childList: true });
+}"""
 MARKDOWN = "".join(SECTION.format(n=n) for n in range(40))[:8_192]
 
 
@@ -55,18 +63,37 @@ class Cost:
         return spent["ScriptDuration"] * min(spent["ThreadTime"] / spent["TaskDuration"], 1)
 
 
-async def test_eight_kilobytes_in_1400_pieces_cost_less_than_half_a_second_of_script(tab: Tab, stub: Stub) -> None:
+@pytest.mark.parametrize(
+    ("rate", "share"),
+    [
+        pytest.param(1_000, 1, id="1000 a second"),
+        pytest.param(100, 1, id="100 a second"),
+        pytest.param(40, 1 / 4, id="a quarter of them at 40 a second"),
+    ],
+)
+async def test_eight_kilobytes_in_1400_pieces_cost_little_script_time_at_any_rate(
+    tab: Tab, stub: Stub, rate: int, share: float
+) -> None:
+    """The figure is 0.5 s for all pieces; three times that is allowed for, on machines that do other things too.
+
+    All pieces at 40 a second last 35 s: a quarter of them, against a quarter of the figure, stands for them.
+    """
     stub.behaves(answer="warm up", delay=0)
     await tab.ask("hi")
     await tab.over()
     cost = await Cost.of(tab)
-    stub.behaves(answer=MARKDOWN, piece=6, delay=0.002)
+    text = MARKDOWN[: int(len(MARKDOWN) * share)]
+    assert len(text) / 6 > 1_360 * share
+    stub.behaves(answer=text, piece=6, delay=1 / rate)
+    await tab.page.evaluate(COUNT_RENDERINGS)
     await tab.ask("Tell me all")
     await tab.over(nth=1)
     spent = await cost.script()
-    assert await tab.page.locator(".content").nth(1).locator("pre").count() == MARKDOWN.count("```python")
-    assert len(MARKDOWN) / 6 > 1_360
-    assert spent < 0.5, f"{spent:.3f} s"
+    print(f"{spent:.3f} s of script for {share:.0%} of the pieces, {rate} a second")  # noqa: T201
+    shown = await tab.page.locator(".content").nth(1).locator("pre").count()
+    assert shown == text.count("```python")
+    assert await tab.page.evaluate("renderings") < len(text) / 6 / 5  # most pieces are words, and are only added
+    assert spent < 1.5 * share, f"{spent:.3f} s"
 
 
 async def test_one_endless_block_does_not_take_all_the_time(tab: Tab, stub: Stub) -> None:

@@ -7,8 +7,10 @@ import { closedLength, render } from "./markdown.js";
 import { OpenBlock } from "./open-block.js";
 
 const CATCH_UP_MS = 120; // time constant of the typing
-const STEP_MS = 32; // between two steps of it: two frames of most screens, so there is never more than one in a frame
-const PAUSE_MS = 100; // between two renderings of the open block, however short it is
+const STEP_MS = 40; // between two steps of it: each costs a frame, and 25 a second look like typing
+const PAUSE_MS = 120; // between two renderings of the open block, however short it is
+const PAUSE_CHARACTERS = 36; // to be shown by the next one; while there are fewer it waits
+const LONG_PAUSE_MS = 400; // but no longer than this
 const SHARE = 16; // and they take at most a sixteenth of the time, however long it is
 const AT_ONCE = 12; // a rendering is not made twice for so few characters more
 
@@ -24,6 +26,8 @@ export class AnswerText {
   #timer;
   #lastStep = 0;
   #renderAt = 0; // when the open block may be rendered again
+  #renderedAt = 0; // when it was
+  #rendered = 0; // how much of the text had been shown then
   #open = new OpenBlock();
 
   constructor(element) {
@@ -50,7 +54,7 @@ export class AnswerText {
   get typing() { return this.#timer !== undefined; }
 
   #restart() {
-    this.#shown = this.#closed = this.#checked = 0;
+    this.#shown = this.#rendered = this.#closed = this.#checked = 0;
     this.#env = {};
     this.#renderAt = 0;
     delete this.element.dataset.typed;
@@ -77,7 +81,8 @@ export class AnswerText {
     }
     if (!this.#finished || this.#shown < this.text.length) {
       if (this.#open.grow(this.text.slice(this.#closed, this.#shown))) return this.#goOn();
-      if (performance.now() < this.#renderAt) return this.#schedule(this.#renderAt);
+      const now = performance.now();
+      if (now < this.#mayRenderAt()) return this.#schedule(Math.max(now + 2 * STEP_MS, this.#renderAt));
       if (this.text.length - this.#shown <= AT_ONCE) this.#shown = this.text.length;
     }
     const final = this.#finished && this.#shown === this.text.length;
@@ -86,7 +91,15 @@ export class AnswerText {
     if (final) this.element.dataset.typed = "whole";
     const took = performance.now() - began;
     this.#renderAt = began + Math.max(took * SHARE, PAUSE_MS);
+    this.#renderedAt = began;
+    this.#rendered = this.#shown;
     return this.#goOn();
+  }
+
+  /** The pause is longer while little has come: a slow answer costs no more than a quick one. */
+  #mayRenderAt() {
+    const little = !this.#finished && this.#shown - this.#rendered < PAUSE_CHARACTERS;
+    return little && this.#rendered ? Math.max(this.#renderAt, this.#renderedAt + LONG_PAUSE_MS) : this.#renderAt;
   }
 
   #goOn() {

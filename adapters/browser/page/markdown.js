@@ -92,23 +92,29 @@ function frameCode(pre) {
   frame.append(pre);
 }
 
+const ENDED_BY_BLANK = new Set(["paragraph_open", "heading_open", "table_open", "blockquote_open", "hr"]);
+
 /**
  * How many characters of `source` belong to blocks that nothing coming later can change: all but the last block, and the
- * last one too if it is fenced code with its closing fence. `source` must end with a whole line.
+ * last one too if it is fenced code with its closing fence, or of a kind that a blank line ends and has one. `source` must end with a whole line.
  */
 export function closedLength(source) {
   const tokens = [];
-  markdown.block.parse(source, markdown, {}, tokens);
-  const blocks = tokens.filter((token) => token.level === 0 && token.nesting >= 0 && token.map);
-  const last = blocks.at(-1);
+  const text = source.replace(/\r\n/g, " \n").replace(/\r/g, "\n"); // as Markdown reads it, and as long
+  markdown.block.parse(text, markdown, {}, tokens);
+  const last = tokens.findLast((token) => token.level === 0 && token.nesting >= 0 && token.map);
   if (!last) return 0;
-  const lines = source.split("\n");
-  let closedLines = last.map[0];
-  if (last.type === "fence" && last.map[1] - last.map[0] > 1) {
-    const ending = lines[last.map[1] - 1].trim();
-    if (ending.length >= last.markup.length && ending === last.markup[0].repeat(ending.length)) closedLines = last.map[1];
-  }
+  const lines = text.split("\n");
+  const closed = isClosed(last, lines) ? lines.length - 1 : last.map[0];
   let length = 0;
-  for (let i = 0; i < closedLines; i++) length += lines[i].length + 1;
+  for (let i = 0; i < closed; i++) length += lines[i].length + 1;
   return Math.min(length, source.length);
+}
+
+function isClosed({ type, map: [begin, end], markup }, lines) {
+  if (type === "fence") {
+    const ending = /^ {0,3}(`+|~+)[ \t]*$/.exec(lines[end - 1])?.[1] ?? "";
+    return end - begin > 1 && ending.startsWith(markup);
+  }
+  return ENDED_BY_BLANK.has(type) && /^[ \t]*$/.test(lines.at(-2));
 }
