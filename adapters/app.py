@@ -48,6 +48,7 @@ TRANSPORTS = "coze_gateway.transports"
 """The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
 
 _BACKLOG = 4096
+_READ = 32 * 1024  # bytes that the kernel keeps for us (it doubles that): what one read may bring others wait for
 _SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
 _STORE_SECONDS = 1.0  # in which the store has surely written a turn's end, if it can write
@@ -240,6 +241,7 @@ async def _listening_sockets(host: str, port: int, send_timeout: float) -> list[
             sockets.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READ)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(send_timeout * 1000)))
             if family == socket.AF_INET6:

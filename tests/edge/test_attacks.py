@@ -1,10 +1,12 @@
 """Bytes that no honest client sends, over a real socket."""
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
 import logging
+import socket
 import time
 import zlib
 from http.client import parse_headers
@@ -12,6 +14,8 @@ from http.client import parse_headers
 import pytest
 
 from adapters import server
+from adapters.app import _listening_sockets
+from gateway.events import ActionNeeded, Failed, Message, Started, Text, ToolUse, body
 from tests.edge.conftest import Serve, talk
 
 GET = b"GET /named HTTP/1.1\r\nHost: localhost\r\n"
@@ -100,10 +104,50 @@ async def test_what_follows_doubtful_chunks_is_never_a_request(serve: Serve) -> 
         b"HTTP/1.1\r\nTransfer-Encoding: gzip,chunked",
         b"HTTP/1.1\r\nTransfer-Encoding: x, Chunked",
     ):
-        sent = b"GET /named " + head + b"\r\nHost: localhost\r\n\r\n0\r\n\r\n" + GET + b"\r\n"
-        assert (await talk(client, sent)).count(b"HTTP/1.") == 1
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        writer.write(b"GET /named " + head + b"\r\nHost: localhost\r\n\r\n0\r\n\r\n")
+        writer.write(GET + b"Connection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            answers = await reader.read()
+        writer.close()
+        assert answers.count(b"HTTP/1.") == answers.count(b" 400 Bad Request") == 1
     plain = b"GET /named HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"
     assert b" 200 " in (await talk(client, plain)).splitlines()[0]
+
+
+async def test_one_read_brings_little_whatever_was_sent() -> None:
+    """Of a body in chunks of one byte the parser reads some 15 kB a millisecond, while everyone else waits."""
+    (listener,) = await _listening_sockets("127.0.0.1", 0, 60)
+    with listener, socket.socket() as client:
+        listener.listen()
+        client.connect(listener.getsockname())
+        client.setblocking(False)
+        served, _ = listener.accept()
+        with served:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(b"1\r\n \r\n" * 10_000)
+            assert 0 < len(served.recv(4 << 20)) <= 64 * 1024
+
+
+READERS_BREAKS = "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+@pytest.mark.parametrize("character", READERS_BREAKS, ids=ascii)
+def test_no_character_makes_a_line_of_its_own_for_any_reader_of_an_event(character: str) -> None:
+    text = f"a{character}data: {{}}{character}b"
+    for event in (
+        Text("message", text),
+        Text("message", f"{text}é"),
+        Message(text, content_type=text),
+        Started(text, text, text),
+        ToolUse("call", text, text),
+        ActionNeeded([{text: text}]),
+        Failed(text, "internal", True, text, text, text, upstream={"logId": text}),
+    ):
+        line = body(event).decode()
+        assert len(line.splitlines()) == 1
+        assert json.loads(f"{{{line}}}")
 
 
 async def test_a_bomb_is_not_unpacked_while_it_is_refused(serve: Serve) -> None:

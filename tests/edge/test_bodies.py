@@ -72,6 +72,8 @@ async def test_a_body_with_every_field_is_taken_as_it_is(serve: Serve) -> None:
         ({"attachments": [{"type": "file", "url": "file:///etc/passwd"}]}, "attachments[0]"),
         ({"attachments": [{"type": "file", "url": "javascript:alert(1)"}]}, "attachments[0]"),
         ({"attachments": [{"type": "file", "url": "https://"}]}, "attachments[0]"),
+        ({"attachments": [{"type": "file", "url": "ftp://a.example/x"}]}, "attachments[0]"),
+        ({"attachments": [{"type": "file", "url": "gopher://127.0.0.1:6379/_x"}]}, "attachments[0]"),
         ({"attachments": [{"type": "file", "url": "https://a.example/\r\nx"}]}, "attachments[0]"),
         ({"customVariables": {"a": 1}}, "customVariables[...]"),
         ({"metaData": {"k": None}}, "metaData[...]"),

@@ -1,5 +1,6 @@
 """Who may: over every route of the whole gateway, what is not yours is answered as what never existed."""
 
+import asyncio
 import json
 import random
 import re
@@ -225,12 +226,17 @@ async def test_an_open_stream_ends_when_its_token_does(running: Whole) -> None:
     scope = f"{running.url}/api/coze/conversations/{mine['conversationId']}"
     short = person("ann", seconds=1.5, **ANN)
     async with (
+        asyncio.timeout(8),
         running.session.get(f"{scope}/events", headers=short) as stream,
         running.session.ws_connect(f"{scope}/ws", headers=short) as socket,
+        running.session.ws_connect(f"{running.url}/api/coze/ws", headers=short) as shared,
+        running.session.get(f"{scope}/poll?wait=20", headers=short) as poll,
     ):
+        assert poll.status == 401
         assert (await within(5, stream.text())).rstrip().endswith(": unauthorized")
-        await within(5, socket.receive())
-        assert socket.close_code == 1008
+        for each in (socket, shared):
+            await within(5, each.receive())
+            assert each.close_code == 1008
     async with running.session.get(f"{scope}/poll?wait=0", headers=short) as answer:
         assert answer.status == 401
     async with running.session.get(f"{scope}/poll?wait=0", headers=person("ann", **ANN)) as answer:
