@@ -14,9 +14,12 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from gateway.config import NOT_BUILT_YET, Settings, env_name
+from gateway.masking import mask
 
 _FIELDS = {env_name(field): field for field in Settings.model_fields}
-_USER_IN_URL = re.compile(r"//[^/@\s]*@")
+_USER_IN_URL = re.compile(r"//.*@", re.DOTALL)
+_PATH = re.compile(r"(?=.*[/.])[\w.~ /-]{1,200}")
+_SECRET_FILES = ("coze_jwt_private_key_file", "api_keys_file", "jwt_secret_file", "jwks_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,9 @@ def _unknown(shown: str, name: str, known: Iterable[str]) -> Mistake:
 def _shown(field: str, value: object) -> str:
     if field == "coze_api_token":
         return "***"
-    text = _USER_IN_URL.sub("//***@", repr(str(value) if isinstance(value, Path) else value))
+    if field in _SECRET_FILES and not _PATH.fullmatch(str(value)):
+        return "***"  # perhaps what the file should hold, pasted
+    text = _masked(repr(str(value) if isinstance(value, Path) else value))
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
@@ -175,4 +180,8 @@ def _toml(value: object) -> str:
         case tuple():
             return f"[{', '.join(map(_toml, value))}]"
         case _:  # SecretStr shows itself as asterisks
-            return json.dumps(_USER_IN_URL.sub("//***@", str(value)), ensure_ascii=False)
+            return json.dumps(_masked(str(value)), ensure_ascii=False)
+
+
+def _masked(text: str) -> str:
+    return mask(_USER_IN_URL.sub("//***@", text))

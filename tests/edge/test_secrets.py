@@ -6,12 +6,55 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
+import pytest
 
+from gateway.config import Settings
+from gateway.config_load import ConfigError, Configuration, describe, load
 from tests.edge.whole import key, person, with_tokens
 from tests.processes import GatewayProcess
 
 SAID = "my-card-is-4929-and-my-mail-is-ann@example.org"
 Start = Callable[..., Awaitable[GatewayProcess]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("COZE_API_TOKEN", "s3cr3t token"),
+        ("COZE_API_BASE", "https://u:s3cr3t@h"),
+        ("COZE_API_BASE", "https://h/?access_token=s3cr3t"),
+        ("GATEWAY_DATABASE_URL", "postgresql://u:p/s3cr3t@h/d"),
+        ("GATEWAY_DATABASE_URL", "postgresql://u:p@s3cr3t@h/d"),
+        ("GATEWAY_DATABASE_URL", "postgresql://u:p#a s3cr3t@h/d"),
+        ("GATEWAY_DATABASE_URL", "postgresql://h/d?user=u&password=s3cr3t"),
+        ("GATEWAY_BUS_URL", "redis://:s3cr3t@h"),
+        ("COZE_JWT_PRIVATE_KEY_FILE", "-----BEGIN PRIVATE KEY-----\nMIIEs3cr3t/.\n-----END PRIVATE KEY-----"),
+        ("GATEWAY_JWT_SECRET_FILE", "a-s3cr3t-that-was-pasted"),
+        ("GATEWAY_JWKS_FILE", '{"keys": [{"kty": "oct", "k": "s3cr3t./"}]}'),
+        ("GATEWAY_API_KEYS_FILE", "backend s3cr3t./ *"),
+        ("GATEWAY_LOG_LEVEL", "pat_s3cr3t"),
+        ("GATEWAY_PORT", "Bearer s3cr3t"),
+    ],
+)
+def test_a_secret_in_a_wrong_setting_is_not_said(monkeypatch: pytest.MonkeyPatch, setting: str, value: str) -> None:
+    monkeypatch.setenv(setting, value)
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert setting in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_JWT_SECRET_FILE", "/etc/no such/secret.txt")
+    with pytest.raises(ConfigError, match=r"'/etc/no such/secret\.txt'"):
+        load()
+
+
+def test_the_configuration_is_shown_without_a_urls_secrets() -> None:
+    settings = Settings(database_url="postgresql://u:p/s3cr3t@h/d?password=s3cr3t", coze_api_token="s3cr3t")
+    shown = describe(Configuration(settings, {}))
+    assert 'database_url = "postgresql://***@h/d?password=***"' in shown
+    assert "s3cr3t" not in shown
 
 
 async def test_no_log_line_metric_or_debug_page_holds_a_token_or_what_was_said(
