@@ -7,7 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.auth import Caller
@@ -169,6 +169,7 @@ async def test_what_no_text_can_hold_becomes_the_replacement_character(serve: Se
     assert (status, taken["message"]) == (200, kept)
 
 
+@settings(deadline=None)  # a busy machine is no fault of what is tested
 @given(st.text(alphabet=st.characters(codec=None, exclude_categories=()), max_size=40))
 def test_any_text_of_a_lenient_encoder_is_mended_to_strict_text(text: str) -> None:
     raw = json.dumps({"message": text}).encode()
@@ -177,6 +178,7 @@ def test_any_text_of_a_lenient_encoder_is_mended_to_strict_text(text: str) -> No
     assert kept == {"message": expected}
 
 
+@settings(deadline=None)  # a busy machine is no fault of what is tested
 @given(st.binary(max_size=200))
 def test_any_bytes_are_parsed_or_refused(raw: bytes) -> None:
     try:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -163,6 +163,7 @@ def test_ids_in_paths_have_one_shape_and_one_kind() -> None:
         assert caught.value.code is Code.NOT_FOUND
 
 
+@settings(deadline=None)  # a busy machine is no fault of what is tested
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_no_header_and_no_query_raises_anything_but_a_named_mistake(header: str, query: str) -> None:
     text = re.sub(r"[\r\n\0\ud800-\udfff]", "", header)
