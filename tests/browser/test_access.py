@@ -66,16 +66,123 @@ async def test_it_can_be_used_by_keyboard_alone(tab: Tab, stub: Stub) -> None:
     assert {"theme", "new", "scroll", "message", "send", "cut", "elsewhere", "transport", "slow", "fault"} <= reached
 
 
-async def test_the_panel_is_a_sheet_on_a_phone_and_gives_the_focus_back(tab: Tab) -> None:
+async def test_the_panel_is_a_sheet_on_a_phone_that_keeps_the_focus_and_gives_it_back(tab: Tab) -> None:
     page = tab.page
     await page.set_viewport_size({"width": 375, "height": 700})
     await page.locator("#cut").wait_for(state="hidden")
     await page.click("#panel-button")
     await page.locator("#cut").wait_for()
     assert await page.evaluate("document.activeElement.id") == "panel-close"
+    assert await page.locator("#panel-button").get_attribute("aria-expanded") == "true"
+    outside = "!document.activeElement.closest('#sheet') && document.activeElement !== document.body"
+    reached = set()
+    for key in ["Tab"] * 24 + ["Shift+Tab"] * 4:
+        await page.keyboard.press(key)
+        assert not await page.evaluate(outside)
+        reached.add(await page.evaluate("document.activeElement.id"))
+    assert {"cut", "transport", "fault", "network-log"} <= reached
+    await page.evaluate("document.querySelector('#message').focus()")
+    assert await page.evaluate("document.activeElement.id") != "message"
     await page.keyboard.press("Escape")
     await page.locator("#cut").wait_for(state="hidden")
     assert await page.evaluate("document.activeElement.id") == "panel-button"
+    await page.locator("#panel-button[aria-expanded=false]").wait_for()
+    await page.click("#panel-button")
+    await page.click("#panel-close")
+    await page.locator("#cut").wait_for(state="hidden")
+
+
+async def test_a_sheet_that_is_open_when_the_screen_widens_is_the_panel_beside_the_conversation(tab: Tab) -> None:
+    page = tab.page
+    await page.set_viewport_size({"width": 700, "height": 800})
+    await page.click("#panel-button")
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    await page.locator("aside #cut").wait_for()
+    assert await page.locator("#sheet").is_hidden()
+    await page.click("#message")
+
+
+async def test_a_phone_on_its_side_has_room_for_messages_and_all_of_the_composer(tab: Tab, stub: Stub) -> None:
+    page = tab.page
+    await page.set_viewport_size({"width": 667, "height": 375})
+
+    async def cut() -> list[str]:
+        found: list[str] = await page.evaluate(
+            """() => ["#message", "#send", "#new", ".welcome h2", ".quick .chip"].filter((name) => {
+                const element = document.querySelector(name);
+                const box = element.getBoundingClientRect();
+                if (!box.width) return false;
+                const [x, y] = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+                const seen = [[x, box.top + 3], [x, box.bottom - 3], [x, y]].every(([x, y]) => {
+                    const there = document.elementFromPoint(x, y);
+                    return there && (element.contains(there) || there.contains(element));
+                });
+                return !seen || box.top < 0 || box.bottom > innerHeight || box.right > innerWidth;
+            })"""
+        )
+        return found
+
+    assert await cut() == []
+    stub.behaves(answer=PLAIN, delay=0)
+    await tab.ask("hi")
+    await tab.over()
+    assert await cut() == []
+    room = await page.locator("#scroll").bounding_box()
+    assert room is not None
+    assert room["height"] >= 180
+    await page.fill("#message", "many lines\n" * 9)
+    assert await cut() == []
+    room = await page.locator("#scroll").bounding_box()
+    assert room is not None
+    assert room["height"] >= 80
+
+
+async def test_nothing_of_the_status_is_cut_on_the_narrowest_screen(tab: Tab) -> None:
+    await tab.page.set_viewport_size({"width": 320, "height": 640})
+    cut = await tab.page.evaluate(
+        """async () => {
+            const { WORDS } = await import("/page/words.js");
+            const status = document.querySelector("#status");
+            const said = status.querySelector("span");
+            document.querySelector("#status-more").textContent = "websocket";
+            const cut = [];
+            for (const words of Object.values(WORDS)) {
+                document.querySelector("#new").textContent = words.conversation_new;
+                for (const key of Object.keys(words).filter((name) => name.startsWith("state_"))) {
+                    said.textContent = words[key];
+                    const right = Math.max(...[...status.children].map((e) => e.getBoundingClientRect().right));
+                    const next = document.querySelector("#new").getBoundingClientRect();
+                    const fits = said.scrollWidth <= said.clientWidth && right <= next.left && next.right <= 320;
+                    if (!fits) cut.push(words[key]);
+                }
+            }
+            return cut;
+        }"""
+    )
+    assert cut == []
+
+
+@pytest.mark.parametrize("able", [True, False], ids=["by the browser", "by the page"])
+async def test_the_message_field_grows_with_lines_that_are_wrapped(tab: Tab, able: bool) -> None:
+    page = tab.page
+    await page.set_viewport_size({"width": 320, "height": 640})
+    if not able:
+        await page.evaluate(
+            "() => { CSS.supports = () => false; document.querySelector('#message').style.fieldSizing = 'fixed'; }"
+        )
+
+    async def height(message: str) -> float:
+        await page.fill("#message", message)
+        box = await page.locator("#message").bounding_box()
+        assert box is not None
+        return box["height"]
+
+    one = await height("one line")
+    assert one < 60
+    assert one + 40 < await height("some words " * 8) < 200
+    assert 150 < await height("some words " * 90) <= 0.4 * 640 + 1
+    await page.keyboard.press("Enter")
+    assert await page.locator("#message").evaluate("(e) => e.clientHeight") < 60
 
 
 @pytest.mark.parametrize("width", [320, 375, 768, 1920])

@@ -56,6 +56,8 @@ async def elsewhere() -> AsyncIterator[tuple[str, list[str]]]:
 
     async def image(request: web.Request) -> web.Response:
         calls.append(request.path)
+        if request.path == "/late.png" and calls.count("/late.png") == 1:
+            return web.Response(status=503)
         return web.Response(body=base64.b64decode(PIXEL), content_type="image/png")
 
     app = web.Application()
@@ -294,6 +296,24 @@ async def test_an_image_of_another_host_loads_after_a_click_and_not_before(
     tab.strangers.clear()  # the one that was asked for
 
 
+async def test_an_image_that_did_not_come_can_be_asked_for_again(
+    tab: Tab, stub: Stub, elsewhere: tuple[str, list[str]]
+) -> None:
+    host, calls = elsewhere
+    tab.faulty = True
+    content = await shown(tab, stub, f"![A cat]({host}/late.png)")
+    await content.locator(".media-ask").click()
+    failed = content.locator(".media-failed")
+    await failed.wait_for()
+    assert await failed.get_by_role("link").get_attribute("href") == f"{host}/late.png"
+    await failed.get_by_role("button").click()
+    await content.locator("img").wait_for()
+    await tab.page.wait_for_function("document.querySelector('.content img').naturalWidth === 1")
+    assert await content.locator("img").get_attribute("alt") == "A cat"
+    assert calls == ["/late.png", "/late.png"]
+    tab.strangers.clear()  # those that were asked for
+
+
 async def test_an_image_in_the_text_itself_is_shown_at_once(tab: Tab, stub: Stub) -> None:
     content = await shown(tab, stub, f"dot ![a dot]({PNG}) end")
     assert await content.locator("img").evaluate("(i) => i.decode().then(() => i.naturalWidth)") == 1
@@ -330,6 +350,7 @@ async def test_a_card_is_readable(tab: Tab, stub: Stub) -> None:
     assert "<b>Monday</b>" in await cards.first.inner_text()
     assert "not { json" in await cards.nth(1).inner_text()
     assert await tab.page.locator(".objects .media-ask").count() == 1
+    assert await tab.page.locator(".objects").evaluate("(e) => e.clientWidth") > 300  # a player takes its width from it
 
 
 async def test_a_spoken_answer_becomes_one_player(tab: Tab, stub: Stub) -> None:
@@ -342,6 +363,7 @@ async def test_a_spoken_answer_becomes_one_player(tab: Tab, stub: Stub) -> None:
         "(a) => a.readyState ? a.duration : new Promise((r) => { a.onloadedmetadata = () => r(a.duration); })"
     )
     assert length == pytest.approx(0.5, abs=0.01)
+    assert await player.evaluate("(a) => a.clientWidth") > 300
 
 
 async def test_what_the_bot_does_meanwhile_is_told_in_lines(tab: Tab, stub: Stub) -> None:

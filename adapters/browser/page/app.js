@@ -6,6 +6,7 @@ import { make, say, sayAnew } from "./dom.js";
 import { Figures, NetworkLog } from "./figures.js";
 import { firstLanguage, formatNumber, language, onLanguage, speak, t } from "./language.js";
 import { addThemeButton, keepField } from "./preferences.js";
+import { addSheet } from "./sheet.js";
 
 const LIKING = ["sse", "websocket", "longpoll", "eventsource"];
 const QUICK = [
@@ -122,7 +123,11 @@ function showProgress(event) {
 // -- asking
 
 function fit() {
-  message.rows = Math.min(Math.max(message.value.split("\n").length, 1), 8);
+  if (CSS.supports("field-sizing", "content")) return; // the browser does it
+  message.rows = 1; // what is measured then is the text, not the field
+  const { lineHeight, paddingTop, paddingBottom } = getComputedStyle(message);
+  const height = message.scrollHeight - parseFloat(paddingTop) - parseFloat(paddingBottom);
+  message.rows = Math.min(Math.max(Math.round(height / parseFloat(lineHeight)), 1), 8);
 }
 
 at("composer").addEventListener("submit", (event) => {
@@ -208,19 +213,10 @@ for (const [value, key] of FAULTS) at("fault").append(say("option", key, { value
 
 // -- the panel, a sheet on narrow screens
 
-function showPanel(open) {
-  document.body.classList.toggle("panel-open", open);
-  at("panel-button").setAttribute("aria-expanded", String(open));
-  if (open) at("panel-close").focus();
-}
-at("panel-button").addEventListener("click", () => showPanel(!document.body.classList.contains("panel-open")));
-function hidePanel() {
-  if (!document.body.classList.contains("panel-open")) return;
-  showPanel(false);
-  at("panel-button").focus();
-}
-at("panel-close").addEventListener("click", hidePanel);
-addEventListener("keydown", ({ key }) => { if (key === "Escape") hidePanel(); });
+addSheet({
+  sheet: at("sheet"), panel: at("panel"), place: at("side"), opener: at("panel-button"), closer: at("panel-close"),
+  isNarrow: matchMedia("(max-width: 960px)"),
+});
 
 // -- language, colours, fields
 

@@ -45,21 +45,27 @@ function element(kind, address, alt) {
   if (kind === "image") return picture(address, alt);
   const player = make(kind, { controls: true, preload: "metadata", tabindex: "0", ...(alt ? { "aria-label": alt } : {}) });
   const frame = make("span", { class: "media-frame" }, player);
-  player.addEventListener("error", () => frame.replaceWith(failure(address)), { once: true });
+  player.addEventListener("error", () => frame.replaceWith(failure(kind, address, alt)), { once: true });
   player.src = address;
   return frame;
 }
 
 function picture(address, alt) {
   const image = make("img", { alt, class: "media-image", referrerpolicy: "no-referrer", decoding: "async" });
-  image.addEventListener("error", () => image.replaceWith(failure(address)), { once: true });
+  image.addEventListener("error", () => image.replaceWith(failure("image", address, alt)), { once: true });
   image.src = address;
   return image;
 }
 
-function failure(address) {
+/** Says that it failed; what came from a network may come after all, so it can be loaded again. */
+function failure(kind, address, alt) {
+  const place = make("span", { class: "media-failed" }, say("span", "load_failed"));
+  if (!/^https?:/i.test(address)) return place;
+  const again = say("button", `load_${kind}`, { type: "button", class: "quiet-button" });
+  again.addEventListener("click", () => place.replaceWith(element(kind, address, alt)));
   const link = say("a", "open_new_tab", { href: address, target: "_blank", rel: "noopener noreferrer nofollow" });
-  return make("span", { class: "media-failed" }, say("span", "load_failed"), " ", ...(/^https?:/i.test(address) ? [link] : []));
+  place.append(again, link);
+  return place;
 }
 
 /** What is not text: `object_string` is a list of text, images, audio and files; anything else is shown as a card. */
