@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import UpdateBase
 
 from gateway.ids import ConversationId, TurnId
-from gateway.store.batch import Batch, Pending
+from gateway.store.batch import Batch
 from gateway.store.rows import ENDED, TurnBegun, TurnUpdate
 from gateway.store.schema import conversations, turns
 
@@ -34,7 +34,6 @@ class Statements:
         # Constants are written out: what is bound must come with each row. `turns.` is for PostgreSQL, which would not
         # know whether the row there or the new one is meant.
         runs = text("turns.status NOT IN ('completed', 'failed', 'cancelled')")
-        ends = text("excluded.status IN ('completed', 'failed', 'cancelled')")
         self._begin_conversation = _Prepared(
             conversation.on_conflict_do_update(
                 index_elements=["id"],
@@ -54,16 +53,6 @@ class Statements:
         columns = [c.name for c in turns.c if c.name != "ordinal"]
         turn = insert(turns).inline()  # else PostgreSQL would give back each ordinal
         self._begin_turn = _Prepared(turn.on_conflict_do_nothing(index_elements=["id"]), columns, dialect)
-        self._write_turn = _Prepared(
-            turn.on_conflict_do_update(
-                index_elements=["id"],
-                set_={name: turn.excluded[name] for name in _STATE}
-                | {"answered_at": func.coalesce(turns.c.answered_at, turn.excluded.answered_at)},
-                where=or_(runs, ends),
-            ),
-            columns,
-            dialect,
-        )
         self._change_turn = _Prepared(
             update(turns)
             .where(turns.c.id == bindparam("turn", type_=Text))
@@ -83,21 +72,17 @@ class Statements:
                 begun.append(_conversation(conversation.begun, coze_id))
             else:
                 named.append({"conversation": conversation_id, "known": coze_id, "coze_conversation_id": coze_id})
-        queued: list[Row] = []
-        whole: list[Row] = []
+        first: list[Row] = []  # in the order in which turns began, which gives them their ordinals
         changed: list[Row] = []
         for turn_id, pending in batch.turns.items():
-            if pending.begun is None:
-                changed.append(_changed(turn_id, pending))
-            else:
-                row = _identity(pending.begun) | (_NOTHING if pending.update is None else _state(pending.update))
-                row["answered_at"] = pending.answered_at
-                (queued if pending.update is None else whole).append(row)
+            if pending.begun is not None:
+                first.append(_NOTHING | _identity(pending.begun))
+            if pending.update is not None:
+                changed.append(_changed(turn_id, pending.update, pending.answered_at))
         for prepared, rows in (
             (self._begin_conversation, begun),
             (self._name_conversation, named),
-            (self._begin_turn, queued),
-            (self._write_turn, whole),
+            (self._begin_turn, first),
             (self._change_turn, changed),
         ):
             if rows:
@@ -152,10 +137,8 @@ def _state(update: TurnUpdate) -> Row:
     }
 
 
-def _changed(turn_id: TurnId, pending: Pending) -> Row:
-    update = pending.update
-    assert update is not None, "a turn is queued with its beginning, its state, or both"
-    return _state(update) | {"turn": turn_id, "answered": pending.answered_at, "ends": update.status in ENDED}
+def _changed(turn_id: TurnId, update: TurnUpdate, answered_at: float | None) -> Row:
+    return _state(update) | {"turn": turn_id, "answered": answered_at, "ends": update.status in ENDED}
 
 
 def _json(value: Any) -> str | None:
@@ -166,4 +149,4 @@ def _json(value: Any) -> str | None:
 
 _encode = msgspec.json.Encoder().encode
 _STATE = _state(TurnUpdate(turn_id=TurnId(""), conversation_id=ConversationId(""), status="queued", updated_at=0.0))
-_NOTHING = {name: value for name, value in _STATE.items() if name != "updated_at"}
+_NOTHING = _STATE | {"answered_at": None}

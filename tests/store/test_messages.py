@@ -33,6 +33,15 @@ async def test_pages_joined_are_the_whole_conversation_in_order(store: Store, li
     assert pages == -(-len(ids) // limit)
 
 
+async def test_a_turn_that_began_stands_after_those_that_ended_before_though_written_together(store: Store) -> None:
+    store.begin(begun(1))
+    store.update(update(1, "completed", content="quick"))
+    store.begin(begun(2))
+    await store.settled()
+    page, _ = await store.messages("conv_1", before=None, limit=50)
+    assert [message.id for message in page] == ["turn_1.user", "turn_1.assistant", "turn_2.user"]
+
+
 async def test_a_message_has_its_turns_text_status_and_time(store: Store) -> None:
     store.begin(begun(1))
     store.update(update(1, content="Half", updated_at=102.0))
