@@ -83,6 +83,7 @@ async def test_why_a_question_waits_is_said_in_sight_and_stop_ends_the_waiting_a
     await page.click("[data-language=en]")
     await page.click("#stop")
     await tab.page.locator('.turn[data-state="cancelled"]').wait_for(timeout=3_000)
+    assert await page.locator(".foot button").count() == 0, "there is nothing to copy"
     await page.unroute("**/api/coze/chat/stream")
 
     await page.route("**/api/coze/chat**", lambda route: route.abort())

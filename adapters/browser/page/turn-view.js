@@ -159,7 +159,8 @@ export class TurnView {
     }
     const size = characters ? [say("span", "characters_n", { "data-n": characters })] : [];
     this.foot.hidden = false;
-    this.foot.replaceChildren(make("span", {}, ...parts.flatMap((part) => [" · ", part]).slice(1)), ...size, copyButton(() => this.text));
+    this.foot.replaceChildren(make("span", {}, ...parts.flatMap((part) => [" · ", part]).slice(1)), ...size);
+    if (this.text) this.foot.append(copyButton(() => this.text));
     if (this.element.classList.contains("recovered")) this.foot.prepend(say("span", "recovered", { class: "badge" }));
     if (this.state === "cancelled") this.foot.prepend(say("span", "stopped", { class: "badge plain" }));
   }
