@@ -222,7 +222,11 @@ for (const [code, retryable] of [["upstream_unauthorized", false], ["upstream_ra
     assert.deepEqual(last, said);
     assert.deepEqual([conversation, turn], [whole.line.conversationId, whole.line.turnId]);
     assert.ok(turn.startsWith("turn_") && conversation.startsWith("conv_") && turn !== turnId && conversation !== conversationId);
-    assert.deepEqual(whole.events, [{ ...last, conversationId: conversation, turnId: turn }]);
+    assert.deepEqual(whole.events, [
+      { event: "started", conversationId: conversation, turnId: turn, input: "hi" },
+      { event: "message", content: last.content },
+      { ...last, conversationId: conversation, turnId: turn },
+    ]);
   });
 }
 
@@ -323,6 +327,54 @@ test("cancel of a question that was never taken ends with it", async () => {
   const line = chat({ baseUrl: "http://127.0.0.1:9", botId: "b", message: "hi", timing: { ...FAST, asks: 1 } });
   await assert.rejects(line.done);
   await line.cancel();
+});
+
+const cancels = async (w) => (await w.seen()).seen.filter((request) => request.transport === "cancel").length;
+const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+test("a stop that the gateway is too busy for is told again after Retry-After", async () => {
+  const w = await world({ answer: LONG, delay: 0.05, busy_cancel: 1, retry_after: "1" });
+  const kept = ask(w);
+  while (!kept.line.turnId) await pause(5);
+  const began = performance.now();
+  await kept.line.cancel();
+  assert.ok(performance.now() - began >= 1_000);
+  assert.equal((await kept.done).event, "cancelled");
+  assert.equal(await cancels(w), 2);
+});
+
+test("a stop that is never taken rejects after five tries, also behind close()", async () => {
+  const w = await world({ answer: LONG, delay: 0.05, busy_cancel: 99, retry_after: "0" });
+  const kept = ask(w, { random: () => 0.01 });
+  while (!kept.line.turnId) await pause(5);
+  const heard = kept.line.cancel();
+  kept.line.close();
+  await assert.rejects(heard, { name: "GatewayError", status: 503, code: "overloaded" });
+  assert.equal(await cancels(w), 5);
+  await pause(200);
+  assert.equal(await cancels(w), 5);
+});
+
+test("a stop that waits for Retry-After ends with its turn", async () => {
+  const w = await world({ answer: LONG, delay: 0.005, busy_cancel: 99, retry_after: "60" });
+  const kept = ask(w);
+  while (!kept.line.turnId) await pause(5);
+  const heard = kept.line.cancel();
+  await exact(kept, LONG);
+  await heard;
+  assert.equal(await cancels(w), 1);
+});
+
+test("closed in the middle of the older way's answer, it gives no more of it", async () => {
+  const w = await world({ suggestions: ["more?"] });
+  const kept = ask(w, { streaming: false, onEvent: () => kept.line.close() });
+  await assert.rejects(kept.done, { name: "AbortError" });
+  assert.deepEqual(kept.events.map((event) => event.event), ["started"]);
+});
+
+test("the older way does not say whether an answer was recovered, for it is not told", async () => {
+  const last = await ask(await world({}), { streaming: false }).done;
+  assert.equal("recovered" in last, false);
 });
 
 test("a signal aborts as close does", async () => {
@@ -498,6 +550,79 @@ test("a conversation's listener loses nothing that happens before its first even
   assert.equal(line.state, "closed");
 });
 
+for (const broken of [1, 2, 99]) {
+  test(`a listener that could not learn where now is, ${broken} times, ${broken > 3 ? "listens all the same" : "loses nothing"}`, async () => {
+    const w = await world({ answer: "one" });
+    const first = ask(w, { transports: ["sse"] });
+    await first.done;
+    const conversationId = first.line.conversationId;
+    await w.tell({ break_poll: broken, answer: "two", delay: 0 });
+    const events = [];
+    let away = false;
+    let cut = () => {};
+    const network = { fetch: async (url, init) => {
+      const abort = new AbortController();
+      init.signal?.addEventListener("abort", () => abort.abort(), { once: true });
+      cut = () => abort.abort();
+      if (away) throw new TypeError("away");
+      return fetch(url, { ...init, signal: abort.signal });
+    } };
+    const line = connect({
+      baseUrl: w.base, scope: `conversations/${conversationId}`, timing: FAST, transports: ["sse"], network, onEvent: (event) => events.push(event),
+    });
+    while (line.state !== "open") await pause(5);
+    if (broken > 3) assert.equal(line.position, undefined);
+    else {
+      assert.equal(line.position, first.events.at(-1).id);
+      away = true;
+      cut();
+      while (line.state === "open") await pause(5);
+    }
+    await ask(w, { conversationId, transports: ["sse"] }).done;
+    away = false;
+    const ended = () => events.at(-1)?.event === "completed";
+    for (let left = 300; left && !ended(); left--) await pause(10);
+    line.close();
+    assert.deepEqual([events[0]?.event, events.at(-1)?.event, events.at(-1)?.content], ["started", "completed", "two"]);
+  });
+}
+
+test("an id that an address may not hold is escaped, and an empty storage gives no position", async () => {
+  const asked = [];
+  const network = { fetch: async (url) => { asked.push(String(url)); return new Response("{}", { status: 404 }); } };
+  for (const [scope, after] of [["shops/a?b#c/d", null], ["shops/a?b#c/d", ""]]) {
+    asked.length = 0;
+    const line = connect({ baseUrl: `${STUB}/nowhere`, scope, after, transports: ["sse"], network, timing: FAST });
+    while (asked.length < 3) await pause(5);
+    line.close();
+    const paths = asked.slice(1).map((url) => url.slice(`${STUB}/nowhere`.length));
+    assert.match(paths[0], /^\/api\/coze\/shops\/a%3Fb%23c%2Fd\/poll\?wait=0$/);
+    assert.ok(paths.every((path) => path.startsWith("/api/coze/shops/a%3Fb%23c%2Fd/") && !path.includes("after")), paths.join());
+  }
+});
+
+test("a page holds two streams, and any more lines go by WebSocket, back and forth as seats are free", async () => {
+  const w = await world({ answer: LONG, delay: 0.01 });
+  const listen = (shop, more) => connect({ baseUrl: w.base, scope: `shops/${shop}`, timing: FAST, ...more });
+  const lines = [];
+  for (let i = 0; i < 6; i++) {
+    lines.push(listen(`s${i}`));
+    while (lines[i].state !== "open") await pause(5);
+  }
+  assert.deepEqual(lines.map((line) => line.transport), ["sse", "sse", "websocket", "websocket", "websocket", "websocket"]);
+  const kept = ask(w);
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["websocket"]);
+  const wanted = listen("s9", { transports: ["sse"] });
+  while (wanted.state !== "open") await pause(5);
+  assert.equal(wanted.transport, "sse", "who wants nothing else gets it");
+  for (const line of [...lines, wanted]) line.close();
+  await pause(50);
+  const again = ask(w);
+  await exact(again, LONG);
+  assert.deepEqual(again.transports, ["sse"]);
+});
+
 test("a listener to what does not exist is told so, on every transport", async () => {
   const w = await world({});
   for (const transport of ["sse", "websocket", "longpoll"]) {
@@ -515,7 +640,34 @@ test("mistakes of the caller are named", () => {
   assert.throws(() => connect({ baseUrl: STUB, scope: "rooms/1" }), /rooms\/1/);
   assert.throws(() => chat({ baseUrl: STUB, message: "x", transports: ["pigeon"] }), /pigeon/);
   assert.throws(() => chat({ message: "x" }), /baseUrl/);
+  assert.throws(() => chat(), /baseUrl/);
+  for (const baseUrl of ["localhost:8080", "127.0.0.1:8080", "/gateway", "ftp://gateway.example", "https://u:p@gateway.example"]) {
+    assert.throws(() => chat({ baseUrl, message: "x" }), { name: "TypeError", message: /^baseUrl must be an address/ }, baseUrl);
+  }
+  const mistakes = {
+    idempotencyKey: "\u952e", language: "\u4e2d", transports: "sse", timing: { firstByteMs: "soon" }, metaData: { a: 1n },
+  };
+  for (const [name, value] of Object.entries(mistakes)) {
+    assert.throws(() => chat({ baseUrl: STUB, message: "x", [name]: value }), { name: "TypeError" }, name);
+  }
 });
+
+test("a timing that is undefined is the default, and an address may be given as a URL with a slash at its end", async () => {
+  const w = await world({ answer: LONG, delay: 0.001 });
+  const kept = ask(w, { baseUrl: new URL(`${w.base}/`), timing: { firstByteMs: undefined } });
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["sse"]);
+});
+
+for (const token of ["wr\u00f8ng\u2192", () => "wr\u00f8ng\u2192"]) {
+  test(`a token that no header can carry is unauthorized: given as a ${typeof token}`, async () => {
+    const w = await world({});
+    for (const transport of ["sse", "websocket", "longpoll"]) {
+      await assert.rejects(ask(w, { token, transports: [transport] }).done, { code: "unauthorized", message: /characters/ });
+    }
+    assert.deepEqual((await w.seen()).seen, []);
+  });
+}
 
 test("the parser gives the same events wherever the text is cut", () => {
   const text = "\uFEFF: hello\r\nretry: 12\rid: a\ndata: one\r\ndata:two\n\r\nevent: x\ndata\n\nid\ndata: {\u2028}\r\rretry: x\nid: b\0\ndata: last\n\n:\ndata: cut";

@@ -57,6 +57,10 @@ class Manners:
     busy_code: str = "overloaded"
     """Or `rate_limited`, with 429."""
     retry_after: str = "1"
+    break_poll: int = 0
+    """How many more long-polls get a proxy's 502."""
+    busy_cancel: int = 0
+    """How many more stops get 503 with `retry_after`."""
     told: int = 0
     """How many more streams are told to come back, with `told_retry`, after one event."""
     told_retry: int = 400
@@ -418,6 +422,9 @@ async def websocket(request: web.Request) -> web.StreamResponse:
 async def poll(request: web.Request) -> web.Response:
     w = world(request)
     note(request, "longpoll")
+    if w.manners.break_poll > 0:
+        w.manners.break_poll -= 1
+        return web.Response(status=502, text="<h1>proxy</h1>")
     scope, ident = request.match_info["scope"], request.match_info["ident"]
     if scope == "turns" and ident not in w.turns:
         return problem(404, "not_found")
@@ -448,7 +455,12 @@ async def turn_record(request: web.Request) -> web.Response:
 
 
 async def cancel(request: web.Request) -> web.Response:
-    turn = world(request).turns.get(request.match_info["ident"])
+    w = world(request)
+    note(request, "cancel")
+    if w.manners.busy_cancel > 0:
+        w.manners.busy_cancel -= 1
+        return problem(503, "overloaded", **{"Retry-After": w.manners.retry_after})
+    turn = w.turns.get(request.match_info["ident"])
     if turn is None:
         return problem(404, "not_found")
     turn.cancelled = True

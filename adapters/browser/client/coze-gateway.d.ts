@@ -36,7 +36,8 @@ export interface Completed extends Positioned {
   turnId: string;
   content: string;
   usage: Record<string, unknown> | null;
-  recovered: boolean;
+  /** Absent in the older way, whose answer does not tell. */
+  recovered?: boolean;
 }
 export interface Cancelled extends Positioned {
   event: "cancelled";
@@ -114,45 +115,46 @@ export interface Timing {
 }
 
 export interface LineOptions {
-  /** The gateway's address; in a page, its own origin by default. */
-  baseUrl?: string | URL;
+  /** The gateway's address; in a page, its own origin by default, and it may be relative to the page's address. */
+  baseUrl?: string | URL | undefined;
   /** In order of liking. Default `["sse", "websocket", "longpoll"]`. Where none of the list is to be had, long-poll. */
-  transports?: Transport[];
+  transports?: Transport[] | undefined;
   /** A bearer token, or a function that gives a fresh one for each connection, within `timing.requestMs`. */
-  token?: string | (() => string | Promise<string>);
+  token?: string | (() => string | Promise<string>) | undefined;
   /** `Accept-Language` of requests: the language of problems and of `error` events. */
-  language?: string;
-  signal?: AbortSignal;
-  onEvent?: (event: GatewayEvent) => void;
-  onState?: (state: State, detail: StateDetail) => void;
-  timing?: Partial<Timing>;
+  language?: string | undefined;
+  signal?: AbortSignal | undefined;
+  onEvent?: ((event: GatewayEvent) => void) | undefined;
+  onState?: ((state: State, detail: StateDetail) => void) | undefined;
+  timing?: { [name in keyof Timing]?: Timing[name] | undefined } | undefined;
   /** Stand-ins for the browser's own, for tests and for runtimes without them. */
-  network?: { fetch?: typeof fetch; WebSocket?: typeof WebSocket; EventSource?: typeof EventSource };
+  network?: { fetch?: typeof fetch; WebSocket?: typeof WebSocket; EventSource?: typeof EventSource } | undefined;
   /** Source of jitter, from 0 to 1. Default `Math.random`. */
-  random?: () => number;
+  random?: (() => number) | undefined;
 }
 
 export interface ConnectOptions extends LineOptions {
+  /** With the id as it is: the module escapes what an address may not hold. */
   scope: Scope;
-  /** The position to go on after; `"0"` is the oldest kept. Without it: from the running turn's beginning, else from now. */
-  after?: string;
+  /** The position to go on after; `"0"` is the oldest kept. Without it, or with what an empty storage gives: from the running turn's beginning, else from now. */
+  after?: string | null | undefined;
 }
 
 export interface ChatOptions extends LineOptions {
-  userId?: string;
+  userId?: string | undefined;
   message: string;
   botId: string;
-  shopId?: string;
-  conversationId?: string;
-  attachments?: { type: "image" | "file" | "audio"; url?: string; fileId?: string }[];
-  customVariables?: Record<string, string>;
-  metaData?: Record<string, string>;
-  onBusy?: "reject" | "queue" | "interrupt";
-  onDisconnect?: "continue" | "cancel";
+  shopId?: string | undefined;
+  conversationId?: string | undefined;
+  attachments?: { type: "image" | "file" | "audio"; url?: string; fileId?: string }[] | undefined;
+  customVariables?: Record<string, string> | undefined;
+  metaData?: Record<string, string> | undefined;
+  onBusy?: "reject" | "queue" | "interrupt" | undefined;
+  onDisconnect?: "continue" | "cancel" | undefined;
   /** `false` asks for the whole answer at once, the older way. Default true. */
-  streaming?: boolean;
+  streaming?: boolean | undefined;
   /** Asking twice under one key asks once. Default: a random one for each call. */
-  idempotencyKey?: string;
+  idempotencyKey?: string | undefined;
 }
 
 export interface Connection {
@@ -170,7 +172,7 @@ export interface Chat extends Connection {
   readonly done: Promise<LastEvent>;
   /**
    * Stops the turn itself: its last event will be `cancelled`. Before the gateway has the question it ends at once, and
-   * nothing is asked any more. Resolves when the gateway has heard it, or needs not.
+   * nothing is asked any more. Resolves when the gateway has heard it, or needs not; rejects after five tries.
    */
   cancel(): Promise<void>;
   readonly conversationId: string | undefined;

@@ -17,6 +17,8 @@ const BODY_FIELDS = [
   "userId", "message", "botId", "shopId", "conversationId", "attachments", "customVariables", "metaData", "onBusy",
   "onDisconnect",
 ];
+const SEATS = 2; // how many streams and long-polls a page holds: browsers allow six to a host over HTTP/1.1, for all tabs
+const TRIES = 5; // of a stop that the gateway does not take
 const TIMING = {
   firstByteMs: 3_000, // a healthy gateway writes at once, so longer silence means a proxy that buffers
   quietAfterMs: 5_000, // how long a tab stays hidden before its connection is given back
@@ -118,10 +120,11 @@ export class EventStreamParser {
  * @returns {import("./coze-gateway").Connection}
  */
 export function connect(options) {
-  if (!/^(turns|conversations|shops)\/[^/]+$/.test(String(options?.scope ?? ""))) {
+  if (!/^(turns|conversations|shops)\/./.test(String(options?.scope ?? ""))) {
     throw new TypeError(`scope must be "turns/ID", "conversations/ID" or "shops/ID", not ${JSON.stringify(options?.scope)}`);
   }
-  const line = new Line(options, { scope: options.scope, position: options.after });
+  const nowhere = options.after === null || options.after === ""; // what a storage gives that has none
+  const line = new Line(options, { scope: String(options.scope), position: nowhere ? undefined : options.after });
   line.run();
   return {
     close: () => line.close(),
@@ -138,10 +141,11 @@ export function connect(options) {
  * @param {import("./coze-gateway").ChatOptions} options
  * @returns {import("./coze-gateway").Chat}
  */
-export function chat(options) {
+export function chat(options = {}) {
   const body = {};
   for (const field of BODY_FIELDS) if (options[field] !== undefined) body[field] = options[field];
-  const question = { body, key: options.idempotencyKey ?? randomId(), asks: 0 };
+  const key = headerValue("idempotencyKey", options.idempotencyKey ?? randomId());
+  const question = { body, text: JSON.stringify(body), key, asks: 0 };
   const line = new Line(options, { question });
   const done = new Promise((resolve, reject) => {
     line.onEnd = (last, error) => (error ? reject(error) : resolve(last));
@@ -167,6 +171,7 @@ export function chat(options) {
 class Health {
   static #known = new Map();
   #marks = new Map();
+  seats = 0; // taken now, out of SEATS
 
   static of(base) {
     let health = Health.#known.get(base);
@@ -220,6 +225,8 @@ class Line {
   #quietTimer;
   #offline = false;
   #healTimer;
+  #seated = false; // holds one of the page's seats
+  #primes = 0; // how often it could not be told where now is
   #seen = new Set();
   #last = null;
   #stopping; // a promise, while a stop looks for its turn: nothing is asked meanwhile
@@ -230,7 +237,7 @@ class Line {
   constructor(options, { scope, question, position }) {
     this.options = options;
     this.base = baseOf(options.baseUrl);
-    this.timing = { ...TIMING, ...options.timing };
+    this.timing = timingOf(options.timing);
     this.random = options.random ?? Math.random;
     this.scope = scope;
     this.question = question;
@@ -241,18 +248,19 @@ class Line {
     this.fetch = (options.network?.fetch ?? globalThis.fetch)?.bind(globalThis);
     this.WebSocket = options.network?.WebSocket ?? globalThis.WebSocket;
     this.EventSource = options.network?.EventSource ?? globalThis.EventSource;
+    if (options.language) headerValue("language", options.language);
     this.#likes(options.transports);
   }
 
   #likes(transports) {
-    const wrong = (transports ?? []).find((name) => !KNOWN.includes(name));
-    if (wrong !== undefined || (transports && !transports.length)) {
-      throw new TypeError(`transports must be a list out of ${KNOWN.join(", ")}, not ${JSON.stringify(wrong ?? transports)}`);
+    const list = transports ?? LIKING;
+    if (!Array.isArray(list) || !list.length || !list.every((name) => KNOWN.includes(name))) {
+      throw new TypeError(`transports must be a list out of ${KNOWN.join(", ")}, not ${JSON.stringify(list)}`);
     }
-    this.liking = [...new Set(transports ?? LIKING)];
+    this.liking = [...new Set(list)];
   }
 
-  /** The transports that this browser and this gateway both have, in order of liking. */
+  /** The transports that this browser and this gateway both have, in order of liking, but sockets first in a crowd. */
   #usable() {
     const { transports } = this.#config;
     const streaming = this.#config.streaming !== false && this.options.streaming !== false;
@@ -262,7 +270,9 @@ class Line {
       return !Array.isArray(transports) || transports.includes(name === "eventsource" ? "sse" : name);
     };
     const usable = this.liking.filter((name) => here[name] && served(name));
-    return usable.length ? usable : ["longpoll"]; // it needs the least, so it is always there
+    if (!usable.length) return ["longpoll"]; // it needs the least, so it is always there
+    const crowded = this.health.seats - (this.#seated ? 1 : 0) >= SEATS;
+    return crowded ? usable.sort((a, b) => (b === "websocket") - (a === "websocket")) : usable;
   }
 
   /** Whether the whole answer is asked for at once: the gateway does not stream, or this browser cannot. */
@@ -290,6 +300,7 @@ class Line {
     await this.#stopping;
     await this.#presence();
     if (!this.#closed && !this.#config) await this.#begin();
+    if (!this.#closed && this.#isNowhere() && !(await this.#prime())) return;
     if (this.#closed) return;
     if (this.question && this.#wholeAnswer()) return this.#askWhole();
     const name = this.#choose();
@@ -303,8 +314,6 @@ class Line {
   async #begin() {
     this.#report("connecting", {});
     this.#config = await configOf(this);
-    const anew = !this.question && !this.scope.startsWith("turns/") && this.position === undefined;
-    if (anew && !this.#closed) await this.#prime();
   }
 
   #choose() {
@@ -318,6 +327,8 @@ class Line {
   async #ride(name) {
     const abort = (this.#leg = new AbortController());
     const began = Date.now();
+    this.#seated = name !== "websocket";
+    if (this.#seated) this.health.seats++;
     const leg = {
       line: this,
       signal: abort.signal,
@@ -351,6 +362,8 @@ class Line {
     } finally {
       abort.abort(); // whatever the leg left open goes with it
       clearTimeout(this.#healTimer);
+      if (this.#seated) this.health.seats--;
+      this.#seated = false;
       const lasted = leg.opened && Date.now() - began > 10_000;
       if (lasted) this.health.clear(name);
       if (lasted || leg.progressed) {
@@ -440,6 +453,8 @@ class Line {
 
   // -- events
 
+  #give(event) { if (!this.#closed) call(this.options.onEvent, event); }
+
   #deliver(event, id = event.id) {
     if (event.event === "reset") this.#seen.clear();
     else if (id !== undefined && this.#seen.has(id)) return;
@@ -452,7 +467,7 @@ class Line {
     if (!this.conversationId && event.conversationId) this.conversationId = event.conversationId;
     const ours = this.question || (this.turnId && (event.turnId ?? this.turnId) === this.turnId);
     if (ours && LAST.has(event.event)) this.#last = event;
-    call(this.options.onEvent, event);
+    this.#give(event);
   }
 
   /** The gateway has taken the question: from here on it is one turn to listen to. */
@@ -481,8 +496,9 @@ class Line {
 
   /** Gives a last event that no connection brought. */
   #end(last) {
+    if (this.#closed) return;
     this.#last = last;
-    call(this.options.onEvent, last);
+    this.#give(last);
     this.#finish();
   }
 
@@ -602,6 +618,12 @@ class Line {
     return url;
   }
 
+  /** Where the scope's routes are. An id may hold whatever an address may not. */
+  get path() {
+    const [kind] = this.scope.split("/", 1);
+    return `/api/coze/${kind}/${encodeURIComponent(this.scope.slice(kind.length + 1))}`;
+  }
+
   firstByteMs() { return this.timing.firstByteMs * this.#patience; }
 
   /** Two heartbeats that did not come, in milliseconds. */
@@ -616,7 +638,7 @@ class Line {
   async headers(extra, signal, ms) {
     const headers = { ...extra };
     const token = await this.token(signal, ms);
-    if (token) headers.Authorization = `Bearer ${token}`;
+    if (token) headers.Authorization = `Bearer ${tokenValue(token)}`;
     if (this.options.language) headers["Accept-Language"] = this.options.language;
     return headers;
   }
@@ -651,14 +673,26 @@ class Line {
     return body;
   }
 
-  /** A line that begins "now" first learns where now is: else what happens before its first event would be lost. */
+  #isNowhere() { return !this.question && !this.scope.startsWith("turns/") && this.position === undefined; }
+
+  /**
+   * A line that begins "now" first learns where now is: else what happens before its first event would be lost when its
+   * connection breaks. Where that can't be learnt it listens all the same, and asks again before its next connection.
+   * @returns whether to open one now
+   */
   async #prime() {
+    const began = Date.now();
     try {
-      const { events, next } = await this.#json(`/api/coze/${this.scope}/poll`, { query: { wait: 0 }, timeoutMs: this.timing.configMs });
+      const { events, next } = await this.#json(`${this.path}/poll`, { query: { wait: 0 }, timeoutMs: this.timing.configMs });
       for (const event of events) this.#deliver(event);
       if (next) this.position = next;
-    } catch {
-      // The transports themselves will tell what is wrong.
+      return true;
+    } catch (error) {
+      if (this.#closed) return false;
+      const outcome = error instanceof GatewayError ? verdict(error) : { end: "refused", why: whyNot(error) };
+      if (outcome.end === "refused" && (++this.#primes >= 3 || Date.now() - began >= this.timing.configMs)) return true;
+      await this.#decideAlone(outcome);
+      return false;
     }
   }
 
@@ -681,9 +715,9 @@ class Line {
 
   /** Sends the question for one answer: its turn's, or after `wait` seconds the turn's state. */
   #put(wait, options) {
-    const { body, key } = this.question;
+    const { text, key } = this.question;
     const headers = { "Content-Type": "application/json", "Idempotency-Key": key, Prefer: `wait=${wait}` };
-    return this.sending(() => this.request("/api/coze/chat", { method: "POST", headers, body: JSON.stringify(body), ...options }));
+    return this.sending(() => this.request("/api/coze/chat", { method: "POST", headers, body: text, ...options }));
   }
 
   /** Sends the question without waiting for its answer. @returns {Promise<Outcome|undefined>} nothing when it was taken */
@@ -715,52 +749,50 @@ class Line {
       if (!response.ok) {
         const error = problem(response, text);
         const { turnId = response.headers.get("X-Turn-Id") ?? undefined } = error.problem ?? {};
-        if (turnId || error.code.startsWith("upstream_")) return await this.#failWhole(error, turnId);
-        return await this.#decideWhole(verdict(error));
+        if (turnId || error.code.startsWith("upstream_")) return await this.#failWhole(error, turnId, body.message);
+        return await this.#decideAlone(verdict(error));
       }
       const answer = this.#taken(response, text);
       if (!OVER.has(answer.status)) return; // still running, or waiting for tools: a turn to listen to, by long-poll
       this.#emitWhole({ ...answer, input: body.message });
     } catch (error) {
       if (abort.signal.aborted || this.#closed) return;
-      await this.#decideWhole(error instanceof GatewayError ? verdict(error) : { end: "refused", why: whyNot(error) });
+      await this.#decideAlone(error instanceof GatewayError ? verdict(error) : { end: "refused", why: whyNot(error) });
     }
   }
 
-  /** Here no other transport can help: what is not final is tried again. */
-  #decideWhole(outcome) {
+  /** For a request that no other transport can stand in for: what is not final is tried again. */
+  #decideAlone(outcome) {
     if (outcome.end !== "refused") return this.#decide("longpoll", outcome);
     this.#countAsk(outcome);
     return this.#pause(this.#jitter(), 0, outcome);
   }
 
   /** The gateway took the question and the answer failed: its problem is the last event, its record has what there was. */
-  async #failWhole(error, turnId) {
-    const { retryable = false, upstream, conversationId, content } = error.problem ?? {};
+  async #failWhole({ message, code, problem }, turnId, input) {
+    const { retryable = false, upstream, conversationId, content } = problem ?? {};
     this.accept(turnId, conversationId);
     const record = turnId && content === undefined ? await this.#json(`/api/coze/turns/${turnId}`).catch(() => undefined) : undefined;
-    if (this.#closed) return;
-    const more = upstream ? { upstream } : {};
-    this.#end({
-      event: "error", error: error.message, code: error.code, retryable, ...more,
-      conversationId: this.conversationId, turnId, content: content ?? record?.content ?? "",
-    });
+    const error = { error: message, code, retryable, ...(upstream ? { upstream } : {}) };
+    this.#emitWhole({ ...record, input, error, status: "failed", content: content ?? record?.content, turnId }, { lastOnly: !turnId });
   }
 
   /** Gives a whole turn that is over as the events that it would have been. They have no ids: nothing resumes from them. */
   #emitWhole(turn, { lastOnly = false } = {}) {
     const { status, content = "", conversationId = this.conversationId, turnId = this.turnId } = turn;
-    const give = (event) => call(this.options.onEvent, event);
     if (!lastOnly) {
-      give({ event: "started", conversationId, turnId, input: turn.input });
-      if (turn.reasoning) give({ event: "reasoning", content: turn.reasoning });
-      if (content) give({ event: "message", content });
-      for (const suggestion of turn.suggestions ?? []) give({ event: "suggestion", content: suggestion });
+      this.#give({ event: "started", conversationId, turnId, input: turn.input });
+      if (turn.reasoning) this.#give({ event: "reasoning", content: turn.reasoning });
+      if (content) this.#give({ event: "message", content });
+      for (const suggestion of turn.suggestions ?? []) this.#give({ event: "suggestion", content: suggestion });
     }
     const ids = { conversationId, turnId, content };
     if (status === "cancelled") this.#end({ event: "cancelled", ...ids });
     else if (status === "failed") this.#end({ event: "error", error: "", code: "internal", retryable: false, ...turn.error, ...ids });
-    else this.#end({ event: "completed", ...ids, usage: turn.usage ?? null, recovered: turn.recovered ?? false });
+    else {
+      const recovered = turn.recovered === undefined ? {} : { recovered: turn.recovered }; // a whole answer does not tell
+      this.#end({ event: "completed", ...ids, usage: turn.usage ?? null, ...recovered });
+    }
   }
 
   /**
@@ -782,17 +814,33 @@ class Line {
   /** Stops the turn itself, or takes the question back. Resolves when the gateway has heard it, or needs not. */
   async cancel() {
     if (this.question && !this.#closed) await this.#takeBack();
-    if (!this.turnId) return; // the gateway never took the question
-    for (let attempt = 0; ; attempt++) {
+    for (let attempt = 0; this.turnId && !this.#isOver(); attempt++) { // without a turn, the gateway never took the question
+      let why;
       try {
         const { response, text } = await this.request(`/api/coze/turns/${this.turnId}/cancel`, { method: "POST", signal: null });
         if (response.ok) return;
-        if (response.status < 500 && response.status !== 429) throw problem(response, text);
+        why = problem(response, text);
       } catch (error) {
-        if (error instanceof GatewayError || attempt >= 4) throw error;
+        why = error;
       }
-      await new Promise((resolve) => { setTimeout(resolve, this.random() * 1_000 * 2 ** attempt); });
+      const final = why instanceof GatewayError && verdict(why).end === "fatal";
+      if (final || attempt + 1 >= TRIES) throw why;
+      await this.#unlessOver(Math.max(Math.min(why.retryAfterMs ?? 0, 300_000), this.random() * 1_000 * 2 ** attempt));
     }
+  }
+
+  /** Whether the turn's last event was given. A question that was taken back ended without its turn. */
+  #isOver() { return this.#last?.turnId !== undefined; }
+
+  #unlessOver(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      watchSignal(this.#life.signal, () => {
+        if (!this.#isOver()) return;
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 }
 
@@ -879,13 +927,13 @@ function sseHeaders(line, signal) {
 
 function openSse(line, headers, signal) {
   const how = { headers, signal, cache: "no-store" };
-  if (!line.question) return line.fetch(line.url(`/api/coze/${line.scope}/events`, { after: line.position === "0" ? "0" : undefined }), how);
-  const body = JSON.stringify(line.question.body);
+  if (!line.question) return line.fetch(line.url(`${line.path}/events`, { after: line.position === "0" ? "0" : undefined }), how);
+  const body = line.question.text;
   return line.sending(() => line.fetch(line.url("/api/coze/chat/stream"), { ...how, method: "POST", body }));
 }
 
 async function socketUrl(line, signal) {
-  const url = line.url(`/api/coze/${line.scope}/ws`, { after: line.position, access_token: await line.token(signal) });
+  const url = line.url(`${line.path}/ws`, { after: line.position, access_token: await line.token(signal) });
   url.protocol = url.protocol.replace("http", "ws");
   return url.href;
 }
@@ -939,7 +987,7 @@ async function readWebSocket(leg) {
  */
 async function explain(line, outcome) {
   try {
-    const { response, text } = await line.request(`/api/coze/${line.scope}/poll`, { query: { wait: 0, limit: 1, after: line.position } });
+    const { response, text } = await line.request(`${line.path}/poll`, { query: { wait: 0, limit: 1, after: line.position } });
     if (!response.ok) {
       const reason = verdict(problem(response, text));
       return reason.end === "refused" ? outcome : reason;
@@ -955,7 +1003,7 @@ async function readPoll(leg) {
   const { line } = leg;
   for (let wait = 0; ; wait = line.timing.pollSeconds) {
     const began = Date.now();
-    const { response, text } = await line.request(`/api/coze/${line.scope}/poll`, {
+    const { response, text } = await line.request(`${line.path}/poll`, {
       query: { after: line.position, wait }, timeoutMs: wait * 1_000 + 10_000, signal: leg.signal,
     });
     if (!response.ok) return verdict(problem(response, text));
@@ -977,7 +1025,7 @@ async function readPoll(leg) {
 async function readEventSource(leg) {
   const { line } = leg;
   const fresh = line.position === undefined && line.scope.startsWith("turns/"); // then `started` must come at once
-  const url = line.url(`/api/coze/${line.scope}/events`, { lastEventId: line.position, access_token: await line.token(leg.signal) });
+  const url = line.url(`${line.path}/events`, { lastEventId: line.position, access_token: await line.token(leg.signal) });
   if (leg.signal.aborted) return { end: "interrupted" };
   return new Promise((resolve) => {
     const source = new line.EventSource(url.href);
@@ -1162,10 +1210,43 @@ function watchSignal(signal, action) {
   return () => signal.removeEventListener("abort", action);
 }
 
+/** The gateway's address without a slash at its end. In a page it may be relative to the page's own. */
 function baseOf(baseUrl) {
-  const base = baseUrl ?? globalThis.location?.origin;
-  if (!base || base === "null") throw new TypeError("baseUrl is needed outside a web page");
-  return String(base).replace(/\/+$/, "");
+  const page = globalThis.location?.origin?.startsWith("http") ? globalThis.location.href : undefined;
+  if (!baseUrl && !page) throw new TypeError("baseUrl is needed outside a web page");
+  try {
+    const url = new URL(baseUrl || "/", page);
+    if (/^https?:$/.test(url.protocol) && !url.username && !url.password) return (url.origin + url.pathname).replace(/\/+$/, "");
+  } catch {
+    // No address at all.
+  }
+  throw new TypeError(`baseUrl must be an address such as "https://gateway.example", not ${JSON.stringify(String(baseUrl))}`);
+}
+
+function timingOf(given = {}) {
+  const timing = { ...TIMING };
+  for (const [name, value] of Object.entries(given)) {
+    if (value === undefined) continue;
+    if (!(name in TIMING) || !(value >= 0 && value < 2 ** 31)) throw new TypeError(`timing.${name} can't be ${value}`);
+    timing[name] = value;
+  }
+  return timing;
+}
+
+/** `value`, when a header can carry it: `fetch` refuses any other in words that sound like a broken network. */
+function headerValue(option, value) {
+  if (!isHeader(value)) throw new TypeError(`${option} can't be sent in a header: ${JSON.stringify(value)}`);
+  return value;
+}
+
+/** A token that no header can carry is no token; what is a secret is not repeated. */
+function tokenValue(token) {
+  if (isHeader(token)) return token;
+  throw new GatewayError("The token has characters that no token has.", { status: 401, code: "unauthorized" });
+}
+
+function isHeader(value) {
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
 }
 
 function canReadStreams() {
