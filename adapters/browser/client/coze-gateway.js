@@ -1242,7 +1242,7 @@ function headerValue(option, value) {
 /** A token that no header can carry is no token; what is a secret is not repeated. */
 function tokenValue(token) {
   if (isHeader(token)) return token;
-  throw new GatewayError("The token has characters that no token has.", { status: 401, code: "unauthorized" });
+  throw new GatewayError("The token has characters that no header can carry.", { code: "unauthorized" });
 }
 
 function isHeader(value) {

@@ -18,6 +18,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class AnswerText {
   text = "";
+  #arrived = ""; // what `text` will be at the next step: looking at all of it for each piece would cost more than showing it
   #shown = 0;
   #closed = 0;
   #checked = 0;
@@ -37,9 +38,7 @@ export class AnswerText {
 
   /** The whole text so far. It grows at its end; anything else begins anew. */
   set(text) {
-    if (text === this.text) return;
-    if (!text.startsWith(this.text.slice(0, this.#shown))) this.#restart();
-    this.text = text;
+    this.#arrived = text;
     this.#schedule();
   }
 
@@ -47,8 +46,7 @@ export class AnswerText {
   finish(atOnce = false) {
     this.#finished = true;
     if (!atOnce) return this.#schedule();
-    this.#shown = this.text.length;
-    return this.#step(0);
+    return this.#step(Infinity);
   }
 
   get typing() { return this.#timer !== undefined; }
@@ -73,6 +71,8 @@ export class AnswerText {
   }
 
   #step(elapsed) {
+    if (!this.#arrived.startsWith(this.text.slice(0, this.#shown))) this.#restart();
+    this.text = this.#arrived;
     const behind = this.text.length - this.#shown;
     if (behind) {
       const share = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));

@@ -16,6 +16,11 @@ export async function request({ token, network }, path, body) {
     Object.assign(init, { method: "POST", body: JSON.stringify(body) });
     headers["Content-Type"] = "application/json";
   }
+  try {
+    new Headers(headers);
+  } catch {
+    throw new GatewayError("", { code: "unauthorized" }); // a token that no header can carry
+  }
   let response;
   let answer;
   try {
@@ -34,7 +39,7 @@ export async function request({ token, network }, path, body) {
 export function sentence(error, unreachable = "error_unreachable") {
   if (error.problem) return make("span", { lang: document.documentElement.lang }, error.message);
   if (error.status) return say("span", "error_status", { "data-status": error.status });
-  return say("span", unreachable);
+  return say("span", error.code === "unauthorized" ? "error_token" : unreachable);
 }
 
 function parse(text) {

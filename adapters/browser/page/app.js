@@ -2,9 +2,10 @@
 import { sentence } from "./api.js";
 import { BadNetwork } from "./bad-network.js";
 import { Conversation } from "./conversation.js";
-import { make, say, sayAnew } from "./dom.js";
+import { make, refocus, say, sayAnew } from "./dom.js";
 import { Figures, NetworkLog } from "./figures.js";
 import { firstLanguage, formatNumber, language, onLanguage, speak, t } from "./language.js";
+import { tabMemory } from "./memory.js";
 import { addThemeButton, keepField } from "./preferences.js";
 import { addSheet } from "./sheet.js";
 
@@ -132,6 +133,7 @@ function fit() {
 
 at("composer").addEventListener("submit", (event) => {
   event.preventDefault();
+  if (conversation.running) return message.value.trim() && warn(say("span", "error_running"));
   if ([...message.value].length > limit) return warn(say("span", "error_long", { "data-n": limit }));
   unwarn();
   if (conversation.ask(message.value)) {
@@ -162,6 +164,9 @@ at("new").addEventListener("click", () => {
 for (const [tongue, question] of QUICK) {
   at("quick").append(make("button", { type: "button", class: "chip", lang: tongue, onclick: () => conversation.ask(question) }, question));
 }
+
+// A key that was pressed on a button which then goes, or may not be pressed again, leaves the focus nowhere.
+addEventListener("click", ({ detail }) => { if (!detail) setTimeout(refocus, 50); });
 
 at("earlier").addEventListener("click", async () => {
   at("earlier").disabled = true;
@@ -232,8 +237,12 @@ onLanguage(() => {
   figures.show();
 });
 addThemeButton(at("theme"));
-for (const id of ["userId", "botId", "shopId"]) keepField(at(id), localStorage);
-keepField(at("token"), sessionStorage); // a token goes with its tab
+for (const id of ["userId", "botId", "shopId"]) keepField(at(id));
+keepField(at("token"), tabMemory); // a token goes with its tab
+at("token").addEventListener("change", () => {
+  unwarn();
+  conversation.signedIn();
+});
 
 speak(firstLanguage());
 fetch("api/coze/config").then((response) => response.json()).then((config) => { limit = config.maxMessageChars ?? limit; }, () => {});

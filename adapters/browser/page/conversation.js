@@ -8,6 +8,7 @@ import { request, sentence } from "./api.js";
 import { make, say } from "./dom.js";
 import { History } from "./history.js";
 import { language } from "./language.js";
+import { memory } from "./memory.js";
 import { reasonKey } from "./reasons.js";
 import { TurnView } from "./turn-view.js";
 
@@ -56,7 +57,7 @@ export class Conversation {
 
   /** The conversation of before the reload, if there was one. */
   resume() {
-    const id = [location.hash.slice(1), localStorage.getItem(KEY)].find((known) => ID.test(known ?? ""));
+    const id = [location.hash.slice(1), memory.recall(KEY)].find((known) => ID.test(known ?? ""));
     if (id) this.open(id);
   }
 
@@ -78,6 +79,14 @@ export class Conversation {
     this.#remember(id);
     const recalled = this.#recall(new History(id, this.page.settings));
     this.#listen();
+    await recalled;
+  }
+
+  /** Somebody gave a token: tries anew what was refused without. */
+  async signedIn() {
+    if (!this.id || this.running) return;
+    const recalled = this.#history ? undefined : this.#recall(new History(this.id, this.page.settings));
+    if (this.#line?.state === "closed") this.#listen(this.position);
     await recalled;
   }
 
@@ -182,7 +191,7 @@ export class Conversation {
       if (!asked && known?.over) return void (this.#current = undefined);
       this.#current = known ?? this.#show(event.input);
       this.#turns.set(event.turnId, this.#current);
-      if (!asked) this.page.figures.begin(true);
+      if (!asked) this.page.figures.begin({ heard: true, late: !this.#opened });
     } else if (event.event === "reset") {
       this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#current;
     }
@@ -259,8 +268,7 @@ export class Conversation {
 
   #remember(id) {
     this.id = id;
-    if (id) localStorage.setItem(KEY, id);
-    else localStorage.removeItem(KEY);
+    memory.keep(KEY, id);
     history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);
   }
 

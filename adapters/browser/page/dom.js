@@ -25,6 +25,11 @@ export function sayAnew(element, key) {
   element.textContent = t(key, element.dataset);
 }
 
+/** Puts the focus into the message field when it is nowhere. */
+export function refocus() {
+  if (document.activeElement === document.body) document.getElementById("message").focus({ preventScroll: true });
+}
+
 /** A button that copies what `text()` gives, and says whether it did. */
 export function copyButton(text) {
   const button = say("button", "copy", { type: "button", class: "quiet-button" });

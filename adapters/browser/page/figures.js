@@ -9,6 +9,7 @@ const HEIGHT = 72;
 
 export class Figures {
   #began;
+  #late = false;
   #first;
   #ended;
   #characters = 0;
@@ -27,8 +28,9 @@ export class Figures {
     this.empty = root.querySelector(".chart-empty");
   }
 
-  /** `heard`: an answer that somebody else asked for, over the line that is open already. */
-  begin(heard = false) {
+  /** `heard`: somebody else asked, over the line that is open already. `late`: nobody here saw it begin, or how fast. */
+  begin({ heard = false, late = false } = {}) {
+    this.#late = late;
     this.#began = performance.now();
     this.#transport = heard ? this.#line : undefined;
     this.#first = this.#ended = undefined;
@@ -77,8 +79,8 @@ export class Figures {
 
   summary() {
     return {
-      firstMs: this.#first === undefined ? undefined : this.#first - this.#began,
-      totalMs: this.#ended === undefined ? undefined : this.#ended - this.#began,
+      firstMs: this.#first === undefined || this.#late ? undefined : this.#first - this.#began,
+      totalMs: this.#ended === undefined || this.#late ? undefined : this.#ended - this.#began,
       characters: this.#characters,
       transport: this.#transport,
       pieces: this.#pieces,
@@ -89,9 +91,9 @@ export class Figures {
   show() {
     const { firstMs, characters, transport, pieces, reconnects } = this.summary();
     const until = this.#ended ?? performance.now();
-    const writing = this.#first === undefined ? 0 : Math.max(until - this.#first, 1);
+    const writing = this.#first === undefined || this.#late ? 0 : Math.max(until - this.#first, 1);
     this.#put("first", formatTime(firstMs));
-    this.#put("total", this.#began === undefined ? "–" : formatTime(until - this.#began));
+    this.#put("total", this.#began === undefined || this.#late ? "–" : formatTime(until - this.#began));
     this.#put("characters", formatNumber(characters));
     this.#put("pieces", formatNumber(pieces));
     this.#put("pace", writing > 200 ? formatNumber(Math.round((characters * 1_000) / writing)) : "–");

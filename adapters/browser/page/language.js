@@ -1,4 +1,5 @@
 /** The page's language: which one it is, and the words in it. */
+import { memory } from "./memory.js";
 import { WORDS } from "./words.js";
 
 const KEY = "gateway.language";
@@ -7,7 +8,7 @@ let current = "en";
 
 /** The language of before, else the first of the browser's that the page speaks, else English. */
 export function firstLanguage() {
-  const wanted = [localStorage.getItem(KEY), ...navigator.languages].map((tag) => String(tag).slice(0, 2));
+  const wanted = [memory.recall(KEY), ...navigator.languages].map((tag) => String(tag).slice(0, 2));
   return wanted.find((tag) => tag in WORDS) ?? "en";
 }
 
@@ -17,7 +18,7 @@ export const language = () => current;
 export function t(key, values = {}) {
   return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => {
     const value = String(values[name] ?? "");
-    return name === "n" && /^\d+$/.test(value) ? formatNumber(value) : value;
+    return name === "n" && /^\d+(\.\d+)?$/.test(value) ? formatNumber(value) : value;
   });
 }
 
@@ -29,7 +30,7 @@ export function onLanguage(listener) {
 
 export function speak(tag) {
   current = tag;
-  localStorage.setItem(KEY, tag);
+  memory.keep(KEY, tag);
   document.documentElement.lang = { zh: "zh-CN", en: "en", es: "es" }[tag];
   document.title = t("title");
   translate(document.body);
@@ -43,9 +44,11 @@ export function translate(root) {
   for (const element of root.querySelectorAll("[data-t-placeholder]")) element.placeholder = t(element.dataset.tPlaceholder);
 }
 
-const numbers = () => new Intl.NumberFormat(document.documentElement.lang);
-
-export const formatNumber = (value) => numbers().format(value);
+/** A number as the language writes it, with the decimals that it is given with. */
+export function formatNumber(value) {
+  const digits = String(value).split(".")[1]?.length ?? 0;
+  return new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits }).format(value);
+}
 
 /** Milliseconds as a person reads them: a key of the page's words, and its number. */
 export function timeWords(ms) {

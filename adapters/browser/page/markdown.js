@@ -6,7 +6,7 @@
 import DOMPurify from "./vendor/dompurify.js";
 import hljs from "./vendor/highlight.js";
 import MarkdownIt from "./vendor/markdown-it.js";
-import { copyButton, make } from "./dom.js";
+import { copyButton, make, say } from "./dom.js";
 import { t } from "./language.js";
 import { mediaKind, placeMedia } from "./media.js";
 
@@ -60,7 +60,7 @@ rules.link_close = (tokens, index) => {
 const fence = rules.fence;
 rules.fence = (...given) => {
   const language = given[0][given[1]].info.trim().split(/\s/)[0];
-  return fence(...given).replace("<pre>", `<pre data-language="${escape(language)}">`);
+  return fence(...given).replace("<pre>", () => `<pre data-language="${escape(language)}">`); // "$&" in it is the bot's text
 };
 // markdown-it aligns cells by a style attribute, which a strict policy refuses and reports.
 for (const cell of ["th", "td"]) {
@@ -76,17 +76,24 @@ export function render(element, source, env, closed) {
   element.replaceChildren(DOMPurify.sanitize(markdown.render(source, env)));
   for (const pre of element.querySelectorAll("pre")) frameCode(pre);
   for (const table of element.querySelectorAll("table")) {
-    const frame = make("div", { class: "table-frame", tabindex: "0", role: "group", "aria-label": t("table") });
+    const frame = make("div", { class: "table-frame", tabindex: "0", role: "group", "data-t-label": "table", "aria-label": t("table") });
     table.replaceWith(frame);
     frame.append(table);
   }
+  for (const mark of [...element.querySelectorAll("a span[data-media]")].reverse()) putBehind(mark, mark.closest("a"));
   for (const mark of element.querySelectorAll("span[data-media]")) placeMedia(mark);
 }
 
+/** A medium in a link stands behind it: its buttons would be the link's, too, and open what nobody wanted. */
+function putBehind(mark, link) {
+  link.after(mark);
+  if (!link.textContent.trim()) link.append(mark.dataset.alt || link.href);
+}
+
 function frameCode(pre) {
-  const language = pre.dataset.language || t("code");
+  const { language } = pre.dataset;
   pre.tabIndex = 0;
-  const bar = make("div", { class: "code-bar" }, make("span", {}, language), copyButton(() => pre.textContent));
+  const bar = make("div", { class: "code-bar" }, language ? make("span", {}, language) : say("span", "code"), copyButton(() => pre.textContent));
   const frame = make("div", { class: "code-frame" }, bar);
   pre.replaceWith(frame);
   frame.append(pre);

@@ -1,8 +1,9 @@
 /**
- * Images, audio, video and cards. A bot's text decides nothing about the network: only `data:` images, and media of the
+ * Images, audio and video. A bot's text decides nothing about the network: only `data:` images, and media of the
  * hosts that the operator lists, load by themselves. Everything else waits for a click, one address at a time.
  */
 import { make, say } from "./dom.js";
+import { t } from "./language.js";
 
 const KINDS = { audio: /\.(?:mp3|wav|ogg|oga|opus|m4a|aac|flac)$/i, video: /\.(?:mp4|webm|ogv|mov|m4v)$/i };
 const trusted = (document.querySelector('meta[name="gateway-media-hosts"]')?.content ?? "").split(/[\s,]+/).filter(Boolean);
@@ -32,7 +33,9 @@ export function mediaElement(address, alt = "", kind = mediaKind(address)) {
     approved.add(address);
     const shown = element(kind, address, alt);
     button.replaceWith(shown);
-    shown.querySelector("audio, video")?.focus();
+    const target = shown.querySelector("audio, video") ?? shown;
+    if (target === shown) shown.tabIndex = -1; // a picture: whoever pressed a key goes on from here
+    target.focus({ preventScroll: true });
   });
   return button;
 }
@@ -68,59 +71,13 @@ function failure(kind, address, alt) {
   return place;
 }
 
-/** What is not text: `object_string` is a list of text, images, audio and files; anything else is shown as a card. */
-export function structured(content, contentType) {
-  const value = unpack(content);
-  if (contentType === "object_string" && Array.isArray(value)) {
-    return make("div", { class: "objects" }, ...value.slice(0, 50).map(item));
-  }
-  const title = typeof value === "object" && value !== null ? (value.title ?? value.name ?? value.header) : undefined;
-  const heading = typeof title === "string" ? make("p", { class: "card-title" }, title) : say("p", "card", { class: "card-title" });
-  return make("section", { class: "card" }, heading, readable(value, 0));
-}
-
-function item(part) {
-  if (part?.type === "text") return make("p", {}, String(part.text ?? ""));
-  const address = part?.file_url ?? part?.url;
-  if (typeof address === "string") return mediaElement(address, String(part.name ?? ""), part.type === "audio" ? "audio" : undefined);
-  return make("p", {}, String(part?.file_id ?? part?.type ?? ""));
-}
-
-/** JSON, and JSON inside strings of JSON, as terms and descriptions. */
-function readable(value, depth) {
-  const inner = typeof value === "string" ? unpack(value) : value;
-  if (typeof inner !== "object" || inner === null || depth > 6) return scalar(inner);
-  const list = make("dl");
-  for (const [name, content] of Object.entries(inner).slice(0, 60)) {
-    if (content === null || content === "") continue;
-    list.append(make("dt", {}, Array.isArray(inner) ? `${Number(name) + 1}` : name), make("dd", {}, readable(content, depth + 1)));
-  }
-  return list;
-}
-
-function scalar(value) {
-  const text = typeof value === "object" ? JSON.stringify(value) : String(value);
-  if (!/^https?:\/\//i.test(text)) return document.createTextNode(text);
-  if (/\.(?:png|jpe?g|gif|webp|avif|svg)$/i.test(URL.parse(text)?.pathname ?? "")) return mediaElement(text, "", "image");
-  return make("a", { href: text, target: "_blank", rel: "noopener noreferrer nofollow" }, text);
-}
-
-function unpack(text) {
-  if (typeof text !== "string" || !/^\s*[[{]/.test(text)) return text;
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
-}
-
 /** Pieces of a spoken answer as one player: Ogg as it comes, else 24 kHz 16-bit mono PCM with a WAV head before it. */
 export function spoken(pieces) {
   const parts = pieces.map((piece) => Uint8Array.from(atob(piece), (char) => char.charCodeAt(0)));
   const isOgg = parts[0]?.[0] === 0x4f && parts[0]?.[1] === 0x67;
   const size = parts.reduce((sum, part) => sum + part.length, 0);
   const blob = isOgg ? new Blob(parts, { type: "audio/ogg" }) : new Blob([wavHead(size), ...parts], { type: "audio/wav" });
-  const player = make("audio", { controls: true, tabindex: "0", "data-t-label": "audio" });
+  const player = make("audio", { controls: true, tabindex: "0", "data-t-label": "audio", "aria-label": t("audio") });
   player.src = URL.createObjectURL(blob);
   return make("span", { class: "media-frame" }, player);
 }

@@ -1,5 +1,6 @@
 /** What the page remembers of a person's wishes: colours and fields. */
 import { onLanguage, t } from "./language.js";
+import { memory } from "./memory.js";
 
 const KEY = "gateway.theme";
 const THEMES = ["auto", "light", "dark"];
@@ -7,7 +8,7 @@ const THEMES = ["auto", "light", "dark"];
 /** A button that goes through the system's colours, light ones and dark ones. */
 export function addThemeButton(button) {
   const root = document.documentElement;
-  const known = localStorage.getItem(KEY);
+  const known = memory.recall(KEY);
   root.dataset.theme = THEMES.includes(known) ? known : "auto";
   const name = () => {
     const label = t(`theme_${root.dataset.theme}`);
@@ -16,18 +17,15 @@ export function addThemeButton(button) {
   };
   button.addEventListener("click", () => {
     root.dataset.theme = THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length];
-    localStorage.setItem(KEY, root.dataset.theme);
+    memory.keep(KEY, root.dataset.theme);
     name();
   });
   onLanguage(name);
 }
 
-/** Keeps a field's value in `storage`; emptied, it has its default again after a reload. */
-export function keepField(field, storage) {
+/** Keeps a field's value; emptied, it has its default again after a reload. */
+export function keepField(field, keeper = memory) {
   const key = `gateway.field.${field.id}`;
-  field.value = storage.getItem(key) ?? field.defaultValue;
-  field.addEventListener("change", () => {
-    if (field.value) storage.setItem(key, field.value);
-    else storage.removeItem(key);
-  });
+  field.value = keeper.recall(key) ?? field.defaultValue;
+  field.addEventListener("change", () => keeper.keep(key, field.value));
 }

@@ -1,6 +1,6 @@
 /** The form for the results of tools that a turn waits for. What was typed stays until the gateway has taken it. */
 import { sentence } from "./api.js";
-import { make, say } from "./dom.js";
+import { make, refocus, say } from "./dom.js";
 
 export class ToolForm {
   #sending = false;
@@ -46,6 +46,8 @@ export class ToolForm {
       else this.#tell(error);
     } finally {
       this.#sending = this.button.disabled = false;
+      if (document.activeElement === document.body) this.button.focus(); // it went while the button was disabled
+      refocus();
     }
   }
 

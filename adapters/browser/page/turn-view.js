@@ -1,9 +1,10 @@
 /** One turn on the page: the question, and the answer as its events build it up. It knows no transport. */
 import { fold } from "../client/coze-gateway.js";
 import { AnswerText } from "./answer-text.js";
+import { structured } from "./cards.js";
 import { copyButton, make, say, sayAnew } from "./dom.js";
 import { t, timeWords } from "./language.js";
-import { spoken, structured } from "./media.js";
+import { spoken } from "./media.js";
 import { ToolForm } from "./tool-form.js";
 
 const GOES_ON = new Set(["message", "reasoning", "tool", "audio", "suggestion", "completed"]);
@@ -14,6 +15,7 @@ export class TurnView {
   #thoughts = "";
   #audio = [];
   #suggested = new Set();
+  #calls = []; // the names of tools that have not answered
   #form; // for the results of tools
   #countdown;
   #stopping = false;
@@ -59,6 +61,7 @@ export class TurnView {
     this.#thoughts = "";
     this.#audio = [];
     this.#suggested.clear();
+    this.#calls = [];
     this.tools.replaceChildren();
     this.extras.replaceChildren();
     this.suggestions.replaceChildren();
@@ -81,8 +84,17 @@ export class TurnView {
 
   on_tool({ phase, name, content }) {
     this.tools.hidden = false;
-    const line = say("summary", phase === "call" ? "tool_call" : "tool_output", { "data-name": name || "?" });
+    if (phase === "call") this.#calls.push(name);
+    const called = phase === "call" ? name : name || this.#answering();
+    const line = called ? say("summary", `tool_${phase}`, { "data-name": called }) : say("summary", `tool_${phase}_unnamed`);
     this.tools.append(make("li", { class: `tool-${phase}` }, make("details", {}, line, make("pre", { tabindex: "0" }, content))));
+  }
+
+  /** An output says nothing of its call: it is clear whose it is while one tool alone has not answered. */
+  #answering() {
+    const names = new Set(this.#calls);
+    const called = this.#calls.shift();
+    return names.size === 1 ? called : undefined;
   }
 
   on_audio({ content }) {
