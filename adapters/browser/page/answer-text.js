@@ -13,6 +13,9 @@ const PAUSE_CHARACTERS = 36; // to be shown by the next one; while there are few
 const LONG_PAUSE_MS = 400; // but no longer than this
 const SHARE = 16; // and they take at most a sixteenth of the time, however long it is
 const AT_ONCE = 12; // a rendering is not made twice for so few characters more
+// Where lines may break in a word as long as this, a browser searches for a time that grows by the square of its length.
+const UNBROKEN = 2_000;
+const UNBROKEN_WORD = new RegExp(`[^\\s\\p{Ideographic}\\p{P}]{${UNBROKEN}}`, "u");
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -56,6 +59,7 @@ export class AnswerText {
     this.#env = {};
     this.#renderAt = 0;
     delete this.element.dataset.typed;
+    this.element.classList.remove("unbroken");
     this.#open.clear();
     this.element.replaceChildren(this.#open.element);
   }
@@ -76,8 +80,10 @@ export class AnswerText {
     const behind = this.text.length - this.#shown;
     if (behind) {
       const share = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
+      const looked = Math.max(this.#shown - 2 * UNBROKEN, 0);
       this.#shown += Math.max(share, 1);
       if (isHalf(this.text, this.#shown)) this.#shown++;
+      if (UNBROKEN_WORD.test(this.text.slice(looked, this.#shown))) this.element.classList.add("unbroken");
     }
     if (!this.#finished || this.#shown < this.text.length) {
       if (this.#open.grow(this.text.slice(this.#closed, this.#shown))) return this.#goOn();
