@@ -221,3 +221,61 @@ async def test_with_less_motion_text_comes_without_typing(tab: Tab, stub: Stub) 
     await tab.ask("hi")
     assert await tab.over() == PLAIN
     assert await tab.page.locator("#status i").evaluate("(e) => getComputedStyle(e).animationName") == "none"
+
+
+async def test_the_focus_is_never_lost_to_a_button_that_goes(tab: Tab, stub: Stub) -> None:
+    page = tab.page
+    tool = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    stub.behaves(answer="It depends on the weather.", delay=0.02, suggestions=["More?"], tools=[tool])
+
+    async def focus() -> str:
+        await page.wait_for_timeout(200)
+        return str(await page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+
+    await page.locator("#quick .chip").first.focus()
+    await page.keyboard.press("Enter")
+    assert await focus() == "message"
+    for _ in range(2):
+        await page.locator("form.outputs button").focus()
+        await page.keyboard.press("Enter")
+        await page.locator("form.outputs").wait_for(state="detached")
+        assert await focus() == "message"
+        await tab.over()
+        if await page.locator(".turn").count() == 1:
+            await page.locator(".suggestions .chip").last.focus()
+            await page.keyboard.press("Enter")
+            assert await focus() == "message"
+
+    stub.behaves(fail={"code": "upstream_failed", "error": "Coze broke off."}, tools=[])
+    await tab.ask("fail")
+    await page.locator(".retry").wait_for()
+    await page.locator(".retry").focus()
+    await page.keyboard.press("Enter")
+    assert await focus() == "message"
+    await page.locator(".retry").nth(1).wait_for()
+
+    stub.behaves(answer=f"![far]({tab.home}/page/icon.svg)", fail={})
+    await tab.ask("image")
+    await tab.over()
+    await page.locator(".media-ask").focus()
+    await page.keyboard.press("Enter")
+    await page.locator(".content img").wait_for()
+    assert await focus() == "IMG"
+
+
+async def test_who_asks_while_an_answer_runs_is_told_to_wait(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.05)
+    await tab.ask("first")
+    await tab.page.locator("#stop").wait_for()
+    await tab.page.fill("#message", "second")
+    await tab.page.keyboard.press("Enter")
+    alert = tab.page.locator("#alert[role=alert]")
+    assert "still answering" in await alert.inner_text()
+    assert await tab.page.input_value("#message") == "second"
+    await tab.page.click("#stop")
+    await tab.page.locator(".turn[data-state=cancelled]").wait_for()
+    await tab.page.focus("#message")
+    await tab.page.keyboard.press("Enter")
+    await alert.wait_for(state="hidden")
+    assert await tab.page.locator(".asked p").all_inner_texts() == ["first", "second"]
+    await tab.page.click("#stop")

@@ -382,3 +382,90 @@ async def test_what_the_bot_does_meanwhile_is_told_in_lines(tab: Tab, stub: Stub
     assert "Uses weather" in await tools.inner_text()
     await tools.locator("summary").nth(1).click()
     assert await tools.locator("pre").nth(1).inner_text() == "<i>sunny</i>"
+
+
+async def test_an_image_in_a_link_stands_behind_it_and_its_click_is_not_the_links(
+    tab: Tab, stub: Stub, elsewhere: tuple[str, list[str]]
+) -> None:
+    host, calls = elsewhere
+    content = await shown(tab, stub, f"[![first]({host}/a.png) ![second]({host}/b.png)]({host}/page) [text]({host}/t)")
+    assert await content.locator("a .media-ask").count() == 0
+    assert await content.locator("a").all_inner_texts() == ["first, second", "text"]
+    assert "first" in await content.locator(".media-ask").first.inner_text()
+    await content.locator(".media-ask").first.click()
+    await content.locator("img").wait_for()
+    await tab.page.wait_for_timeout(200)
+    assert calls == ["/a.png"]
+    assert len(tab.page.context.pages) == 1
+    tab.strangers.clear()  # the one that was asked for
+
+
+@pytest.mark.parametrize("info", ["$'", "$&", "$`", "$$", "a$1b"])
+async def test_a_language_that_looks_like_a_replacement_is_only_a_name(tab: Tab, stub: Stub, info: str) -> None:
+    fence = "~~~" if "`" in info else "```"
+    content = await shown(tab, stub, f'before\n\n{fence}{info}\nabc "x"\n{fence}\n\nafter')
+    assert await content.locator(".code-bar span").inner_text() == info
+    assert await content.locator("pre").all_inner_texts() == ['abc "x"\n']
+    assert await content.locator("p").all_inner_texts() == ["before", "after"]
+
+
+async def test_objects_are_shown_by_their_type(tab: Tab, stub: Stub) -> None:
+    objects = [
+        {"type": "text", "text": "see **this**"},
+        {"type": "file", "name": "report.pdf", "file_url": "https://h.invalid/report.pdf"},
+        {"type": "video", "url": "https://h.invalid/v"},
+        {"type": "audio", "url": "https://h.invalid/a"},
+        {"type": "image", "url": "https://h.invalid/i.mp4"},
+        {"type": "file", "name": "odd", "file_url": "javascript:window.pwned=1"},
+        {"type": "file", "file_id": "741"},
+    ]
+    card = {"title": "One title", "list": [], "map": {}, "note": "kept"}
+    stub.behaves(
+        events=[
+            {"event": "message", "contentType": "object_string", "content": json.dumps(objects)},
+            {"event": "message", "contentType": "card", "content": json.dumps(card)},
+        ]
+    )
+    await shown(tab, stub, "Text.")
+    shelf = tab.page.locator(".objects")
+    assert await shelf.locator("strong").inner_text() == "this"
+    link = shelf.get_by_role("link")
+    assert [await link.inner_text(), await link.get_attribute("href")] == ["report.pdf", "https://h.invalid/report.pdf"]
+    for kind in ("video", "audio", "image"):
+        assert await shelf.locator(f".media-{kind}").count() == 1
+    assert "odd" in await shelf.inner_text()
+    assert "741" in await shelf.inner_text()
+    assert await tab.page.locator(".card dt").all_inner_texts() == ["note"]
+    assert (await tab.page.locator(".card").inner_text()).count("One title") == 1
+
+
+async def test_an_output_of_a_tool_says_whose_it_is_when_that_is_known(tab: Tab, stub: Stub) -> None:
+    def tool(phase: str, name: str) -> dict[str, str]:
+        return {"event": "tool", "phase": phase, "name": name, "content": "{}"}
+
+    stub.behaves(
+        events=[
+            tool("call", "weather"), tool("output", ""), tool("call", "maps"), tool("call", "news"), tool("output", ""),
+            tool("output", ""), tool("output", ""),
+        ]
+    )  # fmt: skip
+    await shown(tab, stub, "Done.")
+    lines = await tab.page.locator(".tools summary").all_inner_texts()
+    assert lines[:2] == ["Uses weather", "weather answered"]
+    assert lines[4:] == ["A plug-in answered", "news answered", "A plug-in answered"]
+
+
+async def test_labels_and_numbers_follow_the_language(tab: Tab, stub: Stub) -> None:
+    tone = base64.b64encode(bytes(9_600)).decode()
+    stub.behaves(events=[{"event": "audio", "content": tone}])
+    content = await shown(tab, stub, "| a |\n|--|\n| b |\n\n```\ncode\n```\n")
+    player = tab.page.locator(".extras audio")
+    assert await player.get_attribute("aria-label") == "Spoken answer"
+    await tab.page.click("[data-language=zh]")
+    words = await tab.page.evaluate("import('/page/words.js').then((m) => m.WORDS.zh)")
+    assert await player.get_attribute("aria-label") == words["audio"]
+    assert await content.locator(".table-frame").get_attribute("aria-label") == words["table"]
+    assert await content.locator(".code-bar span").inner_text() == words["code"]
+    await tab.page.click("[data-language=es]")
+    times = "import('/page/language.js').then(({ formatTime }) => [7021, 12340].map(formatTime))"
+    assert await tab.page.evaluate(times) == ["7,02 s", "12,3 s"]

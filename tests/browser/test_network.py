@@ -140,3 +140,28 @@ async def test_a_gateway_that_cannot_be_reached_is_an_error_with_a_way_out(tab: 
     stub.behaves(answer=PLAIN, delay=0)
     await tab.page.get_by_role("button", name="Ask again").click()
     assert await tab.over() == PLAIN
+
+
+async def test_a_page_with_more_listeners_than_the_browser_has_connections_still_asks_and_stops(
+    tab: Tab, stub: Stub
+) -> None:
+    """Chromium opens six connections to a host over HTTP/1.1: a seventh request would wait for one of them to end."""
+    stub.behaves(answer=PLAIN, delay=0.05)
+    last = await tab.page.evaluate(
+        """async () => {
+            const { chat, connect } = await import("/client/coze-gateway.js");
+            const lines = Array.from({ length: 9 }, (_, i) => connect({ scope: `shops/s${i}` }));
+            while (lines.some((line) => line.state !== "open")) await new Promise((resolve) => setTimeout(resolve, 20));
+            const began = performance.now();
+            let pieces = 0;
+            const onEvent = () => { if (++pieces === 5) answer.cancel(); };
+            const answer = chat({ userId: "u", botId: "b", message: "hi", onEvent });
+            const last = await answer.done;
+            const took = performance.now() - began;
+            for (const line of lines) line.close();
+            return { event: last.event, took, ways: lines.map((line) => line.transport) };
+        }"""
+    )
+    assert last["event"] == "cancelled"
+    assert last["took"] < 3_000
+    assert last["ways"].count("sse") <= 2

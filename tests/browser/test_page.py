@@ -182,3 +182,54 @@ async def test_tool_results_that_the_bot_asks_for_are_given_on_the_page(tab: Tab
     await form.get_by_role("button").click()
     await form.wait_for(state="detached")
     assert stub.world.outputs == [{"toolCallId": "call-1", "output": "sunny"}]
+
+
+BROKEN_STORAGE = {
+    "denied": """for (const name of ["localStorage", "sessionStorage"]) {
+        Object.defineProperty(window, name, { get() { throw new DOMException("Access is denied", "SecurityError"); } });
+    }""",
+    "full": "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); };",
+}
+
+
+@pytest.mark.parametrize("storage", BROKEN_STORAGE)
+async def test_without_storage_the_page_works_and_only_forgets(new_tab: NewTab, stub: Stub, storage: str) -> None:
+    stub.behaves(answer="one", delay=0)
+    tab = await new_tab()
+    await tab.page.add_init_script(BROKEN_STORAGE[storage])
+    await tab.page.add_init_script("Object.defineProperty(navigator, 'languages', { get: () => ['es-ES', 'en'] });")
+    await tab.open()
+    assert await tab.page.evaluate("document.documentElement.lang") == "es"
+    assert await tab.page.locator("#send").inner_text() == "Enviar"
+    await tab.page.click("#theme")
+    assert await tab.page.evaluate("document.documentElement.dataset.theme") == "light"
+    await tab.page.click("[data-language=zh]")
+    assert await tab.page.evaluate("document.documentElement.lang") == "zh-CN"
+    await tab.ask("hi")
+    assert await tab.over() == "one"
+    await tab.page.reload()
+    await tab.page.wait_for_selector("html[data-ready=true]")
+    await tab.page.locator(".turn").wait_for()
+    assert await tab.page.locator(".content").inner_text() == "one", "its address names the conversation"
+
+
+async def test_who_joins_late_is_shown_no_figures_that_nobody_took(new_tab: NewTab, stub: Stub) -> None:
+    begun = stub.by_hand()
+    first, second, late = await new_tab(), await new_tab(), await new_tab()
+    for tab in (first, second):
+        await tab.open()
+    await first.ask("hi")
+    turn = await begun.get()
+    await stub.world.append(turn, {"event": "message", "content": "some"})
+    await second.page.get_by_text("some").wait_for()
+    await late.open(f"/sse-stream-test.html#{turn.conversation}")
+    await late.page.get_by_text("some").wait_for()
+    await late.page.wait_for_timeout(300)
+    assert [await late.figure(name) for name in ("first", "total", "pace", "pieces")] == ["–", "–", "–", "1"]
+    turn.status = "completed"
+    ids = {"turnId": turn.id, "conversationId": turn.conversation}
+    await stub.world.append(turn, {"event": "completed", **ids, "content": "some", "usage": None, "recovered": False})
+    for tab in (first, late):
+        await tab.over()
+    assert re.search(r"\d m?s", await first.page.locator(".foot").inner_text())
+    assert re.search(r"\d m?s", await late.page.locator(".foot").inner_text()) is None

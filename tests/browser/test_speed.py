@@ -122,3 +122,22 @@ async def test_at_most_one_paint_a_frame(tab: Tab, stub: Stub) -> None:
     await tab.over()
     frames, paints = await tab.page.evaluate("[frames_, paints]")
     assert paints <= frames + 20
+
+
+async def test_one_endless_word_does_not_hold_the_tab(tab: Tab, stub: Stub) -> None:
+    """Chromium's time for the lines of a word of symbols grows by the square of its length."""
+    stub.behaves(answer="\u2728" * 400_000, piece=2_000, delay=0.005)
+    await tab.ask("Sparkle")
+    longest = await tab.page.evaluate(
+        """async () => {
+            let longest = 0;
+            for (let last = performance.now(), end = last + 4_000; last < end;) {
+                await new Promise((resolve) => setTimeout(resolve, 10));
+                longest = Math.max(longest, performance.now() - last);
+                last = performance.now();
+            }
+            return longest;
+        }"""
+    )
+    assert longest < 1_500, f"the page was deaf for {longest:.0f} ms"
+    assert len(await tab.over()) == 400_000

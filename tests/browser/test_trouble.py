@@ -245,3 +245,30 @@ async def test_a_refused_question_stays_below_and_is_asked_again_when_nothing_ru
     turn = await begun.get()
     assert turn.input == "at the same time"
     assert await asked.all_inner_texts() == ["before", "earlier", "at the same time"]
+
+
+async def test_a_token_given_late_brings_the_earlier_messages(new_tab: NewTab, stub: Stub) -> None:
+    stub.behaves(answer="one", delay=0)
+    first = await new_tab()
+    await first.open()
+    await first.ask("hi")
+    await first.over()
+    stub.behaves(tokens=["open-sesame"])
+    tab = await new_tab()
+    tab.faulty = first.faulty = True
+    page = tab.page
+    await tab.open(f"/sse-stream-test.html{await first.page.evaluate('location.hash')}")
+    await in_sight(page, "#alert", "The earlier messages could not be loaded.")
+    await page.locator(".settings summary").click()
+    for given in ("wr\u00f8ng\u2192", "open-sesame"):
+        await page.fill("#token", given)
+        await page.keyboard.press("Tab")
+        if given != "open-sesame":
+            await in_sight(page, "#alert", "The token has characters that no token has.")
+            await tab.ask("with a bad one")
+            failure = page.locator(".failure", has_text="The token has characters that no token has.")
+            await failure.wait_for()
+            assert await page.is_visible("#send")
+    await page.locator(".turn", has_text="hi").wait_for()
+    await page.locator("#alert").wait_for(state="hidden")
+    await page.locator("#status[data-state=open]").wait_for()

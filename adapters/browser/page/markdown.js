@@ -80,14 +80,15 @@ export function render(element, source, env, closed) {
     table.replaceWith(frame);
     frame.append(table);
   }
-  for (const mark of [...element.querySelectorAll("a span[data-media]")].reverse()) putBehind(mark, mark.closest("a"));
+  for (const link of element.querySelectorAll("a:has(span[data-media])")) freeMedia(link);
   for (const mark of element.querySelectorAll("span[data-media]")) placeMedia(mark);
 }
 
-/** A medium in a link stands behind it: its buttons would be the link's, too, and open what nobody wanted. */
-function putBehind(mark, link) {
-  link.after(mark);
-  if (!link.textContent.trim()) link.append(mark.dataset.alt || link.href);
+/** Media in a link stand behind it: their buttons would be the link's, too, and open what nobody wanted. */
+function freeMedia(link) {
+  const marks = [...link.querySelectorAll("span[data-media]")];
+  link.after(...marks);
+  if (!link.textContent.trim()) link.append(marks.map((mark) => mark.dataset.alt).filter(Boolean).join(", ") || link.href);
 }
 
 function frameCode(pre) {
