@@ -136,7 +136,10 @@ export interface LineOptions {
 export interface ConnectOptions extends LineOptions {
   /** With the id as it is: the module escapes what an address may not hold. */
   scope: Scope;
-  /** The position to go on after; `"0"` is the oldest kept. Without it, or with what an empty storage gives: from the running turn's beginning, else from now. */
+  /**
+   * The position to go on after; `"0"` is the oldest kept. Without it, or with what an empty storage gives: from the
+   * running turn's beginning, else from now.
+   */
   after?: string | null | undefined;
 }
 

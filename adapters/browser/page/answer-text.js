@@ -80,10 +80,10 @@ export class AnswerText {
     const behind = this.text.length - this.#shown;
     if (behind) {
       const share = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
-      const looked = Math.max(this.#shown - 2 * UNBROKEN, 0);
+      const before = this.#shown;
       this.#shown += Math.max(share, 1);
       if (isHalf(this.text, this.#shown)) this.#shown++;
-      if (UNBROKEN_WORD.test(this.text.slice(looked, this.#shown))) this.element.classList.add("unbroken");
+      this.#mindLongWords(before);
     }
     if (!this.#finished || this.#shown < this.text.length) {
       if (this.#open.grow(this.text.slice(this.#closed, this.#shown))) return this.#goOn();
@@ -106,6 +106,11 @@ export class AnswerText {
   #mayRenderAt() {
     const little = !this.#finished && this.#shown - this.#rendered < PAUSE_CHARACTERS;
     return little && this.#rendered ? Math.max(this.#renderAt, this.#renderedAt + LONG_PAUSE_MS) : this.#renderAt;
+  }
+
+  #mindLongWords(from) {
+    const added = this.text.slice(Math.max(from - 2 * UNBROKEN, 0), this.#shown);
+    if (UNBROKEN_WORD.test(added)) this.element.classList.add("unbroken");
   }
 
   #goOn() {
@@ -144,6 +149,7 @@ export class AnswerText {
   #renderWhole() {
     this.#restart();
     this.#shown = this.#checked = this.text.length;
+    this.#mindLongWords(0);
     this.#close(this.text);
     this.#open.element.remove();
   }
