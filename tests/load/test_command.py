@@ -42,7 +42,11 @@ def test_by_itself_it_starts_a_gateway_loads_it_and_leaves_a_result_and_a_plot(t
 def test_stopped_in_the_middle_it_ends_what_it_has_started(number: signal.Signals, status: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.load", "--turns", "300", "--rate", "20", "--out", str(tmp_path)]
     environment = clean_environment() | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+    # A shell's background jobs, this suite among them, may have been told to ignore Ctrl-C.
+    before = signal.signal(number, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    signal.signal(number, before)
+    with process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         deadline = time.monotonic() + 30
         while len(started := children.read_text().split()) < 2 and time.monotonic() < deadline:
