@@ -11,7 +11,9 @@ from aiohttp import ClientSession
 
 from gateway.simulator.faults import parse_plan
 from tests.browser.conftest import Tab
+from tests.conftest import Require
 from tests.processes import GatewayProcess
+from tests.transports.nginx import UPGRADES, nginx
 
 NewTab = Callable[..., Awaitable[Tab]]
 Start = Callable[..., Awaitable[GatewayProcess]]
@@ -61,6 +63,25 @@ async def test_it_is_exact_over_every_transport(new_tab: NewTab, gateway: Start,
     await tab.over()
     assert await written(tab) == (await kept(tab))["content"]
     assert await tab.figure("transport") == ("Whole answer" if transport == "whole" else transport)
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket", "longpoll", "eventsource", "whole"])
+async def test_a_proxy_may_serve_it_below_a_path(
+    new_tab: NewTab, gateway: Start, require: Require, free_port: Callable[[], int], transport: str
+) -> None:
+    process = await gateway(GATEWAY_SIMULATOR_RATE="200")
+    below = (
+        UPGRADES
+        + "if ($request_uri !~ ^/gw/) { return 404; } rewrite ^/gw/(.*)$ /$1 break; proxy_set_header Host $http_host;"
+    )
+    async with nginx(require("nginx"), process.url, free_port(), location=below) as proxy:
+        tab = await new_tab(f"{proxy.url}/gw")
+        await tab.open()
+        await tab.page.select_option("#transport", transport)
+        await tab.ask("What can you do?")
+        text = await tab.over()
+        await tab.page.reload()
+        assert await tab.over() == text != ""
 
 
 async def test_the_gateway_may_be_killed_in_the_middle_of_an_answer(

@@ -6,10 +6,10 @@ import { language } from "./language.js";
 const TIMEOUT_MS = 15_000;
 
 /**
- * Asks for JSON below `/api/coze/`; with `body` it is a POST.
+ * Asks for JSON below the gateway's `/api/coze/`; with `body` it is a POST. `baseUrl` ends with a slash.
  * @returns the answer's JSON. Rejects with a `GatewayError`; its `status` is 0 when nobody answered.
  */
-export async function request({ token, network }, path, body) {
+export async function request({ baseUrl, token, network }, path, body) {
   const headers = { "Accept-Language": language(), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   const init = { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
   if (body !== undefined) {
@@ -24,7 +24,7 @@ export async function request({ token, network }, path, body) {
   let response;
   let answer;
   try {
-    response = await network.fetch(`/api/coze/${path}`, init);
+    response = await network.fetch(`${baseUrl}api/coze/${path}`, init);
     answer = await response.text();
   } catch (error) {
     throw new GatewayError(String(error?.message ?? error));

@@ -21,6 +21,7 @@ const FAULTS = [
   ["reasoning", "fault_reasoning"], ["tool", "fault_tool"], ["action", "fault_action"], ["multi", "fault_multi"],
   ["audio", "fault_audio"], ["hostile", "fault_hostile"],
 ];
+const HOME = new URL(".", location.href).href; // a proxy may serve the gateway below a path
 const at = (id) => document.getElementById(id);
 
 const network = new BadNetwork();
@@ -41,6 +42,7 @@ const conversation = new Conversation({
   log: at("log"),
   figures,
   settings: () => ({
+    baseUrl: HOME,
     userId: at("userId").value.trim() || undefined,
     botId: at("botId").value.trim(),
     shopId: at("shopId").value.trim() || undefined,
@@ -245,6 +247,6 @@ at("token").addEventListener("change", () => {
 });
 
 speak(firstLanguage());
-fetch("api/coze/config").then((response) => response.json()).then((config) => { limit = config.maxMessageChars ?? limit; }, () => {});
+fetch(`${HOME}api/coze/config`).then((response) => response.json()).then((config) => { limit = config.maxMessageChars ?? limit; }, () => {});
 conversation.resume();
 document.documentElement.dataset.ready = "true";

@@ -28,7 +28,7 @@ export class Conversation {
   /**
    * @param {object} page
    * @param {HTMLElement} page.log where turns go
-   * @param {() => object} page.settings `userId`, `botId`, `shopId`, `token`, `transports`, `streaming`, `network`
+   * @param {() => object} page.settings `baseUrl`, `userId`, `botId`, `shopId`, `token`, `transports`, `streaming`, `network`
    * @param {() => boolean} page.isTyping whether somebody is writing a question
    * @param {import("./figures.js").Figures} page.figures
    * @param {(state: string, detail: object) => void} page.onState what the connection does; `reason` is a key of words

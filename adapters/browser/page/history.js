@@ -11,7 +11,7 @@ export class History {
   #cut; // an answer whose question is on the page before
   #settings;
 
-  /** @param {string} id the conversation's @param {() => object} settings `token` and `network` */
+  /** @param {string} id the conversation's @param {() => object} settings `baseUrl`, `token` and `network` */
   constructor(id, settings) {
     this.id = id;
     this.#settings = settings;
