@@ -387,6 +387,14 @@ test("a signal aborts as close does", async () => {
   await assert.rejects(late.done, { name: "AbortError" });
 });
 
+/** From now on the module hears what `target` hears, as in a page; nothing, without one. */
+function hearing(target) {
+  for (const name of ["addEventListener", "removeEventListener"]) {
+    if (target) globalThis[name] = target[name].bind(target);
+    else delete globalThis[name];
+  }
+}
+
 test("closed in the tick in which it was opened, it listens to nothing and says nothing more", async () => {
   const w = await world({ answer: LONG });
   const target = new EventTarget();
@@ -396,7 +404,7 @@ test("closed in the tick in which it was opened, it listens to nothing and says 
     removeEventListener: (...all) => { listeners--; target.removeEventListener(...all); },
   };
   const before = (await w.seen()).configs;
-  globalThis.window = page;
+  hearing(page);
   globalThis.document = page;
   try {
     const kept = ask(w);
@@ -414,7 +422,7 @@ test("closed in the tick in which it was opened, it listens to nothing and says 
     await seen.done;
     assert.equal(listeners, 0, "nor after an answer");
   } finally {
-    delete globalThis.window;
+    hearing(undefined);
     delete globalThis.document;
   }
 });
@@ -434,30 +442,37 @@ test("close ends the request for the configuration, too", async () => {
 test("begun offline it says so, asks nothing, and asks once it is online", async () => {
   const w = await world({ answer: LONG });
   const navigator = Object.getOwnPropertyDescriptor(globalThis, "navigator");
-  globalThis.window = new EventTarget();
-  Object.defineProperty(globalThis, "navigator", { value: { onLine: false }, configurable: true });
+  const page = new EventTarget(); // or a worker
+  hearing(page);
+  const connection = { onLine: false };
+  Object.defineProperty(globalThis, "navigator", { value: connection, configurable: true });
   try {
     const [kept, other] = [ask(w), ask(w)];
     await new Promise((resolve) => { setTimeout(resolve, 150); });
     assert.deepEqual(kept.states.map(([state]) => state), ["offline"]);
     assert.deepEqual([(await w.seen()).configs, (await w.seen()).seen], [0, []]);
     await stopsAtOnce(other, async () => (await w.seen()).seen.length);
-    window.dispatchEvent(new Event("online"));
+    connection.onLine = true;
+    page.dispatchEvent(new Event("online"));
+    const began = performance.now();
     await exact(kept, LONG);
+    assert.ok(performance.now() - began < 5_000);
     assert.equal((await w.seen()).turns, 1);
   } finally {
-    delete globalThis.window;
+    hearing(undefined);
     delete globalThis.navigator;
     if (navigator) Object.defineProperty(globalThis, "navigator", navigator);
   }
 });
 
-for (const options of [{ transports: ["sse"] }, { transports: ["longpoll"] }, {}, { streaming: false }]) {
-  test(`a portal that answers for the gateway is unknown, not internal: ${JSON.stringify(options)}`, async () => {
+for (const [options, more] of [
+  [{ transports: ["sse"] }], [{ transports: ["longpoll"] }], [{ transports: ["longpoll"] }, { Location: "/login" }], [{}], [{ streaming: false }],
+]) {
+  test(`a portal that answers for the gateway is unknown, not internal: ${JSON.stringify([options, more])}`, async () => {
     let answered = 0;
     const portal = async () => {
       answered++;
-      return new Response("<h1>Log in</h1>", { headers: { "Content-Type": "text/html" } });
+      return new Response("<h1>Log in</h1>", { headers: { "Content-Type": "text/html", ...more } });
     };
     const timing = { asks: 3, backoffMaxMs: 10, penaltyMs: 10 };
     const kept = ask({ base: "http://portal.example" }, { ...options, network: { fetch: portal }, timing });
@@ -500,10 +515,168 @@ test("where the runtime has no WebSocket and nothing else was wanted, long-poll 
 });
 
 test("a stream that falls silent without ending is left and taken up again", async () => {
-  const w = await world({ answer: LONG, delay: 0.002, heartbeat: 0.2, stall_after: 9 });
+  const w = await world({ answer: LONG, delay: 0.002, heartbeat: 0.2, stall_after: 9, break_poll: 99 });
   const kept = ask(w, { transports: ["sse"] });
   await exact(kept, LONG);
   assert.ok(kept.states.some(([state, detail]) => state === "waiting" && detail.reason === "silence"));
+});
+
+test("a proxy that begins to buffer in mid-answer is left for the next transport, which goes on", async () => {
+  const w = await world({ answer: LONG, delay: 0.02, hold_after: 9 });
+  const kept = ask(w, { transports: ["sse", "longpoll"], timing: { ...FAST, penaltyMs: 60_000 } });
+  const began = performance.now();
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["sse", "longpoll"]);
+  assert.ok(performance.now() - began < 8_000, "long before heartbeats are missed");
+});
+
+test("a quiet stream whose turn has no more to say stays, and is asked for seldom", async () => {
+  const w = await world({ tools: [{ id: "c1" }], heartbeat: 0.1, delay: 0.002 });
+  const kept = ask(w, { transports: ["sse"] });
+  await pause(3_500);
+  const { seen } = await w.seen();
+  assert.deepEqual(kept.transports, ["sse"]);
+  assert.equal(seen.filter(({ transport }) => transport === "post").length, 1);
+  assert.ok(seen.filter(({ transport }) => transport === "longpoll").length <= 4, "asked for too often");
+  kept.line.close();
+});
+
+test("streams that end as soon as they have begun are left for the next transport", async () => {
+  const w = await world({ answer: LONG, delay: 0.01, only_retry: 99 });
+  const kept = ask(w, { transports: ["sse", "websocket"], timing: { ...FAST, penaltyMs: 60_000 } });
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["websocket"]);
+});
+
+for (const [retry, most] of [[0, 25], [3_000_000_000, 2]]) {
+  test(`an advice of ${retry} ms to come back floods nobody`, async () => {
+    let asked = 0;
+    const fetch = async (url) => {
+      asked++;
+      return String(url).includes("/config") ? Response.json({}) : new Response(`retry: ${retry}\n\n`, { headers: { "Content-Type": "text/event-stream" } });
+    };
+    const kept = ask({ base: `http://told-${retry}.example` }, { transports: ["sse"], network: { fetch }, timing: { asks: 1_000 } });
+    await pause(1_000);
+    kept.line.close();
+    assert.ok(asked >= 2 && asked <= most, String(asked));
+  });
+}
+
+test("closed while the question is on its way, it can be cancelled all the same", async () => {
+  for (const transports of [["sse"], ["websocket"]]) {
+    const w = await world({ answer: LONG, delay: 0.05, hold_post: 0.5 });
+    const kept = ask(w, { transports });
+    while (!(await w.seen()).turns) await pause(5);
+    kept.line.close();
+    await assert.rejects(kept.done, { name: "AbortError" });
+    await kept.line.cancel();
+    assert.equal(await cancels(w), 1);
+    assert.equal((await w.seen()).turns, 1);
+  }
+});
+
+test("a stop while the token is waited for asks nothing", async () => {
+  for (const options of [{ transports: ["sse"] }, { transports: ["longpoll"] }, { streaming: false }]) {
+    const w = await world({});
+    const kept = ask(w, { ...options, token: async () => { await pause(200); return "t"; } });
+    while (!(await w.seen()).configs) await pause(5);
+    await pause(50);
+    await kept.line.cancel();
+    assert.equal((await kept.done).event, "cancelled");
+    await pause(400);
+    assert.deepEqual((await w.seen()).seen, []);
+  }
+});
+
+test("what the gateway asked to wait for is waited for, whatever is wished meanwhile", async () => {
+  const w = await world({ busy: 1, busy_code: "rate_limited", retry_after: "2" });
+  const kept = ask(w);
+  while (kept.line.state !== "waiting") await pause(5);
+  const began = performance.now();
+  for (const name of ["longpoll", "websocket", "sse"]) {
+    kept.line.prefer([name]);
+    await pause(50);
+  }
+  assert.equal((await w.seen()).seen.length, 1);
+  await exact(kept, "Hello **world**, this is the *stub*.");
+  assert.ok(performance.now() - began >= 1_900);
+});
+
+for (const junk of ["null", "5", "[]", "{"]) {
+  test(`a socket that says ${junk} is damaged, and left when that goes on`, async () => {
+    const w = await world({ answer: LONG, delay: 0.005, ws_junk: junk });
+    const kept = ask(w, { transports: ["websocket", "longpoll"], timing: { ...FAST, penaltyMs: 60_000 } });
+    await exact(kept, LONG);
+    assert.deepEqual(kept.transports.slice(-1), ["longpoll"]);
+  });
+}
+
+test("a socket whose error nobody listens to would end a Node process: each try has a listener", async () => {
+  let made = 0;
+  class Picky {
+    constructor() {
+      made++;
+      setTimeout(() => {
+        if (!this.onerror) throw new Error("an error that nobody listened to");
+        this.onerror({});
+        this.onclose?.({ code: 1006 });
+      }, 5);
+    }
+
+    close() {}
+  }
+  const w = await world({ answer: LONG, delay: 0.01 });
+  const kept = ask(w, { transports: ["websocket", "sse"], network: { WebSocket: Picky } });
+  await exact(kept, LONG);
+  assert.ok(made >= 2, "the better transport was not tried again");
+  assert.equal(kept.transports.at(-1), "sse");
+});
+
+test("where only WebSocket is wanted and refused, the answer arrives all the same", async () => {
+  const w = await world({ answer: LONG, delay: 0.01, refuse_ws: true });
+  const kept = ask(w, { transports: ["websocket"] });
+  await exact(kept, LONG);
+  assert.equal((await w.seen()).turns, 1);
+});
+
+test("a stream that ends because the token's time is up goes on with a fresh one at once", async () => {
+  const ids = { conversationId: "conv_1", turnId: "turn_1" };
+  const stream = (text) => new Response(text, { headers: { "Content-Type": "text/event-stream" } });
+  const data = (id, event) => `id: ${id}\ndata: ${JSON.stringify({ ...event, id })}\n\n`;
+  const tokens = [];
+  const fetch = async (url, { headers }) => {
+    if (String(url).includes("/config")) return Response.json({});
+    tokens.push(headers.Authorization);
+    if (tokens.length === 1) return stream(`${data("a-1", { event: "started", ...ids })}: unauthorized\n\n`);
+    return stream(data("a-2", { event: "completed", ...ids, content: "" }));
+  };
+  let made = 0;
+  const kept = ask({ base: "http://expires.example" }, { transports: ["sse"], network: { fetch }, token: () => `t${++made}` });
+  assert.equal((await kept.done).event, "completed");
+  assert.equal(new Set(tokens).size, 2);
+  assert.ok(kept.states.every(([state]) => state !== "waiting"));
+});
+
+test("a clock that is put back bans no transport for the hour", async () => {
+  const w = await world({ answer: LONG, delay: 0.02, refuse_sse: 502 });
+  const { now } = Date;
+  const kept = ask(w, { timing: { ...FAST, penaltyMs: 1_000 } });
+  while (kept.line.transport !== "websocket") await pause(5);
+  await w.tell({ refuse_sse: 0 });
+  Date.now = () => now() - 3_600_000;
+  try {
+    await exact(kept, LONG);
+  } finally {
+    Date.now = now;
+  }
+  assert.deepEqual(kept.transports, ["websocket", "sse"]);
+});
+
+test("a proxy's 503 is of one transport, and not the gateway's wish to be left alone", async () => {
+  const w = await world({ answer: LONG, delay: 0.005, refuse_sse: 503 });
+  const kept = ask(w, { timing: { ...FAST, penaltyMs: 60_000 } });
+  await exact(kept, LONG);
+  assert.deepEqual(kept.transports, ["websocket"]);
 });
 
 test("a lone transport behind a buffering proxy is given more and more time", async () => {

@@ -72,6 +72,12 @@ class Manners:
     """Streams begin one event too early, as a careless gateway would."""
     stall_after: int = 0
     """The next stream says nothing more after so many events, not even heartbeats, and stays open."""
+    hold_after: int = 0
+    """Streams say nothing more after so many events, as behind a proxy that begins to buffer."""
+    only_retry: int = 0
+    """How many more streams end after the `retry:` that they begin with."""
+    ws_junk: str = ""
+    """What each socket says first."""
     tokens: list[str] = field(default_factory=list)
     """The bearer tokens that are taken; any, when there are none."""
     reset: bool = False
@@ -349,6 +355,9 @@ async def stream(
     if not m.buffer_sse:
         await response.prepare(request)
         await response.write(f"retry: {m.retry}\n\n".encode())
+    if m.only_retry > 0:
+        m.only_retry -= 1
+        return response
     held = b""
     stall = 0
     reset = m.reset and after(request) is not None
@@ -367,6 +376,8 @@ async def stream(
         await response.write(data or b":\n\n")
         if m.stall_after and (stall := stall + len(batch)) >= m.stall_after:
             m.stall_after = 0
+            await asyncio.Event().wait()
+        if m.hold_after and (stall := stall + len(batch)) >= m.hold_after:
             await asyncio.Event().wait()
         if cut >= 0 and (cut := cut - len(batch)) <= 0:
             assert request.transport is not None
@@ -392,6 +403,8 @@ async def websocket(request: web.Request) -> web.StreamResponse:
         return problem(404, "not_found")
     socket = web.WebSocketResponse(compress=False)  # Node 20 fails on what aiohttp compresses
     await socket.prepare(request)
+    if m.ws_junk:
+        await socket.send_str(m.ws_junk)
     cut = m.cut_after if m.cuts > 0 else -1
     if cut >= 0:
         m.cuts -= 1

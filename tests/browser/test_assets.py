@@ -25,6 +25,7 @@ BROWSER = ROOT / "adapters" / "browser"
         ("/client/coze-gateway.d.ts", "text/plain"),
         ("/client/README.md", "text/markdown"),
         ("/client/package.json", "application/json"),
+        ("/client/LICENSE", "text/plain"),
         ("/page/app.js", "text/javascript"),
         ("/page/page.css", "text/css"),
         ("/page/icon.svg", "image/svg+xml"),

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.async_api import Page
 
 from tests.browser.conftest import PLAIN, Stub, Tab
@@ -140,6 +141,33 @@ async def test_a_gateway_that_cannot_be_reached_is_an_error_with_a_way_out(tab: 
     stub.behaves(answer=PLAIN, delay=0)
     await tab.page.get_by_role("button", name="Ask again").click()
     assert await tab.over() == PLAIN
+
+
+@pytest.mark.parametrize("fault", [{"hold_after": 5}, {"cuts": 3, "cut_after": 5}])
+async def test_the_browsers_own_event_source_is_left_when_it_is_held_back_and_comes_back_when_it_is_cut(
+    tab: Tab, stub: Stub, fault: dict[str, int]
+) -> None:
+    """A script hears no heartbeat of it, and by itself it would come back for ever without a word."""
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0.01, **fault)
+    found = await tab.page.evaluate(
+        """async () => {
+            const { chat, fold } = await import("/client/coze-gateway.js");
+            let text = "";
+            const states = [];
+            const last = await chat({
+                userId: "u", botId: "b", message: "hi",
+                transports: ["eventsource", "longpoll"], timing: { firstByteMs: 500 },
+                onEvent: (event) => { text = fold(text, event); },
+                onState: (state, { transport, reason }) => states.push([state, transport, reason]),
+            }).done;
+            return { content: last.content, text, states };
+        }"""
+    )
+    assert found["content"] == found["text"] == PLAIN
+    ways = {transport for state, transport, _ in found["states"] if state == "open"}
+    assert ways == ({"eventsource", "longpoll"} if "hold_after" in fault else {"eventsource"})
+    assert any(state == "waiting" for state, *_ in found["states"]) == ("cuts" in fault)
 
 
 async def test_a_page_with_more_listeners_than_the_browser_has_connections_still_asks_and_stops(

@@ -83,14 +83,20 @@ export interface StateDetail {
   transport?: Transport;
   /** With `waiting`: how long. */
   delayMs?: number;
-  /** With `waiting`: why, as a problem's code, `unreachable`, or words for a log. With `connecting`: why none of `transports`. */
+  /**
+   * With `waiting`: why, as a problem's code, `unreachable`, or words for a log. With `connecting`: why none of
+   * `transports`, or `whole answer`.
+   */
   reason?: string;
   /** With `closed`: what ended it, when that was not the last event or `close()`. */
   error?: Error;
 }
 
 export interface Timing {
-  /** Silence after a request, in milliseconds, that counts as a buffering proxy. Default 3000. */
+  /**
+   * Silence after a request, in milliseconds, that counts as a buffering proxy. As much silence in mid-answer is looked
+   * into. Default 3000.
+   */
   firstByteMs: number;
   /** How long a tab is hidden before its connection is given back. Default 5000. */
   quietAfterMs: number;
@@ -114,13 +120,32 @@ export interface Timing {
   asks: number;
 }
 
+/** What is needed of a `WebSocket`: the browser's, or one of a package such as `ws`. */
+export interface SocketLike {
+  readonly readyState: number;
+  send(text: string): void;
+  close(): void;
+  onopen: any;
+  onmessage: any;
+  onerror: any;
+  onclose: any;
+}
+
+/** What is needed of an `EventSource`. */
+export interface SourceLike {
+  close(): void;
+  onopen: any;
+  onmessage: any;
+  onerror: any;
+}
+
 export interface LineOptions {
   /** The gateway's address; in a page, its own origin by default, and it may be relative to the page's address. */
   baseUrl?: string | URL | undefined;
   /** In order of liking. Default `["sse", "websocket", "longpoll"]`. Where none of the list is to be had, long-poll. */
   transports?: Transport[] | undefined;
-  /** A bearer token, or a function that gives a fresh one for each connection, within `timing.requestMs`. */
-  token?: string | (() => string | Promise<string>) | undefined;
+  /** A bearer token, or a function that gives a fresh one for each connection, within `timing.requestMs`, or none. */
+  token?: string | (() => string | undefined | Promise<string | undefined>) | undefined;
   /** `Accept-Language` of requests: the language of problems and of `error` events. */
   language?: string | undefined;
   signal?: AbortSignal | undefined;
@@ -128,7 +153,11 @@ export interface LineOptions {
   onState?: ((state: State, detail: StateDetail) => void) | undefined;
   timing?: { [name in keyof Timing]?: Timing[name] | undefined } | undefined;
   /** Stand-ins for the browser's own, for tests and for runtimes without them. */
-  network?: { fetch?: typeof fetch; WebSocket?: typeof WebSocket; EventSource?: typeof EventSource } | undefined;
+  network?: {
+    fetch?: ((url: URL, init: RequestInit) => Promise<Response>) | undefined;
+    WebSocket?: (new (url: string) => SocketLike) | undefined;
+    EventSource?: (new (url: string) => SourceLike) | undefined;
+  } | undefined;
   /** Source of jitter, from 0 to 1. Default `Math.random`. */
   random?: (() => number) | undefined;
 }

@@ -183,7 +183,7 @@ class Health {
   blame(name, fault, timing) {
     const failures = (this.#marks.get(name)?.failures ?? 0) + 1;
     const ms = Math.min(timing.penaltyMs * 2 ** (failures - 1), timing.penaltyMaxMs);
-    this.#marks.set(name, { failures, fault, until: Date.now() + ms, proved: false });
+    this.#marks.set(name, { failures, fault, ms, at: Date.now(), proved: false });
   }
 
   /** A probe has seen it work; only use will clear its record. */
@@ -195,8 +195,12 @@ class Health {
   trusted(name) { return this.#marks.get(name)?.proved ?? true; }
 
   clear(name) { this.#marks.delete(name); }
-  until(name) { return this.#marks.get(name)?.until ?? 0; }
-  ready(name) { return this.until(name) <= Date.now(); }
+
+  /** For how many milliseconds it should be left alone yet. */
+  banned(name) {
+    const mark = this.#marks.get(name);
+    return mark ? Math.max(mark.ms - since(mark.at), 0) : 0;
+  }
 
   /** When nothing works it was the network: its victims are innocent, and the best one is tried first again. */
   forgive(names) {
@@ -223,7 +227,7 @@ class Line {
   #retryMs;
   #quiet = false;
   #quietTimer;
-  #offline = false;
+  #held; // the pause that the gateway asked for: since when, how long, and why
   #healTimer;
   #seated = false; // holds one of the page's seats
   #primes = 0; // how often it could not be told where now is
@@ -233,6 +237,7 @@ class Line {
   #renewed = false;
   #unlisten = [];
   #config; // what the gateway says it can, once it was asked
+  heartbeatSeconds = 15;
 
   constructor(options, { scope, question, position }) {
     this.options = options;
@@ -299,6 +304,7 @@ class Line {
   async #round() {
     await this.#stopping;
     await this.#presence();
+    if (!this.#closed && this.#held) return this.#goOnWaiting();
     if (!this.#closed && !this.#config) await this.#begin();
     if (!this.#closed && this.#isNowhere() && !(await this.#prime())) return;
     if (this.#closed) return;
@@ -318,9 +324,8 @@ class Line {
 
   #choose() {
     const usable = this.#usable();
-    const chosen = usable.find((name) => this.health.trusted(name)) ?? usable.find((name) => this.health.ready(name));
-    if (chosen) return chosen;
-    return usable.reduce((best, name) => (this.health.until(name) < this.health.until(best) ? name : best));
+    const trusted = usable.find((name) => this.health.trusted(name));
+    return trusted ?? usable.reduce((best, name) => (this.health.banned(name) < this.health.banned(best) ? name : best));
   }
 
   /** Opens one connection and reads it to its end. @returns {Promise<Outcome>} */
@@ -347,29 +352,28 @@ class Line {
         return this.#last !== null;
       },
     };
+    const outcome = await this.#read(name, leg);
+    const interrupted = abort.signal.aborted;
+    abort.abort(); // whatever the leg left open goes with it
+    clearTimeout(this.#healTimer);
+    if (this.#seated) this.health.seats--;
+    this.#seated = false;
+    const lasted = leg.opened && outcome.end !== "buffered" && since(began) > 10_000;
+    if (lasted || outcome.end === "finished") this.health.clear(name);
+    if (lasted || leg.progressed) {
+      this.#attempt = 0;
+      this.#renewed = false;
+    }
+    return interrupted ? { end: "interrupted" } : { ...outcome, progressed: leg.progressed };
+  }
+
+  /** @returns {Promise<Outcome>} never rejects */
+  async #read(name, leg) {
     try {
-      if (this.question && name !== "sse") {
-        const refused = await this.#ask(leg);
-        if (refused) return refused;
-      }
-      const outcome = await LEGS[name](leg);
-      if (outcome.end === "finished") this.health.clear(name);
-      return abort.signal.aborted ? { end: "interrupted" } : outcome;
+      return (this.question && name !== "sse" && (await this.#ask(leg))) || (await LEGS[name](leg));
     } catch (error) {
-      if (abort.signal.aborted) return { end: "interrupted" };
       if (error instanceof GatewayError) return verdict(error);
       return { end: leg.opened ? "broke" : "refused", fault: "network", why: leg.opened ? String(error?.message ?? error) : whyNot(error) };
-    } finally {
-      abort.abort(); // whatever the leg left open goes with it
-      clearTimeout(this.#healTimer);
-      if (this.#seated) this.health.seats--;
-      this.#seated = false;
-      const lasted = leg.opened && Date.now() - began > 10_000;
-      if (lasted) this.health.clear(name);
-      if (lasted || leg.progressed) {
-        this.#attempt = 0;
-        this.#renewed = false;
-      }
     }
   }
 
@@ -388,8 +392,14 @@ class Line {
           return;
         }
         return this.#finish(outcome.error);
-      case "told": // the gateway has spread this delay already; a tenth more keeps clones apart
-        return this.#pause(outcome.delayMs ?? this.#advised() * (0.5 + this.random()), 0.1, outcome, true);
+      case "told": { // the gateway has spread this delay already; a tenth more keeps clones apart
+        const advised = outcome.delayMs ?? this.#advised() * (0.5 + this.random());
+        if (outcome.progressed) return this.#pause(advised, 0.1, outcome, true);
+        // Told so each time and given nothing: perhaps somebody on the way ends what has just begun.
+        if (this.#keepsBreaking()) this.health.blame(name, "own", this.timing);
+        this.#countAsk(outcome);
+        return this.#pause(Math.max(advised, this.#jitter()), 0.1, outcome, true);
+      }
       case "busy":
         this.#countAsk(outcome);
         return this.#pause(Math.max(Math.min(outcome.error.retryAfterMs ?? 0, 300_000), this.#jitter()), 0.1, outcome, true);
@@ -417,14 +427,13 @@ class Line {
   }
 
   #keepsBreaking() {
-    const now = Date.now();
-    this.#breaks = [...this.#breaks.filter((at) => now - at < 60_000), now];
+    this.#breaks = [...this.#breaks.filter((at) => since(at) < 60_000), Date.now()];
     if (this.#breaks.length < 4) return false;
     this.#breaks = [];
     return true;
   }
 
-  #advised() { return this.#retryMs ?? this.#config.retryMs ?? 2_000; }
+  #advised() { return this.#retryMs ?? boundedDelay(this.#config.retryMs ?? 2_000); }
 
   /** Full jitter: anything from 0 to the doubled delay, so that a crowd cut at once comes back spread. */
   #jitter() {
@@ -434,22 +443,33 @@ class Line {
 
   async #pause(ms, spread, { why, error, end }, firm = false) {
     const delayMs = Math.round(ms * (1 + spread * this.random()));
-    this.#report("waiting", { transport: this.transport, delayMs, reason: why ?? error?.code ?? end });
-    await this.#sleep(delayMs, firm);
+    const reason = why ?? error?.code ?? end;
+    if (firm) this.#held = { at: Date.now(), delayMs, reason };
+    this.#report("waiting", { transport: this.transport, delayMs, reason });
+    if (!(await this.#sleep(delayMs, firm))) this.#held = undefined;
   }
 
+  /** What the gateway asked for counts on, whatever woke the line meanwhile: a tab that was hidden, another wish. */
+  async #goOnWaiting() {
+    const { at, delayMs, reason } = this.#held;
+    const left = delayMs - since(at);
+    if (left > 0) this.#report("waiting", { transport: this.transport, delayMs: left, reason });
+    if (!(await this.#sleep(left, true))) this.#held = undefined;
+  }
+
+  /** @returns whether it ended early */
   #sleep(ms, firm = false) {
     return new Promise((resolve) => {
-      const timer = ms === Infinity ? undefined : setTimeout(resolve, ms);
+      const timer = ms === Infinity ? undefined : setTimeout(resolve, ms, false);
       this.#wake = (byForce = false) => {
         if (firm && !byForce) return;
         clearTimeout(timer);
-        resolve();
+        resolve(true);
       };
     }).finally(() => { this.#wake = null; });
   }
 
-  retry(ms) { this.#retryMs = ms; }
+  retry(ms) { this.#retryMs = boundedDelay(ms); }
 
   // -- events
 
@@ -477,6 +497,7 @@ class Line {
     this.turnId = turnId;
     this.scope = `turns/${turnId}`;
     this.question = undefined;
+    this.#held = undefined;
   }
 
   /** The line's turn is over. When its last event was not seen here, the turn's record says how it ended. */
@@ -568,9 +589,8 @@ class Line {
     };
     on(page, "visibilitychange", visibility);
     if (page?.visibilityState === "hidden") visibility();
-    this.#offline = globalThis.navigator?.onLine === false;
-    on(globalThis.window, "offline", () => { this.#offline = true; this.#leg?.abort(); this.#wake?.(); });
-    on(globalThis.window, "online", () => { this.#offline = false; this.#wake?.(); });
+    on(globalThis, "offline", () => { this.#leg?.abort(); this.#wake?.(); }); // a page's, or a worker's
+    on(globalThis, "online", () => this.#wake?.());
   }
 
   async #presence() {
@@ -578,7 +598,7 @@ class Line {
       this.#report("waiting", { reason: "hidden" });
       await this.#sleep(Infinity);
     }
-    if (this.#offline && !this.#closed) {
+    if (globalThis.navigator?.onLine === false && !this.#closed) {
       this.#report("offline", {});
       await this.#sleep(30_000); // a browser can be wrong about being offline: one try now and then
     }
@@ -590,15 +610,15 @@ class Line {
     const usable = this.#usable();
     const better = usable.slice(0, usable.indexOf(name));
     if (!better.length) return;
-    const when = Math.min(...better.map((other) => this.health.until(other)));
+    const ms = Math.min(...better.map((other) => this.health.banned(other)));
     clearTimeout(this.#healTimer);
-    this.#healTimer = setTimeout(() => this.#heal(name, better), Math.max(when - Date.now(), 0) + 50);
+    this.#healTimer = setTimeout(() => this.#heal(name, better), ms + 50);
   }
 
   /** Tries a better transport on a throw-away connection while the present one keeps delivering. */
   async #heal(name, better) {
     const leg = this.#leg;
-    const candidate = better.find((other) => this.health.ready(other));
+    const candidate = better.find((other) => !this.health.banned(other));
     const works = candidate !== undefined && (await probe(this, candidate, leg.signal));
     if (leg.signal.aborted || this.#closed) return;
     if (works) {
@@ -627,7 +647,7 @@ class Line {
   firstByteMs() { return this.timing.firstByteMs * this.#patience; }
 
   /** Two heartbeats that did not come, in milliseconds. */
-  silenceMs() { return (this.heartbeatSeconds ?? 15) * 2_000 + 5_000; }
+  silenceMs() { return this.heartbeatSeconds * 2_000 + 5_000; }
 
   /** The bearer token. A function that gives none counts as unreachable after a while, and ends with `signal`. */
   async token(signal, ms = this.timing.requestMs) {
@@ -648,18 +668,23 @@ class Line {
     return this.position === undefined || this.position === "0" ? {} : { "Last-Event-ID": this.position };
   }
 
-  /** One request with its whole answer. It ends with the line unless it has a signal of its own, or `null` for none. */
-  async request(path, { query, timeoutMs = this.timing.requestMs, signal = this.#life.signal, headers, ...init } = {}) {
+  /**
+   * One request with its whole answer. It ends with the line unless it has a signal of its own, or `null` for none.
+   * `asks` says that it is the question.
+   */
+  async request(path, { query, timeoutMs = this.timing.requestMs, signal = this.#life.signal, headers, asks, ...init } = {}) {
     const given = await this.headers(headers, signal, Math.min(timeoutMs, this.timing.requestMs));
     const abort = new AbortController();
     const stop = watchSignal(signal, () => abort.abort());
     const timer = setTimeout(() => abort.abort(new DOMException(`no answer within ${timeoutMs} ms`, "AbortError")), timeoutMs);
-    try {
+    const exchange = async () => {
       const response = await this.fetch(this.url(path, query), {
         cache: "no-store", ...init, headers: given, signal: abort.signal,
       });
-      const text = await response.text();
-      return { response, text };
+      return { response, text: await response.text() };
+    };
+    try {
+      return await (asks ? this.sending(exchange) : exchange());
     } finally {
       clearTimeout(timer);
       stop();
@@ -668,10 +693,13 @@ class Line {
 
   async #json(path, options) {
     const { response, text } = await this.request(path, options);
-    const body = response.ok ? parse(text) : undefined;
-    if (typeof body !== "object" || body === null) throw problem(response, text);
+    const body = response.ok ? parseObject(text) : undefined;
+    if (!body) throw problem(response, text);
     return body;
   }
+
+  /** Whether more events are sure to come: a turn that has begun, and is not over. */
+  get isRunning() { return this.turnId !== undefined && this.scope === `turns/${this.turnId}`; }
 
   #isNowhere() { return !this.question && !this.scope.startsWith("turns/") && this.position === undefined; }
 
@@ -690,7 +718,7 @@ class Line {
     } catch (error) {
       if (this.#closed) return false;
       const outcome = error instanceof GatewayError ? verdict(error) : { end: "refused", why: whyNot(error) };
-      if (outcome.end === "refused" && (++this.#primes >= 3 || Date.now() - began >= this.timing.configMs)) return true;
+      if (outcome.end === "refused" && (++this.#primes >= 3 || since(began) >= this.timing.configMs)) return true;
       await this.#decideAlone(outcome);
       return false;
     }
@@ -717,7 +745,7 @@ class Line {
   #put(wait, options) {
     const { text, key } = this.question;
     const headers = { "Content-Type": "application/json", "Idempotency-Key": key, Prefer: `wait=${wait}` };
-    return this.sending(() => this.request("/api/coze/chat", { method: "POST", headers, body: text, ...options }));
+    return this.request("/api/coze/chat", { method: "POST", headers, body: text, asks: true, ...options });
   }
 
   /** Sends the question without waiting for its answer. @returns {Promise<Outcome|undefined>} nothing when it was taken */
@@ -729,11 +757,9 @@ class Line {
   }
 
   #taken(response, text) {
-    const body = parse(text) ?? {};
-    const location = response.headers.get("Location")?.split("/").pop();
-    const turnId = body.turnId ?? response.headers.get("X-Turn-Id") ?? location;
-    if (!turnId) throw stranger(response);
-    this.accept(turnId, body.conversationId ?? response.headers.get("X-Conversation-Id"));
+    const body = parseObject(text);
+    if (typeof body?.turnId !== "string") throw stranger(response);
+    this.accept(body.turnId, body.conversationId);
     return body;
   }
 
@@ -741,11 +767,12 @@ class Line {
   async #askWhole() {
     const { body } = this.question;
     this.transport = undefined;
-    this.#report("open", { reason: "whole answer" });
+    this.#report("connecting", { reason: "whole answer" });
     const abort = (this.#leg = new AbortController());
     try {
       const { response, text } = await this.#put(50, { timeoutMs: 900_000, signal: abort.signal });
       if (this.#closed) return;
+      if (response.ok) this.#report("open", { reason: "whole answer" });
       if (!response.ok) {
         const error = problem(response, text);
         const { turnId = response.headers.get("X-Turn-Id") ?? undefined } = error.problem ?? {};
@@ -813,7 +840,7 @@ class Line {
 
   /** Stops the turn itself, or takes the question back. Resolves when the gateway has heard it, or needs not. */
   async cancel() {
-    if (this.question && !this.#closed) await this.#takeBack();
+    if (this.question) await this.#takeBack(); // behind close(), too: it may be on its way
     for (let attempt = 0; this.turnId && !this.#isOver(); attempt++) { // without a turn, the gateway never took the question
       let why;
       try {
@@ -864,21 +891,23 @@ async function readSse(leg) {
   const headers = await sseHeaders(line, leg.signal);
   const abort = new AbortController();
   const stop = watchSignal(leg.signal, () => abort.abort());
-  const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => abort.abort());
+  const watch = watchSilence(leg, line.silenceMs(), () => abort.abort());
   let told; // the last `retry:` of this connection
   const began = Date.now();
   let answered = false; // a head came: whatever breaks now is the network, not a refusal
   let damaged = false;
   let over = false;
+  let timeIsUp = false;
   const parser = new EventStreamParser({
-    onRetry: (ms) => line.retry((told = ms)),
+    onRetry: (ms) => line.retry((told = boundedDelay(ms))),
     onEvent: (data, id, type) => {
       if (over || damaged || type !== "message") return;
-      const event = parse(data);
+      const event = parseObject(data);
       told = undefined; // an advice before the last event was for a rainy day, not "go now"
-      if (event === undefined) damaged = true; // somebody on the way broke it: ask again from the last good position
+      if (!event?.event) damaged = true; // somebody on the way broke it: ask again from the last good position
       else over = leg.deliver(event, event.id ?? id);
     },
+    onComment: (text) => { timeIsUp ||= text === "unauthorized" && Boolean(line.options.token); },
     onId: (id) => { line.position = id; },
   });
   try {
@@ -899,12 +928,13 @@ async function readSse(leg) {
       if (over) return { end: "finished" };
       if (damaged) return { end: "broke", why: "damaged" };
     }
+    if (timeIsUp) return expired();
     return told === undefined ? { end: "broke", why: "ended early" } : { end: "told", delayMs: told, why: "told to come back" };
   } catch (error) {
-    if (watch.silent) return silence(leg);
+    if (watch.silent) return silence(watch);
     if (answered && !leg.signal.aborted) {
       // A head, then a good while of nothing, then a break: more likely held back than unlucky.
-      const held = !leg.opened && Date.now() - began > line.firstByteMs() / 3;
+      const held = !leg.opened && since(began) > line.firstByteMs() / 3;
       return { end: held ? "buffered" : "broke", why: String(error?.message ?? error) };
     }
     throw error;
@@ -915,8 +945,30 @@ async function readSse(leg) {
   }
 }
 
-function silence({ opened }) {
-  return opened ? { end: "broke", why: "silence" } : { end: "buffered", why: "nothing within the first-byte deadline" };
+/** @returns {Outcome} */
+function expired() {
+  return { end: "fatal", error: new GatewayError("The token is no longer valid.", { status: 401, code: "unauthorized" }) };
+}
+
+/** Heartbeats that don't come are held back, too, if they are not lost: another transport fares better either way. */
+function silence({ silent }) {
+  return { end: "buffered", why: silent };
+}
+
+/**
+ * Asks beside a quiet leg whether there is more than it brings. Then somebody holds it back, or it is dead.
+ * @returns {Promise<boolean>}
+ */
+async function isHeldBack(leg) {
+  const { line } = leg;
+  const { position } = line;
+  try {
+    if (!(await pollOnce(leg, 0, 1)).events.length) return false;
+    await new Promise((resolve) => { setTimeout(resolve, line.firstByteMs() / 3); }); // it may be on its way
+    return line.position === position;
+  } catch {
+    return false;
+  }
 }
 
 /** Made before any deadline begins to run: a token may take its time. */
@@ -954,48 +1006,64 @@ async function readWebSocket(leg) {
       try { socket.close(); } catch { /* still connecting in some implementations: it closes by itself */ }
       resolve(outcome);
     };
-    const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => end(silence(leg)));
+    const watch = watchSilence(leg, line.silenceMs(), () => end(silence(watch)));
     const ping = () => { if (socket.readyState === 1) socket.send('{"type":"ping"}'); };
-    const pings = setInterval(ping, (line.heartbeatSeconds ?? 15) * 1_000); // a script cannot see ping frames
+    const pings = setInterval(ping, line.heartbeatSeconds * 1_000); // a script cannot see ping frames
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
     socket.onopen = ping; // a handshake alone proves nothing about what comes after it
     socket.onmessage = ({ data }) => {
       watch.heard();
       leg.open();
-      const event = parse(data);
-      if (event === undefined) return end({ end: "broke", why: "damaged" });
+      const event = parseObject(data);
+      if (!event) return end({ end: "broke", why: "damaged" });
       if (event.event && leg.deliver(event)) end({ end: "finished" });
     };
     socket.onerror = () => setTimeout(() => end(refusal(1006)), 0); // some runtimes forget the close event after it
     socket.onclose = ({ code }) => end(refusal(code));
     const refusal = (code) => {
-      if (code === 1008) {
-        const error = new GatewayError("The token is no longer valid.", { status: 401, code: "unauthorized" });
-        return { end: "fatal", error };
-      }
+      if (code === 1008 && line.options.token) return expired();
+      if (code === 1008) return { end: "refused", fault: "own", why: "closed with 1008" }; // perhaps a cookie's time is up
       if (code === 1012 || code === 1013) return { end: "told", why: `closed with ${code}` };
       if (code === 1000 && line.scope.startsWith("turns/") && leg.opened) return { end: "finished" };
       if (leg.opened) return { end: "broke", why: `closed with ${code}` };
       return { end: "refused", fault: "network", why: "handshake refused" };
     };
-  }).then((outcome) => (outcome.end === "refused" ? explain(line, outcome) : outcome));
+  }).then((outcome) => (outcome.end === "refused" ? explain(leg, outcome) : outcome));
 }
 
 /**
  * A browser hides why a handshake or an `EventSource` failed: a plain request tells whether to give up, and whether the
- * turn is over, as an `EventSource` that was told 204 can't say.
+ * turn is over, as an `EventSource` that was told 204 can't say. What it brings is given: where nothing else gets
+ * through, the answer arrives all the same, a try at a time.
  */
-async function explain(line, outcome) {
+async function explain(leg, outcome) {
   try {
-    const { response, text } = await line.request(`${line.path}/poll`, { query: { wait: 0, limit: 1, after: line.position } });
-    if (!response.ok) {
-      const reason = verdict(problem(response, text));
-      return reason.end === "refused" ? outcome : reason;
-    }
-    return parse(text)?.ended ? { end: "finished" } : { ...outcome, fault: "own" };
-  } catch {
-    return outcome;
+    const answer = await pollOnce(leg, 0);
+    leg.line.transport = "longpoll"; // that is how it came
+    return give(leg, answer) ?? { ...outcome, fault: "own" };
+  } catch (error) {
+    const reason = error instanceof GatewayError ? verdict(error) : outcome;
+    return reason.end === "refused" ? outcome : reason;
   }
+}
+
+/** One long-poll's answer: `{events, next, ended}`. Rejects with a `GatewayError` when it is another. */
+async function pollOnce({ line, signal }, wait, limit) {
+  const { response, text } = await line.request(`${line.path}/poll`, {
+    query: { after: line.position, wait, limit }, timeoutMs: wait * 1_000 + 10_000, signal,
+  });
+  if (!response.ok) throw problem(response, text);
+  const answer = parseObject(text);
+  if (!Array.isArray(answer?.events) || !answer.events.every((event) => event?.event)) throw stranger(response);
+  return answer;
+}
+
+/** Gives what a long-poll brought. @returns {Outcome|undefined} how the leg ends by it */
+function give(leg, { events, next, ended }) {
+  for (const event of events) if (leg.deliver(event)) return { end: "finished" };
+  if (leg.signal.aborted) return { end: "interrupted" };
+  if (typeof next === "string") leg.line.position = next;
+  return ended ? { end: "finished" } : undefined;
 }
 
 /** @returns {Promise<Outcome>} */
@@ -1003,19 +1071,12 @@ async function readPoll(leg) {
   const { line } = leg;
   for (let wait = 0; ; wait = line.timing.pollSeconds) {
     const began = Date.now();
-    const { response, text } = await line.request(`${line.path}/poll`, {
-      query: { after: line.position, wait }, timeoutMs: wait * 1_000 + 10_000, signal: leg.signal,
-    });
-    if (!response.ok) return verdict(problem(response, text));
-    const { events, next, ended } = parse(text) ?? {};
-    if (!Array.isArray(events)) return verdict(stranger(response));
+    const answer = await pollOnce(leg, wait);
     leg.open();
-    for (const event of events) if (leg.deliver(event)) return { end: "finished" };
-    if (leg.signal.aborted) return { end: "interrupted" };
-    if (next !== undefined && next !== null) line.position = next;
-    if (ended) return { end: "finished" };
-    const took = Date.now() - began;
-    if (wait && !events.length && took < 500) return { end: "told", why: "answered at once" }; // it is draining
+    const outcome = give(leg, answer);
+    if (outcome) return outcome;
+    const took = since(began);
+    if (wait && !answer.events.length && took < 500) return { end: "told", why: "answered at once" }; // it is draining
     if (took < line.timing.pollGapMs) await new Promise((resolve) => { setTimeout(resolve, line.timing.pollGapMs - took); });
     if (leg.signal.aborted) return { end: "interrupted" };
   }
@@ -1029,28 +1090,25 @@ async function readEventSource(leg) {
   if (leg.signal.aborted) return { end: "interrupted" };
   return new Promise((resolve) => {
     const source = new line.EventSource(url.href);
-    let failures = 0;
     const end = (outcome) => {
       watch.stop();
       stop();
       source.close();
       resolve(outcome);
     };
-    const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => end(silence(leg)));
+    const watch = watchSilence(leg, Infinity, () => end(silence(watch))); // a script cannot see comments, so nor heartbeats
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
-    const alive = () => { failures = 0; watch.stop(); leg.open(); };
+    const alive = () => { watch.heard(); leg.open(); };
     source.onopen = () => { if (!fresh) alive(); };
     source.onmessage = ({ data, lastEventId }) => {
       alive();
-      const event = parse(data);
-      if (event === undefined) end({ end: "broke", why: "damaged" });
+      const event = parseObject(data);
+      if (!event?.event) end({ end: "broke", why: "damaged" });
       else if (leg.deliver(event, event.id ?? (lastEventId || undefined))) end({ end: "finished" });
     };
-    source.onerror = () => {
-      // It comes back by itself, with the delay the gateway advised, unless the answer was no stream; then it is over.
-      if (source.readyState === 2 || ++failures >= 3) end({ end: leg.opened ? "broke" : "refused", fault: "network", why: "event source failed" });
-    };
-  }).then((outcome) => (outcome.end === "refused" || outcome.end === "broke" ? explain(line, outcome) : outcome));
+    // It would come back by itself, but at its own pace, for ever, and without a word when nobody answers.
+    source.onerror = () => end({ end: leg.opened ? "broke" : "refused", fault: "network", why: "event source failed" });
+  }).then((outcome) => (outcome.end === "refused" || outcome.end === "broke" ? explain(leg, outcome) : outcome));
 }
 
 /** Whether `name` would deliver now: opens it beside the present connection, waits for a first sign, closes it. */
@@ -1058,7 +1116,7 @@ async function probe(line, name, signal) {
   if (name === "longpoll") return true;
   const abort = new AbortController();
   const stop = watchSignal(signal, () => abort.abort());
-  const watch = watchSilence(line.firstByteMs(), line.silenceMs(), () => abort.abort());
+  const timer = setTimeout(() => abort.abort(), line.firstByteMs());
   try {
     if (name === "websocket") return await probeWebSocket(line, abort.signal);
     const response = await openSse(line, await sseHeaders(line, abort.signal), abort.signal);
@@ -1070,7 +1128,7 @@ async function probe(line, name, signal) {
   } catch {
     return false;
   } finally {
-    watch.stop();
+    clearTimeout(timer);
     stop();
     abort.abort();
   }
@@ -1092,6 +1150,7 @@ async function probeWebSocket(line, signal) {
     socket.onopen = () => socket.send('{"type":"ping"}');
     socket.onmessage = () => end(true);
     socket.onclose = () => resolve(false);
+    socket.onerror = () => resolve(false); // some runtimes throw an error that nobody listens to
     watchSignal(signal, () => end(false));
   });
 }
@@ -1100,21 +1159,21 @@ async function probeWebSocket(line, signal) {
 
 const configs = new Map();
 
-/** What the gateway says it can; asked once a minute and page at most. Without an answer, its defaults. */
+/** What the gateway says it can; what it said is good for a minute. Without an answer, its defaults. */
 async function configOf(line) {
   const kept = configs.get(line.base);
-  const fresh = kept && Date.now() - kept.at < 60_000 ? kept.config : undefined;
-  let config = fresh;
+  let config = kept && since(kept.at) < 60_000 ? kept.config : undefined;
   if (!config && line.fetch) {
     try {
       const { response, text } = await line.request("/api/coze/config", { timeoutMs: line.timing.configMs });
-      config = response.ok ? parse(text) : undefined;
+      config = response.ok ? parseObject(text) : undefined;
       if (config) configs.set(line.base, { config, at: Date.now() });
     } catch {
       // Unreachable, or an older gateway: the question itself will tell.
     }
   }
-  line.heartbeatSeconds = config?.heartbeatSeconds;
+  const { heartbeatSeconds } = config ?? {};
+  if (heartbeatSeconds >= 0.1 && heartbeatSeconds <= 3_600) line.heartbeatSeconds = heartbeatSeconds;
   return config ?? {};
 }
 
@@ -1124,8 +1183,8 @@ function whyNot(error) {
 }
 
 function problem(response, text) {
-  const body = parse(text);
-  const known = typeof body === "object" && body !== null && typeof body.code === "string" ? body : undefined;
+  const body = parseObject(text);
+  const known = typeof body?.code === "string" ? body : undefined;
   return new GatewayError(known?.detail ?? known?.title ?? `The gateway answered ${response.status}.`, {
     status: response.status,
     code: known?.code ?? (response.status === 401 ? "unauthorized" : "unknown"),
@@ -1146,7 +1205,8 @@ function streams(response) {
 /** What an error status means for the line: wait, try another transport, or give up. @returns {Outcome} */
 function verdict(error) {
   const { status, code, retryAfterMs } = error;
-  const wait = status === 408 || status === 425 || status === 429 || status === 503;
+  const asked = code !== "unknown" || retryAfterMs !== undefined; // the gateway says so itself; a proxy may fail one transport alone
+  const wait = status === 408 || status === 425 || status === 429 || (status === 503 && asked);
   if (wait || (status >= 500 && retryAfterMs !== undefined)) return { end: "busy", error };
   if (code === "unknown" || status >= 500) return { end: "refused", error, fault: status >= 500 ? "network" : "own" };
   return { end: "fatal", error };
@@ -1159,28 +1219,45 @@ function retryAfter(value) {
 }
 
 /**
- * Calls `onSilence` when nothing was heard for `firstMs`, or after that for `laterMs` and up to a quarter more. Hearing
- * sets a flag and no more, for it is done for each piece: no timer is moved and no clock is asked.
+ * Calls `onSilence` when a leg brought nothing within the first-byte deadline, or after that for `limitMs` and up to a
+ * quarter more. A shorter one is doubted while a turn runs, for a proxy may begin to buffer later: one plain request, and
+ * after twice as long another, says whether there is more than the leg brings. Where no heartbeat can be heard, with
+ * `limitMs` `Infinity`, that is all that can be done. Hearing sets a flag and no more, for it is done for each piece: no timer is moved and no clock is asked.
  */
-function watchSilence(firstMs, laterMs, onSilence) {
-  let limit = firstMs;
+function watchSilence(leg, limitMs, onSilence) {
+  const { line } = leg;
+  const firstMs = line.firstByteMs();
+  let begun = false;
   let last = Date.now();
   let heard = false;
-  const check = () => {
-    const now = Date.now();
-    if (heard) [heard, last, limit] = [false, now, laterMs];
-    const left = limit - (now - last);
-    if (left > 0) timer = setTimeout(check, Math.min(left, limit / 4));
-    else {
-      watch.silent = true;
-      onSilence();
-    }
+  let doubtMs; // how long a silence is doubted; heartbeats prove no more than the first doubt did
+  let position; // of the line, when that was set
+  const end = (why) => {
+    if (stopped) return;
+    watch.stop();
+    watch.silent = why;
+    onSilence();
   };
+  const check = async () => {
+    if (heard) [begun, heard, last] = [true, false, Date.now()];
+    if (position !== line.position || !doubtMs) [position, doubtMs] = [line.position, line.isRunning ? firstMs : line.silenceMs()];
+    const quiet = since(last);
+    if (quiet >= (begun ? limitMs : firstMs)) return end(begun ? "silence" : "nothing within the first-byte deadline");
+    if (begun && quiet >= doubtMs && doubtMs < limitMs) {
+      doubtMs = Math.min(doubtMs * 2, line.silenceMs());
+      if ((await isHeldBack(leg)) && !heard) return end("held back");
+    }
+    if (!stopped) timer = setTimeout(check, begun ? Math.min(limitMs - since(last), doubtMs, limitMs / 4) : firstMs);
+  };
+  let stopped = false;
   let timer = setTimeout(check, firstMs);
   const watch = {
-    silent: false,
+    silent: undefined, // then why
     heard() { heard = true; },
-    stop() { clearTimeout(timer); },
+    stop() {
+      stopped = true;
+      clearTimeout(timer);
+    },
   };
   return watch;
 }
@@ -1212,7 +1289,8 @@ function watchSignal(signal, action) {
 
 /** The gateway's address without a slash at its end. In a page it may be relative to the page's own. */
 function baseOf(baseUrl) {
-  const page = globalThis.location?.origin?.startsWith("http") ? globalThis.location.href : undefined;
+  const { origin = "", href = "" } = globalThis.location ?? {}; // in a worker made of a blob only the first is an address
+  const page = [href, origin].find((address) => address.startsWith("http"));
   if (!baseUrl && !page) throw new TypeError("baseUrl is needed outside a web page");
   try {
     const url = new URL(baseUrl || "/", page);
@@ -1253,12 +1331,24 @@ function canReadStreams() {
   return typeof globalThis.ReadableStream === "function" && typeof globalThis.Response === "function" && "body" in Response.prototype;
 }
 
-function parse(text) {
+/** The JSON object in `text`; undefined for anything else. */
+function parseObject(text) {
   try {
-    return JSON.parse(text);
+    const value = JSON.parse(text);
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? value : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** For how many milliseconds it has been so. A clock that was put back counts as time that passed: at worst one try comes early. */
+function since(at) {
+  return Math.abs(Date.now() - at);
+}
+
+/** A delay that somebody advised: not so short that it floods anybody, nor so long that no timer keeps it. */
+function boundedDelay(ms) {
+  return ms >= 0 ? Math.min(Math.max(ms, 100), 3_600_000) : 2_000;
 }
 
 /** The caller's mistake is the caller's: it is reported, and the line goes on. */
