@@ -279,3 +279,61 @@ async def test_who_asks_while_an_answer_runs_is_told_to_wait(tab: Tab, stub: Stu
     await alert.wait_for(state="hidden")
     assert await tab.page.locator(".asked p").all_inner_texts() == ["first", "second"]
     await tab.page.click("#stop")
+
+
+async def test_axe_finds_nothing_serious_while_an_answer_runs_on_a_phone(tab: Tab, stub: Stub) -> None:
+    await tab.page.emulate_media(reduced_motion="reduce")
+    await tab.page.set_viewport_size({"width": 375, "height": 800})
+    begun = stub.by_hand()
+    await tab.ask("hi")
+    turn = await begun.get()
+    await stub.world.append(turn, {"event": "message", "content": "some"})
+    await tab.page.get_by_text("some").wait_for()
+    assert await findings(tab) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 225), (480, 237), (640, 180)])
+async def test_at_400_percent_and_above_a_keyboard_all_can_be_reached(
+    tab: Tab, stub: Stub, width: int, height: int
+) -> None:
+    page = tab.page
+    await page.set_viewport_size({"width": width, "height": height})
+    stub.behaves(answer=PLAIN, delay=0)
+    await page.focus("#message")
+    for name in ("#message", "#send"):
+        assert await page.locator(name).evaluate("(e) => e.getBoundingClientRect().bottom <= innerHeight"), name
+    await tab.ask("hi")
+    await tab.over()
+    await page.click("[data-language=zh]")
+    await page.click("#theme")
+    await page.click("#panel-button")
+    await page.click("#panel-close")
+    await page.locator("#status").scroll_into_view_if_needed()
+    assert await page.locator("#status").evaluate("(e) => e.getBoundingClientRect().top >= 0")
+    room = await page.locator("#scroll").bounding_box()
+    assert room is not None
+    assert room["height"] >= 80
+    await page.click("#new")
+    assert await page.locator(".turn").count() == 0
+
+
+async def test_every_control_has_a_name(tab: Tab) -> None:
+    await tab.page.locator(".settings summary").click()
+    nameless = await tab.page.locator("input, select, textarea").evaluate_all(
+        "(controls) => controls.filter((control) => !control.labels.length).map((control) => control.id)"
+    )
+    assert nameless == []
+    assert await tab.page.get_by_role("slider", name="Slow down by").count() == 1
+
+
+async def test_a_screen_reader_hears_of_refusals_and_of_a_turn_that_waits(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    heard = tab.page.locator("#announcer")
+    stub.behaves(tokens=["another"])
+    await tab.ask("hi")
+    await heard.get_by_text("The answer failed. the stub says unauthorized").wait_for(state="attached")
+    stub.behaves(tokens=[], answer="\U0001f600" * 9, delay=0, tools=[{"id": "c", "function": {"name": "weather"}}])
+    await tab.ask("hi")
+    await heard.get_by_text("The bot waits for results of tools.").wait_for(state="attached")
+    await tab.page.locator("form.outputs button").click()
+    await heard.get_by_text("Answer finished, 9 characters.").wait_for(state="attached")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -233,3 +234,56 @@ async def test_who_joins_late_is_shown_no_figures_that_nobody_took(new_tab: NewT
         await tab.over()
     assert re.search(r"\d m?s", await first.page.locator(".foot").inner_text())
     assert re.search(r"\d m?s", await late.page.locator(".foot").inner_text()) is None
+
+
+async def test_the_second_click_of_a_double_click_on_send_stops_nothing(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0)
+    await tab.page.fill("#message", "hi")
+    await tab.page.dblclick("#send")
+    assert await tab.over() == PLAIN
+    stub.behaves(answer=PLAIN, delay=0.05)
+    await tab.page.fill("#message", "again")
+    await tab.page.click("#send")
+    await tab.page.focus("#stop")
+    await tab.page.keyboard.press("Enter")  # a key is meant, however soon it is pressed
+    await tab.over("cancelled")
+
+
+async def test_the_figures_are_of_the_answers_text_alone(tab: Tab, stub: Stub) -> None:
+    begun = stub.by_hand()
+    await tab.ask("hi")
+    turn = await begun.get()
+
+    async def tell(**event: Any) -> None:
+        await stub.world.append(turn, event)
+
+    async def shown(pieces: int) -> list[str]:
+        await tab.page.locator("[data-figure=pieces]", has_text=str(pieces)).wait_for()
+        return [await tab.figure(name) for name in ("characters", "pace")]
+
+    await tell(event="reasoning", content="Let me think about it for a while.")
+    await tell(event="message", contentType="card", content='{"title": "Parcel"}')
+    assert await shown(2) == ["0", "–"]
+    assert re.match(r"\d", await tab.figure("first")), "what is seen first is the reasoning"
+    await tell(event="message", content="Twelve \U0001f600 it.")
+    assert (await shown(3))[0] == "12"
+    await tell(event="message", content="No: seven", replace=True)
+    assert (await shown(4))[0] == "9"
+    await tab.page.wait_for_timeout(800)
+    pace = int((await shown(4))[1])
+    turn.status = "completed"
+    ids = {"turnId": turn.id, "conversationId": turn.conversation}
+    await tell(event="completed", **ids, content="No: seven", usage=None, recovered=False)
+    await tab.over()
+    assert 1 <= int(await tab.figure("pace")) <= pace + 1
+
+
+async def test_the_key_that_ends_a_composition_sends_nothing(tab: Tab) -> None:
+    """Safari says that the composition has ended before it tells of the key; only the code 229 is left of it."""
+    await tab.page.fill("#message", "にほん")
+    await tab.page.evaluate(
+        """() => document.querySelector("#message").dispatchEvent(
+            new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true }))"""
+    )
+    assert await tab.page.input_value("#message") == "にほん"
+    assert await tab.page.locator(".turn").count() == 0

@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, Route
 
 from tests.browser.conftest import PLAIN, Stub, Tab
@@ -272,3 +273,53 @@ async def test_a_token_given_late_brings_the_earlier_messages(new_tab: NewTab, s
     await page.locator(".turn", has_text="hi").wait_for()
     await page.locator("#alert").wait_for(state="hidden")
     await page.locator("#status[data-state=open]").wait_for()
+
+
+@pytest.mark.parametrize("reloaded", [False, True], ids=["by who asked", "by a listener"])
+async def test_an_answer_whose_listener_was_refused_goes_on_with_a_new_token(
+    tab: Tab, stub: Stub, reloaded: bool
+) -> None:
+    tab.faulty = True
+    page = tab.page
+    stub.behaves(tokens=["old"])
+    await page.locator(".settings summary").click()
+    await page.fill("#token", "old")
+    await page.keyboard.press("Tab")
+    begun = stub.by_hand()
+    await tab.ask("hi")
+    turn = await begun.get()
+    answer = "It *begins* with a paragraph that goes on, and on.\n\nThen there is a second one."
+
+    async def tell(text: str) -> None:
+        turn.text += text
+        await stub.world.append(turn, {"event": "message", "content": text})
+
+    await tell(answer[:30])
+    await page.get_by_text("with a pa").wait_for()
+    if reloaded:
+        await page.reload()
+        await page.get_by_text("with a pa").wait_for()
+        await page.locator(".settings summary").click()
+    stub.behaves(tokens=["new"])
+    await page.click("#cut")
+    failure = page.locator(".failure", has_text="The token is not valid any more.")
+    await failure.wait_for()
+    assert "not valid any more" in await page.locator("#announcer").inner_text()
+    assert await failure.get_by_role("button").count() == 0, "the gateway has the question, and answers it"
+    assert await page.is_visible("#send")
+    await tell(answer[30:60])
+    await page.fill("#token", "new")
+    await page.keyboard.press("Tab")
+    await page.get_by_text("second").wait_for()
+    await failure.wait_for(state="hidden")
+    assert await page.is_visible("#stop")
+    await tell(answer[60:])
+    turn.status = "completed"
+    ids = {"turnId": turn.id, "conversationId": turn.conversation}
+    await stub.world.append(turn, {"event": "completed", **ids, "content": answer, "usage": None, "recovered": False})
+    assert await tab.over() == answer.replace("*", "")
+    assert await page.locator(".content p").count() == 2
+    assert await tab.figure("characters") == str(len(answer))
+    assert f"{len(answer)} characters" in await page.locator(".foot").inner_text()
+    assert await page.locator(".turn").count() == 1
+    assert len(stub.world.turns) == 1

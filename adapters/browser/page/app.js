@@ -21,6 +21,10 @@ const FAULTS = [
   ["reasoning", "fault_reasoning"], ["tool", "fault_tool"], ["action", "fault_action"], ["multi", "fault_multi"],
   ["audio", "fault_audio"], ["hostile", "fault_hostile"],
 ];
+const SAID = {
+  started: "says_started", action_required: "says_waits", completed: "says_completed", error: "says_failed", cancelled: "says_cancelled",
+};
+const DOUBLE_CLICK_MS = 500;
 const HOME = new URL(".", location.href).href; // a proxy may serve the gateway below a path
 const at = (id) => document.getElementById(id);
 
@@ -116,10 +120,11 @@ function showProgress(event) {
   sayAnew(at("stop").firstElementChild, conversation.stopping ? "stopping" : "stop");
   at("send").hidden = running;
   for (const asks of document.querySelectorAll(".chip, .retry")) asks.disabled = running;
+  at("quick").tabIndex = running ? 0 : -1; // with no button to go to, a keyboard scrolls the strip itself
   at("earlier").hidden = !conversation.hasEarlier;
-  const said = { started: "says_started", completed: "says_completed", error: "says_failed", cancelled: "says_cancelled" }[event?.event];
-  // A screen reader hears when an answer begins and ends; read piece by piece it would be noise.
-  if (said) at("announcer").textContent = t(said, { n: event.content?.length ?? 0 });
+  const said = SAID[event?.event];
+  // A screen reader hears when an answer begins, waits and ends; read piece by piece it would be noise.
+  if (said) at("announcer").textContent = `${t(said, { n: [...(event.content ?? "")].length })} ${event.error ?? ""}`.trim();
   showStatus();
 }
 
@@ -149,12 +154,16 @@ message.addEventListener("input", () => {
   fit();
 });
 message.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+  // Safari ends a composition before the Enter that ended it: of an input method such a key has the code 229.
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
     event.preventDefault();
     at("composer").requestSubmit();
   }
 });
-at("stop").addEventListener("click", () => {
+let sentAt = -Infinity; // when Send was last clicked: Stop takes its place below the pointer, where a double click goes on
+at("send").addEventListener("click", ({ detail }) => { if (detail) sentAt = performance.now(); });
+at("stop").addEventListener("click", ({ detail }) => {
+  if (detail > 1 || (detail && performance.now() - sentAt < DOUBLE_CLICK_MS)) return;
   conversation.stop();
   message.focus();
 });

@@ -61,7 +61,11 @@ export class Conversation {
     if (id) this.open(id);
   }
 
-  get running() { return this.#asked !== undefined || (this.#current !== undefined && !this.#current.over); }
+  /** Whether an answer is being given that this page hears of. */
+  get running() {
+    if (this.#asked) return true;
+    return this.#current !== undefined && !this.#current.over && this.#current.state !== "unheard";
+  }
 
   get hasEarlier() { return this.#history?.hasMore === true; }
 
@@ -84,9 +88,9 @@ export class Conversation {
 
   /** Somebody gave a token: tries anew what was refused without. */
   async signedIn() {
-    if (!this.id || this.running) return;
+    if (!this.id || this.#asked) return;
     const recalled = this.#history ? undefined : this.#recall(new History(this.id, this.page.settings));
-    if (this.#line?.state === "closed") this.#listen(this.position);
+    this.#listen(this.position);
     await recalled;
   }
 
@@ -182,6 +186,7 @@ export class Conversation {
     // In mid-answer the next try is mostly a blink away: words for it would only flicker.
     if (state === "waiting" && reason !== "hidden" && (!view?.turnId || detail.delayMs > 800)) view?.waits(reason, detail.delayMs);
     this.page.onState(state, { ...detail, reason });
+    if (state === "closed" && detail.error && this.running && !this.#asked) this.#losesSight(view, detail.error);
   }
 
   #apply(event, asked) {
@@ -197,14 +202,18 @@ export class Conversation {
     }
     const view = asked ?? this.#current;
     if (!view) return;
+    const { figures } = this.page;
+    const again = view.state === "unheard";
+    if (again) figures.begin({ heard: true, late: true, text: view.text });
     view.apply(event);
-    if (event.event === "message" || event.event === "reasoning") this.page.figures.piece(event.content);
+    if (event.event === "message" || event.event === "reasoning") figures.piece(event);
+    if (event.event === "reset") figures.reset(view.text);
     if (view.over) {
       this.stopping = false;
-      this.page.figures.end(event.content);
-      view.figures(this.page.figures.summary());
+      figures.end(event.content);
+      view.figures(figures.summary());
     }
-    if (event.event !== "message" && event.event !== "reasoning") this.page.onChange(event);
+    if (again || (event.event !== "message" && event.event !== "reasoning")) this.page.onChange(event);
   }
 
   /** The question is over. One that was stopped before the gateway had it ends without a word from there. */
@@ -218,9 +227,23 @@ export class Conversation {
       return;
     }
     this.stopping = false;
+    this.page.figures.end(view.text);
+    if (line.turnId && error.code !== "not_found") { // taken: only the listening was refused, as when a token's time is up
+      view.turnId = line.turnId;
+      this.#turns.set(line.turnId, view);
+      return this.#losesSight(view, error);
+    }
     view.fail(sentence(error, "error_network"), { code: error.code, retryable: error.status !== 422 });
-    this.page.figures.end("");
     if (error.code === "not_found") this.#remember(undefined);
+    this.page.onChange({ event: "error", error: view.why });
+  }
+
+  /** The turn goes on at the gateway, and its listener was refused for good: nobody but somebody's new token helps. */
+  #losesSight(view, error) {
+    this.stopping = false;
+    this.page.figures.end(view.text);
+    view.unheard(error.code === "unauthorized" ? say("span", "unheard_token") : sentence(error), error.code);
+    this.page.onChange({ event: "error", error: view.why });
   }
 
   /** Asks again. A question that was never taken is in no record: it goes, as the new one takes its place. */

@@ -10,7 +10,8 @@ const HEIGHT = 72;
 export class Figures {
   #began;
   #late = false;
-  #first;
+  #first; // when the answer or its reasoning began to be seen
+  #firstText; // when its text did, of which the pace is
   #ended;
   #characters = 0;
   #pieces = 0;
@@ -28,34 +29,46 @@ export class Figures {
     this.empty = root.querySelector(".chart-empty");
   }
 
-  /** `heard`: somebody else asked, over the line that is open already. `late`: nobody here saw it begin, or how fast. */
-  begin({ heard = false, late = false } = {}) {
+  /**
+   * `heard`: it comes over the line that listens. `late`: nobody here saw it begin, or how fast; `text` is what there
+   * was of it before.
+   */
+  begin({ heard = false, late = false, text = "" } = {}) {
     this.#late = late;
     this.#began = performance.now();
     this.#transport = heard ? this.#line : undefined;
-    this.#first = this.#ended = undefined;
-    this.#characters = this.#pieces = 0;
+    this.#first = this.#firstText = this.#ended = undefined;
+    this.#characters = lengthOf(text);
+    this.#pieces = 0;
     this.#opens = heard ? 1 : 0;
     clearInterval(this.#timer);
     this.#timer = setInterval(() => this.show(), 250);
     this.show();
   }
 
-  piece(content) {
+  /** A piece of the answer, or of its reasoning. Characters, and the pace, are the text's alone. */
+  piece({ event, content, contentType, replace }) {
     const now = performance.now();
     this.#first ??= now;
     this.#pieces++;
-    const size = [...content].length;
-    this.#characters += size;
+    if (event !== "message" || (contentType !== undefined && contentType !== "text")) return;
+    this.#firstText ??= now;
+    const size = lengthOf(content);
+    this.#characters = replace ? size : this.#characters + size;
     const bucket = Math.floor(now / BUCKET_MS);
     this.#buckets.set(bucket, (this.#buckets.get(bucket) ?? 0) + size);
+  }
+
+  /** The whole text so far is known anew. */
+  reset(text) {
+    this.#characters = lengthOf(text);
   }
 
   /** The whole answer is known: its length counts, whatever was joined or rewritten on the way. */
   end(content) {
     if (this.#began === undefined || this.#ended !== undefined) return;
     this.#ended = performance.now();
-    if (content !== undefined) this.#characters = [...content].length;
+    if (content !== undefined) this.#characters = lengthOf(content);
     clearInterval(this.#timer);
     this.show();
     // The chart runs on until its last piece has left it.
@@ -91,7 +104,7 @@ export class Figures {
   show() {
     const { firstMs, characters, transport, pieces, reconnects } = this.summary();
     const until = this.#ended ?? performance.now();
-    const writing = this.#first === undefined || this.#late ? 0 : Math.max(until - this.#first, 1);
+    const writing = this.#firstText === undefined || this.#late ? 0 : Math.max(until - this.#firstText, 1);
     this.#put("first", formatTime(firstMs));
     this.#put("total", this.#began === undefined || this.#late ? "–" : formatTime(until - this.#began));
     this.#put("characters", formatNumber(characters));
@@ -125,6 +138,8 @@ export class Figures {
     this.chart.classList.toggle("blank", this.#buckets.size === 0);
   }
 }
+
+const lengthOf = (text) => [...text].length; // in code points, as the gateway counts
 
 /** The last few things that the network did, newest first. */
 export class NetworkLog {

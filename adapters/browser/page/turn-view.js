@@ -11,7 +11,7 @@ const GOES_ON = new Set(["message", "reasoning", "tool", "audio", "suggestion", 
 
 export class TurnView {
   text = "";
-  state = "waiting"; // then running, and at last completed, cancelled or error
+  state = "waiting"; // then running, perhaps unheard for a while, and at last completed, cancelled or error
   #thoughts = "";
   #audio = [];
   #suggested = new Set();
@@ -49,8 +49,12 @@ export class TurnView {
 
   get over() { return ["completed", "cancelled", "error"].includes(this.state); }
 
+  /** What went wrong, in words. */
+  get why() { return this.failure.querySelector("p")?.textContent; }
+
   apply(event) {
     this.text = fold(this.text, event);
+    if (this.state === "unheard") this.#become("running");
     if (GOES_ON.has(event.event)) this.#form?.goesOn();
     const act = this[`on_${event.event}`];
     if (act) act.call(this, event);
@@ -156,9 +160,15 @@ export class TurnView {
   fail(sentence, { code, retryable = true, upstream } = {}) {
     this.#end("error");
     const trace = [code, upstream?.code, upstream?.logId].filter(Boolean).join(" · ");
-    this.failure.hidden = false;
-    this.failure.replaceChildren(make("p", {}, sentence), ...(trace ? [make("small", {}, trace)] : []));
+    this.#showFailure(sentence, trace);
     if (retryable) this.failure.append(say("button", "retry", { type: "button", class: "quiet-button retry", onclick: () => this.page.retry(this) }));
+  }
+
+  /** The gateway has taken it and may go on with it, but this page may not hear it: says why, until it is heard again. */
+  unheard(sentence, code) {
+    this.#tell();
+    this.#become("unheard");
+    this.#showFailure(sentence, code);
   }
 
   /** What the turn's own figures were, under its answer. */
@@ -210,6 +220,11 @@ export class TurnView {
     this.#audio = [];
   }
 
+  #showFailure(sentence, trace) {
+    this.failure.hidden = false;
+    this.failure.replaceChildren(make("p", {}, sentence), ...(trace ? [make("small", {}, trace)] : []));
+  }
+
   #end(state, atOnce = false) {
     this.#tell();
     this.typed.set(this.text);
@@ -242,7 +257,8 @@ export class TurnView {
     this.state = state;
     this.element.dataset.state = state;
     this.answer.setAttribute("aria-busy", String(!this.over));
-    this.dots.hidden = this.over || this.text !== "";
+    if (state !== "error") this.failure.hidden = true;
+    this.dots.hidden = this.over || state === "unheard" || this.text !== "";
     const summary = this.thinking.querySelector("summary");
     sayAnew(summary, this.over || this.text ? "thought" : "thinking");
   }
