@@ -149,6 +149,11 @@ class LiveTurn:
         elif self.note.stage != "accepted" and not self._means.retry_uncertain:
             self._append(turn.fail(GatewayError(Code.UPSTREAM_UNCERTAIN)))
 
+    def announced(self) -> None:
+        """The shop's people were told in this very tick: one commit holds both, so that no crash tells them twice."""
+        self.note.announced = True
+        self._remember()
+
     # -- the work -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -67,6 +67,7 @@ class Note(msgspec.Struct, omit_defaults=True):
     conversation_id: str
     started_at: float
     stage: Stage = "accepted"
+    announced: bool = False  # the shop's people know that it began
     coze_conversation_id: str = ""
     memory: Memory = msgspec.field(default_factory=Memory)
     outputs: list[tuple[str, str]] = []

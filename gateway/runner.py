@@ -256,7 +256,9 @@ class Runner:
         began = asyncio.get_running_loop().time()
         try:
             try:
-                await self._notify(live, "turn.started", order.message)
+                if order.shop_id is not None and not live.note.announced:
+                    await self._notify(live, "turn.started", order.message)
+                    live.announced()
                 await live.run()
             except asyncio.CancelledError:
                 raise

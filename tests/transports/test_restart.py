@@ -52,6 +52,21 @@ async def test_every_position_a_key_and_a_shops_log_are_good_after_a_restart(sta
     assert await second.terminate() == 0
 
 
+async def test_a_shop_is_told_once_that_a_turn_began_whose_gateway_was_killed(start_gateway: Start) -> None:
+    body = {"userId": "u", "botId": "b", "message": "/fault plain pieces:60 rate:40 -- on", "shopId": "s"}
+    gateway = await start_gateway(**SWIFT)
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{gateway.url}/api/coze/chat/stream", json=body) as response:
+            while b'"message"' not in await response.content.readline():
+                pass
+            turn = response.headers["X-Turn-Id"]
+            await gateway.kill()
+        gateway = await start_gateway(**SWIFT)
+        assert (await events(session, gateway.url, f"/api/coze/turns/{turn}/events"))[-1]["event"] == "completed"
+        told = await events(session, gateway.url, "/api/coze/shops/s/events?after=0", 2)
+    assert [(event["type"], event["turnId"]) for event in told] == [("turn.started", turn), ("turn.completed", turn)]
+
+
 async def test_a_queued_turn_waits_over_a_restart_and_runs(start_gateway: Start) -> None:
     first = await start_gateway(**SWIFT)
     async with aiohttp.ClientSession() as session:
