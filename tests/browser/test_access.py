@@ -337,3 +337,30 @@ async def test_a_screen_reader_hears_of_refusals_and_of_a_turn_that_waits(tab: T
     await heard.get_by_text("The bot waits for results of tools.").wait_for(state="attached")
     await tab.page.locator("form.outputs button").click()
     await heard.get_by_text("Answer finished, 9 characters.").wait_for(state="attached")
+
+
+async def test_with_forced_colours_nothing_is_told_by_a_background_alone(tab: Tab, stub: Stub) -> None:
+    await tab.page.emulate_media(forced_colors="active")
+    stub.behaves(answer="one", delay=0)
+    await tab.ask("hi")
+    await tab.over()
+    style = "(e, name) => getComputedStyle(e)[name]"
+    for name in ("#send", ".asked"):
+        assert await tab.page.locator(name).evaluate(style, "borderTopWidth") == "1px", name
+    pressed, other = [tab.page.locator(f"[data-language={name}]") for name in ("en", "es")]
+    assert await pressed.evaluate(style, "backgroundColor") != await other.evaluate(style, "backgroundColor")
+    page = await tab.page.locator("#status").evaluate(style, "backgroundColor")
+    canvas = await tab.page.locator("body").evaluate(style, "backgroundColor")
+    assert await tab.page.locator("#status i").evaluate(style, "backgroundColor") not in (page, canvas)
+
+
+async def test_no_state_is_cut_off_in_its_figure(tab: Tab) -> None:
+    cut = await tab.page.evaluate(
+        """async () => {
+            const { WORDS } = await import("/page/words.js");
+            const figure = document.querySelector("#state-figure");
+            return Object.values(WORDS).flatMap((words) => Object.keys(words).filter((key) => key.startsWith("state_"))
+                .filter((key) => { figure.textContent = words[key]; return figure.scrollWidth > figure.clientWidth; }));
+        }"""
+    )
+    assert cut == []

@@ -63,20 +63,23 @@ async def test_earlier_messages_come_when_asked_for_and_the_reader_stays_in_plac
     assert await failed.locator(".failure p").is_visible(), "no answer is an empty bubble"
 
 
-async def test_what_is_kept_of_the_last_turn_is_shown_again(new_tab: NewTab, gateway: Start) -> None:
+async def test_what_is_kept_of_the_turns_is_shown_again(new_tab: NewTab, gateway: Start) -> None:
     process = await gateway(GATEWAY_SIMULATOR_RATE="0", GATEWAY_SIMULATOR_FIRST_MS="0")
     tab = await new_tab(process.url)
     page = tab.page
     failing = "/fault code:4000 -- it fails"
-    conversation = await talk(process, failing, "/fault reasoning tool multi audio -- hello")
+    everything = "/fault reasoning tool multi audio -- hello"
+    conversation = await talk(process, failing, everything, "/fault plain -- and now?", everything)
     record = await last_turn(process, conversation)
     await tab.open(f"{PAGE}#{conversation}")
     await page.locator(".suggestions button").first.wait_for()
-    assert await page.locator(".suggestions button").count() == len(record["suggestions"]) > 0
-    assert await page.locator(".thinking p").nth(1).text_content() == record["reasoning"] != ""
-    await page.locator(".card").wait_for()
-    await page.locator(".tools li").first.wait_for()
-    await page.locator(".extras audio").wait_for()
+    for nth in (3, 1):
+        turn = page.locator(".turn").nth(nth)
+        await turn.locator(".extras audio").wait_for()
+        assert await turn.locator(".suggestions button").count() == len(record["suggestions"]) > 0
+        assert await turn.locator(".thinking p").text_content() == record["reasoning"] != ""
+        await turn.locator(".card").wait_for()
+        await turn.locator(".tools li").first.wait_for()
     at_end = """() => {
         const { scrollHeight, scrollTop, clientHeight } = document.querySelector("#scroll");
         return scrollHeight - scrollTop - clientHeight < 60;

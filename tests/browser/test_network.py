@@ -193,3 +193,25 @@ async def test_a_page_with_more_listeners_than_the_browser_has_connections_still
     assert last["event"] == "cancelled"
     assert last["took"] < 3_000
     assert last["ways"].count("sse") <= 2
+
+
+async def test_the_pages_own_proxy_holds_an_event_source_back_too(tab: Tab, stub: Stub) -> None:
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0.02)
+    await tab.page.select_option("#transport", "eventsource")
+    await tab.page.check("#buffer")
+    await tab.ask("hi")
+    assert await tab.over() == PLAIN
+    assert await tab.figure("transport") == "websocket"
+    assert len(stub.world.turns) == 1
+
+
+async def test_a_slow_network_is_late_by_no_more_than_it_says(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer=PLAIN, delay=0.02)
+    await tab.page.select_option("#transport", "eventsource")
+    await tab.page.fill("#slow", "500")
+    await tab.ask("hi")
+    await until(tab.page, "word5")
+    await tab.page.wait_for_timeout(1_000)
+    await tab.page.click("#stop")
+    await tab.page.locator(".turn[data-state=cancelled]").wait_for(timeout=2_500)

@@ -114,6 +114,7 @@ async def test_an_answer_goes_on_after_a_reload_in_its_middle(tab: Tab, stub: St
     assert await tab.over() == PLAIN
     assert await tab.page.locator(".turn").count() == 1
     assert len(stub.world.turns) == 1
+    assert await tab.figure("reconnects") == "0", "nothing was lost"
 
 
 async def test_two_tabs_are_in_step(new_tab: NewTab, stub: Stub) -> None:
@@ -287,3 +288,107 @@ async def test_the_key_that_ends_a_composition_sends_nothing(tab: Tab) -> None:
     )
     assert await tab.page.input_value("#message") == "にほん"
     assert await tab.page.locator(".turn").count() == 0
+
+
+async def test_a_first_question_still_waiting_for_its_whole_answer_survives_a_reload(tab: Tab, stub: Stub) -> None:
+    begun = stub.by_hand()
+    await tab.page.select_option("#transport", "whole")
+    await tab.ask("hi")
+    turn = await begun.get()
+    await tab.page.locator("#status[data-state=whole]").wait_for()
+    assert await tab.figure("reconnects") == "0"
+    await tab.page.reload()
+    await tab.page.locator(".asked p", has_text="hi").wait_for()
+    turn.text, turn.status = "one", "completed"
+    ids = {"turnId": turn.id, "conversationId": turn.conversation}
+    await stub.world.append(turn, {"event": "message", "content": "one"})
+    await stub.world.append(turn, {"event": "completed", **ids, "content": "one", "usage": None, "recovered": False})
+    assert await tab.over() == "one"
+    assert len(stub.world.turns) == 1
+    await tab.page.reload()
+    assert await tab.over() == "one"
+    assert await tab.page.locator(".turn").count() == 1
+
+
+async def test_back_leads_from_a_new_conversation_to_the_one_before(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer="one", delay=0)
+    await tab.ask("first")
+    await tab.over()
+    await tab.page.click("#new")
+    figures = [await tab.figure(name) for name in ("first", "total", "characters", "pieces", "transport")]
+    assert figures == ["–", "–", "0", "0", "–"], "the figures of the answer before are gone"
+    await tab.page.go_back()
+    await tab.page.locator(".asked p", has_text="first").wait_for()
+    await tab.page.go_forward()
+    await tab.page.locator("#welcome").wait_for()
+    await tab.ask("second")
+    await tab.over()
+    await tab.page.go_back()
+    await tab.page.locator(".asked p", has_text="first").wait_for()
+    assert await tab.page.locator(".turn").count() == 1
+
+
+async def test_a_card_between_two_answers_stays_between_them(tab: Tab, stub: Stub) -> None:
+    begun = stub.by_hand()
+    await tab.ask("hi")
+    turn = await begun.get()
+    card = {"event": "message", "contentType": "card", "content": '{"title": "Parcel"}'}
+    pieces: list[dict[str, Any]] = [{"event": "message", "content": piece} for piece in ("One", " two.", "\n\nThree.")]
+    for event in (pieces[0], card, *pieces[1:]):
+        await stub.world.append(turn, event)
+    turn.text, turn.status = "One two.\n\nThree.", "completed"
+    ids = {"turnId": turn.id, "conversationId": turn.conversation}
+    last = {"event": "completed", **ids, "content": turn.text, "usage": None, "recovered": False}
+    await stub.world.append(turn, last)
+    for _ in range(2):
+        await tab.page.locator(".content[data-typed=whole]", has_text="Three.").wait_for()
+        await tab.page.locator(".card").wait_for()
+        shown = (await tab.page.locator(".answer").inner_text()).split("\n")
+        words = [line for line in shown if line in ("One two.", "Parcel", "Three.")]
+        assert words == ["One two.", "Parcel", "Three."]
+        await tab.page.reload()
+
+
+async def test_an_answer_without_anything_says_so(tab: Tab, stub: Stub) -> None:
+    stub.behaves(answer="", delay=0)
+    await tab.ask("hi")
+    for _ in range(2):
+        await tab.page.locator(".answer .hint", has_text="This answer has no text.").wait_for()
+        await tab.page.reload()
+
+
+async def test_each_block_is_laid_out_in_the_direction_of_its_own_words(tab: Tab, stub: Stub) -> None:
+    card = {"event": "message", "contentType": "card", "content": '{"title": "חבילה", "מצב": "בדרך"}'}
+    table = "| שם | גיל |\n|---|---|\n| דנה | 7 |"
+    answer = f"שלום עולם.\n\n- אחת\n- שתיים\n\n> ציטוט\n\n{table}\n\n```\nlet x = 1\n```\n\nEnglish again."
+    stub.behaves(answer=answer, delay=0.01, events=[card], suggestions=["ועוד?"])
+    await tab.ask("מה שלומך?")
+    await tab.over()
+    blocks = [
+        ".asked p",
+        ".content > p",
+        ".content ul",
+        ".content blockquote",
+        ".content table",
+        ".card-title",
+        ".card dd",
+    ]
+    blocks += [".suggestions button", "pre", ".content > p:last-child"]
+    found = await tab.page.evaluate(
+        """(names) => names.map((name) => [name, getComputedStyle(document.querySelector(name)).direction])""", blocks
+    )
+    assert [name for name, direction in found if direction == "ltr"] == ["pre", ".content > p:last-child"]
+    await tab.page.fill("#message", "עוד")
+    assert await tab.page.locator("#message").evaluate("(e) => getComputedStyle(e).direction") == "rtl"
+
+
+async def test_why_it_waits_is_not_made_up(tab: Tab) -> None:
+    found = await tab.page.evaluate(
+        """async () => {
+            const { reasonKey } = await import("/page/reasons.js");
+            return [["event source failed", true], ["event source failed", false], ["handshake refused", false],
+                ["nothing within the first-byte deadline", false], ["held back", true], ["closed with 1008", true]]
+                .map(([why, opened]) => reasonKey(why, opened).slice(7));
+        }"""
+    )
+    assert found == ["broke", "unreachable", "unreachable", "late", "buffered", "refused"]

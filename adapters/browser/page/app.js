@@ -90,6 +90,7 @@ let lineState = "idle";
 
 function showState(state, { transport, delayMs, reason, error }) {
   lineState = state === "waiting" && reason === "hidden" ? "hidden" : state;
+  if (state === "connecting" && reason === "whole answer") lineState = "whole"; // it says no word before the last
   if (state === "open") {
     figures.opened(transport ?? "whole");
     netlog.add("good", say("span", "state_open"), "·", transport ?? say("span", "transport_whole"));

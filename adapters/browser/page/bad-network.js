@@ -41,7 +41,9 @@ export class BadNetwork {
       }
     };
     const CuttableSource = globalThis.EventSource && class extends EventSource {
+      #held = []; // what a proxy lets go of when the response ends
       #breaks = () => {
+        this.#held = [];
         this.close();
         this.dispatchEvent(new Event("error"));
       };
@@ -52,7 +54,12 @@ export class BadNetwork {
       }
 
       set onmessage(handler) {
-        super.onmessage = network.#late(handler);
+        const give = network.#late(handler);
+        super.onmessage = (message) => {
+          if (network.buffers) this.#held.push(message);
+          else give(message);
+        };
+        this.addEventListener("error", () => { for (const message of this.#held.splice(0)) handler(message); });
       }
 
       close() {
@@ -65,16 +72,11 @@ export class BadNetwork {
 
   /** The same messages in the same order, each a moment late. */
   #late(handler) {
-    let queue = Promise.resolve();
-    let pending = 0;
+    const queue = [];
     return (message) => {
-      if (!this.slowMs && !pending) return handler(message);
-      pending++;
-      queue = queue.then(async () => {
-        await wait(this.slowMs);
-        pending--;
-        handler(message);
-      });
+      if (!this.slowMs && !queue.length) return handler(message);
+      queue.push(message);
+      return setTimeout(() => handler(queue.shift()), this.slowMs); // the oldest, should a timer overtake another
     };
   }
 

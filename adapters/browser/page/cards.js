@@ -13,7 +13,7 @@ export function structured(content, contentType) {
     return make("div", { class: "objects" }, ...value.slice(0, 50).map(item));
   }
   const [name, title] = titleOf(value) ?? [];
-  const heading = title ? make("p", { class: "card-title" }, title) : say("p", "card", { class: "card-title" });
+  const heading = title ? make("p", { class: "card-title", dir: "auto" }, title) : say("p", "card", { class: "card-title" });
   const rest = name && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).filter(([key]) => key !== name)) : value;
   return make("section", { class: "card" }, heading, readable(rest, 0));
 }
@@ -44,7 +44,7 @@ function readable(value, depth) {
   const list = make("dl");
   for (const [name, content] of Object.entries(inner).slice(0, 60)) {
     if (isEmpty(content)) continue;
-    list.append(make("dt", {}, Array.isArray(inner) ? `${Number(name) + 1}` : name), make("dd", {}, readable(content, depth + 1)));
+    list.append(make("dt", { dir: "auto" }, Array.isArray(inner) ? `${Number(name) + 1}` : name), make("dd", { dir: "auto" }, readable(content, depth + 1)));
   }
   return list;
 }

@@ -8,11 +8,14 @@ import { request, sentence } from "./api.js";
 import { make, say } from "./dom.js";
 import { History } from "./history.js";
 import { language } from "./language.js";
-import { memory } from "./memory.js";
+import { memory, tabMemory } from "./memory.js";
 import { reasonKey } from "./reasons.js";
 import { TurnView } from "./turn-view.js";
 
 const KEY = "gateway.conversation";
+const ASKING = "gateway.asking"; // in this tab alone: a question that nothing was heard of yet
+const ASK_AGAIN_MS = 600_000; // a tab that is opened again on another day asks nothing by itself
+const RECALLED = 20; // how many turns of a page, the newest, are asked for all that is kept of them
 const ID = /^conv_[0-9a-f-]{36}$/;
 
 export class Conversation {
@@ -47,6 +50,7 @@ export class Conversation {
     addEventListener("hashchange", () => {
       const id = location.hash.slice(1);
       if (ID.test(id) && id !== this.id) this.open(id);
+      if (!id && this.id) this.#blank();
     });
     addEventListener("storage", ({ key, newValue }) => {
       // A tab in which nothing has happened yet follows the one where something does; any other stays where it is.
@@ -58,7 +62,9 @@ export class Conversation {
   /** The conversation of before the reload, if there was one. */
   resume() {
     const id = [location.hash.slice(1), memory.recall(KEY)].find((known) => ID.test(known ?? ""));
-    if (id) this.open(id);
+    const asking = JSON.parse(tabMemory.recall(ASKING) ?? "null");
+    if (asking && !location.hash && Date.now() - asking.at < ASK_AGAIN_MS) this.ask(asking.question, asking);
+    else if (id) this.open(id);
   }
 
   /** Whether an answer is being given that this page hears of. */
@@ -71,7 +77,13 @@ export class Conversation {
 
   get position() { return this.#line?.position; }
 
+  /** A conversation that is new; the one before is a step back in the browser's history. */
   begin() {
+    if (this.id) history.pushState(null, "", location.pathname + location.search);
+    this.#blank();
+  }
+
+  #blank() {
     this.#leave();
     this.#remember(undefined);
     this.page.onState("idle", {});
@@ -94,10 +106,14 @@ export class Conversation {
     await recalled;
   }
 
-  ask(message) {
-    if (this.running || !message.trim()) return false;
+  /** `again`: what was kept of a question before a reload; its key sees to it that the gateway starts nothing twice. */
+  ask(question, again) {
+    if (this.running || !question.trim()) return false;
     const { fault, ...settings } = this.page.settings();
-    const view = new TurnView(message, this.buttons);
+    const message = again?.message ?? (fault ? `/fault ${fault} -- ${question}` : question);
+    const key = again?.key ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
+    if (!this.id) tabMemory.keep(ASKING, JSON.stringify({ question, message, key, at: Date.now() }));
+    const view = new TurnView(question, this.buttons);
     this.page.log.append(view.element);
     this.page.onTurn();
     const heard = this.position; // a refused question must not cost what others say meanwhile
@@ -106,7 +122,8 @@ export class Conversation {
     this.page.figures.begin();
     const line = chat({
       ...settings,
-      message: fault ? `/fault ${fault} -- ${message}` : message,
+      message,
+      idempotencyKey: key,
       conversationId: this.id,
       language: language(),
       onEvent: (event) => {
@@ -120,6 +137,7 @@ export class Conversation {
     line.done.then((last) => this.#settle(view, last), (error) => this.#refused(line, view, error)).finally(() => {
       if (this.#line !== line) return; // the page has moved on to another conversation
       this.#asked = undefined;
+      tabMemory.keep(ASKING);
       this.#listen(line.position ?? heard);
       this.page.onChange();
     });
@@ -274,7 +292,7 @@ export class Conversation {
 
   #leave() {
     this.#hangUp();
-    this.page.figures.end();
+    this.page.figures.clear();
     this.stopping = false;
     this.#asked = this.#current = this.#history = undefined;
     this.#turns.clear();
@@ -292,6 +310,7 @@ export class Conversation {
   #remember(id) {
     this.id = id;
     memory.keep(KEY, id);
+    tabMemory.keep(ASKING);
     history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);
   }
 
@@ -317,22 +336,23 @@ export class Conversation {
       else this.page.keepPlace(put);
       if (first) this.page.onTurn();
       this.page.onChange();
-      await this.#recallMore(record, views, first ? views.at(-1) : undefined);
+      await this.#recallMore(record, views);
     } catch (error) {
       if (!here()) return;
-      if (error.code === "not_found") this.begin();
+      if (error.code === "not_found") this.#blank();
       this.page.onTrouble(error.code === "not_found" ? say("span", "conversation_unknown")
         : make("span", {}, say("span", "history_failed"), " ", sentence(error)));
     }
   }
 
-  /** Why turns failed, and all that there is of the newest one, unless it is running. */
-  async #recallMore(record, views, newest) {
-    for (const view of views.filter((one) => one === newest || one.state === "error").reverse()) {
+  /** Why turns failed, and all that there is of the newest ones, but for a running one. */
+  async #recallMore(record, views) {
+    const newest = new Set(views.slice(-RECALLED));
+    for (const view of views.filter((one) => newest.has(one) || one.state === "error").reverse()) {
       if (this.#history !== record) return;
       if (view === this.#current) continue; // its events tell
       await record.recallMore(view).catch(() => {}); // the page is whole without
-      if (view === newest && view.over) await record.recallEvents(view).catch(() => {});
+      if (newest.has(view) && view.over) await record.recallEvents(view).catch(() => {});
     }
     this.page.onChange();
   }

@@ -34,16 +34,30 @@ export class Figures {
    * was of it before.
    */
   begin({ heard = false, late = false, text = "" } = {}) {
+    this.#forget();
     this.#late = late;
     this.#began = performance.now();
     this.#transport = heard ? this.#line : undefined;
-    this.#first = this.#firstText = this.#ended = undefined;
     this.#characters = lengthOf(text);
-    this.#pieces = 0;
-    this.#opens = heard ? 1 : 0;
-    clearInterval(this.#timer);
+    this.#opens = this.#transport ? 1 : 0;
     this.#timer = setInterval(() => this.show(), 250);
     this.show();
+  }
+
+  /** Another conversation is shown, of which nothing is measured yet. */
+  clear() {
+    this.#forget();
+    this.#line = undefined;
+    this.#buckets.clear();
+    this.#cuts = [];
+    this.show();
+  }
+
+  #forget() {
+    clearInterval(this.#timer);
+    this.#late = false;
+    this.#began = this.#first = this.#firstText = this.#ended = this.#transport = undefined;
+    this.#characters = this.#pieces = this.#opens = 0;
   }
 
   /** A piece of the answer, or of its reasoning. Characters, and the pace, are the text's alone. */

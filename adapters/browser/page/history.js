@@ -52,6 +52,6 @@ export class History {
       if (ended || !events.length) break;
       after = `&after=${encodeURIComponent(next)}`;
     }
-    view.speak();
+    view.recalled();
   }
 }

@@ -80,6 +80,7 @@ export function render(element, source, env, closed) {
     table.replaceWith(frame);
     frame.append(table);
   }
+  for (const block of element.children) block.dir = block.matches(".code-frame") ? "ltr" : "auto"; // as its own words are written
   for (const link of element.querySelectorAll("a:has(span[data-media])")) freeMedia(link);
   for (const mark of element.querySelectorAll("span[data-media]")) placeMedia(mark);
 }

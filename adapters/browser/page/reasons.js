@@ -4,14 +4,18 @@ const CODES = new Set(["rate_limited", "too_many_connections", "overloaded", "dr
 const WHYS = [
   [/^(?:told to come back|answered at once|closed with 101[23])$/, "reason_told"],
   [/^silence$/, "reason_silence"],
-  [/first-byte/, "reason_buffered"],
+  [/first-byte/, "reason_late"],
+  [/^held back$/, "reason_buffered"],
   [/^damaged$/, "reason_damaged"],
-  [/^(?:no event stream|handshake refused|event source failed|unknown)$/, "reason_refused"],
+  [/^(?:no event stream|closed with 1008|unknown)$/, "reason_refused"],
   [/^unreachable$/, "reason_unreachable"],
   [/^the turn is/, "reason_unfinished"],
 ];
 
-/** @param {boolean} opened whether there was a connection, which then broke */
+/**
+ * A browser does not say why a WebSocket or an `EventSource` failed: it broke, or nobody was there.
+ * @param {boolean} opened whether there was a connection, which then broke
+ */
 export function reasonKey(reason, opened) {
   if (CODES.has(reason)) return `reason_${reason}`;
   return WHYS.find(([pattern]) => pattern.test(reason))?.[1] ?? (opened ? "reason_broke" : "reason_unreachable");

@@ -12,6 +12,8 @@ const GOES_ON = new Set(["message", "reasoning", "tool", "audio", "suggestion", 
 export class TurnView {
   text = "";
   state = "waiting"; // then running, perhaps unheard for a while, and at last completed, cancelled or error
+  #above = ""; // the text of those of its answers that stand above a card
+  #recalled = ""; // the text of the events recalled so far
   #thoughts = "";
   #audio = [];
   #suggested = new Set();
@@ -25,18 +27,19 @@ export class TurnView {
   constructor(question, page) {
     this.question = question;
     this.page = page;
-    this.asked = make("div", { class: "bubble asked" }, say("span", "you", { class: "visually-hidden" }), make("p", {}, question));
-    this.thinking = make("details", { class: "thinking", hidden: true }, say("summary", "thinking"), make("p"));
+    this.asked = make("div", { class: "bubble asked" }, say("span", "you", { class: "visually-hidden" }), make("p", { dir: "auto" }, question));
+    this.thinking = make("details", { class: "thinking", hidden: true }, say("summary", "thinking"), make("p", { dir: "auto" }));
     this.tools = make("ul", { class: "tools", hidden: true });
     this.notice = make("p", { class: "notice", role: "status", hidden: true });
     this.content = make("div", { class: "content" });
     this.dots = make("div", { class: "dots", "aria-hidden": "true" }, make("i"), make("i"), make("i"));
     this.extras = make("div", { class: "extras" });
+    this.blank = say("p", "no_text", { class: "hint", hidden: true });
     this.failure = make("div", { class: "failure", hidden: true });
     this.foot = make("footer", { class: "foot", hidden: true });
     this.suggestions = make("div", { class: "suggestions", role: "group", "data-t-label": "suggestions", "aria-label": t("suggestions"), hidden: true });
     this.answer = make("div", { class: "bubble answer" }, say("span", "bot", { class: "visually-hidden" }), this.thinking, this.tools,
-      this.content, this.extras, this.dots, this.notice, this.failure, this.foot);
+      this.content, this.extras, this.blank, this.dots, this.notice, this.failure, this.foot);
     this.element = make("article", { class: "turn" }, this.asked, this.answer, this.suggestions);
     this.typed = new AnswerText(this.content);
     this.#become("waiting");
@@ -67,16 +70,18 @@ export class TurnView {
     this.#suggested.clear();
     this.#calls = [];
     this.tools.replaceChildren();
-    this.extras.replaceChildren();
+    for (const extras of this.answer.querySelectorAll(".extras")) extras.replaceChildren();
     this.suggestions.replaceChildren();
-    this.typed.set("");
+    this.#show();
     this.#become("running");
   }
 
-  on_message({ content, contentType }) {
+  on_message(event) {
     if (!this.#stopping) this.#tell();
-    if (contentType === undefined || contentType === "text") this.typed.set(this.text);
-    else this.extras.append(structured(content, contentType));
+    if (isText(event)) {
+      if (!event.replace) this.#standsBelow(this.text.length - event.content.length, event.content);
+      this.#show();
+    } else this.extras.append(structured(event.content, event.contentType));
     this.#become("running");
   }
 
@@ -109,7 +114,7 @@ export class TurnView {
     if (this.#suggested.has(content)) return;
     this.#suggested.add(content);
     this.suggestions.hidden = false;
-    this.suggestions.append(make("button", { type: "button", class: "chip", onclick: () => this.page.ask(content) }, content));
+    this.suggestions.append(make("button", { type: "button", class: "chip", dir: "auto", onclick: () => this.page.ask(content) }, content));
   }
 
   on_notice({ code, attempt }) {
@@ -125,7 +130,7 @@ export class TurnView {
   on_reset({ status }) {
     if (status !== "action_required") this.#form?.goesOn();
     this.#tell("reset_notice");
-    this.typed.set(this.text);
+    this.#show();
     this.#become("running");
   }
 
@@ -204,9 +209,21 @@ export class TurnView {
 
   /** An event of a turn of earlier: shows what its record lacks. */
   recallEvent(event) {
-    const isCard = event.event === "message" && ![undefined, "text"].includes(event.contentType);
-    if (isCard) this.extras.append(structured(event.content, event.contentType));
+    const start = this.#recalled.length;
+    this.#recalled = fold(this.#recalled, event);
+    if (event.event === "message" && !isText(event)) this.extras.append(structured(event.content, event.contentType));
     else if (event.event === "tool" || event.event === "audio") this[`on_${event.event}`](event);
+    else if (event.event === "message" && !event.replace && this.text.startsWith(this.#recalled)) {
+      if (!this.#standsBelow(start, event.content, true)) return;
+      this.#show();
+      this.typed.finish(true);
+    }
+  }
+
+  /** All of its events that are kept were recalled. */
+  recalled() {
+    this.speak();
+    this.#sayIfBlank();
   }
 
   /** Plays what was spoken, once all of it is there. */
@@ -225,14 +242,49 @@ export class TurnView {
     this.failure.replaceChildren(make("p", {}, sentence), ...(trace ? [make("small", {}, trace)] : []));
   }
 
+  /** Shows the text. Where it is told anew, and its parts are others, it is one again, below all cards. */
+  #show() {
+    if (this.#above && !this.text.startsWith(this.#above)) {
+      this.#above = "";
+      for (const part of this.answer.querySelectorAll(".content")) if (part !== this.content) part.remove();
+    }
+    this.typed.set(this.text.slice(this.#above.length));
+  }
+
+  /**
+   * Makes room for text from `start` on below the cards that came before it, where an answer begins: at a blank line, or
+   * the beginning. In the middle of one, the card was only quicker. @returns whether there was a card
+   */
+  #standsBelow(start, content, atOnce) {
+    if (!this.extras.hasChildNodes() || (start && !content.startsWith("\n\n"))) return false;
+    const above = this.extras;
+    this.extras = make("div", { class: "extras" });
+    if (start) {
+      this.typed.set(this.text.slice(this.#above.length, start));
+      this.typed.finish(atOnce);
+      this.#above = this.text.slice(0, start);
+      this.content = make("div", { class: "content" });
+      this.typed = new AnswerText(this.content);
+    }
+    above.after(this.content, this.extras);
+    return true;
+  }
+
+  /** An answer without anything to show is no empty bubble. */
+  #sayIfBlank() {
+    const shows = this.text || !this.thinking.hidden || !this.tools.hidden || this.answer.querySelector(".extras > *");
+    this.blank.hidden = this.state !== "completed" || Boolean(shows);
+  }
+
   #end(state, atOnce = false) {
     this.#tell();
-    this.typed.set(this.text);
+    this.#show();
     this.typed.finish(atOnce);
     this.#form?.close();
     this.#form = undefined;
     this.speak();
     this.#become(state);
+    this.#sayIfBlank();
   }
 
   #tell(key, values = {}) {
@@ -263,3 +315,5 @@ export class TurnView {
     sayAnew(summary, this.over || this.text ? "thought" : "thinking");
   }
 }
+
+const isText = ({ contentType }) => contentType === undefined || contentType === "text";
