@@ -15,7 +15,7 @@ import { TurnView } from "./turn-view.js";
 const KEY = "gateway.conversation";
 const ASKING = "gateway.asking"; // in this tab alone: a question that nothing was heard of yet
 const ASK_AGAIN_MS = 600_000; // a tab that is opened again on another day asks nothing by itself
-const RECALLED = 20; // how many turns of a page, the newest, are asked for all that is kept of them
+const RECALLED = 20; // how many turns, the newest, are asked for all that is kept of them
 const ID = /^conv_[0-9a-f-]{36}$/;
 
 export class Conversation {
@@ -336,7 +336,7 @@ export class Conversation {
       else this.page.keepPlace(put);
       if (first) this.page.onTurn();
       this.page.onChange();
-      await this.#recallMore(record, views);
+      await this.#recallMore(record, views, first ? views.slice(-RECALLED) : []);
     } catch (error) {
       if (!here()) return;
       if (error.code === "not_found") this.#blank();
@@ -345,14 +345,13 @@ export class Conversation {
     }
   }
 
-  /** Why turns failed, and all that there is of the newest ones, but for a running one. */
-  async #recallMore(record, views) {
-    const newest = new Set(views.slice(-RECALLED));
-    for (const view of views.filter((one) => newest.has(one) || one.state === "error").reverse()) {
+  /** Why turns failed, and all that there is of the newest ones, but for a running one. Above a reader it would push. */
+  async #recallMore(record, views, newest) {
+    for (const view of views.filter((one) => newest.includes(one) || one.state === "error").reverse()) {
       if (this.#history !== record) return;
       if (view === this.#current) continue; // its events tell
       await record.recallMore(view).catch(() => {}); // the page is whole without
-      if (newest.has(view) && view.over) await record.recallEvents(view).catch(() => {});
+      if (newest.includes(view) && view.over) await record.recallEvents(view).catch(() => {});
     }
     this.page.onChange();
   }
