@@ -82,6 +82,7 @@ async def test_a_proxy_may_serve_it_below_a_path(
         text = await tab.over()
         await tab.page.reload()
         assert await tab.over() == text != ""
+        await tab.page.close()  # it listens, and would complain of a proxy that ends
 
 
 async def test_the_gateway_may_be_killed_in_the_middle_of_an_answer(
