@@ -323,14 +323,3 @@ async def test_an_answer_whose_listener_was_refused_goes_on_with_a_new_token(
     assert f"{len(answer)} characters" in await page.locator(".foot").inner_text()
     assert await page.locator(".turn").count() == 1
     assert len(stub.world.turns) == 1
-
-
-async def test_a_socket_that_closes_because_the_tokens_time_is_up_is_not_blamed_on_a_stranger(tab: Tab) -> None:
-    words = await tab.page.evaluate(
-        """async () => {
-            const { sentence } = await import("/page/api.js");
-            const { GatewayError } = await import("/client/coze-gateway.js");
-            return sentence(new GatewayError("closed", { status: 401, code: "unauthorized" })).textContent;
-        }"""
-    )
-    assert words == "The token is not valid any more. Give a new one."

@@ -38,7 +38,6 @@ export async function request({ baseUrl, token, network }, path, body) {
 /** What went wrong, for a person: the gateway's own sentence, or the page's; `unreachable` is the key of one of those. */
 export function sentence(error, unreachable = "error_unreachable") {
   if (error.problem) return make("span", { lang: document.documentElement.lang }, error.message);
-  if (error.status && error.code === "unauthorized") return say("span", "error_expired"); // a socket's close has no sentence
   if (error.status) return say("span", "error_status", { "data-status": error.status });
   return say("span", error.code === "unauthorized" ? "error_token" : unreachable);
 }
