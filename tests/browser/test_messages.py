@@ -12,7 +12,7 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Locator
 
-from tests.browser.conftest import Stub, Tab
+from tests.browser.conftest import PLAIN, Stub, Tab
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 PNG = f"data:image/png;base64,{PIXEL}"
@@ -469,3 +469,77 @@ async def test_labels_and_numbers_follow_the_language(tab: Tab, stub: Stub) -> N
     await tab.page.click("[data-language=es]")
     times = "import('/page/language.js').then(({ formatTime }) => [7021, 12340].map(formatTime))"
     assert await tab.page.evaluate(times) == ["7,02 s", "12,3 s"]
+
+
+ODD = [
+    ('[{"type":"text","text":{"toString":1}},{"type":"text","text":"after"}]', "object_string", ["toString", "after"]),
+    ('["plain words", 7]', "object_string", ["plain words", "7"]),
+    ('[{"type":"text","text":' + "[" * 12_000 + "]" * 12_000 + "}]", "object_string", ["[[[[["]),
+    ('{"id":7569312240118861864,"price":1.10}', "card", ["7569312240118861864", "1.10"]),
+    (str(list(range(500))), "card", ["399", "… and 100 more"]),
+    (str(["x"] * 60).replace("'", '"'), "object_string", ["… and 10 more"]),
+]
+
+
+@pytest.mark.parametrize(("content", "kind", "shown"), ODD, ids=range(len(ODD)))
+async def test_a_card_of_any_shape_is_shown_as_it_was_written(
+    tab: Tab, content: str, kind: str, shown: list[str]
+) -> None:
+    text = await tab.page.evaluate(
+        """async ([content, kind]) => {
+            const { structured } = await import("/page/cards.js");
+            return structured(content, kind).textContent;
+        }""",
+        [content, kind],
+    )
+    for words in shown:
+        assert words in text
+
+
+async def test_a_card_of_many_values_holds_nobody(tab: Tab) -> None:
+    took = await tab.page.evaluate(
+        """async () => {
+            const { structured } = await import("/page/cards.js");
+            const rows = Array.from({ length: 60 }, () => Array.from({ length: 60 }, () => Array(60).fill(1)));
+            const began = performance.now();
+            document.body.append(structured(JSON.stringify({ rows }), "card"));
+            document.body.offsetHeight;
+            return performance.now() - began;
+        }"""
+    )
+    assert took < 1_000
+
+
+async def test_what_is_still_written_loads_nothing_and_cannot_be_pressed(tab: Tab) -> None:
+    closed, open_ = await tab.page.evaluate(
+        """async () => {
+            const { render } = await import("/page/markdown.js");
+            return [true, false].map((closed) => {
+                const element = document.createElement("div");
+                render(element, "![a](https://far.example/a.png) https://far.example/b.mp4?token=ab", {}, closed);
+                return [...element.querySelectorAll("button, img, video")].map((one) => [one.tagName, one.disabled]);
+            });
+        }"""
+    )
+    assert closed == [["BUTTON", False], ["BUTTON", False]]
+    assert open_ == [["BUTTON", True], ["BUTTON", True]]
+
+
+async def test_a_suggestion_of_one_long_word_stays_on_the_screen(tab: Tab, stub: Stub) -> None:
+    await tab.page.set_viewport_size({"width": 375, "height": 720})
+    stub.behaves(answer=PLAIN, delay=0, suggestions=["https://far.example/" + "path/" * 20, "w" * 200])
+    await tab.ask("hi")
+    await tab.over()
+    await tab.page.locator(".suggestions button").nth(1).wait_for()
+    wide = "Math.max(document.documentElement.scrollWidth - innerWidth, scroll.scrollWidth - scroll.clientWidth)"
+    assert (
+        await tab.page.evaluate(f"(() => {{ const scroll = document.getElementById('scroll'); return {wide}; }})()")
+        <= 0
+    )
+
+
+async def test_a_spoken_answer_with_a_damaged_piece_is_heard_without_it(tab: Tab) -> None:
+    source = await tab.page.evaluate(
+        "import('/page/media.js').then(({ spoken }) => spoken(['AAAA', '%%%', 'AAAA']).firstChild.src)"
+    )
+    assert source.startswith("blob:")

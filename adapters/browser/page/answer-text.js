@@ -9,9 +9,9 @@ import { OpenBlock } from "./open-block.js";
 const CATCH_UP_MS = 120; // time constant of the typing
 const STEP_MS = 40; // between two steps of it: each costs a frame, and 25 a second look like typing
 const PAUSE_MS = 120; // between two renderings of the open block, however short it is
-const PAUSE_CHARACTERS = 36; // to be shown by the next one; while there are fewer it waits
+const PAUSE_CHARACTERS = 60; // to be shown by the next one; while there are fewer it waits
 const LONG_PAUSE_MS = 400; // but no longer than this
-const SHARE = 16; // and they take at most a sixteenth of the time, however long it is
+const SHARE = 64; // and they take at most this part of the time, however long it is: a list or a table is open to its end
 const AT_ONCE = 12; // a rendering is not made twice for so few characters more
 // Where lines may break in a word as long as this, a browser searches for a time that grows by the square of its length.
 const UNBROKEN = 2_000;
@@ -155,7 +155,8 @@ export class AnswerText {
   }
 }
 
-const definesReferences = (text) => /^ {0,3}\[[^\]]+\]:/m.test(text);
+/** Whether a line may define a reference, also in a quotation or a list. */
+const definesReferences = (text) => /^[ \t>*+\-\d.)]*\[(?:\\.|[^\]\\\n])+\]:/m.test(text);
 
 /** Whether cutting `text` at `index` would halve a character outside the basic plane. */
 function isHalf(text, index) {

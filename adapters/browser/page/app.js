@@ -168,6 +168,10 @@ at("stop").addEventListener("click", ({ detail }) => {
   conversation.stop();
   message.focus();
 });
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // its address would take the place of the conversation's
+  message.focus();
+});
 at("new").addEventListener("click", () => {
   unwarn();
   conversation.begin();

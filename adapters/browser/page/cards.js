@@ -4,19 +4,36 @@ import { render } from "./markdown.js";
 import { mediaElement } from "./media.js";
 
 const MEDIA = ["image", "audio", "video"];
+const OBJECTS = 50; // of an `object_string` that are shown
+const TERMS = 400; // of a card that are shown, in all: each costs the browser time
 const TITLES = ["title", "name", "header"];
 
 /** `object_string` is a list of text, images, audio, video and files; anything else is shown as a card. */
 export function structured(content, contentType) {
-  const value = unpack(content);
-  if (contentType === "object_string" && Array.isArray(value)) {
-    return make("div", { class: "objects" }, ...value.slice(0, 50).map(item));
+  try {
+    return contentType === "object_string" ? objects(content) : card(content);
+  } catch {
+    return make("pre", { tabindex: "0" }, content); // nested too deep for any of it
   }
+}
+
+function objects(content) {
+  const value = unpack(content);
+  if (!Array.isArray(value)) return card(content);
+  return make("div", { class: "objects" }, ...value.slice(0, OBJECTS).map(item), ...more(value.length - OBJECTS));
+}
+
+function card(content) {
+  const value = unpack(content);
   const [name, title] = titleOf(value) ?? [];
   const heading = title ? make("p", { class: "card-title", dir: "auto" }, title) : say("p", "card", { class: "card-title" });
   const rest = name && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).filter(([key]) => key !== name)) : value;
-  return make("section", { class: "card" }, heading, readable(rest, 0));
+  return make("section", { class: "card" }, heading, readable(rest, 0, { left: TERMS }));
 }
+
+/** A line for the `n` that are not shown. */
+const more = (n) => (n > 0 ? [say("p", "and_more", { class: "hint", "data-n": n })] : []);
+
 
 function titleOf(value) {
   if (typeof value !== "object" || value === null) return undefined;
@@ -25,26 +42,34 @@ function titleOf(value) {
 }
 
 function item(part) {
-  if (part?.type === "text") {
+  if (typeof part !== "object" || part === null) return make("p", {}, words(part));
+  if (part.type === "text") {
     const text = make("div");
-    render(text, String(part.text ?? ""), {}, true);
+    render(text, words(part.text), {}, true);
     return text;
   }
   const address = part?.file_url ?? part?.url;
-  if (typeof address !== "string") return make("p", {}, String(part?.name ?? part?.file_id ?? part?.type ?? ""));
-  const name = String(part.name ?? "");
+  if (typeof address !== "string") return make("p", {}, words(part.name ?? part.file_id ?? part.type));
+  const name = words(part.name);
   if (part.type === "file") return make("p", {}, link(address, name));
   return mediaElement(address, name, MEDIA.find((kind) => kind === part.type));
 }
 
-/** JSON, and JSON inside strings of JSON, as terms and descriptions. */
-function readable(value, depth) {
+/** Any value of JSON in one line. */
+const words = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? ""));
+
+/** JSON, and JSON inside strings of JSON, as terms and descriptions; no more of them in all than are `left`. */
+function readable(value, depth, budget) {
   const inner = typeof value === "string" ? unpack(value) : value;
   if (typeof inner !== "object" || inner === null || depth > 6) return scalar(inner);
   const list = make("dl");
-  for (const [name, content] of Object.entries(inner).slice(0, 60)) {
-    if (isEmpty(content)) continue;
-    list.append(make("dt", { dir: "auto" }, Array.isArray(inner) ? `${Number(name) + 1}` : name), make("dd", { dir: "auto" }, readable(content, depth + 1)));
+  const entries = Object.entries(inner).filter(([, content]) => !isEmpty(content));
+  for (const [index, [name, content]] of entries.entries()) {
+    if (budget.left-- <= 0) {
+      list.append(make("dd", {}, ...more(entries.length - index)));
+      break;
+    }
+    list.append(make("dt", { dir: "auto" }, Array.isArray(inner) ? `${Number(name) + 1}` : name), make("dd", { dir: "auto" }, readable(content, depth + 1, budget)));
   }
   return list;
 }
@@ -52,7 +77,7 @@ function readable(value, depth) {
 const isEmpty = (content) => content === null || content === "" || (typeof content === "object" && !Object.keys(content).length);
 
 function scalar(value) {
-  const text = typeof value === "object" ? JSON.stringify(value) : String(value);
+  const text = words(value);
   if (/\.(?:png|jpe?g|gif|webp|avif|svg)$/i.test(URL.parse(text)?.pathname ?? "")) return mediaElement(text, "", "image");
   return link(text);
 }
@@ -66,8 +91,13 @@ function link(address, name = "") {
 function unpack(text) {
   if (typeof text !== "string" || !/^\s*[[{]/.test(text)) return text;
   try {
-    return JSON.parse(text);
+    return JSON.parse(text, asWritten);
   } catch {
     return text;
   }
+}
+
+/** Numbers that a double cannot hold, such as ids of 19 digits, as they were written. */
+function asWritten(_, value, context) {
+  return typeof value === "number" && context?.source !== undefined && String(value) !== context.source ? context.source : value;
 }

@@ -82,7 +82,7 @@ export function render(element, source, env, closed) {
   }
   for (const block of element.children) block.dir = block.matches(".code-frame") ? "ltr" : "auto"; // as its own words are written
   for (const link of element.querySelectorAll("a:has(span[data-media])")) freeMedia(link);
-  for (const mark of element.querySelectorAll("span[data-media]")) placeMedia(mark);
+  for (const mark of element.querySelectorAll("span[data-media]")) placeMedia(mark, closed);
 }
 
 /** Media in a link stand behind it: their buttons would be the link's, too, and open what nobody wanted. */

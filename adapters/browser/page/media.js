@@ -15,10 +15,14 @@ export function mediaKind(address) {
   return Object.keys(KINDS).find((kind) => KINDS[kind].test(path)) ?? "image";
 }
 
-/** Replaces a renderer's mark by the medium itself, or by a button that loads it. */
-export function placeMedia(mark) {
+/**
+ * Replaces a renderer's mark by the medium itself, or by a button that loads it. What is still being written is rendered
+ * again and again, and its address may be cut off: there nothing is loaded, and nothing can be pressed yet.
+ */
+export function placeMedia(mark, closed) {
   const { media: address, alt } = mark.dataset;
-  mark.replaceWith(mediaElement(address, alt));
+  const kind = mediaKind(address);
+  mark.replaceWith(closed || /^data:/i.test(address) ? mediaElement(address, alt) : ask(kind, address, alt, { disabled: true }));
 }
 
 export function mediaElement(address, alt = "", kind = mediaKind(address)) {
@@ -26,9 +30,7 @@ export function mediaElement(address, alt = "", kind = mediaKind(address)) {
   const url = URL.parse(address);
   if (!url || !/^https?:$/.test(url.protocol)) return document.createTextNode(alt || address);
   if (approved.has(address) || isTrusted(url.hostname)) return element(kind, address, alt);
-  const label = say("span", `load_${kind}`);
-  const button = make("button", { type: "button", class: `media-ask media-${kind}`, title: address }, label, " ",
-    say("small", "load_from", { "data-host": url.host }), ...(alt ? [make("em", {}, alt)] : []));
+  const button = ask(kind, address, alt);
   button.addEventListener("click", () => {
     approved.add(address);
     const shown = element(kind, address, alt);
@@ -40,7 +42,13 @@ export function mediaElement(address, alt = "", kind = mediaKind(address)) {
   return button;
 }
 
-function isTrusted(host) {
+function ask(kind, address, alt, attributes = {}) {
+  return make("button", { type: "button", class: `media-ask media-${kind}`, title: address, ...attributes }, say("span", `load_${kind}`), " ",
+    say("small", "load_from", { "data-host": URL.parse(address)?.host ?? "" }), ...(alt ? [make("em", {}, alt)] : []));
+}
+
+function isTrusted(name) {
+  const host = name.replace(/^\[(.*)\]$/, "$1"); // as the operator's list has an IPv6 address
   return trusted.some((name) => host === name || (name.startsWith("*.") && host.endsWith(name.slice(1))));
 }
 
@@ -73,13 +81,23 @@ function failure(kind, address, alt) {
 
 /** Pieces of a spoken answer as one player: Ogg as it comes, else 24 kHz 16-bit mono PCM with a WAV head before it. */
 export function spoken(pieces) {
-  const parts = pieces.map((piece) => Uint8Array.from(atob(piece), (char) => char.charCodeAt(0)));
+  const parts = pieces.flatMap(decoded);
+  if (!parts.length) throw new TypeError("nothing that could be played");
   const isOgg = parts[0]?.[0] === 0x4f && parts[0]?.[1] === 0x67;
   const size = parts.reduce((sum, part) => sum + part.length, 0);
   const blob = isOgg ? new Blob(parts, { type: "audio/ogg" }) : new Blob([wavHead(size), ...parts], { type: "audio/wav" });
   const player = make("audio", { controls: true, tabindex: "0", "data-t-label": "audio", "aria-label": t("audio") });
   player.src = URL.createObjectURL(blob);
   return make("span", { class: "media-frame" }, player);
+}
+
+/** The bytes of a piece; none of one that is damaged, for the others can be heard without it. */
+function decoded(piece) {
+  try {
+    return [Uint8Array.from(atob(piece), (char) => char.charCodeAt(0))];
+  } catch {
+    return [];
+  }
 }
 
 function wavHead(size, rate = 24_000) {
