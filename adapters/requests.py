@@ -98,7 +98,9 @@ def chat_from(fields: object, settings: Settings, caller: Caller = ANYONE) -> Ch
     except msgspec.ValidationError:
         wrong = _mistakes(fields, ChatBody)
         if isinstance(fields, Mapping):
-            wrong += _beyond_types(fields.get("userId", ""), fields.get("message"), settings, caller)
+            named = {mistake.field for mistake in wrong}
+            beyond = _beyond_types(fields.get("userId", ""), fields.get("message"), settings, caller)
+            wrong += [mistake for mistake in beyond if mistake.field not in named]
         raise InvalidRequest(wrong[:_MISTAKES]) from None
     return _complete(body, settings, caller)
 

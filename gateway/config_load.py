@@ -110,7 +110,7 @@ def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:
         return {}
     known = {key: value for key, value in written.items() if key in Settings.model_fields}
     for key in sorted(written.keys() - known.keys()):
-        mistakes.append(_unknown(f"{file}: {key}", key, Settings.model_fields))
+        mistakes.append(_unknown(f"{file}: {key}", key.lower().removeprefix("gateway_"), Settings.model_fields))
     return known
 
 

@@ -174,6 +174,8 @@ class LiveTurn:
                     await self._learn(self._stream)
         except TimeoutError:
             if self.turn.phase != "ended":
+                if self.turn.phase == "recovering":
+                    self._means.metrics.upstream_recovered(Recovery.FAILED)
                 self._append(self.turn.fail(GatewayError(Code.UPSTREAM_TIMEOUT)))
                 self._abandoning = True
         except GatewayError as error:

@@ -91,8 +91,9 @@ def test_all_mistakes_are_said_at_once_each_on_a_line_with_its_name_value_and_wh
     monkeypatch.setenv("GATEWAY_HEARTBEAT_INTERVAL", "soon")
     monkeypatch.setenv("GATEWAY_MAX_CONECTIONS", "5")
     monkeypatch.setenv("GATEWAY_HOST", "0.0.0.0")
-    file = toml(tmp_path, "retry_ms = -1\nusesse = true")
+    file = toml(tmp_path, "retry_ms = -1\nusesse = true\nGATEWAY_PORT = 1")
     assert mistakes({"port": "70000"}, file) == [
+        f"{file}: GATEWAY_PORT: no such setting; the nearest is port",
         f"{file}: usesse: no such setting; the nearest is use_sse_streaming",
         "GATEWAY_MAX_CONECTIONS: no such setting; the nearest is GATEWAY_MAX_CONNECTIONS",
         "--port='70000': allowed is a whole number from 0 to 65535; 0 takes a free one",

@@ -309,3 +309,9 @@ def test_a_caller_of_several_shops_must_name_one() -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat_from(GOOD, SETTINGS, caller)
     assert [mistake.field for mistake in caught.value.errors] == ["shopId"]
+
+
+async def test_a_field_is_named_once_however_much_is_wrong_with_it(serve: Serve) -> None:
+    status, problem = await post(await serve(), {"userId": "", "message": "m", "botId": "b"})
+    assert status == 422
+    assert [error["field"] for error in problem["errors"]] == ["userId"]

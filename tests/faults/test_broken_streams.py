@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import re
 from pathlib import Path
 
 from gateway.simulator import whole_text
@@ -188,3 +189,16 @@ async def test_coze_is_asked_for_a_broken_chat_once_a_second_at_most(tmp_path: P
         assert coze.requests["retrieve"] == len(asked) >= 3
         gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
         assert min(gaps) > 0.9
+
+
+async def test_a_recovery_that_the_turns_time_ends_counts_as_failed(tmp_path: Path) -> None:
+    async with (
+        simulated() as coze,
+        gateway(tmp_path, coze.url, GATEWAY_TURN_TIMEOUT="2") as process,
+        client() as session,
+    ):
+        reader = Reader()
+        await reader.ask(session, process.url, "/fault drop-after:3 never-complete plain pieces:20 -- for ever?")
+        async with session.get(f"{process.url}/metrics") as response:
+            counted = re.findall(r'recoveries_total\{outcome="(\w+)"\} ([1-9]\S*)', await response.text())
+    assert counted == [("failed", "1.0")]
