@@ -270,7 +270,7 @@ async def test_a_token_given_late_brings_the_earlier_messages(new_tab: NewTab, s
             failure = page.locator(".failure", has_text="The token has characters that no token has.")
             await failure.wait_for()
             assert await page.is_visible("#send")
-    await page.locator(".turn", has_text="hi").wait_for()
+    await page.locator(".asked p").get_by_text("hi", exact=True).wait_for()
     await page.locator("#alert").wait_for(state="hidden")
     await page.locator("#status[data-state=open]").wait_for()
 

@@ -211,7 +211,8 @@ async def test_a_lock_that_another_process_holds_is_waited_for_then_said_then_he
 
 async def test_a_lock_shorter_than_the_wait_costs_nobody_anything(tmp_path: Path) -> None:
     message = "/fault plain pieces:60 rate:30 -- steady"
-    async with simulated() as coze, gateway(tmp_path, coze.url) as process, client() as session:
+    idle = {"GATEWAY_UPSTREAM_IDLE_TIMEOUT": "5"}  # the lock is what is tried here, not a busy machine
+    async with simulated() as coze, gateway(tmp_path, coze.url, **idle) as process, client() as session:
         reader = Reader()
         asking = asyncio.create_task(reader.ask(session, process.url, message))
         await reader.until(lambda r: r.text)
