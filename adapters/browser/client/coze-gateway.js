@@ -1039,7 +1039,7 @@ async function readWebSocket(leg) {
 async function explain(leg, outcome) {
   try {
     const answer = await pollOnce(leg, 0);
-    leg.line.transport = "longpoll"; // that is how it came
+    if (answer.events.length) leg.line.transport = "longpoll"; // that is how they came
     return give(leg, answer) ?? { ...outcome, fault: "own" };
   } catch (error) {
     const reason = error instanceof GatewayError ? verdict(error) : outcome;
@@ -1222,7 +1222,8 @@ function retryAfter(value) {
  * Calls `onSilence` when a leg brought nothing within the first-byte deadline, or after that for `limitMs` and up to a
  * quarter more. A shorter one is doubted while a turn runs, for a proxy may begin to buffer later: one plain request, and
  * after twice as long another, says whether there is more than the leg brings. Where no heartbeat can be heard, with
- * `limitMs` `Infinity`, that is all that can be done. Hearing sets a flag and no more, for it is done for each piece: no timer is moved and no clock is asked.
+ * `limitMs` `Infinity`, that is all that can be done. Hearing sets a flag and no more, for it is done for each piece: no
+ * timer is moved and no clock is asked.
  */
 function watchSilence(leg, limitMs, onSilence) {
   const { line } = leg;
@@ -1341,7 +1342,7 @@ function parseObject(text) {
   }
 }
 
-/** For how many milliseconds it has been so. A clock that was put back counts as time that passed: at worst one try comes early. */
+/** Milliseconds that have passed. A clock that was put back counts as time, too: at worst one try comes early. */
 function since(at) {
   return Math.abs(Date.now() - at);
 }

@@ -8,6 +8,9 @@ const OBJECTS = 50; // of an `object_string` that are shown
 const TERMS = 400; // of a card that are shown, in all: each costs the browser time
 const TITLES = ["title", "name", "header"];
 
+/** Whether a `message` event's content is text, as against what stands below. */
+export const isText = ({ contentType }) => contentType === undefined || contentType === "text";
+
 /** `object_string` is a list of text, images, audio, video and files; anything else is shown as a card. */
 export function structured(content, contentType) {
   try {
@@ -34,7 +37,6 @@ function card(content) {
 /** A line for the `n` that are not shown. */
 const more = (n) => (n > 0 ? [say("p", "and_more", { class: "hint", "data-n": n })] : []);
 
-
 function titleOf(value) {
   if (typeof value !== "object" || value === null) return undefined;
   const name = TITLES.find((key) => value[key] !== undefined && value[key] !== null);
@@ -48,7 +50,7 @@ function item(part) {
     render(text, words(part.text), {}, true);
     return text;
   }
-  const address = part?.file_url ?? part?.url;
+  const address = part.file_url ?? part.url;
   if (typeof address !== "string") return make("p", {}, words(part.name ?? part.file_id ?? part.type));
   const name = words(part.name);
   if (part.type === "file") return make("p", {}, link(address, name));

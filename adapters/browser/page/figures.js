@@ -1,4 +1,5 @@
 /** Live figures of the answer being given, and the chart of its pace. */
+import { isText } from "./cards.js";
 import { make } from "./dom.js";
 import { formatNumber, formatTime, t } from "./language.js";
 
@@ -61,14 +62,14 @@ export class Figures {
   }
 
   /** A piece of the answer, or of its reasoning. Characters, and the pace, are the text's alone. */
-  piece({ event, content, contentType, replace }) {
+  piece(event) {
     const now = performance.now();
     this.#first ??= now;
     this.#pieces++;
-    if (event !== "message" || (contentType !== undefined && contentType !== "text")) return;
+    if (event.event !== "message" || !isText(event)) return;
     this.#firstText ??= now;
-    const size = lengthOf(content);
-    this.#characters = replace ? size : this.#characters + size;
+    const size = lengthOf(event.content);
+    this.#characters = event.replace ? size : this.#characters + size;
     const bucket = Math.floor(now / BUCKET_MS);
     this.#buckets.set(bucket, (this.#buckets.get(bucket) ?? 0) + size);
   }

@@ -1,7 +1,7 @@
 /** One turn on the page: the question, and the answer as its events build it up. It knows no transport. */
 import { fold } from "../client/coze-gateway.js";
 import { AnswerText } from "./answer-text.js";
-import { structured } from "./cards.js";
+import { isText, structured } from "./cards.js";
 import { copyButton, make, say, sayAnew } from "./dom.js";
 import { t, timeWords } from "./language.js";
 import { spoken } from "./media.js";
@@ -315,5 +315,3 @@ export class TurnView {
     sayAnew(summary, this.over || this.text ? "thought" : "thinking");
   }
 }
-
-const isText = ({ contentType }) => contentType === undefined || contentType === "text";
