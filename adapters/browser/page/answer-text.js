@@ -15,7 +15,7 @@ const SHARE = 64; // and they take at most this part of the time, however long i
 const AT_ONCE = 12; // a rendering is not made twice for so few characters more
 // Where lines may break in a word as long as this, a browser searches for a time that grows by the square of its length.
 const UNBROKEN = 2_000;
-const UNBROKEN_WORD = new RegExp(`[^\\s\\p{Ideographic}\\p{P}]{${UNBROKEN}}`, "u");
+const BREAK = /[\s\p{Ideographic}\p{P}]/u;
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -25,6 +25,7 @@ export class AnswerText {
   #shown = 0;
   #closed = 0;
   #checked = 0;
+  #word = ""; // that what is shown ends in
   #env = {};
   #finished = false;
   #timer;
@@ -56,6 +57,7 @@ export class AnswerText {
 
   #restart() {
     this.#shown = this.#rendered = this.#closed = this.#checked = 0;
+    this.#word = "";
     this.#env = {};
     this.#renderAt = 0;
     delete this.element.dataset.typed;
@@ -109,8 +111,10 @@ export class AnswerText {
   }
 
   #mindLongWords(from) {
-    const added = this.text.slice(Math.max(from - 2 * UNBROKEN, 0), this.#shown);
-    if (UNBROKEN_WORD.test(added)) this.element.classList.add("unbroken");
+    const words = this.text.slice(from, this.#shown).split(BREAK);
+    words[0] = this.#word + words[0];
+    if (words.some((word) => word.length >= UNBROKEN)) this.element.classList.add("unbroken");
+    this.#word = words.at(-1);
   }
 
   #goOn() {

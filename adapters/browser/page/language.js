@@ -4,6 +4,7 @@ import { WORDS } from "./words.js";
 
 const KEY = "gateway.language";
 const listeners = new Set();
+const formats = new Map(); // one is dear to make
 let current = "en";
 
 /** The language of before, else the first of the browser's that the page speaks, else English. */
@@ -47,7 +48,9 @@ export function translate(root) {
 /** A number as the language writes it, with the decimals that it is given with. */
 export function formatNumber(value) {
   const digits = String(value).split(".")[1]?.length ?? 0;
-  return new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits }).format(value);
+  const key = `${document.documentElement.lang} ${digits}`;
+  if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits }));
+  return formats.get(key).format(value);
 }
 
 /** Milliseconds as a person reads them: a key of the page's words, and its number. */
