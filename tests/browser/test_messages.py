@@ -10,7 +10,7 @@ from random import Random
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Locator
+from playwright.async_api import Locator, expect
 
 from tests.browser.conftest import PLAIN, Stub, Tab
 
@@ -80,15 +80,11 @@ async def shown(tab: Tab, stub: Stub, answer: str, piece: int = 5) -> Locator:
 
 async def test_an_answer_in_pieces_looks_like_the_same_answer_at_once(tab: Tab, stub: Stub) -> None:
     content = await shown(tab, stub, MARKDOWN, piece=3)
-    streamed = await content.evaluate(
-        "(e) => [...e.children].map((c) => c.outerHTML).filter((h) => h !== '<div></div>')"
-    )
+    streamed = await content.evaluate("(e) => [...e.children].map((c) => c.outerHTML)")
     whole = await tab.page.evaluate(
         """async (source) => {
-            const { render } = await import("/page/markdown.js");
-            const element = document.createElement("div");
-            render(element, source, {}, true);
-            return [...element.children].map((c) => c.outerHTML);
+            const { rendered } = await import("/page/markdown.js");
+            return [...rendered(source, {}).children].map((c) => c.outerHTML);
         }""",
         MARKDOWN,
     )
@@ -155,39 +151,71 @@ PARTS = [
 ]
 
 
-async def test_a_block_that_grows_by_words_looks_like_the_same_block_rendered_anew(tab: Tab) -> None:
-    """At every cut of documents made of pieces of Markdown in any order."""
+ROWS = [
+    *(
+        "- one **bold** item\n",
+        "- [a](https://h.invalid/a)\n",
+        "* star\n",
+        "1. first\n",
+        "2) second\n",
+        "  - inner `code`\n",
+    ),
+    *(
+        "\n",
+        "  more of it\n",
+        "lazy\n",
+        "      code\n",
+        "  ```\n  x\n  ```\n",
+        "  | a |\n  |---|\n  | b |\n",
+        "> said\n",
+    ),
+    *("- [name]\n", "- [name]: https://h.invalid/\n", "- ![x](https://h.invalid/x.png)\n", "-\n", "# Head\n", "---\n"),
+]
+CELLS = [
+    "| one | **two** |\n",
+    "| `x` |\n",
+    "no bars\n",
+    "| a | b | c |\n",
+    "||\n",
+    "| [l](https://h.invalid/) | y\n",
+    "\n",
+]
+
+
+async def test_a_block_that_grows_looks_like_the_same_block_rendered_anew(tab: Tab) -> None:
+    """By words or by a rendering that keeps what is the same, at every cut of pieces of Markdown in any order."""
     random = Random(8)
-    documents = ["".join(random.choices(PARTS, k=random.randrange(4, 30))) for _ in range(700)]
+    documents = ["".join(random.choices(PARTS, k=random.randrange(4, 30))) for _ in range(400)]
     # What growing could get wrong: a blank that may begin a line of code, a cell too many, text that is a definition.
     documents += ["```py\nx\n y", "| one |\n|--|\n| a | a a a a a a a a"]
     documents += ['- "a"\n\n[name]: https://h.invalid "a"' + " " * 8 + "or not"]
     documents += [f"{MARKDOWN}\n\nMore **and** more words, then `code` and words."]
-    grown, different = await tab.page.evaluate(
+    # Lists and tables, of which only the end is rendered anew: until they are loose, or another, or no list any more.
+    documents += ["".join(random.choices(ROWS, k=random.randrange(4, 30))) for _ in range(200)]
+    documents += ["| a | b |\n|:-|-:|\n" + "".join(random.choices(CELLS, k=40)) for _ in range(60)]
+    grown = await tab.page.evaluate(
         """async (documents) => {
             const { OpenBlock } = await import("/page/open-block.js");
             let grown = 0;
             for (const [nth, source] of documents.entries()) {
-                const open = new OpenBlock();
+                const open = new OpenBlock(document.createElement("div"));
                 for (let end = 0, step = 0; end < source.length; step++) {
                     end = Math.min(end + 1 + ((nth + step * step) % 7), source.length);
                     const shown = source.slice(0, end);
-                    if (!open.grow(shown)) {
-                        open.render(shown, {});
-                        continue;
-                    }
-                    grown++;
-                    const whole = new OpenBlock();
+                    if (open.grow(shown)) grown++;
+                    else open.render(shown, {});
+                    const whole = new OpenBlock(document.createElement("div"));
                     whole.render(shown, {});
-                    const [got, expected] = [open.element.innerHTML, whole.element.innerHTML];
-                    if (got !== expected) return [grown, { shown, got, expected }];
+                    const [got, expected] = [open, whole].map(({ element }) => element.cloneNode(true));
+                    got.normalize();
+                    if (!got.isEqualNode(expected)) return { shown, got: got.innerHTML, expected: expected.innerHTML };
                 }
             }
-            return [grown, null];
+            return grown;
         }""",
         documents,
     )
-    assert different is None
+    assert isinstance(grown, int), grown
     assert grown > 500
 
 
@@ -199,10 +227,10 @@ async def test_blocks_closed_one_by_one_look_like_the_whole_document(tab: Tab) -
     documents += ["a\r\n- \r\n\nb\n==\r\n\r\nc\r\n", "~~~\n    ~~~\n\n# no head\n", "- a\n\n- b\n\n  c\n"]
     closed, different = await tab.page.evaluate(
         """async (documents) => {
-            const { closedLength, render } = await import("/page/markdown.js");
+            const { closedLength, rendered } = await import("/page/markdown.js");
             const html = (source) => {
                 const element = document.createElement("div");
-                render(element, source, {}, true);
+                element.append(rendered(source, {}));
                 return element.innerHTML;
             };
             let blocks = 0;
@@ -230,7 +258,7 @@ async def test_words_are_added_to_the_paragraph_that_is_there(tab: Tab) -> None:
     same = await tab.page.evaluate(
         """async () => {
             const { OpenBlock } = await import("/page/open-block.js");
-            const open = new OpenBlock();
+            const open = new OpenBlock(document.createElement("div"));
             open.render("Some **bold** and", {});
             const [paragraph, strong] = [open.element.firstChild, open.element.querySelector("strong")];
             return open.grow("Some **bold** and plain words, ") && open.grow("Some **bold** and plain words, then")
@@ -239,6 +267,53 @@ async def test_words_are_added_to_the_paragraph_that_is_there(tab: Tab) -> None:
         }"""
     )
     assert same
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        ("- [a link](https://h.invalid/a) in words\n", "- one **more** item\n"),
+        ("| a | b |\n|---|---|\n| [a link](https://h.invalid/a) | words |\n", "| one **more** | row |\n"),
+        ("See [a link](https://h.invalid/a) in words.", " And **more** words."),
+        ("1. [a link](https://h.invalid/a) in words\n", "   - `inner`\n2. two\n"),
+        ("> [a link](https://h.invalid/a) in words\n", "> and **more**\n"),
+    ],
+    ids=["list", "table", "paragraph", "numbered list", "quotation"],
+)
+async def test_what_is_shown_already_stays_while_more_is_written_and_when_it_is_whole(
+    tab: Tab, stub: Stub, begin: str, more: str
+) -> None:
+    """A press that lasts, the focus, and a selection: all are lost with their element."""
+    stub.behaves(answer=begin + more * 12 + "\n\nThe end.", piece=9, delay=0.03)
+    await tab.ask("hi")
+    link = tab.page.locator(".content a").first
+    await link.wait_for()
+    await tab.page.evaluate(
+        """() => {
+            window.link = document.querySelector(".content a");
+            link.focus({ preventScroll: true });
+            getSelection().selectAllChildren(link);
+        }"""
+    )
+    await tab.over()
+    kept = "[link.isConnected, document.activeElement === link, String(getSelection())]"
+    assert await tab.page.evaluate(kept) == [True, True, "a link"]
+    assert await tab.page.locator(".content strong, .content code").count() >= 12
+
+
+async def test_copied_is_said_while_the_code_is_still_written(tab: Tab, stub: Stub) -> None:
+    await tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    stub.behaves(answer="- code:\n  ```\n  first\n  ```\n" + "- one **more** item\n" * 20, piece=9, delay=0.03)
+    await tab.ask("hi")
+    button = tab.page.locator(".code-bar button")
+    await button.click()
+    await expect(button).to_have_text("Copied")
+    await tab.page.wait_for_timeout(700)  # some renderings
+    assert await button.inner_text() == "Copied"
+    assert await tab.page.evaluate("navigator.clipboard.readText()") == "first\n"
+    await tab.over()
+    await button.click()
+    assert await tab.page.evaluate("navigator.clipboard.readText()") == "first\n"
 
 
 HOSTILE = [
@@ -513,10 +588,10 @@ async def test_a_card_of_many_values_holds_nobody(tab: Tab) -> None:
 async def test_what_is_still_written_loads_nothing_and_cannot_be_pressed(tab: Tab) -> None:
     closed, open_ = await tab.page.evaluate(
         """async () => {
-            const { render } = await import("/page/markdown.js");
-            return [true, false].map((closed) => {
+            const { OpenBlock } = await import("/page/open-block.js");
+            return ["close", "render"].map((act) => {
                 const element = document.createElement("div");
-                render(element, "![a](https://far.example/a.png) https://far.example/b.mp4?token=ab", {}, closed);
+                new OpenBlock(element)[act]("![a](https://far.example/a.png) https://far.example/b.mp4?token=ab", {});
                 return [...element.querySelectorAll("button, img, video")].map((one) => [one.tagName, one.disabled]);
             });
         }"""

@@ -200,8 +200,8 @@ async def test_media_of_listed_hosts_need_no_click(new_tab: NewTab, gateway: Sta
     source = "![a](https://cdn.example.com/a.png) ![b](https://other.example.com/b.png)"
     await tab.page.evaluate(
         """async (source) => {
-            const { render } = await import("/page/markdown.js");
-            render(document.querySelector("#log"), source, {}, true);
+            const { rendered } = await import("/page/markdown.js");
+            document.querySelector("#log").append(rendered(source, {}));
         }""",
         source,
     )

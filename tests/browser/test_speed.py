@@ -27,10 +27,11 @@ async def part_{n}(session):
 """
 COUNT_RENDERINGS = """() => {
     window.renderings = 0;
-    const isOpenBlock = (element) => element.matches(".content > div:last-child");
-    new MutationObserver((changes) => {
-        renderings += changes.filter(({ target, addedNodes }) => addedNodes.length && isOpenBlock(target)).length;
-    }).observe(document.querySelector("#log"), { subtree: true, childList: true });
+    const { parseFromString } = DOMParser.prototype; // each rendering is looked at by the sanitizer, which begins so
+    DOMParser.prototype.parseFromString = function (...given) {
+        renderings++;
+        return parseFromString.apply(this, given);
+    };
 }"""
 MARKDOWN = "".join(SECTION.format(n=n) for n in range(40))[:8_192]
 
@@ -92,7 +93,7 @@ async def test_eight_kilobytes_in_1400_pieces_cost_little_script_time_at_any_rat
     print(f"{spent:.3f} s of script for {share:.0%} of the pieces, {rate} a second")  # noqa: T201
     shown = await tab.page.locator(".content").nth(1).locator("pre").count()
     assert shown == text.count("```python")
-    assert await tab.page.evaluate("renderings") < len(text) / 6 / 5  # most pieces are words, and are only added
+    assert 10 < await tab.page.evaluate("renderings") < len(text) / 6 / 5  # most pieces are words, and are only added
     assert spent < 1.5 * share, f"{spent:.3f} s"
 
 

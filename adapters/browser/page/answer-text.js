@@ -3,11 +3,12 @@
  * share of the difference, so pieces in bursts and pieces one by one look alike. Blocks that are closed are rendered
  * once and never touched again; the open one at the end grows by words, and is rendered anew only for new Markdown.
  */
-import { closedLength, render } from "./markdown.js";
+import { closedLength } from "./markdown.js";
 import { OpenBlock } from "./open-block.js";
 
 const CATCH_UP_MS = 120; // time constant of the typing
 const STEP_MS = 40; // between two steps of it: each costs a frame, and 25 a second look like typing
+const LATE_MS = 60; // a step that comes later than this was not waited for: what came meanwhile is typed, too
 const PAUSE_MS = 120; // between two renderings of the open block, however short it is
 const PAUSE_CHARACTERS = 60; // to be shown by the next one; while there are fewer it waits
 const LONG_PAUSE_MS = 400; // but no longer than this
@@ -33,11 +34,11 @@ export class AnswerText {
   #renderAt = 0; // when the open block may be rendered again
   #renderedAt = 0; // when it was
   #rendered = 0; // how much of the text had been shown then
-  #open = new OpenBlock();
+  #open;
 
   constructor(element) {
     this.element = element;
-    element.append(this.#open.element);
+    this.#open = new OpenBlock(element);
   }
 
   /** The whole text so far. It grows at its end; anything else begins anew. */
@@ -62,15 +63,15 @@ export class AnswerText {
     this.#renderAt = 0;
     delete this.element.dataset.typed;
     this.element.classList.remove("unbroken");
-    this.#open.clear();
-    this.element.replaceChildren(this.#open.element);
+    this.#open.reopen();
+    this.#open.end();
   }
 
   #schedule(at = this.#lastStep + STEP_MS) {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       const now = performance.now();
-      const elapsed = Math.min(now - this.#lastStep, 100);
+      const elapsed = Math.min(now, at + LATE_MS) - this.#lastStep;
       this.#lastStep = now;
       this.#step(elapsed);
     }, at - performance.now());
@@ -131,31 +132,23 @@ export class AnswerText {
     }
     if (final && definesReferences(this.text)) return this.#renderWhole();
     const rest = visible.slice(this.#closed);
-    if (final) {
-      if (rest) this.#close(rest);
-      this.#open.clear();
-      this.#open.element.remove();
-    } else {
-      if (this.#open.element.parentNode !== this.element) this.element.append(this.#open.element);
-      // A definition cut off in mid-address must not be remembered: an env of its own for each look at the open block.
-      this.#open.render(rest, { references: { ...this.#env.references } });
-    }
+    // A definition cut off in mid-address must not be remembered: an env of its own for each look at the open block.
+    if (!final) return this.#open.render(rest, { references: { ...this.#env.references } });
+    if (rest) this.#close(rest);
+    return this.#open.end();
   }
 
   #close(source) {
-    const block = document.createElement("div");
-    render(block, source, this.#env, true);
-    this.#open.element.before(...block.childNodes);
+    this.#open.close(source, this.#env);
     this.#closed += source.length;
   }
 
   /** A link may name a definition that comes after it: such a text is rendered once more when it is whole. */
   #renderWhole() {
-    this.#restart();
-    this.#shown = this.#checked = this.text.length;
-    this.#mindLongWords(0);
+    this.#env = {};
+    this.#open.reopen();
     this.#close(this.text);
-    this.#open.element.remove();
+    this.#open.end();
   }
 }
 

@@ -1,6 +1,6 @@
 /** What is not text in an answer, as something readable: lists of objects, and cards, which are JSON of any shape. */
 import { make, say } from "./dom.js";
-import { render } from "./markdown.js";
+import { rendered } from "./markdown.js";
 import { mediaElement } from "./media.js";
 
 const MEDIA = ["image", "audio", "video"];
@@ -45,11 +45,7 @@ function titleOf(value) {
 
 function item(part) {
   if (typeof part !== "object" || part === null) return make("p", {}, words(part));
-  if (part.type === "text") {
-    const text = make("div");
-    render(text, words(part.text), {}, true);
-    return text;
-  }
+  if (part.type === "text") return make("div", {}, rendered(words(part.text), {}));
   const address = part.file_url ?? part.url;
   if (typeof address !== "string") return make("p", {}, words(part.name ?? part.file_id ?? part.type));
   const name = words(part.name);

@@ -70,19 +70,49 @@ for (const cell of ["th", "td"]) {
   };
 }
 
-/** Fills `element` with the rendered source. `closed` says that it will not grow any more. */
-export function render(element, source, env, closed) {
-  highlighting = closed;
-  element.replaceChildren(DOMPurify.sanitize(markdown.render(source, env)));
-  for (const pre of element.querySelectorAll("pre")) frameCode(pre);
-  for (const table of element.querySelectorAll("table")) {
+/** The elements of Markdown that will not grow any more. */
+export function rendered(source, env) {
+  highlighting = true;
+  return elements(markdown.render(source, env), true);
+}
+
+/**
+ * Markdown that is still being written, as HTML in parts: where it is one list or one table, `items` are its items or
+ * rows, of which most will stay as they are; else all of it is the one item. `head` and `tail` stand around them.
+ */
+export function growing(source, env) {
+  highlighting = false;
+  const tokens = markdown.parse(source, env);
+  const html = (from, to) => markdown.renderer.render(tokens.slice(from, to), markdown.options, env);
+  const first = beginOfItems(tokens);
+  if (!first) return { head: "", items: [html(0)], tail: "" };
+  const { level } = tokens[first];
+  const end = tokens.findIndex((token, i) => i > first && token.level < level);
+  const begins = tokens.flatMap((token, i) => (i >= first && i < end && token.level === level && token.nesting > 0 ? [i] : []));
+  return { head: html(0, first), items: begins.map((begin, i) => html(begin, begins[i + 1] ?? end)), tail: html(end) };
+}
+
+/** Where the items of the only block begin; 0 if it has none. */
+function beginOfItems(tokens) {
+  const end = tokens.findIndex(({ level, nesting }) => level === 0 && nesting < 0);
+  if (end < 0 || end < tokens.length - 1) return 0;
+  if (/^(?:bullet|ordered)_list_open$/.test(tokens[0].type)) return 1;
+  return tokens[0].type === "table_open" ? tokens.findIndex(({ type, level }) => type === "tbody_open" && level === 1) + 1 : 0;
+}
+
+/** Safe elements, framed, of what the renderer wrote. `closed` says that they will not grow any more. */
+export function elements(html, closed) {
+  const part = document.adoptNode(DOMPurify.sanitize(html));
+  for (const pre of part.querySelectorAll("pre")) frameCode(pre);
+  for (const table of part.querySelectorAll("table")) {
     const frame = make("div", { class: "table-frame", tabindex: "0", role: "group", "data-t-label": "table", "aria-label": t("table") });
     table.replaceWith(frame);
     frame.append(table);
   }
-  for (const block of element.children) block.dir = block.matches(".code-frame") ? "ltr" : "auto"; // as its own words are written
-  for (const link of element.querySelectorAll("a:has(span[data-media])")) freeMedia(link);
-  for (const mark of element.querySelectorAll("span[data-media]")) placeMedia(mark, closed);
+  for (const block of part.children) block.dir = block.matches(".code-frame") ? "ltr" : "auto"; // as its own words are written
+  for (const link of part.querySelectorAll("a:has(span[data-media])")) freeMedia(link);
+  for (const mark of part.querySelectorAll("span[data-media]")) placeMedia(mark, closed);
+  return part;
 }
 
 /** Media in a link stand behind it: their buttons would be the link's, too, and open what nobody wanted. */

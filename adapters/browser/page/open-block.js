@@ -1,8 +1,9 @@
 /**
  * The block at an answer's end, which is still being written. Where the text that is added can surely mean nothing but
- * itself, it is appended to the last words on the page; else all of the block is rendered anew.
+ * itself, it is appended to the last words on the page; else the block is rendered anew, and what is new of it put there.
  */
-import { render } from "./markdown.js";
+import { elements, growing, rendered } from "./markdown.js";
+import { cutAfter, patch } from "./patch.js";
 
 // Neither alone nor with what may come later is one of these a piece of Markdown, or of an address, inside a line that
 // has a letter already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
@@ -13,23 +14,64 @@ const FENCE = /^(?:`{3,}[^`\n]*|~{3,}.*)\n/;
 const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
 
 export class OpenBlock {
-  element = document.createElement("div");
+  #closed = null; // the last node of the blocks before it
   #source = ""; // what is shown
+  #head; // its HTML, as far as a rendering brought it
+  #items = [];
   #last; // the text node that it ends in
+
+  /** @param {Element} element holds the blocks before it, too, once they were closed */
+  constructor(element) {
+    this.element = element;
+  }
 
   /** Renders all of it. */
   render(source, env) {
-    const shown = withTableBegun(source);
-    if (shown) render(this.element, shown, env, false);
-    else this.element.replaceChildren();
-    this.#source = source;
-    this.#last = undefined;
+    const { head, items, tail } = growing(withTableBegun(source), env);
+    const same = head === this.#head ? this.#sameItems(items) : 0;
+    const fresh = elements(head + items.slice(same).join("") + tail, false);
+    if (same) {
+      const list = holderOfItems(this.#first());
+      cutAfter(list, patch(list, list.children[same - 1], holderOfItems(fresh.firstElementChild)));
+    } else cutAfter(this.element, patch(this.element, this.#closed, fresh));
+    [this.#source, this.#head, this.#items, this.#last] = [source, head, items, undefined];
   }
 
-  clear() {
-    this.element.replaceChildren();
+  /** How many items stand there as they are to be. The last one may have grown since it was rendered. */
+  #sameItems(items) {
+    const most = Math.min(items.length, this.#items.length) - 1;
+    const differs = items.findIndex((item, i) => i >= most || item !== this.#items[i]);
+    return Math.max(differs, 0);
+  }
+
+  #first() {
+    let node = this.#closed ? this.#closed.nextSibling : this.element.firstChild;
+    while (node.nodeType !== Node.ELEMENT_NODE) node = node.nextSibling;
+    return node;
+  }
+
+  /** The blocks in `source`, with which it begins, will not change any more. What is behind them is to be rendered next. */
+  close(source, env) {
+    this.#closed = patch(this.element, this.#closed, rendered(source, env));
+    this.#forget();
+  }
+
+  /** Nothing is open any more. */
+  end() {
+    cutAfter(this.element, this.#closed);
+    this.#forget();
+  }
+
+  /** All blocks may change again. */
+  reopen() {
+    this.#closed = null;
+    this.#forget();
+  }
+
+  #forget() {
     this.#source = "";
-    this.#last = undefined;
+    this.#items = [];
+    this.#head = this.#last = undefined;
   }
 
   /** Shows `source`, which begins with what is shown, if that needs no rendering. @returns whether it did */
@@ -48,7 +90,7 @@ export class OpenBlock {
       const word = WORD_END.exec(line)?.[1];
       // Where a definition may be, the text may be no text: [name]: address "title".
       if (word === undefined || !/\p{L}/u.test(line) || this.#source.includes("]:")) return false;
-      const last = lastText(this.element);
+      const last = lastText(this.element, this.#closed);
       if (!PROSE.has(last?.parentNode.nodeName) || !last.data.endsWith(word || line.trimEnd().slice(-1))) return false;
       if (/^T[DH]$/.test(last.parentNode.nodeName) && !isInLastCell(line, last.parentNode.parentNode)) return false;
       this.#last = last;
@@ -64,7 +106,7 @@ export class OpenBlock {
     if (MAYBE_CLOSING.test(source.slice(lineStart))) return false;
     const shown = code(this.#source);
     if (!this.#last) {
-      const last = lastText(this.element);
+      const last = lastText(this.element, this.#closed);
       if (last?.parentNode.nodeName !== "CODE" || last.data !== shown) return false;
       this.#last = last;
     }
@@ -82,16 +124,15 @@ function isInLastCell(line, row) {
   return (line.startsWith("|") ? bars : bars + 1) === row.children.length;
 }
 
-/** The text node that an element ends in, if it ends in one; blank ones between blocks don't count. */
-function lastText(element) {
-  let node = element;
-  while (node && node.nodeType === Node.ELEMENT_NODE) {
-    let child = node.lastChild;
-    while (child?.nodeType === Node.TEXT_NODE && !child.data.trim()) child = child.previousSibling;
-    node = child;
-  }
-  return node ?? undefined;
+/** The text node that an element ends in, if it ends in one; blank ones between blocks don't count, nor what stands up to `before`. */
+function lastText(element, before = null) {
+  let child = element.lastChild;
+  while (child !== before && child.nodeType === Node.TEXT_NODE && !child.data.trim()) child = child.previousSibling;
+  if (child === before) return undefined;
+  return child.nodeType === Node.ELEMENT_NODE ? lastText(child) : child;
 }
+
+const holderOfItems = (block) => (block.matches("ul, ol") ? block : block.querySelector("tbody"));
 
 /** A table whose head is still being typed looks like one already: it is given the line that would follow. */
 function withTableBegun(source) {
