@@ -305,6 +305,7 @@ async def test_copied_is_said_while_the_code_is_still_written(tab: Tab, stub: St
     await tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     stub.behaves(answer="- code:\n  ```\n  first\n  ```\n" + "- one **more** item\n" * 20, piece=9, delay=0.03)
     await tab.ask("hi")
+    await expect(tab.page.locator(".content pre")).to_have_text("first\n")
     button = tab.page.locator(".code-bar button")
     await button.click()
     await expect(button).to_have_text("Copied")

@@ -33,6 +33,11 @@ const markdown = new MarkdownIt({ html: false, linkify: true, highlight });
 markdown.linkify.set({ fuzzyLink: false, fuzzyEmail: false });
 markdown.validateLink = (url) => LINK.test(url.trim()) || RASTER.test(url.trim());
 
+// Its chain of rules in two halves: the blocks tell what is new, and only there the words are looked at.
+const [blocks, words] = [new markdown.core.constructor(), new markdown.core.constructor()];
+blocks.ruler.enableOnly(["normalize", "block"]);
+words.ruler.disable(["normalize", "block"]);
+
 function highlight(code, info) {
   const language = info.split(/\s/)[0];
   if (!highlighting || code.length > LIMIT || !hljs.getLanguage(language)) return "";
@@ -77,19 +82,33 @@ export function rendered(source, env) {
 }
 
 /**
- * Markdown that is still being written, as HTML in parts: where it is one list or one table, `items` are its items or
- * rows, of which most will stay as they are; else all of it is the one item. `head` and `tail` stand around them.
+ * Markdown that is still being written. Where it is one list or one table, most of its `items`, a list's or a table's
+ * rows, stay as they were: `html(n)` has all but the first n of them. `head` and `items` tell what has changed.
+ * @returns {{head: string, items: string[], html: (n: number) => string}}
  */
 export function growing(source, env) {
   highlighting = false;
-  const tokens = markdown.parse(source, env);
-  const html = (from, to) => markdown.renderer.render(tokens.slice(from, to), markdown.options, env);
+  const state = new markdown.core.State(source, markdown, env);
+  blocks.process(state);
+  const { tokens } = state;
   const first = beginOfItems(tokens);
-  if (!first) return { head: "", items: [html(0)], tail: "" };
+  if (!first) return { head: "", items: [source], html: () => htmlOf(state, tokens) };
   const { level } = tokens[first];
-  const end = tokens.findIndex((token, i) => i > first && token.level < level);
-  const begins = tokens.flatMap((token, i) => (i >= first && i < end && token.level === level && token.nesting > 0 ? [i] : []));
-  return { head: html(0, first), items: begins.map((begin, i) => html(begin, begins[i + 1] ?? end)), tail: html(end) };
+  const lines = state.src.split("\n");
+  const text = (from, to) => lines.slice(from, to).join("\n");
+  const begins = [...tokens.keys()].slice(first).filter((i) => tokens[i].level === level && tokens[i].nesting > 0);
+  return {
+    head: text(tokens[0].map[0], tokens[first].map[0]) + JSON.stringify(env.references ?? {}),
+    // Where a list has become loose, paragraphs are seen that were hidden.
+    items: begins.map((i, n) => tokens.slice(i, begins[n + 1]).filter(({ hidden }) => hidden).length + text(...tokens[i].map)),
+    html: (n) => htmlOf(state, [...tokens.slice(0, first), ...tokens.slice(begins[n])]),
+  };
+}
+
+function htmlOf(state, tokens) {
+  state.tokens = tokens;
+  words.process(state);
+  return markdown.renderer.render(state.tokens, markdown.options, state.env);
 }
 
 /** Where the items of the only block begin; 0 if it has none. */

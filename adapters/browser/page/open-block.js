@@ -16,7 +16,7 @@ const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
 export class OpenBlock {
   #closed = null; // the last node of the blocks before it
   #source = ""; // what is shown
-  #head; // its HTML, as far as a rendering brought it
+  #head; // of what a rendering made of it
   #items = [];
   #last; // the text node that it ends in
 
@@ -25,11 +25,14 @@ export class OpenBlock {
     this.element = element;
   }
 
+  /** Whether it was, when it was rendered, one list or table of several items: until more stands behind it, nothing is closed. */
+  get isOne() { return this.#items.length > 1; }
+
   /** Renders all of it. */
   render(source, env) {
-    const { head, items, tail } = growing(withTableBegun(source), env);
+    const { head, items, html } = growing(withTableBegun(source), env);
     const same = head === this.#head ? this.#sameItems(items) : 0;
-    const fresh = elements(head + items.slice(same).join("") + tail, false);
+    const fresh = elements(html(same), false);
     if (same) {
       const list = holderOfItems(this.#first());
       cutAfter(list, patch(list, list.children[same - 1], holderOfItems(fresh.firstElementChild)));
