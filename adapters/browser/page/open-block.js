@@ -92,7 +92,7 @@ export class OpenBlock {
       const line = this.#source.slice(this.#source.lastIndexOf("\n") + 1);
       const word = WORD_END.exec(line)?.[1];
       // Where a definition may be, the text may be no text: [name]: address "title".
-      if (word === undefined || !/\p{L}/u.test(line) || this.#source.includes("]:")) return false;
+      if (word === undefined || !/\p{L}/u.test(line) || line.includes("\r") || this.#source.includes("]:")) return false;
       const last = lastText(this.element, this.#closed);
       if (!PROSE.has(last?.parentNode.nodeName) || !last.data.endsWith(word || line.trimEnd().slice(-1))) return false;
       if (/^T[DH]$/.test(last.parentNode.nodeName) && !isInLastCell(line, last.parentNode.parentNode)) return false;
