@@ -7,6 +7,8 @@ holds it in the ledger: all of that is here and nowhere else.
 """
 
 import asyncio
+import socket
+import struct
 from typing import NoReturn, Protocol
 
 from aiohttp import web
@@ -18,6 +20,9 @@ from gateway.subscription import Subscription
 
 HIGH_WATER = 64 * 1024
 """Bytes of ours that may wait for a reader's socket; beyond, its cursor stands still."""
+
+
+_LAST_ACK = struct.Struct("@56xI")  # tcpi_last_ack_recv of Linux's struct tcp_info: milliseconds
 
 
 class Place(Protocol):
@@ -99,7 +104,10 @@ class Line(asyncio.Protocol):
             self.hub.serve(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.release(Closing.HALF_OPEN if isinstance(exc, TimeoutError) else Closing.CLIENT_LEFT)
+        if not isinstance(exc, TimeoutError):
+            self.release(Closing.CLIENT_LEFT)
+        else:  # of the kernel: also a peer that is there and accepts nothing (TCP_USER_TIMEOUT)
+            self.release(Closing.SLOW if self.acknowledges() else Closing.HALF_OPEN)
 
     # -- from the hub ---------------------------------------------------------------------------------------------
 
@@ -165,6 +173,17 @@ class Line(asyncio.Protocol):
         self.transport = None
         self._connection.close(self._reason or reason)
         self._place.close()
+
+    def acknowledges(self) -> bool:
+        """Whether the peer has acknowledged anything of late: who does not read still answers the kernel's probes."""
+        if self.transport is None or not hasattr(socket, "TCP_INFO"):
+            return False
+        sock = self.transport.get_extra_info("socket")
+        try:
+            (ago,) = _LAST_ACK.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.size))
+        except (OSError, struct.error):
+            return False
+        return bool(ago < self.send_timeout * 750)
 
     def _watch_stall(self) -> None:
         """Begins to watch a reader with something unaccepted; cuts it when nothing moves for the send time-out."""

@@ -129,7 +129,7 @@ class Socket(Line):
 
     def beat(self, now: float) -> None:
         if self._pinged is not None and now - self._pinged >= self.send_timeout:
-            self.cut(Closing.HALF_OPEN)
+            self.cut(Closing.SLOW if self.paused and self.acknowledges() else Closing.HALF_OPEN)
             return
         super().beat(now)
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -23,6 +24,14 @@ ENDLESS = "/fault endless rate:400 -- go on"
 async def _open(session: aiohttp.ClientSession, url: str, kinds: tuple[str, ...] = CONNECTIONS) -> int:
     held = await ledger(session, url)
     return sum(held.get(kind, 0) for kind in kinds)
+
+
+async def _closed(session: aiohttp.ClientSession, url: str, transport: str) -> dict[str, int]:
+    """Why connections of `transport` closed, and how many."""
+    async with session.get(f"{url}/metrics") as response:
+        lines = re.findall(r"^gateway_connections_closed_total\{(.*)\} (\S+)$", await response.text(), re.M)
+    found = [(dict(re.findall(r'(\w+)="(\w+)"', labels)), int(float(value))) for labels, value in lines]
+    return {labels["reason"]: value for labels, value in found if labels["transport"] == transport}
 
 
 async def _until_open(session: aiohttp.ClientSession, url: str, count: int, *, within: float) -> float:
@@ -151,6 +160,8 @@ async def test_who_never_reads_is_cut_and_slows_nobody(tmp_path: Path) -> None:
         grown = _memory_kib(process) - memory
         await _until_open(session, process.url, 1, within=patience(15))
         assert grown < 20 * 512 + 16384
+        for transport in ("sse", "websocket"):  # they are there, and answer the kernel's probes
+            assert await _closed(session, process.url, transport) == {"slow": 10}
         gaps = [later - earlier for earlier, later in zip(reader.times, reader.times[1:], strict=False)]
         assert max(gaps) < patience(1)
         for sock in asleep:
@@ -188,6 +199,8 @@ async def test_a_peer_whose_cable_is_pulled_is_noticed(tmp_path: Path) -> None:
             network.pull()
             took = await _until_open(session, operators, 0, within=patience(15))
             assert took < 2 * 0.5 + 2 + patience(2)
+            for transport in ("sse", "websocket"):
+                assert (await _closed(session, operators, transport))["half_open"] == 1
             assert (await ledger(session, operators)).get("subscription", 0) == 0
 
 
