@@ -211,7 +211,7 @@ class SharedSocket(Socket):
         key = checked_key(given) if given is not None else ""
         body = chat_from(command, services.settings, self._caller)
         order = order_from(body, self._caller, key=key, request=self._request)
-        accepted = await start(services, self._caller, order)
+        accepted = await start(services, self._caller, order, "idempotencyKey")
         topic = Topic("turns", accepted.turn_id)
         ids = {"conversationId": accepted.conversation_id, "turnId": accepted.turn_id}
         await self._open(topic, None, {"type": "ack", "topic": str(topic), **ids}, request_id)

@@ -43,13 +43,16 @@ def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
     return services.connections.acquire(caller.account(order.user_id))
 
 
-async def start(services: Services, caller: Caller, order: Order) -> Accepted:
-    """Starts the turn, or finds the one that the same key has started. Raises also `rate_limited`."""
+async def start(services: Services, caller: Caller, order: Order, key_field: str = "Idempotency-Key") -> Accepted:
+    """Starts the turn, or finds the one that the same key has started. Raises also `rate_limited`.
+
+    `key_field` is what this transport calls the key.
+    """
     try:
         return await services.runner.start(
             order, owns=caller.may_read, admit=lambda: services.turn_rate.take(caller.account(order.user_id))
         )
     except GatewayError as error:
         if error.code is Code.INVALID_REQUEST:
-            raise InvalidRequest([Mistake("Idempotency-Key", "was used with another body")]) from error
+            raise InvalidRequest([Mistake(key_field, "was used with another body")]) from error
         raise

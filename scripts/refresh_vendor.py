@@ -97,10 +97,9 @@ LIBRARIES = (
 
 
 def refresh() -> None:
-    VENDOR.mkdir(parents=True, exist_ok=True)
-    for old in VENDOR.iterdir():
-        old.unlink()
-    record = []
+    """Fetches all files, and only then puts them in the place of the committed ones."""
+    known = {f"{entry['package']}@{entry['version']}": entry["integrity"] for entry in committed()}
+    record, bodies = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for library in LIBRARIES:
             package = f"{library.name}@{library.version}"
@@ -109,13 +108,14 @@ def refresh() -> None:
             )
             told = json.loads(packed.stdout)
             entry = next(iter(told.values())) if isinstance(told, dict) else told[0]
+            if known.get(package, entry["integrity"]) != entry["integrity"]:
+                raise SystemExit(f"{package} is not what it was: {entry['integrity']}, committed {known[package]}")
             with tarfile.open(Path(folder) / entry["filename"]) as tar:
                 for path, name in library.files.items():
                     member = tar.extractfile(f"package/{path}")
                     if member is None:
                         raise SystemExit(f"{package} has no file {path}")
-                    body = member.read()
-                    (VENDOR / name).write_bytes(body)
+                    body = bodies[name] = member.read()
                     record.append(
                         {
                             "file": name,
@@ -129,8 +129,19 @@ def refresh() -> None:
                         }
                     )
             print(f"{package}: {', '.join(library.files.values())}")  # noqa: T201
+    VENDOR.mkdir(parents=True, exist_ok=True)
+    for old in VENDOR.iterdir():
+        old.unlink()
+    for name, body in bodies.items():
+        (VENDOR / name).write_bytes(body)
     (VENDOR / "vendor.json").write_text(json.dumps(record, indent=1) + "\n")
     (VENDOR / "NOTICE.md").write_text(notice())
+
+
+def committed() -> list[dict[str, str]]:
+    """The files' record, as it was written last."""
+    record = VENDOR / "vendor.json"
+    return json.loads(record.read_text()) if record.exists() else []
 
 
 def notice() -> str:
@@ -151,7 +162,7 @@ def notice() -> str:
 
 def check() -> list[str]:
     """What is wrong with the committed files: a sentence each."""
-    record = json.loads((VENDOR / "vendor.json").read_text())
+    record = committed()
     wrong = []
     for entry in record:
         file = VENDOR / entry["file"]

@@ -154,6 +154,7 @@ async def test_its_key_starts_one_turn_also_over_other_sockets(served: Served) -
     async with opened(served) as shared:
         problem = await shared.ask(**message("another", idempotencyKey="k"))
         assert (problem["type"], problem["status"], problem["code"]) == ("problem", 422, "invalid_request")
+        assert "idempotencyKey: was used" in problem["detail"]
 
 
 async def test_a_busy_conversation_and_a_queue_over_the_socket(served: Served, shared: Shared) -> None:
