@@ -313,8 +313,8 @@ async def test_a_turn_that_is_listened_to_again_in_time_goes_on(serve: Serve) ->
         position = events[-1]["id"]
         await asyncio.sleep(0.1)
     state = await served.state(door.topic[6:])
-    (last,) = (await everything(sse, served.door(f"turns/{state['turnId']}"), position))[-1:]
-    assert last["event"] == "completed"
+    rest = await everything(sse, served.door(f"turns/{state['turnId']}"), position)  # nothing, if the end was seen
+    assert (rest or events)[-1]["event"] == "completed"
 
 
 async def test_a_listener_of_the_conversation_keeps_its_turn(serve: Serve) -> None:
