@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -166,6 +167,12 @@ class Settings(BaseSettings):
     def embedded_simulator(self) -> bool:
         """Whether the simulated Coze answers, because there are no credentials for the real one."""
         return self.coze_api_token is None and self.coze_jwt_app_id is None
+
+    @property
+    def asks_coze(self) -> bool:
+        """Whether Coze's own service is asked, and no stand-in for it."""
+        host = urlsplit(self.coze_api_base).hostname or ""
+        return not self.embedded_simulator and host.endswith((".coze.com", ".coze.cn"))
 
     @property
     def on_loopback(self) -> bool:

@@ -294,6 +294,9 @@ def test_without_credentials_the_simulated_coze_answers(monkeypatch: pytest.Monk
     assert load().settings.embedded_simulator
     monkeypatch.setenv("COZE_API_TOKEN", "pat_x")
     assert not load().settings.embedded_simulator
+    assert load().settings.asks_coze
+    monkeypatch.setenv("COZE_API_BASE", "http://127.0.0.1:3400")  # a stand-in
+    assert not load().settings.asks_coze
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from pathlib import Path
 from aiohttp import hdrs, web
 
 from adapters.services import SERVICES
+from gateway.config import Settings
 
 PAGE_PATH = "/sse-stream-test.html"
 
 _HERE = Path(__file__).parent
-_MEDIA_HOSTS = b'<meta name="gateway-media-hosts" content="">'
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -54,16 +54,25 @@ class _Asset:
 
 
 def add_routes(app: web.Application) -> None:
-    """Serves the page, what it loads, and `/client/`. The page is told whose media it may load unasked."""
-    media_hosts = app[SERVICES].settings.media_hosts if SERVICES in app else ()
+    """Serves the page, what it loads, and `/client/`."""
+    told = _told(app[SERVICES].settings) if SERVICES in app else {}
     for path, file in _files():
         body = file.read_bytes()
         if path == PAGE_PATH:
-            if _MEDIA_HOSTS not in body:
-                raise RuntimeError(f"{file.name} has lost its place for the media hosts")
-            hosts = html.escape(" ".join(media_hosts))
-            body = body.replace(_MEDIA_HOSTS, _MEDIA_HOSTS[:-2] + hosts.encode() + b'">')
+            for name, content in told.items():
+                place = f'<meta name="{name}" content="">'.encode()
+                if place not in body:
+                    raise RuntimeError(f"{file.name} has lost its place for {name}")
+                body = body.replace(place, f'<meta name="{name}" content="{html.escape(content)}">'.encode())
         app.router.add_get(path, _handler(_asset(path, body, _TYPES.get(file.suffix, _TYPES[".txt"]))))
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    """What the page is told: whose media it may load unasked, and whether the simulated Coze's faults are of use."""
+    return {
+        "gateway-media-hosts": " ".join(settings.media_hosts),
+        "gateway-upstream": "coze" if settings.asks_coze else "",
+    }
 
 
 def _files() -> Iterator[tuple[str, Path]]:

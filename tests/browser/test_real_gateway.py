@@ -211,6 +211,16 @@ async def test_media_of_listed_hosts_need_no_click(new_tab: NewTab, gateway: Sta
     tab.strangers.clear()
 
 
+@pytest.mark.parametrize("simulated", [True, False])
+async def test_faults_of_the_simulated_coze_are_offered_where_it_answers(
+    new_tab: NewTab, gateway: Start, simulated: bool
+) -> None:
+    environment = {} if simulated else {"COZE_API_TOKEN": "pat_x"}
+    tab = await opened(new_tab, await gateway(**environment))
+    assert await tab.page.locator("#cut").is_visible()
+    assert await tab.page.locator("#fault").is_visible() == simulated
+
+
 def test_every_fault_on_the_page_is_one_that_the_simulator_knows() -> None:
     block = re.search(r"const FAULTS = \[(.*?)\n\];", APP.read_text(encoding="utf-8"), re.S)
     assert block

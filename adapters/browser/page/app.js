@@ -231,6 +231,8 @@ at("refuse").addEventListener("change", ({ target }) => {
   network.cut();
 });
 for (const [value, key] of FAULTS) at("fault").append(say("option", key, { value }));
+// To Coze itself they would be a part of the question.
+at("fault").parentElement.hidden = document.querySelector('meta[name="gateway-upstream"]').content === "coze";
 
 // -- the panel, a sheet on narrow screens
 
