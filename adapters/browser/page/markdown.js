@@ -82,8 +82,8 @@ export function rendered(source, env) {
 }
 
 /**
- * Markdown that is still being written. Where it is one list or one table, most of its `items`, a list's or a table's
- * rows, stay as they were: `html(n)` has all but the first n of them. `head` and `items` tell what has changed.
+ * Markdown that is still being written. Where it is one list or one table, most of its items or rows stay as they were:
+ * `head` and `items` are their sources, which tell what has changed, and `html(n)` has all but the first n of them.
  * @returns {{head: string, items: string[], html: (n: number) => string}}
  */
 export function growing(source, env) {

@@ -16,7 +16,7 @@ const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
 export class OpenBlock {
   #closed = null; // the last node of the blocks before it
   #source = ""; // what is shown
-  #head; // of what a rendering made of it
+  #head; // its parts, when it was rendered
   #items = [];
   #last; // the text node that it ends in
 
@@ -25,7 +25,7 @@ export class OpenBlock {
     this.element = element;
   }
 
-  /** Whether it was, when it was rendered, one list or table of several items: until more stands behind it, nothing is closed. */
+  /** Whether it was one list or table of several items when it was rendered: until more stands behind it, nothing closes. */
   get isOne() { return this.#items.length > 1; }
 
   /** Renders all of it. */
