@@ -56,15 +56,15 @@ export class AnswerText {
 
   get typing() { return this.#timer !== undefined; }
 
+  /** Another text has come: it goes on where it is another. */
   #restart() {
-    this.#shown = this.#rendered = this.#closed = this.#checked = 0;
+    this.#shown = commonLength(this.text.slice(0, this.#shown), this.#arrived);
+    this.#rendered = this.#closed = this.#checked = this.#renderAt = 0;
     this.#word = "";
     this.#env = {};
-    this.#renderAt = 0;
     delete this.element.dataset.typed;
     this.element.classList.remove("unbroken");
     this.#open.reopen();
-    this.#open.end();
   }
 
   #schedule(at = this.#lastStep + STEP_MS) {
@@ -78,12 +78,15 @@ export class AnswerText {
   }
 
   #step(elapsed) {
-    if (!this.#arrived.startsWith(this.text.slice(0, this.#shown))) this.#restart();
+    let before = this.#shown;
+    if (!this.#arrived.startsWith(this.text.slice(0, before))) {
+      this.#restart();
+      before = 0;
+    }
     this.text = this.#arrived;
     const behind = this.text.length - this.#shown;
     if (behind) {
       const share = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
-      const before = this.#shown;
       this.#shown += Math.max(share, 1);
       if (isHalf(this.text, this.#shown)) this.#shown++;
       this.#mindLongWords(before);
@@ -95,11 +98,12 @@ export class AnswerText {
       if (this.text.length - this.#shown <= AT_ONCE) this.#shown = this.text.length;
     }
     const final = this.#finished && this.#shown === this.text.length;
+    this.#closeWhatIsClosed();
     const began = performance.now();
-    this.#render(final);
-    if (final) this.element.dataset.typed = "whole";
-    const took = performance.now() - began;
-    this.#renderAt = began + Math.max(took * SHARE, PAUSE_MS);
+    if (final) this.#endAll();
+    else this.#renderOpen();
+    const now = performance.now();
+    this.#renderAt = began + Math.min(Math.max((now - began) * SHARE, PAUSE_MS), LONG_PAUSE_MS);
     this.#renderedAt = began;
     this.#rendered = this.#shown;
     return this.#goOn();
@@ -122,38 +126,46 @@ export class AnswerText {
     if (this.#shown < this.text.length) this.#schedule();
   }
 
-  #render(final) {
-    const visible = this.text.slice(0, this.#shown);
-    const lineEnd = visible.lastIndexOf("\n") + 1;
-    if (lineEnd > this.#checked && !this.#open.isOne) {
-      this.#checked = lineEnd;
-      const length = closedLength(visible.slice(this.#closed, lineEnd));
-      if (length) this.#close(visible.slice(this.#closed, this.#closed + length));
-    }
-    if (final && definesReferences(this.text)) return this.#renderWhole();
-    const rest = visible.slice(this.#closed);
+  #closeWhatIsClosed() {
+    const lineEnd = this.text.lastIndexOf("\n", this.#shown - 1) + 1;
+    if (lineEnd <= this.#checked || this.#open.isOne) return;
+    this.#checked = lineEnd;
+    this.#close(closedLength(this.text.slice(this.#closed, lineEnd)));
+  }
+
+  #renderOpen() {
     // A definition cut off in mid-address must not be remembered: an env of its own for each look at the open block.
-    if (!final) return this.#open.render(rest, { references: { ...this.#env.references } });
-    if (rest) this.#close(rest);
-    return this.#open.end();
+    this.#open.render(this.text.slice(this.#closed, this.#shown), { references: { ...this.#env.references } });
   }
 
-  #close(source) {
-    this.#open.close(source, this.#env);
-    this.#closed += source.length;
-  }
-
-  /** A link may name a definition that comes after it: such a text is rendered once more when it is whole. */
-  #renderWhole() {
-    this.#env = {};
-    this.#open.reopen();
-    this.#close(this.text);
+  /** All is there. A link may name a definition that comes after it: such a text is rendered once more as a whole. */
+  #endAll() {
+    if (definesReferences(this.text)) {
+      this.#env = {};
+      this.#closed = 0;
+      this.#open.reopen();
+    }
+    this.#close(this.text.length - this.#closed);
     this.#open.end();
+    this.element.dataset.typed = "whole";
+  }
+
+  #close(length) {
+    if (!length) return;
+    this.#open.close(this.text.slice(this.#closed, this.#closed + length), this.#env);
+    this.#closed += length;
   }
 }
 
 /** Whether a line may define a reference, also in a quotation or a list. */
 const definesReferences = (text) => /^[ \t>*+\-\d.)]*\[(?:\\.|[^\]\\\n])+\]:/m.test(text);
+
+/** How many characters two texts begin with together. */
+function commonLength(one, other) {
+  let length = 0;
+  while (length < one.length && one[length] === other[length]) length++;
+  return isHalf(one, length) ? length - 1 : length;
+}
 
 /** Whether cutting `text` at `index` would halve a character outside the basic plane. */
 function isHalf(text, index) {

@@ -243,11 +243,11 @@ addSheet({
 
 // -- language, colours, fields
 
-for (const button of document.querySelectorAll("[data-language]")) {
+for (const button of document.querySelectorAll("button[data-language]")) {
   button.addEventListener("click", () => speak(button.dataset.language));
 }
 onLanguage(() => {
-  for (const button of document.querySelectorAll("[data-language]")) {
+  for (const button of document.querySelectorAll("button[data-language]")) {
     button.setAttribute("aria-pressed", String(button.dataset.language === language()));
   }
   at("announcer").textContent = ""; // what it said last is said

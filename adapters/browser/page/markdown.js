@@ -62,6 +62,9 @@ rules.link_close = (tokens, index) => {
   const kind = mediaKind(href);
   return kind === "audio" || kind === "video" ? `</a><span class="media" data-media="${escape(href)}" data-alt=""></span>` : "</a>";
 };
+// A list that becomes loose is the same elements, only further apart.
+rules.paragraph_open = (tokens, index) => (tokens[index].hidden ? '<p class="tight">' : "<p>");
+rules.paragraph_close = () => "</p>";
 const fence = rules.fence;
 rules.fence = (...given) => {
   const language = given[0][given[1]].info.trim().split(/\s/)[0];
@@ -82,46 +85,63 @@ export function rendered(source, env) {
 }
 
 /**
- * Markdown that is still being written. Where it is one list or one table, most of its items or rows stay as they were:
- * `head` and `items` are their sources, which tell what has changed, and `html(n)` has all but the first n of them.
- * @returns {{head: string, items: string[], html: (n: number) => string}}
+ * Markdown that is still being written. `html(from)` has its tokens from that one on, in the blocks that are open there.
+ * @returns {{blocks: Block[], html: (from: number) => string}}
+ *
+ * @typedef {object} Block stands for one element; what its element is made of is told by all of these but `from`
+ * @property {number} from its first token
+ * @property {string} kind
+ * @property {string} text its source
+ * @property {number} tight how many of its paragraphs are a tight list's
+ * @property {Block[]} [inner] what it holds, if those are blocks
  */
 export function growing(source, env) {
   highlighting = false;
   const state = new markdown.core.State(source, markdown, env);
   blocks.process(state);
   const { tokens } = state;
-  const first = beginOfItems(tokens);
-  if (!first) return { head: "", items: [source], html: () => htmlOf(state, tokens) };
-  const { level } = tokens[first];
-  const lines = state.src.split("\n");
-  const text = (from, to) => lines.slice(from, to).join("\n");
-  const begins = [...tokens.keys()].slice(first).filter((i) => tokens[i].level === level && tokens[i].nesting > 0);
-  return {
-    head: text(tokens[0].map[0], tokens[first].map[0]) + JSON.stringify(env.references ?? {}),
-    // Where a list has become loose, paragraphs are seen that were hidden.
-    items: begins.map((i, n) => tokens.slice(i, begins[n + 1]).filter(({ hidden }) => hidden).length + text(...tokens[i].map)),
-    html: (n) => htmlOf(state, [...tokens.slice(0, first), ...tokens.slice(begins[n])]),
+  const html = (from) => {
+    state.tokens = [...openAt(tokens, from), ...tokens.slice(from)];
+    words.process(state);
+    return markdown.renderer.render(state.tokens, markdown.options, env);
   };
+  return { blocks: tree(tokens, state.src.split("\n")), html };
 }
 
-function htmlOf(state, tokens) {
-  state.tokens = tokens;
-  words.process(state);
-  return markdown.renderer.render(state.tokens, markdown.options, state.env);
+const HOLDS_BLOCKS = /^(?:bullet_list|ordered_list|list_item|blockquote|table|tbody)_open$/;
+
+function tree(tokens, lines) {
+  const root = { inner: [] };
+  const open = [root];
+  for (const [from, { type, nesting, map, attrs, hidden }] of tokens.entries()) {
+    const holder = open.at(-1);
+    if (nesting < 0) open.pop();
+    if (nesting < 0 || (nesting === 0 && (hidden || !holder.inner))) continue; // a hidden one is a definition: no element
+    const text = holder.inner ? lines.slice(...map).join("\n") : "";
+    const block = { from, kind: type + (attrs ?? ""), text, tight: 0, inner: HOLDS_BLOCKS.test(type) ? [] : undefined };
+    holder.inner?.push(block);
+    if (nesting > 0) open.push(block);
+    if (hidden) for (const one of open) one.tight++;
+  }
+  return root.inner;
 }
 
-/** Where the items of the only block begin; 0 if it has none. */
-function beginOfItems(tokens) {
-  const end = tokens.findIndex(({ level, nesting }) => level === 0 && nesting < 0);
-  if (end < 0 || end < tokens.length - 1) return 0;
-  if (/^(?:bullet|ordered)_list_open$/.test(tokens[0].type)) return 1;
-  return tokens[0].type === "table_open" ? tokens.findIndex(({ type, level }) => type === "tbody_open" && level === 1) + 1 : 0;
+/** The tokens before `from` that open what it stands in. */
+function openAt(tokens, from) {
+  const open = [];
+  for (const token of tokens.slice(0, from)) {
+    if (token.nesting > 0) open.push(token);
+    else if (token.nesting < 0) open.pop();
+  }
+  return open;
 }
 
 /** Safe elements, framed, of what the renderer wrote. `closed` says that they will not grow any more. */
 export function elements(html, closed) {
   const part = document.adoptNode(DOMPurify.sanitize(html));
+  for (const holder of [part, ...part.querySelectorAll("ul, ol, li, blockquote, table, thead, tbody, tr")]) {
+    for (const node of [...holder.childNodes]) if (node.nodeType === Node.TEXT_NODE) node.remove(); // line ends
+  }
   for (const pre of part.querySelectorAll("pre")) frameCode(pre);
   for (const table of part.querySelectorAll("table")) {
     const frame = make("div", { class: "table-frame", tabindex: "0", role: "group", "data-t-label": "table", "aria-label": t("table") });

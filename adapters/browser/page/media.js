@@ -7,6 +7,7 @@ import { t } from "./language.js";
 
 const KINDS = { audio: /\.(?:mp3|wav|ogg|oga|opus|m4a|aac|flac)$/i, video: /\.(?:mp4|webm|ogv|mov|m4v)$/i };
 const trusted = (document.querySelector('meta[name="gateway-media-hosts"]')?.content ?? "").split(/[\s,]+/).filter(Boolean);
+const broken = new Set(); // addresses that are pictures themselves, and none: what is rendered again needs no other try
 const approved = new Set(); // addresses that were clicked since the page was opened
 
 /** @returns {"audio"|"video"|"image"} by the address's ending; an image when it says nothing */
@@ -62,8 +63,12 @@ function element(kind, address, alt) {
 }
 
 function picture(address, alt) {
+  if (broken.has(address)) return failure("image", address, alt);
   const image = make("img", { alt, class: "media-image", referrerpolicy: "no-referrer", decoding: "async" });
-  image.addEventListener("error", () => image.replaceWith(failure("image", address, alt)), { once: true });
+  image.addEventListener("error", () => {
+    if (/^data:/i.test(address)) broken.add(address);
+    image.replaceWith(failure("image", address, alt));
+  }, { once: true });
   image.src = address;
   return image;
 }

@@ -3,21 +3,21 @@
  * itself, it is appended to the last words on the page; else the block is rendered anew, and what is new of it put there.
  */
 import { elements, growing, rendered } from "./markdown.js";
-import { cutAfter, patch } from "./patch.js";
+import { cutAfter, difference, patch, patchAt } from "./patch.js";
 
 // Neither alone nor with what may come later is one of these a piece of Markdown, or of an address, inside a line that
 // has a letter already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
 const WORDS = /^[\p{L}\p{M}\p{N} .,;?!'"(\-，。、；？！“”‘’（）《》…—]*$/u;
 const WORD_END = /(?:^|\s)([\p{L}\p{M}\p{N}.,?!'"(\-，。、；？！“”‘’（）《》…—]*) *$/u;
-const PROSE = new Set(["P", "LI", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6"]);
+const PROSE = new Set(["P", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6"]);
 const FENCE = /^(?:`{3,}[^`\n]*|~{3,}.*)\n/;
 const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
 
 export class OpenBlock {
-  #closed = null; // the last node of the blocks before it
-  #source = ""; // what is shown
-  #head; // its parts, when it was rendered
-  #items = [];
+  #closed = null; // the last element of the blocks before it
+  #source; // what is shown, if that is known
+  #blocks = []; // of what was rendered
+  #references; // that it was rendered with
   #last; // the text node that it ends in
 
   /** @param {Element} element holds the blocks before it, too, once they were closed */
@@ -25,32 +25,16 @@ export class OpenBlock {
     this.element = element;
   }
 
-  /** Whether it was one list or table of several items when it was rendered: until more stands behind it, nothing closes. */
-  get isOne() { return this.#items.length > 1; }
+  /** Whether it was one list or table when it was rendered: until more stands behind it, nothing closes. */
+  get isOne() { return this.#blocks.length === 1 && this.#blocks[0].inner?.length > 1; }
 
-  /** Renders all of it. */
+  /** Renders it from where it differs from what was rendered before. */
   render(source, env) {
-    const { head, items, html } = growing(withTableBegun(source), env);
-    const same = head === this.#head ? this.#sameItems(items) : 0;
-    const fresh = elements(html(same), false);
-    if (same) {
-      const list = holderOfItems(this.#first());
-      cutAfter(list, patch(list, list.children[same - 1], holderOfItems(fresh.firstElementChild)));
-    } else cutAfter(this.element, patch(this.element, this.#closed, fresh));
-    [this.#source, this.#head, this.#items, this.#last] = [source, head, items, undefined];
-  }
-
-  /** How many items stand there as they are to be. The last one may have grown since it was rendered. */
-  #sameItems(items) {
-    const most = Math.min(items.length, this.#items.length) - 1;
-    const differs = items.findIndex((item, i) => i >= most || item !== this.#items[i]);
-    return Math.max(differs, 0);
-  }
-
-  #first() {
-    let node = this.#closed ? this.#closed.nextSibling : this.element.firstChild;
-    while (node.nodeType !== Node.ELEMENT_NODE) node = node.nextSibling;
-    return node;
+    const { blocks, html } = growing(withTableBegun(withoutUnderline(source)), env);
+    const references = JSON.stringify(env.references ?? {});
+    const way = difference(references === this.#references ? this.#blocks : [], blocks);
+    patchAt(this.element, this.#closed, way, elements(blocks.length ? html(way.from) : "", false));
+    [this.#source, this.#blocks, this.#references, this.#last] = [source, blocks, references, undefined];
   }
 
   /** The blocks in `source`, with which it begins, will not change any more. What is behind them is to be rendered next. */
@@ -72,14 +56,14 @@ export class OpenBlock {
   }
 
   #forget() {
-    this.#source = "";
-    this.#items = [];
-    this.#head = this.#last = undefined;
+    this.#source = this.#last = undefined;
+    this.#blocks = [];
   }
 
   /** Shows `source`, which begins with what is shown, if that needs no rendering. @returns whether it did */
   grow(source) {
-    if (source.length === this.#source.length) return true;
+    if (source === this.#source) return true;
+    if (!this.#source) return false;
     const grown = FENCE.test(this.#source) ? this.#growCode(source) : this.#growWords(source);
     if (grown) this.#source = source;
     return grown;
@@ -127,15 +111,15 @@ function isInLastCell(line, row) {
   return (line.startsWith("|") ? bars : bars + 1) === row.children.length;
 }
 
-/** The text node that an element ends in, if it ends in one; blank ones between blocks don't count, nor what stands up to `before`. */
+/** The text node that an element ends in, if it ends in one behind `before`. */
 function lastText(element, before = null) {
-  let child = element.lastChild;
-  while (child !== before && child.nodeType === Node.TEXT_NODE && !child.data.trim()) child = child.previousSibling;
-  if (child === before) return undefined;
-  return child.nodeType === Node.ELEMENT_NODE ? lastText(child) : child;
+  const { lastChild } = element;
+  if (lastChild === before) return undefined;
+  return lastChild.nodeType === Node.ELEMENT_NODE ? lastText(lastChild) : lastChild;
 }
 
-const holderOfItems = (block) => (block.matches("ul, ol") ? block : block.querySelector("tbody"));
+/** What may underline a heading is mostly the beginning of a list: until its line ends it is not shown. */
+const withoutUnderline = (source) => (FENCE.test(source) ? source : source.replace(/\n[ \t>]*(?:-+|=+)[ \t]*$/, "\n"));
 
 /** A table whose head is still being typed looks like one already: it is given the line that would follow. */
 function withTableBegun(source) {
