@@ -427,6 +427,88 @@ test("closed in the tick in which it was opened, it listens to nothing and says 
   }
 });
 
+for (const transport of ["sse", "websocket", "longpoll"]) {
+  test(`what is closed or stopped as it says that it connects over ${transport} opens nothing`, async () => {
+    const w = await world({ answer: LONG });
+    const before = (await w.seen()).seen.length;
+    for (const end of ["close", "cancel"]) {
+      const states = [];
+      const line = chat({
+        baseUrl: w.base, userId: "u", botId: "b", message: "hi", timing: FAST, transports: [transport],
+        onState: (state, detail) => {
+          states.push(state);
+          if (state === "connecting" && detail.transport) line[end]();
+        },
+      });
+      await line.done.catch(() => {});
+      await pause(100);
+      assert.deepEqual(states.slice(-2), ["connecting", "closed"]);
+    }
+    const listener = connect({
+      baseUrl: w.base, scope: "turns/turn_1", transports: [transport], timing: FAST,
+      onState: (state, detail) => { if (state === "connecting" && detail.transport) listener.close(); },
+    });
+    await pause(100);
+    const { seen, turns } = await w.seen();
+    assert.deepEqual([seen.slice(before), turns, listener.state], [[], 0, "closed"]);
+  });
+}
+
+test("closed as it says that it waits, it leaves no timer behind", async () => {
+  const w = await world({ busy: 3, retry_after: "20" });
+  const { setTimeout: real } = globalThis;
+  const long = [];
+  globalThis.setTimeout = (act, ms, ...rest) => {
+    const timer = real(act, ms, ...rest);
+    if (ms > 19_000) long.push(timer);
+    return timer;
+  };
+  try {
+    const line = chat({
+      baseUrl: w.base, userId: "u", botId: "b", message: "hi", timing: FAST,
+      onState: (state) => { if (state === "waiting") line.close(); },
+    });
+    await assert.rejects(line.done, { name: "AbortError" });
+    await pause(50);
+    assert.deepEqual(long, []);
+  } finally {
+    globalThis.setTimeout = real;
+    for (const timer of long) clearTimeout(timer);
+  }
+});
+
+for (const wish of ["longpoll", "websocket"]) {
+  test(`${wish} wished for while the question is on its way brings the answer`, async () => {
+    const w = await world({ answer: LONG, delay: 0.01 });
+    const kept = ask(w, { transports: ["sse", wish] });
+    while (kept.states.at(-1)?.[1].transport !== "sse") await pause(1);
+    kept.line.prefer([wish]);
+    await exact(kept, LONG);
+    assert.equal(kept.transports.at(-1), wish);
+    assert.equal((await w.seen()).turns, 1);
+  });
+}
+
+test("a clock that is slow gives the old token for a while, and the answer goes on", async () => {
+  const w = await world({ answer: LONG, delay: 0.01, tokens: ["new"] });
+  const given = ["old", "old", "old", "old"];
+  await exact(ask(w, { token: () => given.shift() ?? "new" }), LONG);
+  assert.equal(given.length, 0);
+});
+
+test("a turn whose end no connection brought leaves the line at its end", async () => {
+  const ids = { conversationId: "conv_1", turnId: "turn_1" };
+  const fetch = async (url) => {
+    if (String(url).includes("/config")) return Response.json({});
+    if (String(url).endsWith("/turns/turn_1")) return Response.json({ ...ids, status: "completed", content: "all", position: "a-9" });
+    return new Response(null, { status: 204 });
+  };
+  const events = [];
+  const line = connect({ baseUrl: "http://over.example", scope: "turns/turn_1", after: "a-2", network: { fetch }, onEvent: (event) => events.push(event) });
+  while (line.state !== "closed") await pause(5);
+  assert.deepEqual([line.position, events.map((event) => event.content)], ["a-9", ["all"]]);
+});
+
 test("close ends the request for the configuration, too", async () => {
   let aborted;
   const line = connect({

@@ -5,7 +5,10 @@ export type State = "connecting" | "open" | "waiting" | "offline" | "closed";
 export type Scope = `turns/${string}` | `conversations/${string}` | `shops/${string}`;
 
 interface Positioned {
-  /** The event's position: opaque. Only the whole answer of the older way, and the notice `queued`, have none. */
+  /**
+   * The event's position: opaque. What no connection brought has none: the whole answer of the older way, a last event
+   * from the turn's record, the `cancelled` of a question taken back; nor has the notice `queued`.
+   */
   id?: string;
 }
 
@@ -85,7 +88,7 @@ export interface StateDetail {
   delayMs?: number;
   /**
    * With `waiting`: why, as a problem's code, `unreachable`, or words for a log. With `connecting`: why none of
-   * `transports`, or `whole answer`.
+   * `transports`. With `connecting` and `open`: `whole answer`.
    */
   reason?: string;
   /** With `closed`: what ended it, when that was not the last event or `close()`. */
@@ -116,7 +119,10 @@ export interface Timing {
   requestMs: number;
   /** How long `cancel()` looks for the turn of a question that is on its way before it ends without. Default 500. */
   stopMs: number;
-  /** How often a question is sent, under one key, before `done` rejects. Default 8. */
+  /**
+   * How often a question is tried before `done` rejects, always under one key. Each time it goes by every transport that
+   * may bring it. Default 8.
+   */
   asks: number;
 }
 
@@ -178,7 +184,7 @@ export interface ChatOptions extends LineOptions {
   botId: string;
   shopId?: string | undefined;
   conversationId?: string | undefined;
-  attachments?: { type: "image" | "file" | "audio"; url?: string; fileId?: string }[] | undefined;
+  attachments?: { type: "image" | "file" | "audio"; url?: string | undefined; fileId?: string | undefined }[] | undefined;
   customVariables?: Record<string, string> | undefined;
   metaData?: Record<string, string> | undefined;
   onBusy?: "reject" | "queue" | "interrupt" | undefined;

@@ -19,6 +19,7 @@ const BODY_FIELDS = [
 ];
 const SEATS = 2; // how many streams and long-polls a page holds: browsers allow six to a host over HTTP/1.1, for all tabs
 const TRIES = 5; // of a stop that the gateway does not take
+const RENEWALS = 4; // of a token that the gateway refuses, one after another
 const TIMING = {
   firstByteMs: 3_000, // a healthy gateway writes at once, so longer silence means a proxy that buffers
   quietAfterMs: 5_000, // how long a tab stays hidden before its connection is given back
@@ -30,7 +31,7 @@ const TIMING = {
   configMs: 3_000,
   requestMs: 15_000, // a plain request's, and `token()`'s
   stopMs: 500, // how long a stop waits for the turn of a question that is on its way
-  asks: 8, // how often a question is sent (under one Idempotency-Key) before giving up
+  asks: 8, // how often a question is tried, each time by every transport that may bring it, before giving up
 };
 
 /** What the gateway refused, or why it could not be reached. `code` is one of the gateway's problem codes. */
@@ -124,6 +125,7 @@ export function connect(options) {
     throw new TypeError(`scope must be "turns/ID", "conversations/ID" or "shops/ID", not ${JSON.stringify(options?.scope)}`);
   }
   const nowhere = options.after === null || options.after === ""; // what a storage gives that has none
+  if (!nowhere && options.after !== undefined) headerValue("after", String(options.after));
   const line = new Line(options, { scope: String(options.scope), position: nowhere ? undefined : options.after });
   line.run();
   return {
@@ -229,12 +231,13 @@ class Line {
   #quietTimer;
   #held; // the pause that the gateway asked for: since when, how long, and why
   #healTimer;
+  #leaves = false; // another transport was wished for while the question was on its way
   #seated = false; // holds one of the page's seats
   #primes = 0; // how often it could not be told where now is
   #seen = new Set();
   #last = null;
   #stopping; // a promise, while a stop looks for its turn: nothing is asked meanwhile
-  #renewed = false;
+  #refusals = 0; // of tokens, one after another
   #unlisten = [];
   #config; // what the gateway says it can, once it was asked
   heartbeatSeconds = 15;
@@ -313,13 +316,14 @@ class Line {
     this.transport = name;
     const instead = this.liking.includes(name) ? {} : { reason: `no ${this.liking.join(" or ")} here` };
     this.#report("connecting", { transport: name, ...instead });
+    if (this.#closed) return; // by who was told
     const outcome = await this.#ride(name);
     if (!this.#closed) await this.#decide(name, outcome);
   }
 
   async #begin() {
     this.#report("connecting", {});
-    this.#config = await configOf(this);
+    if (!this.#closed) this.#config = await configOf(this);
   }
 
   #choose() {
@@ -360,10 +364,8 @@ class Line {
     this.#seated = false;
     const lasted = leg.opened && outcome.end !== "buffered" && since(began) > 10_000;
     if (lasted || outcome.end === "finished") this.health.clear(name);
-    if (lasted || leg.progressed) {
-      this.#attempt = 0;
-      this.#renewed = false;
-    }
+    if (lasted || leg.progressed) this.#attempt = 0;
+    if (leg.progressed || (leg.opened && since(began) > 1_000)) this.#refusals = 0;
     return interrupted ? { end: "interrupted" } : { ...outcome, progressed: leg.progressed };
   }
 
@@ -383,9 +385,10 @@ class Line {
       case "interrupted":
         return;
       case "fatal":
-        if (outcome.error.code === "unauthorized" && typeof this.options.token === "function" && !this.#renewed) {
-          this.#renewed = true; // the next round asks for a fresh token, once
-          return;
+        if (outcome.error.code === "unauthorized" && typeof this.options.token === "function" && this.#refusals < RENEWALS) {
+          // A fresh token is asked for at once; a clock that is slow gives the old one for a while yet.
+          if (!this.#refusals++) return undefined;
+          return this.#pause(Math.min(1_000 * 2 ** (this.#refusals - 2), this.timing.backoffMaxMs), 0.1, outcome);
         }
         if (outcome.error.code === "streaming_disabled" && this.#config.streaming !== false) {
           this.#config = { ...this.#config, streaming: false };
@@ -459,6 +462,7 @@ class Line {
 
   /** @returns whether it ended early */
   #sleep(ms, firm = false) {
+    if (this.#closed) return Promise.resolve(true); // by who was told that it would be slept
     return new Promise((resolve) => {
       const timer = ms === Infinity ? undefined : setTimeout(resolve, ms, false);
       this.#wake = (byForce = false) => {
@@ -498,6 +502,8 @@ class Line {
     this.scope = `turns/${turnId}`;
     this.question = undefined;
     this.#held = undefined;
+    if (this.#leaves && this.transport !== this.liking[0]) this.#leg?.abort();
+    this.#leaves = false;
   }
 
   /** The line's turn is over. When its last event was not seen here, the turn's record says how it ended. */
@@ -510,6 +516,7 @@ class Line {
       if (!OVER.has(turn.status)) {
         return this.#pause(this.#jitter(), 0, { why: `the turn is ${turn.status}` });
       }
+      if (typeof turn.position === "string") this.position = turn.position;
       return this.#emitWhole(turn, { lastOnly: true });
     }
     return this.#finish();
@@ -542,7 +549,8 @@ class Line {
   }
 
   #interrupt() {
-    if (!this.question) this.#leg?.abort();
+    if (this.question) this.#leaves = true; // once it is there: its first connection must not be cut
+    else this.#leg?.abort();
     this.#wake?.(true);
   }
 
@@ -556,6 +564,7 @@ class Line {
   }
 
   #report(state, detail) {
+    if (this.#closed && state !== "closed") return;
     this.state = state;
     call(this.options.onState, state, { position: this.position, ...detail });
   }
@@ -608,7 +617,7 @@ class Line {
 
   #planHealing(name) {
     const usable = this.#usable();
-    const better = usable.slice(0, usable.indexOf(name));
+    const better = usable.includes(name) ? usable.slice(0, usable.indexOf(name)) : usable;
     if (!better.length) return;
     const ms = Math.min(...better.map((other) => this.health.banned(other)));
     clearTimeout(this.#healTimer);
@@ -768,6 +777,7 @@ class Line {
     const { body } = this.question;
     this.transport = undefined;
     this.#report("connecting", { reason: "whole answer" });
+    if (this.#closed) return;
     const abort = (this.#leg = new AbortController());
     try {
       const { response, text } = await this.#put(50, { timeoutMs: 900_000, signal: abort.signal });
@@ -775,8 +785,9 @@ class Line {
       if (response.ok) this.#report("open", { reason: "whole answer" });
       if (!response.ok) {
         const error = problem(response, text);
-        const { turnId = response.headers.get("X-Turn-Id") ?? undefined } = error.problem ?? {};
+        const { turnId } = error.problem ?? {};
         if (turnId || error.code.startsWith("upstream_")) return await this.#failWhole(error, turnId, body.message);
+        this.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id")); // it goes on
         return await this.#decideAlone(verdict(error));
       }
       const answer = this.#taken(response, text);
@@ -840,6 +851,8 @@ class Line {
 
   /** Stops the turn itself, or takes the question back. Resolves when the gateway has heard it, or needs not. */
   async cancel() {
+    this.#quiet = false; // whoever stops it wants to know how it ended, also in a hidden tab
+    this.#wake?.();
     if (this.question) await this.#takeBack(); // behind close(), too: it may be on its way
     for (let attempt = 0; this.turnId && !this.#isOver(); attempt++) { // without a turn, the gateway never took the question
       let why;
@@ -998,12 +1011,15 @@ async function readWebSocket(leg) {
   return new Promise((resolve) => {
     const socket = new line.WebSocket(url);
     let outcome; // set when we are the ones who end it
+    let hangUp;
     const end = (how) => {
       outcome ??= how;
       watch.stop();
       clearInterval(pings);
       stop();
       try { socket.close(); } catch { /* still connecting in some implementations: it closes by itself */ }
+      // The package ws waits half a minute for a peer that is gone, and keeps its process that long.
+      if (socket.terminate && socket.readyState !== 3) hangUp = setTimeout(() => socket.terminate(), 1_000);
       resolve(outcome);
     };
     const watch = watchSilence(leg, line.silenceMs(), () => end(silence(watch)));
@@ -1019,7 +1035,10 @@ async function readWebSocket(leg) {
       if (event.event && leg.deliver(event)) end({ end: "finished" });
     };
     socket.onerror = () => setTimeout(() => end(refusal(1006)), 0); // some runtimes forget the close event after it
-    socket.onclose = ({ code }) => end(refusal(code));
+    socket.onclose = ({ code }) => {
+      clearTimeout(hangUp);
+      end(refusal(code));
+    };
     const refusal = (code) => {
       if (code === 1008 && line.options.token) return expired();
       if (code === 1008) return { end: "refused", fault: "own", why: "closed with 1008" }; // perhaps a cookie's time is up
