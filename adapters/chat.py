@@ -53,19 +53,26 @@ async def chat(request: web.Request) -> web.StreamResponse:
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
         try:
             await _until_answered(services, caller, subscription, accepted, wait)
+        except GatewayError as error:
+            return _named(problem(error, request), accepted)
         finally:
             subscription.close()
         state = await turns.state_of(services, caller, accepted.turn_id)
-    ids = {"X-Conversation-Id": accepted.conversation_id, "X-Turn-Id": accepted.turn_id}
     if (failed := turns.failure(state)) is not None:
-        answer = problem(failed, request)
-        answer.headers.update(ids)
-        return answer
+        return _named(problem(failed, request), accepted)
     if turns.is_over(state) or state.status == "action_required":
-        return _json(turns.view(state), headers=ids)
+        return _named(_json(turns.view(state)), accepted)
     if services.hub.draining:
-        raise GatewayError(Code.DRAINING)
-    return _json(turns.view(state), 202, {**ids, "Location": f"/api/coze/turns/{accepted.turn_id}"})
+        return _named(problem(GatewayError(Code.DRAINING), request), accepted)
+    headers = {"Location": f"/api/coze/turns/{accepted.turn_id}"}
+    return _named(_json(turns.view(state), 202, headers), accepted)
+
+
+def _named(answer: web.Response, accepted: Accepted) -> web.Response:
+    """Whatever is answered: the turn was taken, and goes on under this name."""
+    answer.headers["X-Conversation-Id"] = accepted.conversation_id
+    answer.headers["X-Turn-Id"] = accepted.turn_id
+    return answer
 
 
 async def _until_answered(

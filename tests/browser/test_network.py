@@ -53,6 +53,29 @@ async def test_the_pages_own_bad_network_loses_nothing(tab: Tab, stub: Stub) -> 
     assert len(stub.world.turns) == 1
 
 
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+async def test_on_a_slow_network_too_an_answer_is_given_once(tab: Tab, stub: Stub, transport: str) -> None:
+    """A socket's end must not overtake what it has brought; each piece of a stream is late, and not later each time."""
+    stub.behaves(answer=PLAIN, delay=0.01)
+    await tab.page.select_option("#transport", transport)
+    await tab.page.fill("#slow", "700")
+    await tab.page.evaluate(
+        """() => {
+            window.states = [];
+            new MutationObserver((changes) => {
+                for (const { target } of changes) states.push(target.dataset.state);
+            }).observe(document.querySelector("#log"), { subtree: true, attributeFilter: ["data-state"] });
+        }"""
+    )
+    await tab.ask("hi")
+    assert await tab.over() == PLAIN
+    await tab.page.wait_for_timeout(2_500)  # what would come again is as late as the rest
+    assert await tab.over() == PLAIN
+    assert (await tab.page.evaluate("states"))[-1] == "completed"
+    assert f"{len(PLAIN):,} characters" in await tab.page.locator(".foot").inner_text()
+    assert float((await tab.figure("total")).removesuffix(" s")) < 15  # 700 ms a piece would be minutes
+
+
 async def test_an_answer_moves_to_another_transport_in_its_middle(tab: Tab, stub: Stub) -> None:
     stub.behaves(answer=PLAIN, delay=0.015)
     await tab.ask("hi")

@@ -249,6 +249,7 @@ async def test_who_waits_for_an_answer_waits_no_longer_than_the_token_and_the_tu
     async with running.session.post(f"{running.url}/api/coze/chat", **request) as answer:
         assert answer.status == 401
         assert (await answer.json())["code"] == "unauthorized"
+        assert answer.headers["X-Turn-Id"].startswith("turn_")  # it goes on, and is found with the next token
     assert running.services.ledger.count("turn") == 1
     request["headers"] = person("ann", **ANN) | {"Idempotency-Key": "k"}
     async with running.session.post(f"{running.url}/api/coze/chat", **request) as answer:

@@ -27,7 +27,12 @@ export class BadNetwork {
   parts() {
     const network = this;
     const CuttableSocket = class extends WebSocket {
-      #breaks = () => { this.close(); };
+      #handler; // of the close
+      #breaks = () => {
+        this.#handler?.(new CloseEvent("close", { code: 1006 })); // as from a network: to its own `close()` it would be 1000
+        this.#handler = this.#read = undefined;
+        this.close();
+      };
 
       constructor(url, protocols) {
         super(url, protocols);
@@ -36,8 +41,18 @@ export class BadNetwork {
         this.addEventListener("close", () => network.#open.delete(this.#breaks));
       }
 
+      // One queue for both: what ends a connection must not overtake what it has brought.
+      #give = network.#late((event) => (event.type === "close" ? this.#handler?.(event) : this.#read?.(event)));
+      #read;
+
       set onmessage(handler) {
-        super.onmessage = network.#late(handler);
+        this.#read = handler;
+        super.onmessage = this.#give;
+      }
+
+      set onclose(handler) {
+        this.#handler = handler;
+        super.onclose = this.#give;
       }
     };
     const CuttableSource = globalThis.EventSource && class extends EventSource {
@@ -104,21 +119,27 @@ export class BadNetwork {
   #through(body, forget) {
     const reader = body.getReader();
     const held = [];
-    return new ReadableStream({
-      pull: async (controller) => {
-        for (;;) {
-          const { done, value } = await reader.read().catch((error) => { forget(); throw error; });
+    let late; // the last chunk's delay: each is as late as the others, and none overtakes another
+    const read = async (controller) => {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (value) held.push(value);
+        if (this.buffers && !done) continue;
+        const chunks = held.splice(0);
+        const before = late;
+        late = (async () => {
           await wait(this.slowMs);
-          if (done) {
-            for (const chunk of held) controller.enqueue(chunk);
-            forget();
-            return controller.close();
-          }
-          held.push(value);
-          if (this.buffers) continue;
-          for (const chunk of held.splice(0)) controller.enqueue(chunk);
-          return undefined;
-        }
+          await before;
+          for (const chunk of chunks) controller.enqueue(chunk);
+        })();
+        if (done) break;
+      }
+      await late;
+      controller.close();
+    };
+    return new ReadableStream({
+      start: (controller) => {
+        read(controller).catch((error) => controller.error(error)).finally(forget);
       },
       cancel: (reason) => {
         forget();

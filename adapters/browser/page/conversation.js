@@ -119,7 +119,8 @@ export class Conversation {
     const heard = this.position; // a refused question must not cost what others say meanwhile
     this.#hangUp();
     this.#asked = view;
-    this.page.figures.begin();
+    this.page.figures.begin({ late: again?.at !== undefined }); // it was asked before a reload
+    view.again = { message, key, whose: this.#whose() };
     const line = chat({
       ...settings,
       message,
@@ -219,7 +220,8 @@ export class Conversation {
       this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#current;
     }
     const view = asked ?? this.#current;
-    if (!view) return;
+    // After its end there is nothing but what comes twice.
+    if (!view || (view.over && event.event !== "started" && event.event !== "reset")) return;
     const { figures } = this.page;
     const again = view.state === "unheard";
     if (again) figures.begin({ heard: true, late: true, text: view.text });
@@ -264,9 +266,19 @@ export class Conversation {
     this.page.onChange({ event: "error", error: view.why });
   }
 
-  /** Asks again. A question that was never taken is in no record: it goes, as the new one takes its place. */
+  /**
+   * Asks again. A question that was never taken, as far as this page knows, is in no record: it goes, and the new one
+   * takes its place, under the same key should it have been taken all the same.
+   */
   #retry(view) {
-    if (this.ask(view.question) && !view.turnId) view.element.remove();
+    const again = !view.turnId && view.again?.whose === this.#whose() ? view.again : undefined;
+    if (this.ask(view.question, again) && !view.turnId) view.element.remove();
+  }
+
+  /** Who asks whom. A key is for one body. */
+  #whose() {
+    const { userId, botId, shopId } = this.page.settings();
+    return JSON.stringify([userId, botId, shopId, this.id]);
   }
 
   async #giveOutputs(turnId, toolOutputs) {
