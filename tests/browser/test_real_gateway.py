@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from aiohttp import ClientSession
 
@@ -190,6 +192,32 @@ async def test_a_token_is_asked_for_and_used(new_tab: NewTab, gateway: Start, tm
         await tab.ask("What can you do?")
         await tab.over()
         assert await tab.figure("transport") == transport
+
+
+async def test_a_whole_answer_whose_waiting_outlived_the_token_comes_with_the_next_one(
+    new_tab: NewTab, gateway: Start, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a secret of this test alone, long enough")
+    process = await gateway(GATEWAY_AUTH="jwt", GATEWAY_JWT_SECRET_FILE=str(secret), GATEWAY_SIMULATOR_RATE="100")
+    tab = await opened(new_tab, process)
+    tab.faulty = True
+
+    def token(seconds: float) -> str:
+        claims = {"sub": "test-user", "shops": ["*"], "exp": time.time() + seconds}
+        return jwt.encode(claims, secret.read_text(), "HS256")
+
+    await tab.page.locator(".settings summary").click()
+    await tab.page.select_option("#transport", "whole")
+    await tab.page.fill("#token", token(3))
+    await tab.page.keyboard.press("Tab")
+    await tab.ask("/fault echo first:5000 rate:100 -- an answer that takes longer than the token")
+    await tab.page.locator(".failure").wait_for()
+    assert await tab.page.locator(".retry").count() == 0, "the gateway has it: to ask again would ask twice"
+    await tab.page.fill("#token", token(60))
+    await tab.page.keyboard.press("Tab")
+    assert "longer than the token" in await tab.over()
+    assert await tab.page.locator(".turn").count() == 1
 
 
 async def test_media_of_listed_hosts_need_no_click(new_tab: NewTab, gateway: Start) -> None:

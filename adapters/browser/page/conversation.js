@@ -251,6 +251,7 @@ export class Conversation {
     if (line.turnId && error.code !== "not_found") { // taken: only the listening was refused, as when a token's time is up
       view.turnId = line.turnId;
       this.#turns.set(line.turnId, view);
+      if (!this.id) this.#remember(line.conversationId);
       return this.#losesSight(view, error);
     }
     view.fail(sentence(error, "error_network"), { code: error.code, retryable: error.status !== 422 });
