@@ -12,7 +12,7 @@ const LATE_MS = 60; // a step that comes later than this was not waited for: wha
 const PAUSE_MS = 120; // between two renderings of the open block, however short it is
 const PAUSE_CHARACTERS = 60; // to be shown by the next one; while there are fewer it waits
 const LONG_PAUSE_MS = 400; // but no longer than this
-const SHARE = 24; // and they take at most this part of the time, however long it is: a list or a table is open to its end
+const SHARE = 64; // and they take at most this part of the time, as long as they can keep that pause
 const AT_ONCE = 12; // a rendering is not made twice for so few characters more
 // Where lines may break in a word as long as this, a browser searches for a time that grows by the square of its length.
 const UNBROKEN = 2_000;

@@ -25,8 +25,8 @@ export class OpenBlock {
     this.element = element;
   }
 
-  /** Whether it was one list or table when it was rendered: until more stands behind it, nothing closes. */
-  get isOne() { return this.#blocks.length === 1 && this.#blocks[0].inner?.length > 1; }
+  /** Whether it was one list, table or quotation when it was rendered: until more stands behind it, nothing closes. */
+  get isOne() { return this.#blocks.length === 1 && this.#blocks[0].inner !== undefined; }
 
   /** Renders it from where it differs from what was rendered before. */
   render(source, env) {

@@ -76,7 +76,8 @@ function become(old, fresh) {
     else old.data = fresh.data;
     return old;
   }
-  if (old.matches("button[data-t]")) return old; // the page's own, which may just say "copied"
+  // The page's own, which may just say "copied", and a picture that somebody opened and is at.
+  if (old.matches("button[data-t]") || (old.nodeName === "IMG" && old.src === fresh.src)) return old;
   if (isAnother(old, fresh)) return replace(old, fresh);
   for (const name of old.getAttributeNames()) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
@@ -89,8 +90,7 @@ function become(old, fresh) {
 function isAnother(old, fresh) {
   switch (old.nodeName) {
     case "A": return old.href !== fresh.href;
-    case "IMG": return old.src !== fresh.src;
-    case "BUTTON": return true;
+    case "BUTTON": case "IMG": return true;
     case "SPAN": case "DIV": return old.className !== fresh.className;
     default: return false;
   }
