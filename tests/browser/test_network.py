@@ -76,6 +76,32 @@ async def test_on_a_slow_network_too_an_answer_is_given_once(tab: Tab, stub: Stu
     assert float((await tab.figure("total")).removesuffix(" s")) < 15  # 700 ms a piece would be minutes
 
 
+@pytest.mark.parametrize("transport", ["websocket", "sse", "eventsource"])
+async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab, stub: Stub, transport: str) -> None:
+    stub.behaves(answer=PLAIN, delay=0.01)
+    await tab.page.select_option("#transport", transport)
+    await tab.page.fill("#slow", "500")
+    await tab.ask("hi")
+    await until(tab.page, "word20")
+    await tab.page.evaluate(
+        """() => {
+            window.shown = new Set();
+            const look = () => {
+                shown.add(document.querySelector(".content").textContent);
+                requestAnimationFrame(look);
+            };
+            look();
+        }"""
+    )
+    await tab.page.click("#cut")
+    await tab.page.wait_for_timeout(700)
+    await tab.page.click("#cut")
+    assert await tab.over() == PLAIN
+    shown: list[str] = await tab.page.evaluate("[...shown]")
+    assert len(shown) > 10
+    assert [text for text in shown if not PLAIN.startswith(text.strip())] == []
+
+
 async def test_an_answer_moves_to_another_transport_in_its_middle(tab: Tab, stub: Stub) -> None:
     stub.behaves(answer=PLAIN, delay=0.015)
     await tab.ask("hi")

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from playwright.async_api import Error, Route
 
 from tests.browser.conftest import PLAIN, Stub, Tab
 
@@ -288,6 +290,33 @@ async def test_the_key_that_ends_a_composition_sends_nothing(tab: Tab) -> None:
     )
     assert await tab.page.input_value("#message") == "にほん"
     assert await tab.page.locator(".turn").count() == 0
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["that was not taken", "that was taken"])
+async def test_a_second_question_survives_a_reload_before_its_first_word(tab: Tab, stub: Stub, taken: bool) -> None:
+    tab.faulty = True
+    stub.behaves(answer=PLAIN, delay=0.001)
+    await tab.ask("first")
+    await tab.over()
+    asked: list[Route] = []
+
+    async def keep(route: Route) -> None:
+        asked.append(route)
+        with suppress(Error):  # the page is reloaded meanwhile
+            if taken:
+                await route.fetch()
+            await route.abort()
+
+    await tab.page.route("**/api/coze/chat**", keep)
+    await tab.ask("second")
+    while not asked or len(stub.world.turns) < 1 + taken:
+        await tab.page.wait_for_timeout(20)
+    await tab.page.unroute("**/api/coze/chat**")
+    await tab.page.reload()
+    await tab.page.locator(".turn").nth(1).wait_for()
+    assert await tab.over(nth=1) == PLAIN
+    assert await tab.page.locator(".asked p").all_inner_texts() == ["first", "second"]
+    assert len(stub.world.turns) == 2
 
 
 async def test_a_first_question_still_waiting_for_its_whole_answer_survives_a_reload(tab: Tab, stub: Stub) -> None:

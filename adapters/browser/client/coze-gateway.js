@@ -516,7 +516,6 @@ class Line {
       if (!OVER.has(turn.status)) {
         return this.#pause(this.#jitter(), 0, { why: `the turn is ${turn.status}` });
       }
-      if (typeof turn.position === "string") this.position = turn.position;
       return this.#emitWhole(turn, { lastOnly: true });
     }
     return this.#finish();
@@ -815,8 +814,9 @@ class Line {
     this.#emitWhole({ ...record, input, error, status: "failed", content: content ?? record?.content, turnId }, { lastOnly: !turnId });
   }
 
-  /** Gives a whole turn that is over as the events that it would have been. They have no ids: nothing resumes from them. */
+  /** Gives a whole turn that is over as the events that it would have been. They have no ids; the turn's end has one. */
   #emitWhole(turn, { lastOnly = false } = {}) {
+    if (typeof turn.position === "string") this.position = turn.position;
     const { status, content = "", conversationId = this.conversationId, turnId = this.turnId } = turn;
     if (!lastOnly) {
       this.#give({ event: "started", conversationId, turnId, input: turn.input });
@@ -1028,6 +1028,7 @@ async function readWebSocket(leg) {
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
     socket.onopen = ping; // a handshake alone proves nothing about what comes after it
     socket.onmessage = ({ data }) => {
+      if (outcome) return;
       watch.heard();
       leg.open();
       const event = parseObject(data);
@@ -1109,7 +1110,9 @@ async function readEventSource(leg) {
   if (leg.signal.aborted) return { end: "interrupted" };
   return new Promise((resolve) => {
     const source = new line.EventSource(url.href);
+    let ended = false;
     const end = (outcome) => {
+      ended = true;
       watch.stop();
       stop();
       source.close();
@@ -1120,6 +1123,7 @@ async function readEventSource(leg) {
     const alive = () => { watch.heard(); leg.open(); };
     source.onopen = () => { if (!fresh) alive(); };
     source.onmessage = ({ data, lastEventId }) => {
+      if (ended) return;
       alive();
       const event = parseObject(data);
       if (!event?.event) end({ end: "broke", why: "damaged" });

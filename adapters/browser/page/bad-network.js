@@ -57,11 +57,15 @@ export class BadNetwork {
     };
     const CuttableSource = globalThis.EventSource && class extends EventSource {
       #held = []; // what a proxy lets go of when the response ends
+      #read;
+      #fail;
       #breaks = () => {
-        this.#held = [];
+        const fail = this.#fail;
         this.close();
-        this.dispatchEvent(new Event("error"));
+        fail?.(new Event("error"));
       };
+      // One queue here, too; what is closed gives nothing more.
+      #give = network.#late((event) => (event.type === "error" ? this.#fail?.(event) : this.#read?.(event)));
 
       constructor(url, options) {
         super(url, options);
@@ -69,16 +73,24 @@ export class BadNetwork {
       }
 
       set onmessage(handler) {
-        const give = network.#late(handler);
+        this.#read = handler;
         super.onmessage = (message) => {
           if (network.buffers) this.#held.push(message);
-          else give(message);
+          else this.#give(message);
         };
-        this.addEventListener("error", () => { for (const message of this.#held.splice(0)) handler(message); });
+      }
+
+      set onerror(handler) {
+        this.#fail = handler;
+        super.onerror = (event) => {
+          for (const message of this.#held.splice(0)) this.#give(message);
+          this.#give(event);
+        };
       }
 
       close() {
         super.close();
+        this.#read = this.#fail = undefined;
         network.#open.delete(this.#breaks);
       }
     };
@@ -132,6 +144,7 @@ export class BadNetwork {
           await before;
           for (const chunk of chunks) controller.enqueue(chunk);
         })();
+        late.catch(() => {}); // cut meanwhile: nobody reads on
         if (done) break;
       }
       await late;

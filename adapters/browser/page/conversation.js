@@ -63,8 +63,10 @@ export class Conversation {
   resume() {
     const id = [location.hash.slice(1), memory.recall(KEY)].find((known) => ID.test(known ?? ""));
     const asking = JSON.parse(tabMemory.recall(ASKING) ?? "null");
-    if (asking && !location.hash && Date.now() - asking.at < ASK_AGAIN_MS) this.ask(asking.question, asking);
-    else if (id) this.open(id);
+    const goesOn = asking !== null && Date.now() - asking.at < ASK_AGAIN_MS;
+    if (goesOn && !asking.id && !location.hash) return this.ask(asking.question, asking);
+    const opened = id && this.open(id);
+    return goesOn && asking.id === id ? opened.then(() => this.ask(asking.question, asking)) : opened;
   }
 
   /** Whether an answer is being given that this page hears of. */
@@ -112,7 +114,7 @@ export class Conversation {
     const { fault, ...settings } = this.page.settings();
     const message = again?.message ?? (fault ? `/fault ${fault} -- ${question}` : question);
     const key = again?.key ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
-    if (!this.id) tabMemory.keep(ASKING, JSON.stringify({ question, message, key, at: Date.now() }));
+    tabMemory.keep(ASKING, JSON.stringify({ id: this.id, question, message, key, at: Date.now() }));
     const view = new TurnView(question, this.buttons);
     this.page.log.append(view.element);
     this.page.onTurn();
@@ -129,6 +131,7 @@ export class Conversation {
       language: language(),
       onEvent: (event) => {
         if (event.conversationId && !this.id) this.#remember(event.conversationId);
+        if (event.event === "started") tabMemory.keep(ASKING);
         this.#apply(event, view);
       },
       onState: (state, detail) => this.#tell(line, state, detail),
@@ -213,6 +216,8 @@ export class Conversation {
       const known = asked ?? this.#turns.get(event.turnId);
       // What was heard without a position (a whole answer has none) comes again, and is passed over.
       if (!asked && known?.over) return void (this.#current = undefined);
+      const recalled = this.#turns.get(event.turnId);
+      if (asked && recalled && recalled !== asked) recalled.element.remove(); // taken before a reload, as it turns out
       this.#current = known ?? this.#show(event.input);
       this.#turns.set(event.turnId, this.#current);
       if (!asked) this.page.figures.begin({ heard: true, late: !this.#opened });
@@ -254,7 +259,7 @@ export class Conversation {
       if (!this.id) this.#remember(line.conversationId);
       return this.#losesSight(view, error);
     }
-    view.fail(sentence(error, "error_network"), { code: error.code, retryable: error.status !== 422 });
+    view.fail(sentence(error, "error_network"), { code: error.code, retryable: ![413, 422].includes(error.status) });
     if (error.code === "not_found") this.#remember(undefined);
     this.page.onChange({ event: "error", error: view.why });
   }

@@ -16,7 +16,7 @@ const LIMIT = 100_000; // characters of code above which highlighting would be f
 
 DOMPurify.setConfig({
   ALLOWED_TAGS: [
-    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span",
+    "a", "blockquote", "br", "code", "del", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span",
     "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
   ],
   ALLOWED_ATTR: ["class", "data-alt", "data-language", "data-media", "href", "rel", "start", "target"],
@@ -62,9 +62,20 @@ rules.link_close = (tokens, index) => {
   const kind = mediaKind(href);
   return kind === "audio" || kind === "video" ? `</a><span class="media" data-media="${escape(href)}" data-alt=""></span>` : "</a>";
 };
-// A list that becomes loose is the same elements, only further apart.
-rules.paragraph_open = (tokens, index) => (tokens[index].hidden ? '<p class="tight">' : "<p>");
-rules.paragraph_close = () => "</p>";
+// A list that becomes loose is the same elements, only further apart; copied, a `p` would put blank lines into every list.
+rules.paragraph_open = (tokens, index) => {
+  if (!isInItem(tokens, index)) return "<p>";
+  return tokens[index].hidden ? "<div>" : '<div class="loose">';
+};
+rules.paragraph_close = (tokens, index) => (isInItem(tokens, index) ? "</div>" : "</p>");
+
+function isInItem(tokens, index) {
+  const { level } = tokens[index];
+  let holder = level ? index - 1 : -1;
+  while (holder >= 0 && tokens[holder].level >= level) holder--;
+  return tokens[holder]?.type === "list_item_open";
+}
+
 const fence = rules.fence;
 rules.fence = (...given) => {
   const language = given[0][given[1]].info.trim().split(/\s/)[0];

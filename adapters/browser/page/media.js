@@ -7,7 +7,7 @@ import { t } from "./language.js";
 
 const KINDS = { audio: /\.(?:mp3|wav|ogg|oga|opus|m4a|aac|flac)$/i, video: /\.(?:mp4|webm|ogv|mov|m4v)$/i };
 const trusted = (document.querySelector('meta[name="gateway-media-hosts"]')?.content ?? "").split(/[\s,]+/).filter(Boolean);
-const broken = new Set(); // addresses that are pictures themselves, and none: what is rendered again needs no other try
+const broken = new Set(); // addresses that failed: what is rendered again is not tried again, but by somebody's wish
 const approved = new Set(); // addresses that were clicked since the page was opened
 
 /** @returns {"audio"|"video"|"image"} by the address's ending; an image when it says nothing */
@@ -27,6 +27,7 @@ export function placeMedia(mark, closed) {
 }
 
 export function mediaElement(address, alt = "", kind = mediaKind(address)) {
+  if (broken.has(address)) return failure(kind, address, alt);
   if (/^data:image\//i.test(address)) return picture(address, alt);
   const url = URL.parse(address);
   if (!url || !/^https?:$/.test(url.protocol)) return document.createTextNode(alt || address);
@@ -57,16 +58,18 @@ function element(kind, address, alt) {
   if (kind === "image") return picture(address, alt);
   const player = make(kind, { controls: true, preload: "metadata", tabindex: "0", ...(alt ? { "aria-label": alt } : {}) });
   const frame = make("span", { class: "media-frame" }, player);
-  player.addEventListener("error", () => frame.replaceWith(failure(kind, address, alt)), { once: true });
+  player.addEventListener("error", () => {
+    broken.add(address);
+    frame.replaceWith(failure(kind, address, alt));
+  }, { once: true });
   player.src = address;
   return frame;
 }
 
 function picture(address, alt) {
-  if (broken.has(address)) return failure("image", address, alt);
   const image = make("img", { alt, class: "media-image", referrerpolicy: "no-referrer", decoding: "async" });
   image.addEventListener("error", () => {
-    if (/^data:/i.test(address)) broken.add(address);
+    broken.add(address);
     image.replaceWith(failure("image", address, alt));
   }, { once: true });
   image.src = address;
@@ -78,7 +81,10 @@ function failure(kind, address, alt) {
   const place = make("span", { class: "media-failed" }, say("span", "load_failed"));
   if (!/^https?:/i.test(address)) return place;
   const again = say("button", `load_${kind}`, { type: "button", class: "quiet-button" });
-  again.addEventListener("click", () => place.replaceWith(element(kind, address, alt)));
+  again.addEventListener("click", () => {
+    broken.delete(address);
+    place.replaceWith(element(kind, address, alt));
+  });
   const link = say("a", "open_new_tab", { href: address, target: "_blank", rel: "noopener noreferrer nofollow" });
   place.append(again, link);
   return place;

@@ -9,7 +9,7 @@ import { cutAfter, difference, patch, patchAt } from "./patch.js";
 // has a letter already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
 const WORDS = /^[\p{L}\p{M}\p{N} .,;?!'"(\-，。、；？！“”‘’（）《》…—]*$/u;
 const WORD_END = /(?:^|\s)([\p{L}\p{M}\p{N}.,?!'"(\-，。、；？！“”‘’（）《》…—]*) *$/u;
-const PROSE = new Set(["P", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6"]);
+const PROSE = new Set(["P", "DIV", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6"]);
 const FENCE = /^(?:`{3,}[^`\n]*|~{3,}.*)\n/;
 const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
 

@@ -91,10 +91,14 @@ function isAnother(old, fresh) {
   switch (old.nodeName) {
     case "A": return old.href !== fresh.href;
     case "BUTTON": case "IMG": return true;
-    case "SPAN": case "DIV": return old.className !== fresh.className;
+    case "SPAN": return old.className !== fresh.className;
+    case "DIV": return frameOf(old) !== frameOf(fresh);
     default: return false;
   }
 }
+
+/** Which of the page's frames an element is; a list's text is in none. */
+const frameOf = ({ className }) => /^(?:code|table)-/.exec(className)?.input;
 
 /** Something may have come to stand before what is there: takes from `fresh` what both end in. @returns where it begins */
 function sameEnd(old, fresh) {
