@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from adapters.browser import PAGE_PATH
 from tests.browser import stub as stubs
@@ -124,8 +124,9 @@ class Tab:
     async def over(self, state: str = "completed", nth: int = -1) -> str:
         """The text of a turn's answer, once the turn is over and all of it is typed."""
         await self.page.locator(f'.turn[data-state="{state}"]').nth(nth).wait_for(timeout=30_000)
-        content = self.page.locator(".turn").nth(nth).locator(".content[data-typed=whole]")
-        return (await content.inner_text()).strip()
+        turn = self.page.locator(".turn").nth(nth)  # with two contents, where a card stands between
+        await expect(turn.locator(".content:not([data-typed=whole])")).to_have_count(0, timeout=30_000)
+        return "\n\n".join(await turn.locator(".content").all_inner_texts()).strip()
 
     async def figure(self, name: str) -> str:
         return await self.page.locator(f"[data-figure={name}]").inner_text()
