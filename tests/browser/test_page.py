@@ -319,6 +319,18 @@ async def test_a_second_question_survives_a_reload_before_its_first_word(tab: Ta
     assert len(stub.world.turns) == 2
 
 
+async def test_a_question_left_under_an_address_that_is_no_conversations_hinders_no_start(tab: Tab, stub: Stub) -> None:
+    await tab.page.evaluate(
+        """() => {
+            const asking = { question: "x", message: "x", key: "k", at: Date.now() };
+            sessionStorage.setItem("gateway.asking", JSON.stringify(asking));
+            history.replaceState(null, "", "#nothing");
+        }"""
+    )
+    await tab.page.reload()
+    await tab.page.locator("html[data-ready=true]").wait_for()
+
+
 async def test_a_first_question_still_waiting_for_its_whole_answer_survives_a_reload(tab: Tab, stub: Stub) -> None:
     begun = stub.by_hand()
     await tab.page.select_option("#transport", "whole")

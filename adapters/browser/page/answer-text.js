@@ -41,7 +41,7 @@ export class AnswerText {
     this.#open = new OpenBlock(element);
   }
 
-  /** The whole text so far. It grows at its end; anything else begins anew. */
+  /** The whole text so far. Where it does not only grow, it goes on where it is another. */
   set(text) {
     this.#arrived = text;
     this.#schedule();

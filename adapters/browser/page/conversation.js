@@ -65,7 +65,8 @@ export class Conversation {
     const asking = JSON.parse(tabMemory.recall(ASKING) ?? "null");
     const goesOn = asking !== null && Date.now() - asking.at < ASK_AGAIN_MS;
     if (goesOn && !asking.id && !location.hash) return this.ask(asking.question, asking);
-    const opened = id && this.open(id);
+    if (!id) return undefined;
+    const opened = this.open(id);
     return goesOn && asking.id === id ? opened.then(() => this.ask(asking.question, asking)) : opened;
   }
 
@@ -213,10 +214,10 @@ export class Conversation {
 
   #apply(event, asked) {
     if (event.event === "started") {
-      const known = asked ?? this.#turns.get(event.turnId);
+      const recalled = this.#turns.get(event.turnId);
+      const known = asked ?? recalled;
       // What was heard without a position (a whole answer has none) comes again, and is passed over.
       if (!asked && known?.over) return void (this.#current = undefined);
-      const recalled = this.#turns.get(event.turnId);
       if (asked && recalled && recalled !== asked) recalled.element.remove(); // taken before a reload, as it turns out
       this.#current = known ?? this.#show(event.input);
       this.#turns.set(event.turnId, this.#current);

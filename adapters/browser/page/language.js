@@ -48,8 +48,9 @@ export function translate(root) {
 /** A number as the language writes it, with the decimals that it is given with. */
 export function formatNumber(value) {
   const digits = String(value).split(".")[1]?.length ?? 0;
-  const key = `${document.documentElement.lang} ${digits}`;
-  if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits }));
+  const { lang } = document.documentElement;
+  const key = `${lang} ${digits}`;
+  if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(lang, { minimumFractionDigits: digits }));
   return formats.get(key).format(value);
 }
 

@@ -49,8 +49,8 @@ function ask(kind, address, alt, attributes = {}) {
     say("small", "load_from", { "data-host": URL.parse(address)?.host ?? "" }), ...(alt ? [make("em", {}, alt)] : []));
 }
 
-function isTrusted(name) {
-  const host = name.replace(/^\[(.*)\]$/, "$1"); // as the operator's list has an IPv6 address
+function isTrusted(hostname) {
+  const host = hostname.replace(/^\[(.*)\]$/, "$1"); // as the operator's list has an IPv6 address
   return trusted.some((name) => host === name || (name.startsWith("*.") && host.endsWith(name.slice(1))));
 }
 
@@ -58,22 +58,24 @@ function element(kind, address, alt) {
   if (kind === "image") return picture(address, alt);
   const player = make(kind, { controls: true, preload: "metadata", tabindex: "0", ...(alt ? { "aria-label": alt } : {}) });
   const frame = make("span", { class: "media-frame" }, player);
-  player.addEventListener("error", () => {
-    broken.add(address);
-    frame.replaceWith(failure(kind, address, alt));
-  }, { once: true });
+  sayIfItFails(player, frame, kind, address, alt);
   player.src = address;
   return frame;
 }
 
 function picture(address, alt) {
   const image = make("img", { alt, class: "media-image", referrerpolicy: "no-referrer", decoding: "async" });
-  image.addEventListener("error", () => {
-    broken.add(address);
-    image.replaceWith(failure("image", address, alt));
-  }, { once: true });
+  sayIfItFails(image, image, "image", address, alt);
   image.src = address;
   return image;
+}
+
+/** Puts into `place`, should `medium` fail, the word that it did. */
+function sayIfItFails(medium, place, kind, address, alt) {
+  medium.addEventListener("error", () => {
+    broken.add(address);
+    place.replaceWith(failure(kind, address, alt));
+  }, { once: true });
 }
 
 /** Says that it failed; what came from a network may come after all, so it can be loaded again. */

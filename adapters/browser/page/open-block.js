@@ -33,7 +33,7 @@ export class OpenBlock {
     const { blocks, html } = growing(withTableBegun(withoutUnderline(source)), env);
     const references = JSON.stringify(env.references ?? {});
     const way = difference(references === this.#references ? this.#blocks : [], blocks);
-    patchAt(this.element, this.#closed, way, elements(blocks.length ? html(way.from) : "", false));
+    patchAt(this.element, this.#closed, way, elements(html(way.from), false));
     [this.#source, this.#blocks, this.#references, this.#last] = [source, blocks, references, undefined];
   }
 
