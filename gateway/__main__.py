@@ -52,12 +52,15 @@ def _serve(options: argparse.Namespace) -> int:
     from gateway.config_load import ConfigError
 
     try:
-        settings = _load(options).settings
+        configuration = _load(options)
     except ConfigError as error:
         return _say_mistakes(error)
+    settings = configuration.settings
     os.umask(0o077)  # what people wrote is for nobody else on the machine
     secrets = [token.get_secret_value()] if (token := settings.coze_api_token) else []
     logs.configure(settings.log_format, settings.log_level, secrets=secrets)
+    for event, sentence in configuration.remarks:
+        logs.get_logger().warning(event, why=sentence)
     from adapters.app import serve
 
     return _run(serve(settings))
@@ -67,9 +70,11 @@ def _check_config(options: argparse.Namespace) -> int:
     from gateway.config_load import ConfigError, describe
 
     try:
-        sys.stdout.write(describe(_load(options)))
+        configuration = _load(options)
     except ConfigError as error:
         return _say_mistakes(error)
+    sys.stdout.write(describe(configuration))
+    sys.stderr.writelines(f"{sentence}\n" for _, sentence in configuration.remarks)
     return 0
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from gateway.config import NOT_BUILT_YET, Settings, env_name
+from gateway.config_names import remarks, sort_names
 from gateway.masking import mask
 
 _FIELDS = {env_name(field): field for field in Settings.model_fields}
@@ -43,10 +44,14 @@ class ConfigError(Exception):
 
 
 class Configuration(NamedTuple):
-    """Checked settings, and for each field that was set the name by which the operator set it."""
+    """Checked settings, and for each field that was set the name by which the operator set it.
+
+    `remarks` are not mistakes: for each a log line's event and a sentence.
+    """
 
     settings: Settings
     names: Mapping[str, str]
+    remarks: list[tuple[str, str]]
 
 
 def load(flags: Mapping[str, str] | None = None, file: str | None = None) -> Configuration:
@@ -54,10 +59,11 @@ def load(flags: Mapping[str, str] | None = None, file: str | None = None) -> Con
     mistakes: list[Mistake] = []
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
+    said: list[tuple[str, str]] = []
     written = _read_toml(file, mistakes) if file is not None else {}
     for source, name in (
         (dict(flags or {}), lambda field: f"--{field.replace('_', '-')}"),
-        (_read_environment(mistakes), env_name),
+        (_read_environment(mistakes, said), env_name),
         (written, lambda field: f"{file}: {field}"),
     ):
         for field, value in source.items():
@@ -74,7 +80,7 @@ def load(flags: Mapping[str, str] | None = None, file: str | None = None) -> Con
             mistakes.append(_mistake(field, values.get(field, getattr(settings, field)), names, allowed))
     if mistakes or settings is None:
         raise ConfigError(mistakes)
-    return Configuration(settings, names)
+    return Configuration(settings, names, said)
 
 
 def describe(configuration: Configuration) -> str:
@@ -90,11 +96,12 @@ def describe(configuration: Configuration) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read_environment(mistakes: list[Mistake]) -> dict[str, Any]:
-    for name in sorted(os.environ):
-        if name.startswith(("GATEWAY_", "COZE_")) and name not in _FIELDS:
-            mistakes.append(_unknown(name, name, _FIELDS))
-    return {_FIELDS[name]: value for name, value in EnvSettingsSource(Settings)().items()}
+def _read_environment(mistakes: list[Mistake], said: list[tuple[str, str]]) -> dict[str, Any]:
+    names = sort_names(os.environ, _FIELDS)
+    mistakes += [_unknown(name, name, _FIELDS) for name in names.unknown]
+    said += remarks(names)
+    values = EnvSettingsSource(Settings)()
+    return {_FIELDS[name]: value for name, value in values.items() if name in names.settings}
 
 
 def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:

@@ -35,6 +35,27 @@ def test_check_config_prints_the_configuration_and_succeeds(tmp_path: Path) -> N
     assert "hidden" not in done.stdout
 
 
+def test_check_config_says_on_stderr_which_names_it_ignores(tmp_path: Path) -> None:
+    done = run("check-config", folder=tmp_path, GATEWAY_PORT="tcp://10.0.0.1:80", COZE_API_TOKN="pat_hidden")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "not settings, so ignored (Kubernetes or Docker set it): GATEWAY_PORT",
+        "COZE_API_TOKN is no setting and is ignored; perhaps COZE_API_TOKEN was meant",
+    ]
+    assert "port = 3000" in done.stdout
+
+
+async def test_the_start_warns_of_names_that_it_ignores(
+    start_gateway: Callable[..., Awaitable[GatewayProcess]],
+) -> None:
+    gateway = await start_gateway(GATEWAY_SERVICE_HOST="10.0.0.1", COZE_TOKEN="pat_hidden")
+    links, similar = await gateway.logged("config.links_ignored"), await gateway.logged("config.similar_name")
+    assert (links["level"], similar["level"]) == ("warning", "warning")
+    assert "GATEWAY_SERVICE_HOST" in links["why"]
+    assert "COZE_API_TOKEN" in similar["why"]
+    assert "hidden" not in "".join(gateway.text)
+
+
 @pytest.mark.parametrize("command", ["check-config", "serve"])
 def test_a_wrong_setting_stops_with_status_2_and_one_line_on_stderr(tmp_path: Path, command: str) -> None:
     done = run(command, folder=tmp_path, GATEWAY_PORTT="1")

@@ -110,7 +110,6 @@ def test_all_mistakes_are_said_at_once_each_on_a_line_with_its_name_value_and_wh
         ("GATEWAY_PORT", "65536"),
         ("GATEWAY_PORT", "-1"),
         ("GATEWAY_PORT", "3000.5"),
-        ("GATEWAY_PORT", "tcp://10.0.0.1:80"),
         ("GATEWAY_HOST", ""),
         ("GATEWAY_HOST", "a b"),
         ("GATEWAY_TURN_TIMEOUT", "nan"),
@@ -167,11 +166,12 @@ def test_a_setting_that_is_not_built_yet_accepts_its_default_only(
 
 
 def test_a_secret_is_in_no_mistake_and_not_in_the_printed_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COZE_API_TOKN", "pat_hidden")
+    monkeypatch.setenv("GATEWAY_API_TOKEN", "pat_hidden")
     monkeypatch.setenv("COZE_API_TOKEN", "pat hidden")
     monkeypatch.setenv("GATEWAY_DATABASE_URL", "postgresql://user:hidden@db/x")
     assert "hidden" not in "\n".join(mistakes())
-    monkeypatch.delenv("COZE_API_TOKN")
+    monkeypatch.delenv("GATEWAY_API_TOKEN")
+    monkeypatch.setenv("COZE_API_TOKN", "pat_hidden")
     monkeypatch.delenv("GATEWAY_DATABASE_URL")
     monkeypatch.setenv("COZE_API_TOKEN", "pat_hidden")
     configuration = load()
@@ -319,3 +319,96 @@ def test_an_origin_is_kept_as_browsers_write_it(given: str, kept: str) -> None:
 )
 def test_loopback_is_what_nobody_else_reaches(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+KUBERNETES = {
+    "GATEWAY_PORT": "tcp://10.96.0.7:80",
+    "GATEWAY_PORT_80_TCP": "tcp://10.96.0.7:80",
+    "GATEWAY_PORT_80_TCP_ADDR": "10.96.0.7",
+    "GATEWAY_PORT_80_TCP_PORT": "80",
+    "GATEWAY_PORT_80_TCP_PROTO": "tcp",
+    "GATEWAY_SERVICE_HOST": "10.96.0.7",
+    "GATEWAY_SERVICE_PORT": "80",
+    "GATEWAY_SERVICE_PORT_HTTP": "80",
+    "GATEWAY_ADMIN_PORT": "tcp://[fd00::7]:9100",  # of a service named gateway-admin
+    "GATEWAY_HOST_SERVICE_HOST": "10.96.0.9",
+    "COZE_GATEWAY_PORT": "tcp://10.96.0.8:3000",
+    "COZE_GATEWAY_PORT_3000_TCP": "tcp://10.96.0.8:3000",
+    "COZE_GATEWAY_SERVICE_HOST": "10.96.0.8",
+}
+DOCKER = {
+    "GATEWAY_PORT": "tcp://172.17.0.5:3000",
+    "GATEWAY_PORT_3000_TCP": "tcp://172.17.0.5:3000",
+    "GATEWAY_PORT_3000_TCP_START": "tcp://172.17.0.5:3000",
+    "GATEWAY_PORT_3000_TCP_PORT_END": "3004",
+    "GATEWAY_NAME": "/page/gateway",
+    "GATEWAY_ENV_PYTHON_VERSION": "3.13.5",
+}
+
+
+@pytest.mark.parametrize("links", [KUBERNETES, DOCKER])
+def test_what_kubernetes_and_docker_set_for_a_service_of_that_name_is_ignored_and_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, links: dict[str, str]
+) -> None:
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    found = load()
+    assert (found.settings, dict(found.names)) == (Settings(), {})
+    ((event, sentence),) = found.remarks
+    assert event == "config.links_ignored"
+    assert sentence.endswith(": " + ", ".join(sorted(links)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GATEWAY_NAME", "shop"), ("GATEWAY_NAME", "/a/b"), ("GATEWAY_ENV_PORT", "1"), ("GATEWAY_PORT_TCP", "1")],
+)
+def test_a_name_that_only_resembles_a_link_is_still_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    (line,) = mistakes()
+    assert line.startswith(f"{name}: no such setting")
+
+
+def test_a_port_that_resembles_a_link_is_a_mistake_where_no_link_can_come_from(tmp_path: Path) -> None:
+    assert mistakes({"port": "tcp://10.0.0.1:80"})[0].startswith("--port=")
+    assert "port='tcp" in mistakes(file=toml(tmp_path, 'port = "tcp://10.0.0.1:80"'))[0]
+
+
+def test_coze_names_of_other_programs_are_their_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "COZE_BOT_ID",
+        "COZE_LOG",
+        "COZE_WORKFLOW_ID",
+        "COZE_SPACE_ID",
+        "COZE_JWT_OAUTH_CLIENT_ID",
+        "COZE_JWT_OAUTH_PRIVATE_KEY",
+        "COZE_JWT_OAUTH_PUBLIC_KEY_ID",
+        "COZE_JWT_OAUTH_PRIVATE_KEY_FILE_PATH",
+        "COZE_WEB_OAUTH_CLIENT_ID",
+    ):
+        monkeypatch.setenv(name, "x")
+    found = load()
+    assert (found.settings, found.remarks) == (Settings(), [])
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("COZE_API_TOKN", "COZE_API_TOKEN"),
+        ("COZE_TOKEN", "COZE_API_TOKEN"),
+        ("COZE_API_KEY", "COZE_API_TOKEN"),
+        ("COZE_API_BASE_URL", "COZE_API_BASE"),
+        ("COZE_JWT_PRIVATE_KEY", "COZE_JWT_PRIVATE_KEY_FILE"),
+    ],
+)
+def test_a_near_miss_of_a_coze_name_is_told_the_right_one_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, written: str, meant: str
+) -> None:
+    monkeypatch.setenv(written, "pat_hidden")
+    ((event, sentence),) = load().remarks
+    assert event == "config.similar_name"
+    assert f"{written} is no setting" in sentence
+    assert f"perhaps {meant} was meant" in sentence
+    assert "hidden" not in sentence
