@@ -19,6 +19,7 @@ PACKAGES = {
     "haproxy": ("haproxy", ("haproxy",)),
     "slowhttptest": ("slowhttptest", ("slowhttptest",)),
     "curl": ("curl", ("curl",)),
+    "sqlite3": ("sqlite3", ("sqlite3",)),
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 

@@ -23,6 +23,7 @@ from tests.processes import ROOT, GatewayProcess
 from tests.test_metrics import everything_happened, samples
 
 DEPLOY = ROOT / "deploy"
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 Start = Callable[..., Awaitable[GatewayProcess]]
 
 
@@ -131,6 +132,66 @@ def test_the_alerts_ask_only_for_metrics_and_reasons_that_exist() -> None:
     reasons = re.findall(r'closed_total\{reason="(\w+)"', text)
     assert reasons
     assert set(reasons) <= {reason.value for reason in Closing}
+
+
+def unit() -> dict[str, list[str]]:
+    """The systemd unit's directives, each with its values in order."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / "coze-gateway.service").read_text(encoding="utf-8").splitlines():
+        name, separator, value = line.partition("=")
+        if separator and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_unit_gives_the_drain_its_time_and_does_not_restart_a_wrong_setting() -> None:
+    directives = unit()
+    defaults = load().settings
+    assert directives["KillSignal"] == ["SIGTERM"]
+    assert int(directives["TimeoutStopSec"][0]) > defaults.drain_seconds + 5
+    assert int(directives["LimitNOFILE"][0]) > 2 * defaults.max_connections
+    assert directives["RestartPreventExitStatus"] == ["2"]
+    assert directives["Environment"] == [f"GATEWAY_DATA_DIR=/var/lib/{directives['StateDirectory'][0]}"]
+    command, *arguments = directives["ExecStart"][0].split()
+    assert f"python3 -m venv {command.removesuffix('/bin/coze-gateway')}\n" in OPERATIONS
+    assert arguments == ["serve", "--config", "%d/gateway.toml"]
+    assert directives["LoadCredential"] == ["gateway.toml:/etc/coze-gateway/gateway.toml"]
+
+
+async def test_the_documented_backup_is_taken_while_answers_run_and_restores_them(
+    start_gateway: Start, require: Require, tmp_path: Path
+) -> None:
+    require("sqlite3")
+    folders = {"GATEWAY_DATA_DIR": str(tmp_path / "data"), "BACKUP": str(tmp_path / "backup")}
+    (tmp_path / "backup").mkdir()
+    back_up, restore = re.findall(r"```sh\n((?:sqlite3|rm -f) .*?)```", OPERATIONS, re.DOTALL)
+
+    async def shell(commands: str) -> None:
+        process = await asyncio.create_subprocess_exec("sh", "-euc", commands, env=os.environ | folders)
+        assert await process.wait() == 0
+
+    gateway = await start_gateway(GATEWAY_SIMULATOR_RATE="100")
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{gateway.url}/api/coze/chat", json=QUESTION) as answer:
+            before = await answer.json()
+        async with session.post(f"{gateway.url}/api/coze/chat/stream", json=QUESTION) as answer:
+            running = answer.headers["X-Turn-Id"]
+            await answer.content.readuntil(b'"event":"message"')
+            await shell(back_up)
+        async with session.post(f"{gateway.url}/api/coze/chat", json=QUESTION) as answer:
+            after = await answer.json()
+    await gateway.kill()
+    await shell(restore)
+    gateway = await start_gateway(GATEWAY_SIMULATOR_RATE="100")
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{gateway.url}/api/coze/turns/{before['turnId']}") as answer:
+            assert (await answer.json())["content"] == before["content"]
+        async with session.get(f"{gateway.url}/api/coze/turns/{after['turnId']}") as answer:
+            assert answer.status == 404
+        async with session.get(f"{gateway.url}/api/coze/turns/{running}/events") as answer:
+            heard = [json.loads(line[6:]) async for line in answer.content if line.startswith(b"data: ")]
+    assert heard[-1]["event"] == "completed"
+    assert heard[-1]["content"] == before["content"]
 
 
 def rendered(folder: Path, gateway_port: str, port: int) -> Path:
