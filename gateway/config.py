@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.config_values import (
+    bearer,
     commas,
     creatable_folder,
     empty_is_none,
@@ -23,7 +24,6 @@ from gateway.config_values import (
     only_true,
     origin,
     readable_file,
-    visible,
 )
 
 NOT_BUILT_YET: Mapping[str, str] = {
@@ -84,8 +84,8 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    coze_api_token: Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(visible)] = Field(
-        None, description="a Coze access token: visible ASCII characters, no blanks"
+    coze_api_token: Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(bearer)] = Field(
+        None, description="a Coze access token alone: letters, digits and -._~+/=, no quotes, backticks or blanks"
     )
     coze_api_base: Annotated[str, AfterValidator(http_url)] = Field(
         "https://api.coze.cn", description="http:// or https://, a host, perhaps a path; no user, query or fragment"

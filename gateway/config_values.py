@@ -38,10 +38,11 @@ def only_true(given: object) -> bool:
     return str(given).lower() == "true"
 
 
-def visible(token: SecretStr | None) -> SecretStr | None:
-    """It goes into a header: a line break in it would forge another one."""
-    if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
-        raise ValueError("not visible ASCII")
+def bearer(token: SecretStr | None) -> SecretStr | None:
+    """What RFC 6750 lets a bearer token be. Quotes come along from compose and unit files, backticks from web pages;
+    a line break would forge another header."""
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token.get_secret_value()):
+        raise ValueError("no bearer token")
     return token
 
 

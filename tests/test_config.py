@@ -412,3 +412,28 @@ def test_a_near_miss_of_a_coze_name_is_told_the_right_one_without_its_value(
     assert f"{written} is no setting" in sentence
     assert f"perhaps {meant} was meant" in sentence
     assert "hidden" not in sentence
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ['"pat_hidden"', "'pat_hidden'", "`pat_hidden`", "“pat_hidden”", "<pat_hidden>", "Bearer pat_hidden"]
+    + [f"pat_hidden{end}" for end in ("\n", " ", "\r\n", "\t", "\N{NO-BREAK SPACE}", "密")]
+    + ['"pat_hidden', "pat_hid`den", "pat_hidden,"],
+)
+def test_a_token_with_what_no_bearer_token_has_is_refused_with_a_sentence(
+    wrapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COZE_API_TOKEN", wrapped)
+    (line,) = mistakes()
+    assert line == (
+        "COZE_API_TOKEN=***: allowed is a Coze access token alone: letters, digits and -._~+/=, "
+        "no quotes, backticks or blanks"
+    )
+
+
+@pytest.mark.parametrize("token", ["pat_aZ09", "czs_a-b.c~d+e/f==", "a-token-for-tests"])
+def test_a_token_is_taken_as_it_is(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COZE_API_TOKEN", token)
+    taken = load().settings.coze_api_token
+    assert taken is not None
+    assert taken.get_secret_value() == token
