@@ -149,6 +149,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             turn_timeout=settings.turn_timeout,
             retries=settings.upstream_retries,
             retry_uncertain=settings.retry_uncertain,
+            address=base,
         )
         notifications = Notifications(log, retention=settings.retention_seconds, clock=clock)
         runner = Runner(means, hub=hub, store=store, notifications=notifications, abandon=settings.abandon_seconds)

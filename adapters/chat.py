@@ -5,7 +5,6 @@ import contextlib
 from typing import Any
 
 import msgspec
-import structlog
 from aiohttp import web
 
 from adapters import turns
@@ -18,8 +17,6 @@ from adapters.starting import read_order, seat_for, start
 from gateway.errors import Code, GatewayError
 from gateway.runner import Accepted
 from gateway.subscription import Subscription
-
-logger = structlog.get_logger()
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -41,15 +38,6 @@ async def chat(request: web.Request) -> web.StreamResponse:
     wait = prefer_wait(request)
     with seat_for(services, caller, order):
         accepted = await start(services, caller, order)
-        if not accepted.again:
-            logger.info(
-                "Starting chat",
-                botId=order.bot_id,
-                userId=order.user_id,
-                conversationId=accepted.conversation_id,
-                turnId=accepted.turn_id,
-                messageLength=len(order.message),
-            )
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
         try:
             await _until_answered(services, caller, subscription, accepted, wait)

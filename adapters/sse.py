@@ -4,7 +4,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
@@ -21,8 +20,6 @@ from gateway.errors import Code, GatewayError
 from gateway.hub import Hub
 from gateway.metrics import Closing, Connection
 from gateway.subscription import Subscription
-
-logger = structlog.get_logger()
 
 _CONTENT_TYPE = "text/event-stream; charset=utf-8"
 _CACHE_CONTROL = "no-cache, no-transform"
@@ -152,19 +149,10 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     if not services.settings.use_sse_streaming:
         raise GatewayError(Code.STREAMING_DISABLED)
     caller = caller_of(request)
-    order = await read_order(request, services, caller)
+    order = await read_order(request, services, caller, streamed=True)
     seat = seat_for(services, caller, order)
     try:
         accepted = await start(services, caller, order)
-        if not accepted.again:
-            logger.info(
-                "Starting SSE chat stream",
-                botId=order.bot_id,
-                userId=order.user_id,
-                conversationId=accepted.conversation_id,
-                turnId=accepted.turn_id,
-                messageLength=len(order.message),
-            )
         asked = position_asked(request) if accepted.again else None
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), asked, label="sse")
     except BaseException:

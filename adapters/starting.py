@@ -1,6 +1,7 @@
 """Starting: from an untrusted body to an accepted turn. What the ways to start one share."""
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from adapters.auth import Caller
@@ -13,11 +14,14 @@ from gateway.errors import Code, GatewayError
 from gateway.orders import Order
 from gateway.runner import Accepted
 
+logger = structlog.get_logger()
 
-async def read_order(request: web.Request, services: Services, caller: Caller) -> Order:
+
+async def read_order(request: web.Request, services: Services, caller: Caller, *, streamed: bool = False) -> Order:
     """The request's order. Raises what is wrong with it."""
     body = await read_chat(request, services.settings, caller)
-    return order_from(body, caller, key=idempotency_key(request) or "", request=request)
+    order = order_from(body, caller, key=idempotency_key(request) or "", request=request)
+    return msgspec.structs.replace(order, streamed=streamed)
 
 
 def order_from(body: ChatBody, caller: Caller, *, key: str, request: web.BaseRequest) -> Order:
@@ -44,15 +48,25 @@ def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
 
 
 async def start(services: Services, caller: Caller, order: Order, key_field: str = "Idempotency-Key") -> Accepted:
-    """Starts the turn, or finds the one that the same key has started. Raises also `rate_limited`.
+    """Starts the turn and logs that, or finds the one that the same key has started. Raises also `rate_limited`.
 
     `key_field` is what this transport calls the key.
     """
     try:
-        return await services.runner.start(
+        accepted = await services.runner.start(
             order, owns=caller.may_read, admit=lambda: services.turn_rate.take(caller.account(order.user_id))
         )
     except GatewayError as error:
         if error.code is Code.INVALID_REQUEST:
             raise InvalidRequest([Mistake(key_field, "was used with another body")]) from error
         raise
+    if not accepted.again:
+        logger.info(
+            "Starting SSE chat stream" if order.streamed else "Starting chat",
+            botId=order.bot_id,
+            userId=order.user_id,
+            conversationId=accepted.conversation_id,
+            turnId=accepted.turn_id,
+            messageLength=len(order.message),
+        )
+    return accepted

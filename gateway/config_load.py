@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class Configuration(NamedTuple):
 
     settings: Settings
     names: Mapping[str, str]
-    remarks: list[tuple[str, str]]
+    remarks: Sequence[tuple[str, str]] = ()
 
 
 def load(flags: Mapping[str, str] | None = None, file: str | None = None) -> Configuration:

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
+from gateway.course import Course
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.events import Event, Failed, Message, Notice, Text
 from gateway.ledger import Ledger
@@ -49,6 +50,7 @@ class Means(Struct):
     turn_timeout: float
     retries: int
     retry_uncertain: bool
+    address: str = ""  # Coze's, for log lines
 
 
 class LiveTurn:
@@ -67,6 +69,7 @@ class LiveTurn:
         self.number = 0  # the runner's: of the stretch that keeps the turn now
         self.task: asyncio.Task[None] | None = None
         self.lost: GatewayError | None = None
+        self.course = Course()
         self.changed = True  # since the store was last told
         self._means = means
         self._loop = asyncio.get_running_loop()
@@ -89,6 +92,11 @@ class LiveTurn:
         if self.stretch is None:
             return "queued"
         return self.turn.outcome or ("action_required" if self.turn.phase == "action_required" else "running")
+
+    @property
+    def seconds(self) -> float:
+        """Since it began; of a queued turn since it was started."""
+        return self._loop.time() - self._began
 
     # -- what others ask of it ----------------------------------------------------------------------------------
 
@@ -116,6 +124,7 @@ class LiveTurn:
     def lose(self, error: Exception) -> None:
         """The log lost what was appended and not seen: the turn ends with an error that the log owes its readers."""
         self.lost = GatewayError(Code.STORAGE_UNAVAILABLE, str(error))
+        self.course.failed(self.lost)
         self.turn.fail(self.lost)
         self.turn.outcome = "failed"
         stretch = self.stretch
@@ -133,6 +142,7 @@ class LiveTurn:
 
     def fail(self, error: GatewayError) -> None:
         """Ends the turn with an error, whatever it was doing."""
+        self.course.failed(error)
         self._append(self.turn.fail(error))
 
     def restart_clock(self, timeout: float) -> None:
@@ -143,6 +153,7 @@ class LiveTurn:
     def taken_over(self) -> None:
         """This process goes on where a former one was killed: says so to the readers, or ends what nobody can know."""
         turn = self.turn
+        self.course.add("the gateway was ended in the middle of it")
         if turn.phase == "recovering":
             if self.status != "action_required":
                 self._append([Notice("recovering")])
@@ -176,10 +187,12 @@ class LiveTurn:
             if self.turn.phase != "ended":
                 if self.turn.phase == "recovering":
                     self._means.metrics.upstream_recovered(Recovery.FAILED)
+                self.course.timed_out(self.turn)
                 self._append(self.turn.fail(GatewayError(Code.UPSTREAM_TIMEOUT)))
                 self._abandoning = True
         except GatewayError as error:
             if self.lost is None:
+                self.course.failed(error)
                 self._append(self.turn.fail(error))
         finally:
             self._close_stream()
@@ -205,6 +218,7 @@ class LiveTurn:
                 wait = delay(attempt, error.retry_after, self._means.rng) if attempt <= self._means.retries else None
                 if not again or wait is None:
                     raise
+                self.course.failed(error)
                 self._means.metrics.upstream_retried(error.code)
                 self.note.stage = "accepted"
                 self._append(self.turn.retrying(attempt, round(wait * 1000)))
@@ -214,8 +228,10 @@ class LiveTurn:
     async def _try_to_send(self) -> None:
         """One try. That it is about to be sent is durable before it is."""
         means = self._means
+        self.course.attempts += 1
         if not means.breaker.allow():
-            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, "Coze is not asked: it failed too often", retryable=True)
+            detail = f"Coze is not asked: it failed too often, last so: {means.breaker.why}"
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True)
         try:
             self.note.stage = "sending"
             self._remember()
@@ -227,7 +243,7 @@ class LiveTurn:
             self._stream = await means.upstream.chat(request, self._take)
         except UpstreamError as error:
             if error.code is Code.UPSTREAM_UNAVAILABLE:
-                means.breaker.failed()
+                means.breaker.failed(error.detail)
             else:
                 means.breaker.succeeded()
             raise
@@ -251,15 +267,18 @@ class LiveTurn:
             for item in items:
                 if isinstance(item, Skipped):
                     self._means.metrics.record_skipped(item)
+                    self.course.skip(item)
         if turn.memory_changed:
             self._remember()
         if turn.phase is not before:
+            self.course.took(turn)
             self._wake()
 
     async def _listen(self) -> None:
         """Until the stream ends, or something was decided without its end."""
         stream = self._stream
         if stream is None:  # a turn restored from text alone: no ids, so nothing to ask for
+            self.course.add("Coze gave no ids, so there is no record to ask for")
             self._append(self.turn.fail(GatewayError(Code.UPSTREAM_FAILED)))
             return
         ended = asyncio.ensure_future(stream.ended())
@@ -277,6 +296,8 @@ class LiveTurn:
                 if self.turn.phase == "starting" and self._means.retry_uncertain:
                     self._close_stream()
                     raise UpstreamError(Code.UPSTREAM_UNCERTAIN, retryable=True, taken="unknown")
+                if self.turn.phase != "settling":
+                    self.course.ended(ended.result())
                 self._append(self.turn.stream_ended(ended.result()))
         finally:
             if not ended.done():
@@ -289,6 +310,7 @@ class LiveTurn:
         ref = self.turn.ref
         assert ref is not None, self.turn
         completed = refused = 0
+        self.course.recoveries += 1
         while self.turn.phase == "recovering":
             asked = self._loop.time()
             try:
@@ -301,15 +323,21 @@ class LiveTurn:
                     completed += state.status == "completed"
                     patience = PATIENCE if self.turn.content else BARE_PATIENCE
                     events = self.turn.recovered(state, messages, final=completed >= patience)
-                    if events is not None:
+                    if events is None:
+                        self.course.unfinished(state.status)
+                    else:
                         self._append(events)
                         self._remember()
                         self._report_recovery(events)
+                        if self.turn.outcome is not None:
+                            self.course.told(self.turn, "Coze's record says")
                 if self.turn.phase != "recovering":
                     return
             except UpstreamError as error:
                 refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
-                if refused >= REFUSALS:
+                if refused < REFUSALS:
+                    self.course.failed(error, "asking for Coze's record")
+                else:
                     self._means.metrics.upstream_recovered(Recovery.FAILED)
                     raise
                 logger.info("turn.record_not_readable", turnId=self.turn.turn_id, code=error.code.value)
@@ -352,6 +380,7 @@ class LiveTurn:
                 return
             except UpstreamError as error:
                 attempt += 1
+                self.course.failed(error, "handing over the tool outputs")
                 if error.taken == "unknown":  # the chat's record tells whether Coze has them
                     self._append(self.turn.stream_ended(StreamEnd.BROKEN))
                     return
@@ -411,7 +440,10 @@ class LiveTurn:
                 self._characters += len(event.content)
                 if not self._talked and event.kind == "message":
                     self._talked = True
-                    self._means.metrics.first_content(self._loop.time() - self._began)
+                    self.course.first_content = self.seconds
+                    self._means.metrics.first_content(self.course.first_content)
+            elif type(event) is Message and event.replace:
+                self.course.rewritten = True
             log.append(stretch, event)
         self.changed = True
         if self.turn.phase == "ended":

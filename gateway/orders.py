@@ -16,7 +16,7 @@ OnDisconnect = Literal["continue", "cancel"]
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a user, checked. `conversation_id` is "" for a new conversation.
 
-    `idempotency_key` is the caller's, "" for none; it counts within one user and shop.
+    `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed`: by the SSE route.
     """
 
     user_id: str
@@ -31,6 +31,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     on_disconnect: OnDisconnect = "continue"
     language: Language = "en"
     idempotency_key: str = ""
+    streamed: bool = False
 
     def mark(self) -> str:
         """Where the log finds the turn that an idempotent request started; "" without a key."""
@@ -40,8 +41,9 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def digest(self) -> str:
-        """The same for the same body. The language and the key are not of the body."""
-        fields = msgspec.to_builtins(msgspec.structs.replace(self, language="en", idempotency_key=""))
+        """The same for the same body. The language, the key and the route are not of the body."""
+        body = msgspec.structs.replace(self, language="en", idempotency_key="", streamed=False)
+        fields = msgspec.to_builtins(body)
         return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
 
     def request(self, coze_conversation_id: str) -> ChatRequest:

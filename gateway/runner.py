@@ -279,12 +279,15 @@ class Runner:
             self._forget(live)
             for one in held:
                 one.close()
-            logger.info(
-                "SSE stream ended",
+            level, course = live.course.line(turn, address=self._means.address)
+            getattr(logger, level)(
+                "SSE stream ended" if order.streamed else "Chat ended",
                 conversationId=turn.conversation_id,
                 turnId=turn.turn_id,
                 outcome=turn.outcome,
                 fullResponseLength=len(turn.content),
+                seconds=round(live.seconds, 3),
+                **course,
             )
 
     async def _notify(self, live: LiveTurn, kind: Any, text: str) -> None:

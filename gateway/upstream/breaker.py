@@ -21,7 +21,7 @@ class Breaker:
     that Coze cannot be reached; any answer of Coze's own, a refusal too, is a success here.
     """
 
-    __slots__ = ("_clock", "_cooldown", "_failures", "_not_before", "_state", "_threshold")
+    __slots__ = ("_clock", "_cooldown", "_failures", "_not_before", "_state", "_threshold", "why")
 
     def __init__(self, clock: Callable[[], float], *, threshold: int = THRESHOLD, cooldown: float = COOLDOWN) -> None:
         self._clock = clock
@@ -29,6 +29,7 @@ class Breaker:
         self._cooldown = cooldown
         self._state: Literal["closed", "open", "probing"] = "closed"
         self._failures = 0
+        self.why = ""  # the last failure, in a sentence
         self._not_before = 0.0  # open or probing: when the next probe may go
 
     @property
@@ -50,7 +51,8 @@ class Breaker:
         self._state = "closed"
         self._failures = 0
 
-    def failed(self) -> None:
+    def failed(self, why: str = "") -> None:
+        self.why = why
         self._failures += 1
         # A failure that was under way when the breaker opened must not put the next probe off.
         if self._state == "probing" or (self._state == "closed" and self._failures >= self._threshold):

@@ -75,6 +75,8 @@ def _refused(
     code = coze_code(envelope.code) if envelope is not None else None
     meaning = _meaning(status, code)
     detail = f"Coze answered {status}" + (f" with code {code}" if code is not None else "")
+    if meaning is _NOT_COZE:
+        detail += ", which is neither an event stream nor an error of Coze's own"
     return UpstreamError(
         meaning.code,
         detail,

@@ -1,6 +1,7 @@
 """Every way in which Coze's answer can go wrong, as a listener sees it. All are played at once, then each is judged."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -336,3 +337,122 @@ def test_the_waits_of_retries_are_spread(evening: Evening) -> None:
     assert len(set(waits)) > 0.8 * len(waits)
     asked = evening.plays["status:429 times:1 retry-after:2"].reader.named("notice", "retrying")[0]
     assert 2000 <= asked["delayMs"] <= 4000
+
+
+# -- what the log says of it ---------------------------------------------------------------------------------------
+
+BROKE = "Coze's stream broke off"
+NO_LAST_WORD = "Coze's stream ended without its last word"
+NO_END = "Coze's stream said its last word without saying how the chat ended"
+IDLE_TIMEOUT = "nothing came from Coze within GATEWAY_UPSTREAM_IDLE_TIMEOUT"
+LOST = "the connection was lost before Coze answered"
+NO_HTTP = "Coze's answer is no HTTP"
+SAID_FAILED = "Coze said that the chat failed"
+RECORD_FAILED = "asking for Coze's record: Coze answered 500"
+NO_ANSWER = "there is no answer in it"
+TOO_LONG = "not over within GATEWAY_TURN_TIMEOUT, and Coze's "
+NOT_COZES = "which is neither an event stream nor an error of Coze's own"
+
+CAUSES = {
+    Fault.STATUS: "Coze answered {value}",
+    Fault.CODE: "with code {value}",
+    Fault.HTML: "Coze answered ",
+    Fault.REDIRECT: f"Coze answered 307, {NOT_COZES}",
+    Fault.REFUSE: LOST,
+    Fault.BAD_HTTP: NO_HTTP,
+    Fault.BIG_HEADER: NO_HTTP,
+    Fault.NO_HEAD: LOST,
+    Fault.RESET_BEFORE_HEAD: LOST,
+    Fault.SILENT: IDLE_TIMEOUT,
+    Fault.EOF_BEFORE_CREATED: NO_LAST_WORD,
+    Fault.DROP_BEFORE_CREATED: BROKE,
+    Fault.RESET_BEFORE_CREATED: BROKE,
+    Fault.STALL_AFTER: IDLE_TIMEOUT,
+    Fault.EOF_AFTER: NO_LAST_WORD,
+    Fault.DROP_AFTER: BROKE,
+    Fault.RESET_AFTER: BROKE,
+    Fault.CUT_RECORD_AFTER: BROKE,
+    Fault.CUT_UTF8_AFTER: BROKE,
+    Fault.CUT_CHUNK_AFTER: BROKE,
+    Fault.NO_COMPLETED: "Coze's stream ",
+    Fault.DONE_EARLY: NO_END,
+    Fault.DONE_ONLY: NO_ANSWER,
+    Fault.EMPTY: NO_ANSWER,
+    Fault.FAILED: SAID_FAILED,
+    Fault.FAILED_FLAT: SAID_FAILED,
+    Fault.ERROR_EVENT: SAID_FAILED,
+    Fault.CANCELED: "Coze said that the chat was cancelled",
+    Fault.ENDLESS: TOO_LONG,
+    Fault.ENDLESS_RECORD: "has no end (over 16 MiB)",
+    Fault.COMMENTS_FOREVER: TOO_LONG,
+    Fault.GZIP_BOMB: "",  # what is said of it depends on where it is noticed, and is there in any case
+    Fault.RETRIEVE_500: RECORD_FAILED,
+    Fault.LIST_500: RECORD_FAILED,
+    Fault.LIST_EMPTY: "Coze's record of the finished chat was not whole yet",
+    Fault.NEVER_COMPLETE: TOO_LONG,
+}
+"""What stands in `reason`, for each fault that costs the turn something."""
+
+FIELDS = {
+    Fault.REWRITE: "rewritten",
+    Fault.DOUBLED: "rewritten",
+    Fault.LOST: "rewritten",
+    Fault.SHUFFLED: "rewritten",
+    Fault.FOREIGN: "skippedRecords",
+    Fault.UNKNOWN_EVENTS: "skippedRecords",
+    Fault.MALFORMED: "skippedRecords",
+    Fault.NAN: "skippedRecords",
+    Fault.DEEP: "skippedRecords",
+    Fault.BAD_UTF8: "skippedRecords",
+    Fault.LONE_CR: "skippedRecords",
+}
+"""The field of the line, for each fault that costs a record or some pieces."""
+
+SLOW = {Fault.SLOW_HEAD: "firstContentSeconds", Fault.SLOW_FIRST: "firstContentSeconds", Fault.RETRIEVE_SLOW: "seconds"}
+
+HARMLESS = frozenset(
+    {
+        *(Fault.RETRY_AFTER, Fault.TIMES, Fault.FIRST, Fault.RATE, Fault.PIECES, Fault.ECHO, Fault.CLOCK, Fault.PLAIN),
+        *(Fault.REASONING, Fault.TOOL, Fault.ACTION, Fault.AUDIO, Fault.AUDIO_ONLY, Fault.MULTI, Fault.CARD_ONLY),
+        *(Fault.NO_DELTAS, Fault.GIANT, Fault.HOSTILE, Fault.HOSTILE_IDS, Fault.SURROGATE, Fault.BIG_INT),
+        *(Fault.NO_DONE, Fault.NO_CREATED, Fault.HOLD_OPEN, Fault.LATE, Fault.DONE_BARE, Fault.DONE_DEBUG),
+        *(Fault.CRLF, Fault.CR, Fault.MIXED, Fault.BOM, Fault.SPACE, Fault.COMMENTS, Fault.IDS, Fault.MULTILINE_DATA),
+        *(Fault.DATA_FIRST, Fault.NO_LAST_BLANK, Fault.STUDIO, Fault.V2, Fault.BYTES, Fault.WRONG_TYPE),
+    }
+)
+"""What costs a turn nothing by itself, so that there is nothing to explain."""
+
+ELSEWHERE = frozenset({Fault.CANCEL_500})
+"""Has a line of its own, since the turn is over by then: see `tests/transports/test_course.py`."""
+
+
+def test_each_fault_that_there_is_has_an_explanation_or_needs_none() -> None:
+    assert {*CAUSES, *FIELDS, *SLOW, *HARMLESS, *ELSEWHERE} == set(Fault)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.plan.replace(" ", "+"))
+def test_one_line_of_the_log_explains_what_became_of_the_turn(evening: Evening, row: Row) -> None:
+    last = evening.plays[row.plan].reader.last
+    lines = [line for line in map(json.loads, evening.log_lines) if line.get("turnId") == last["turnId"]]
+    (line,) = [line for line in lines if line["event"] == "SSE stream ended"]
+    faults = parse_plan(row.message).faults
+    for fault, value in faults.items():
+        if fault in CAUSES and not (fault is Fault.DROP_AFTER and Fault.CARD_ONLY in faults):  # over before it acts
+            assert CAUSES[fault].format(value=value) in line["reason"]
+            assert line["address"].startswith("http://127.0.0.1:")
+            assert line["recovered"] is row.recovered
+            assert line["attempts"] == row.posts
+        elif fault in FIELDS:
+            assert line[FIELDS[fault]]
+        elif fault in SLOW:
+            assert line[SLOW[fault]] >= int(str(value)) / 1000
+    if faults.keys() <= HARMLESS | SLOW.keys():
+        assert "reason" not in line
+    if row.ends in ("completed", "cancelled"):
+        assert line["level"] == "info"
+        assert "code" not in line
+    else:
+        assert line["code"] == row.ends
+        assert line["level"] == ("error" if row.ends == "upstream_unauthorized" else "warning")
+        assert line.get("cozeCode") == last.get("upstream", {}).get("code")
+        assert line.get("cozeLogId") == last.get("upstream", {}).get("logId")
