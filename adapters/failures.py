@@ -26,6 +26,9 @@ PROBLEM_TYPE: Final = "application/problem+json"
 COME_BACK_CLOSE_CODE: Final = 1012
 """Closes a WebSocket that was open when the gateway began to drain ("service restart", IANA's registry)."""
 
+STRANGE_EXPECTATION: Final = web.RequestKey("strange_expectation", bool)
+"""Set where `Expect` asked for something else than `100-continue`."""
+
 _REQUEST_ID: Final = web.RequestKey("request_id", str)
 _log = structlog.get_logger("gateway.http")
 
@@ -146,6 +149,8 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
             fields["errors"] = [mistake._asdict() for mistake in error.errors]
         elif isinstance(error, TooLarge):
             fields["detail"] += f" (> {error.most} bytes)"
+        elif code is Code.MISDIRECTED:
+            fields["detail"] += " (GATEWAY_ALLOWED_HOSTS)"
         elif isinstance(error, UpstreamError):
             fields["retryable"] = error.retryable
             upstream = {"code": error.coze_code, "logId": error.log_id}
@@ -216,8 +221,8 @@ def _translated(answer: web.HTTPException, request: web.Request) -> web.Response
     if code is None:
         if answer.status >= 500:
             code = Code.INTERNAL
-        else:  # aiohttp's words here are fixed ones, such as a WebSocket handshake's: none of the client's
-            return problem(InvalidRequest([Mistake("", answer.text or answer.reason)], status=400), request)
+        else:  # the reason is HTTP's own phrase; aiohttp's text may repeat the client's bytes
+            return problem(InvalidRequest([Mistake("", answer.reason)], status=400), request)
     response = problem(GatewayError(code), request)
     if allow := answer.headers.get("Allow"):
         response.headers["Allow"] = allow

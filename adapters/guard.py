@@ -12,7 +12,15 @@ from typing import Any, Final
 
 from aiohttp import HttpVersion11, hdrs, web, web_response
 
-from adapters.failures import Handler, bad_framing, errors_middleware, request_id
+from adapters.failures import (
+    STRANGE_EXPECTATION,
+    Handler,
+    InvalidRequest,
+    Mistake,
+    bad_framing,
+    errors_middleware,
+    request_id,
+)
 from gateway.config import Settings, is_loopback
 from gateway.errors import Code, GatewayError
 
@@ -38,7 +46,10 @@ PAGE_POLICY: Final = "; ".join(
 
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OPERATORS: Final = ("/metrics", "/debug/")
-_ALLOWED_HEADERS: Final = "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
+_ALLOWED_HEADERS: Final = (
+    "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
+    ", traceparent, tracestate, baggage"  # W3C Trace Context and Baggage: a page that is traced sends them with all
+)
 _EXPOSED_HEADERS: Final = "X-Turn-Id, X-Conversation-Id, X-Request-Id, Retry-After, Location"
 _PREFLIGHT_SECONDS: Final = "7200"
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
@@ -72,7 +83,7 @@ class Guard:
         if "Transfer-Encoding" in headers and not _plainly_chunked(request):
             return bad_framing(request)
         if not self._any_host and not self.knows_host(_asked_host(request)):
-            raise GatewayError(Code.MISDIRECTED)
+            raise GatewayError(Code.MISDIRECTED, "the Host is not in GATEWAY_ALLOWED_HOSTS")
         origin = headers.get("Origin")
         if origin is not None:
             method = request.method
@@ -81,6 +92,8 @@ class Guard:
                 raise GatewayError(Code.FORBIDDEN_ORIGIN)
             if preflight:
                 return web.Response(status=204)
+        if STRANGE_EXPECTATION in request:
+            raise InvalidRequest([Mistake("Expect", "is not 100-continue")], status=400)
         if request.path.startswith(_OPERATORS) and not self._for_operators(headers):
             raise GatewayError(Code.NOT_FOUND)
         return await handler(request)
@@ -91,7 +104,7 @@ class Guard:
             return True
         if (match := _HOST.fullmatch(host.lower())) is None:
             return False
-        name = match[1].strip("[]")
+        name = match[1].strip("[]").removesuffix(".")  # a name with its root's dot is the same name
         return name in self._hosts if self._hosts else _is_loopback_name(name)
 
     def trusts(self, request: web.BaseRequest, origin: str) -> bool:
@@ -146,7 +159,9 @@ def is_same_origin(origin: str, host: str) -> bool:
     if (of_page := _ORIGIN.fullmatch(origin)) is None or (of_server := _HOST.fullmatch(host.lower())) is None:
         return False  # "null" too: sandboxed frames and local files have no origin
     default = _DEFAULT_PORT[of_page[1]]
-    return of_page[2] == of_server[1] and (of_page[3] or default) == (of_server[2] or default)
+    return of_page[2].removesuffix(".") == of_server[1].removesuffix(".") and (of_page[3] or default) == (
+        of_server[2] or default
+    )
 
 
 def came_through_proxy(headers: Iterable[str]) -> bool:

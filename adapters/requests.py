@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import islice
 from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ BODY_DEADLINE: Final = web.AppKey("body_deadline", float)
 _BODY_SECONDS: Final = 30.0
 _MISTAKES: Final = 20
 """Mistakes named in one answer: a body of 10,000 unknown fields must not be answered with 10,000 entries."""
+
+_SUGGESTIONS: Final = 3
+"""Unknown fields of one body for which a known name is suggested: each is compared with every known one."""
 
 _SHOWN: Final = 64
 """Characters of a client's own field name that are repeated to it."""
@@ -143,7 +147,11 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
 def strict_json(raw: bytes) -> object:
     """What `raw` says. No NaN, no second value, no comments, no BOM; UTF-8 without surrogates, or they are mended."""
     if _NUL in raw:
-        raw = _mended(raw)
+        return _json(_mended(raw), mended=True)
+    return _json(raw, mended=False)
+
+
+def _json(raw: bytes, *, mended: bool) -> object:
     try:
         return msgspec.json.decode(raw)
     except msgspec.ValidationError:
@@ -153,8 +161,8 @@ def strict_json(raw: bytes) -> object:
     except RecursionError:
         raise InvalidRequest([Mistake("", "is nested too deeply")], status=400) from None
     except msgspec.DecodeError as error:
-        if (mended := _mended(raw)) != raw:
-            return strict_json(mended)
+        if not mended and (better := _mended(raw)) != raw:
+            return _json(better, mended=True)
         raise InvalidRequest([Mistake("", f"is not JSON: {error}")], status=400) from None
 
 
@@ -183,9 +191,15 @@ def prefer_wait(request: web.BaseRequest) -> float | None:
 
 def position_asked(request: web.BaseRequest) -> str | None:
     """The text of the position to go on from, not yet judged. An empty one is none, as in EventSource."""
-    return (
-        request.headers.get("Last-Event-ID") or request.query.get("lastEventId") or request.query.get("after") or None
-    )
+    if header := request.headers.get("Last-Event-ID"):
+        return header
+    return _last(request, "lastEventId") or _last(request, "after") or None
+
+
+def _last(request: web.BaseRequest, name: str) -> str:
+    """The last one of a query's values: whoever resumes may have added its position to an address that had one."""
+    values = request.query.getall(name, ())
+    return values[-1] if values else ""
 
 
 class Poll(NamedTuple):
@@ -241,6 +255,7 @@ def shop_id(text: str) -> ShopId:
 
 
 _CHAT = msgspec.json.Decoder(ChatBody)
+_UNKNOWN = "is not a known field"
 _NUL = b"\\u0000"
 _VISIBLE = re.compile(r"[!-~]{1,255}", re.ASCII)
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?:;.*)?", re.ASCII | re.IGNORECASE)
@@ -251,7 +266,8 @@ _PATH = re.compile(r" - at `\$(.*)`", re.DOTALL)
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
     rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\u0000)"  # half of one, or NUL
-    rb"|\\.",  # any other escape, so that the backslash of \\\\ud800 begins none
+    rb"|(?:\\[^u])+"  # other escapes, many at once, so that the backslash of \\\\ud800 begins none
+    rb"|\\.",
     re.DOTALL,
 )
 
@@ -322,7 +338,9 @@ def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:
             text = str(error)
             path = _PATH.search(text)
             wrong.append(Mistake(name + (path[1] if path else ""), _PATH.sub("", text)))
-    wrong += [Mistake(str(name)[:_SHOWN], _unknown(str(name)[:_SHOWN], known)) for name in fields if name not in known]
+    strange = (str(name)[:_SHOWN] for name in fields if name not in known)
+    for number, name in enumerate(islice(strange, _MISTAKES)):
+        wrong.append(Mistake(name, _unknown(name, known) if number < _SUGGESTIONS else _UNKNOWN))
     return wrong
 
 
@@ -330,7 +348,7 @@ def _unknown(name: str, known: set[str]) -> str:
     """Names what was probably meant, as the settings do."""
     near = get_close_matches(name.lower(), [field.lower() for field in known], n=1)
     meant = next((field for field in known if near and field.lower() == near[0]), None)
-    return f"is not a known field; did you mean {meant}?" if meant else "is not a known field"
+    return f"{_UNKNOWN}; did you mean {meant}?" if meant else _UNKNOWN
 
 
 def _number(

@@ -1,11 +1,13 @@
 """The server under the routes: aiohttp's, with deadlines, and with our own answer to what its parser refuses."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 
-from adapters.failures import problem
+from adapters.failures import STRANGE_EXPECTATION, problem
 from adapters.guard import protect
 from gateway.errors import Code, GatewayError
 
@@ -26,7 +28,7 @@ class WebRunner(web.AppRunner):
         made = await super()._make_server()
         return _Server(
             made.request_handler,
-            request_factory=made.request_factory,
+            request_factory=_judging_expectations(made.request_factory),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,
         )
@@ -43,6 +45,24 @@ def runner_options() -> dict[str, Any]:
         "access_log": None,
         "logger": _WithoutTrace(logging.getLogger("gateway.http")),
     }
+
+
+def _judging_expectations(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """Keeps a strange `Expect` from aiohttp, which repeats its bytes to the client before any other check."""
+
+    def make_request(message: Any, *rest: Any) -> web.BaseRequest:
+        if "Expect" not in message.headers:
+            return make(message, *rest)
+        asked = message.headers.getall("Expect")
+        if all(expectation.lower() in ("100-continue", "") for expectation in asked):
+            return make(message, *rest)
+        headers = CIMultiDict(message.headers)
+        del headers["Expect"]
+        request = make(message._replace(headers=CIMultiDictProxy(headers)), *rest)
+        request[STRANGE_EXPECTATION] = True
+        return request
+
+    return make_request
 
 
 class _Server(web.Server):

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from functools import lru_cache
+from itertools import islice
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -20,7 +21,7 @@ from adapters.sockets import Socket, refuse, shake_hands
 from adapters.starting import order_from, start
 from adapters.turns import cancel
 from gateway.errors import Code, GatewayError
-from gateway.hub import Hub
+from gateway.hub import Encode, Hub
 from gateway.metrics import Closing, Connection
 from gateway.subscription import Subscription
 
@@ -35,7 +36,8 @@ _ENVELOPE = 4096  # bytes that a command may have beyond a chat's body
 COMMANDS = ("subscribe", "unsubscribe", "chat", "cancel", "ping")
 RequestId = str | int | float | None
 
-_encoder = lru_cache(maxsize=10_000)(wire.shared)
+_encoders: WeakValueDictionary[str, Encode] = WeakValueDictionary()
+"""The encoder of each topic that a socket now has: all sockets with that topic share it, and so its frames."""
 
 
 class TopicOutlet:
@@ -47,7 +49,7 @@ class TopicOutlet:
     def __init__(self, socket: "SharedSocket", topic: Topic, subscription: Subscription) -> None:
         self.topic = topic
         self.subscription = subscription
-        self.encode = _encoder(str(topic))
+        self.encode = _encoders.setdefault(str(topic), wire.shared(str(topic)))
         self.greeting = b""
         self.spoke = False
         self._socket = socket
@@ -203,7 +205,8 @@ class SharedSocket(Socket):
                 await cancel(self._services, self._caller, turn_id)
                 self._say({"type": "ack", "turnId": turn_id}, request_id)
             case other:
-                raise InvalidRequest([Mistake("type", f"{str(other)[:40]!r} is none of {', '.join(COMMANDS)}")])
+                asked = repr(other[:40]) if isinstance(other, str) else "what is no text"
+                raise InvalidRequest([Mistake("type", f"{asked} is none of {', '.join(COMMANDS)}")])
 
     async def _chat(self, command: dict[str, Any], request_id: RequestId) -> None:
         services = self._services
@@ -255,7 +258,7 @@ def _topic(command: dict[str, Any]) -> Topic:
 def _nothing_more(command: dict[str, Any]) -> None:
     if command:
         raise InvalidRequest(
-            [Mistake(str(name)[:128], "is not a field of this command") for name in list(command)[:20]]
+            [Mistake(str(name)[:128], "is not a field of this command") for name in islice(command, 20)]
         )
 
 

@@ -9,7 +9,7 @@ from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 from aiohttp.http_websocket import WebSocketError
 
 from adapters import wire
-from adapters.failures import COME_BACK_CLOSE_CODE, close_code_of
+from adapters.failures import COME_BACK_CLOSE_CODE, InvalidRequest, Mistake, close_code_of
 from adapters.lastmile import Line, Place
 from gateway.errors import Code
 from gateway.hub import Hub
@@ -23,6 +23,7 @@ _CLOSE_WAIT = 2.0
 _FLOOD = 500  # messages and pings in one read, which nobody sends who means to be answered
 _LARGE_READ = 32 * 1024  # bytes, after which others get their turn
 _PONG = wire.frame(wire.TEXT, b'{"type":"pong"}')
+_HANDSHAKE = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol")
 
 
 class Socket(Line):
@@ -174,14 +175,25 @@ def _is_ping(text: str) -> bool:
 
 
 async def shake_hands(request: web.Request) -> None:
-    """Upgrades the connection. Raises aiohttp's 400 for what is no WebSocket handshake."""
-    socket = web.WebSocketResponse(compress=False, autoping=False, autoclose=False)
-    await socket.prepare(request)
+    """Upgrades the connection. Raises `invalid_request` (400) for what is no WebSocket handshake."""
+    await _upgrade(request, web.WebSocketResponse(compress=False, autoping=False, autoclose=False))
+
+
+async def _upgrade(request: web.Request, socket: web.WebSocketResponse) -> None:
+    """aiohttp takes these headers for text that can be encoded, and repeats them where they are wrong."""
+    headers = request.headers
+    for name in _HANDSHAKE:
+        if not all(map(str.isascii, headers.getall(name, ()))):
+            raise InvalidRequest([Mistake(name, "is not ASCII")], status=400)
+    try:
+        await socket.prepare(request)
+    except web.HTTPBadRequest:
+        raise InvalidRequest([Mistake("", "is not a WebSocket handshake (RFC 6455, 4.1)")], status=400) from None
 
 
 async def refuse(request: web.Request, code: Code) -> web.StreamResponse:
     """Upgrades, only to close with the code: a browser's WebSocket can't see an HTTP status."""
     socket = web.WebSocketResponse(compress=False)
-    await socket.prepare(request)
+    await _upgrade(request, socket)
     await socket.close(code=close_code_of(code), message=code.value.encode())
     return socket

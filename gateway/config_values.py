@@ -47,8 +47,8 @@ def bearer(token: SecretStr | None) -> SecretStr | None:
 
 
 def host_name(text: str) -> str:
-    """A host name or an address in its usual spelling: lower case, IPv6 without brackets."""
-    text = text.lower()
+    """A host name or an address in its usual spelling: lower case, IPv6 without brackets, no dot at the end."""
+    text = text.lower().removesuffix(".")
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         return str(ipaddress.ip_address(bare))

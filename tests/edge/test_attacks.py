@@ -10,6 +10,7 @@ import socket
 import time
 import zlib
 from http.client import parse_headers
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from adapters import server
 from adapters.app import _listening_sockets
 from gateway.events import ActionNeeded, Failed, Message, Started, Text, ToolUse, body
 from tests.edge.conftest import Serve, talk
+from tests.edge.whole import whole
 
 GET = b"GET /named HTTP/1.1\r\nHost: localhost\r\n"
 PROBES = {
@@ -215,3 +217,70 @@ async def test_a_websocket_message_over_the_bound_closes_the_socket(serve: Serve
         await socket.send_str("x" * 1_000_000)  # under a kilobyte on the wire
         message = await socket.receive()
         assert message.data == 1009
+
+
+@pytest.mark.parametrize(
+    "expect",
+    [
+        b"200-ok",
+        b"100-continue, s3cr3t",
+        b"100-continue\r\nExpect: s3cr3t",
+        b"<script>s3cr3t</script>",
+        b"s3cr3t\xc4",
+    ],
+)
+@pytest.mark.parametrize("path", [b"/named", b"/nowhere", b"/chat"])
+async def test_what_nobody_can_expect_is_refused_and_nothing_of_it_comes_back(
+    serve: Serve, expect: bytes, path: bytes
+) -> None:
+    client = await serve()
+    answer = await talk(client, b"GET %s HTTP/1.1\r\nHost: localhost\r\nExpect: %s\r\n\r\n" % (path, expect))
+    assert answer.split(b" ")[1] == b"400"
+    assert b"application/problem+json" in answer
+    assert b'"code":"invalid_request"' in answer
+    assert b"X-Request-Id: " in answer
+    assert b"s3cr3t" not in answer
+
+
+async def test_an_expectation_is_judged_after_the_host_and_the_origin(serve: Serve) -> None:
+    client = await serve()
+    answer = await talk(client, b"GET /named HTTP/1.1\r\nHost: evil.example\r\nExpect: x\r\n\r\n")
+    assert answer.split(b" ")[1] == b"421"
+    foreign = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nContent-Length: 0\r\n"
+    assert (await talk(client, foreign + b"Expect: x\r\n\r\n")).split(b" ")[1] == b"403"
+
+
+async def test_whoever_waits_to_be_told_to_continue_is_told(serve: Serve) -> None:
+    head = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    answer = await talk(await serve(), head + b"Expect: 100-Continue\r\n\r\n{}")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 ")
+
+
+HANDSHAKE = {
+    b"Upgrade": b"websocket",
+    b"Connection": b"Upgrade",
+    b"Sec-WebSocket-Version": b"13",
+    b"Sec-WebSocket-Key": b"dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+@pytest.mark.parametrize("wrong", [*HANDSHAKE, b"Sec-WebSocket-Protocol", b"Expect"])
+@pytest.mark.parametrize("value", [b"s3cr3t", b"dG\xc4l", b"\xe4\xbd\xa0", b"\xff"])
+async def test_a_handshake_with_strange_bytes_is_400_and_they_do_not_come_back(
+    tmp_path: Path, wrong: bytes, value: bytes
+) -> None:
+    """A protocol that is plain text is no mistake: none is chosen. `Expect` is judged before the handshake."""
+    async with whole(tmp_path) as gateway:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = [b"%s: %s" % header for header in (HANDSHAKE | {wrong: value}).items()]
+        writer.write(b"\r\n".join([b"GET /api/coze/ws HTTP/1.1", b"Host: localhost", *lines, b"", b""]))
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+        plain = value.isascii()
+        expected = b"101" if plain and wrong == b"Sec-WebSocket-Protocol" else b"400"
+        assert head.split(b" ")[1] == expected
+        if expected != b"101":
+            length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+            assert value not in head + await reader.readexactly(int(length.split(b":")[1]))
+        writer.close()

@@ -185,6 +185,7 @@ async def test_a_preflight_of_a_listed_page_is_answered_for_the_headers_that_cli
     assert "POST" in answer.headers["Access-Control-Allow-Methods"]
     allowed = {name.strip().lower() for name in answer.headers["Access-Control-Allow-Headers"].split(",")}
     assert allowed >= {"last-event-id", "authorization", "idempotency-key", "content-type", "prefer"}
+    assert allowed >= {"traceparent", "tracestate", "baggage"}
 
 
 async def test_a_preflight_of_a_foreign_page_is_refused(serve: Serve) -> None:
@@ -210,6 +211,13 @@ async def test_options_that_is_no_preflight_is_an_unknown_method(serve: Serve) -
         ("127.9.9.9", True),
         ("[::1]:3000", True),
         ("app.localhost", True),
+        ("localhost.", True),
+        ("LocalHost.:3000", True),
+        ("app.localhost.", True),
+        ("127.0.0.1.", True),
+        ("localhost..", False),
+        (".", False),
+        ("evil.example.", False),
         ("evil.example", False),
         ("localhost.evil.example", False),
         ("127.0.0.1.evil.example", False),
@@ -231,12 +239,14 @@ async def test_a_name_that_is_not_this_machines_is_misdirected(serve: Serve, hos
 
 
 async def test_the_operator_names_the_hosts(serve: Serve) -> None:
-    client = await serve(allowed_hosts="chat.example, 10.0.0.7")
-    for host, status in {"chat.example": 200, "Chat.Example:8443": 200, "10.0.0.7": 200, "localhost": 421}.items():
+    client = await serve(allowed_hosts="chat.example, 10.0.0.7, rooted.example.")
+    known = ("chat.example", "Chat.Example:8443", "chat.example.", "10.0.0.7", "rooted.example", "rooted.example.:80")
+    for host, status in {**dict.fromkeys(known, 200), "localhost": 421}.items():
         answer = await client.get("/named", headers={"Host": host})
         assert answer.status == status
-    problem = await (await client.get("/named", headers={"Host": "x.example"})).json()
+    problem = await (await client.get("/named", headers={"Host": "host.docker.internal"})).json()
     assert (problem["code"], problem["status"]) == ("misdirected", 421)
+    assert "GATEWAY_ALLOWED_HOSTS" in problem["detail"]
 
 
 def test_beyond_loopback_any_host_is_taken_unless_the_operator_names_them() -> None:

@@ -68,6 +68,23 @@ def test_both_wrong_numbers_are_named() -> None:
     assert [mistake.field for mistake in caught.value.errors] == ["wait", "limit"]
 
 
+@pytest.mark.parametrize(
+    ("query", "position"),
+    [
+        ("after=a&after=b", "b"),
+        ("lastEventId=a&lastEventId=b", "b"),
+        ("lastEventId=a&after=b&lastEventId=c", "c"),
+        ("after=a&after=", None),
+        ("lastEventId=&after=b", "b"),
+        ("lastEventId=a&lastEventId=&after=b", "b"),
+        ("", None),
+    ],
+)
+def test_of_a_position_given_twice_the_last_one_counts(query: str, position: str | None) -> None:
+    assert position_asked(asked(f"/events?{query}")) == position
+    assert position_asked(asked(f"/events?{query}", ("Last-Event-ID", "h"))) == "h"
+
+
 def test_a_page_of_messages_is_bounded() -> None:
     assert page_query(asked("/m")) == Page(None, 50)
     assert page_query(asked("/m?before=abc&limit=900")) == Page("abc", 200)
