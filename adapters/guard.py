@@ -46,6 +46,7 @@ PAGE_POLICY: Final = "; ".join(
 
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OPERATORS: Final = ("/metrics", "/debug/")
+_CONFIG: Final = "/api/coze/config"
 _ALLOWED_HEADERS: Final = (
     "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
     ", traceparent, tracestate, baggage"  # W3C Trace Context and Baggage: a page that is traced sends them with all
@@ -88,7 +89,8 @@ class Guard:
         if origin is not None:
             method = request.method
             preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
-            if (preflight or method in _CHANGING or "Upgrade" in headers) and not self.trusts(request, origin):
+            refusable = preflight or method in _CHANGING or "Upgrade" in headers or request.path == _CONFIG
+            if refusable and not self.trusts(request, origin):
                 raise GatewayError(Code.FORBIDDEN_ORIGIN)
             if preflight:
                 return web.Response(status=204)
@@ -123,6 +125,8 @@ class Guard:
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
         if "Access-Control-Allow-Origin" in headers:  # public code, the same for every origin
             return
+        if request.path == _CONFIG and response.status == web.HTTPForbidden.status_code:
+            headers["Access-Control-Allow-Origin"] = "*"  # a refused page can't tell this from a gateway that is down
         vary = headers.get("Vary")
         headers["Vary"] = "Origin" if vary is None else f"Origin, {vary}"
         if self._origins and "Origin" in request.headers:

@@ -79,6 +79,27 @@ async def test_our_own_and_listed_pages_and_other_programs_pass(serve: Serve, or
         assert await socket.receive_str() == "x"
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:{port}"])
+async def test_a_foreign_page_may_read_of_the_configuration_only_that_it_is_refused(serve: Serve, origin: str) -> None:
+    """Without it a page could not tell a setting that is missing from a gateway that is down."""
+    client = await serve(allowed_origins="https://shop.example")
+    host = f"localhost:{client.port}"
+    foreign = {"Host": host, "Origin": origin.format(port=client.port)}
+    refused = await client.get("/api/coze/config", headers=foreign)
+    assert refused.status == 403
+    assert refused.headers["Access-Control-Allow-Origin"] == "*"
+    assert "Access-Control-Allow-Credentials" not in refused.headers
+    assert (await refused.json())["code"] == "forbidden_origin"
+    for ours in (
+        {"Host": host},
+        {"Host": host, "Origin": f"http://{host}"},
+        {"Host": host, "Origin": "https://shop.example"},
+    ):
+        answer = await client.get("/api/coze/config", headers=ours)
+        assert answer.status != 403
+        assert answer.headers.get("Access-Control-Allow-Origin") in (None, "https://shop.example")
+
+
 TWO_ORIGINS = [
     b"Origin: http://localhost\r\nOrigin: http://evil.example\r\n",
     b"Origin: http://evil.example\r\nOrigin: http://localhost\r\n",
