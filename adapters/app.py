@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import random
@@ -12,13 +11,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from aiohttp import http_parser, web
 
-from adapters import browser, chat, longpoll, operations, shared, sse, websocket
+from adapters import browser, chat, longpoll, operations, shared, sse, storage, websocket
 from adapters.auth import Authenticator
 from adapters.guard import Guard
 from adapters.limits import Connections, TurnRate
@@ -26,14 +24,10 @@ from adapters.server import WebRunner
 from adapters.services import SERVICES, Probes, Services
 from gateway import __version__, logs
 from gateway.config import Settings
-from gateway.errors import Code, GatewayError
 from gateway.hub import Hub
 from gateway.ledger import Ledger
 from gateway.live import Means
-from gateway.log.journal import Journal, JournalError
 from gateway.log.log import EventLog
-from gateway.log.memory import MemoryJournal
-from gateway.log.sqlite import SqliteJournal
 from gateway.metrics import Metrics
 from gateway.notifications import Notifications
 from gateway.runner import Runner
@@ -105,23 +99,21 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
     """The core without a listener: log, store, Coze, hub and runner, with the orphans of a crash taken over."""
     clock = _steady_clock()
     async with contextlib.AsyncExitStack() as stack:
-        _make_folder(settings.data_dir)
-        stack.enter_context(_only_one(settings.data_dir))
-        files = _files(settings)
-        _say_emptied(files)
+        stack.enter_context(storage.held(settings))
+        files = storage.files(settings)
         ledger = Ledger()
         metrics = Metrics(ledger, __version__)
         log = EventLog(
-            _journal(settings, ledger),
+            storage.journal(settings, ledger),
             ledger=ledger,
             retention=settings.retention_seconds,
             linger=_STORE_SECONDS,
             clock=clock,
             count=lambda event, times: metrics.published[event].inc(times),
         )
-        orphans = await _opened(log)
+        orphans = await storage.opened(log)
         stack.push_async_callback(log.close)
-        store = await Store.open(_database(settings), ledger=ledger)
+        store = await Store.open(storage.database(settings), ledger=ledger)
         stack.push_async_callback(store.close)
         base, token = settings.coze_api_base, settings.coze_api_token
         if settings.embedded_simulator:
@@ -288,65 +280,6 @@ class _Watch:
 
     def delay(self, label: str, seconds: float, times: int) -> None:
         self._metrics.delays(label).observe(seconds, times)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Any:
-    """Holds the data folder. Raises `storage_unavailable` when another gateway does."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            message = f"another gateway is using the data folder {folder}: stop it, or set GATEWAY_DATA_DIR"
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, message) from error
-        yield
-    finally:
-        os.close(handle)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GatewayError(Code.STORAGE_UNAVAILABLE, f"the data folder {folder} can't be made: {error}") from error
-
-
-def _files(settings: Settings) -> list[Path]:
-    """The databases that lie in the data folder."""
-    kept = {"log.db": not _in_memory(settings), "gateway.db": settings.database_url is None}
-    return [settings.data_dir / name for name, here in kept.items() if here]
-
-
-def _say_emptied(files: list[Path]) -> None:
-    for file in files:
-        if file.exists() and not file.stat().st_size:
-            logger.error("storage.emptied", path=str(file), consequence="begun anew: what it held is lost")
-
-
-def _journal(settings: Settings, ledger: Ledger) -> Journal:
-    if _in_memory(settings):
-        return MemoryJournal()
-
-    def set_aside(path: Path, why: str) -> None:
-        logger.error("log.set_aside", path=str(path), why=why, consequence="listeners of older answers get a reset")
-
-    return SqliteJournal(settings.data_dir / "log.db", ledger=ledger, on_set_aside=set_aside)
-
-
-def _in_memory(settings: Settings) -> bool:
-    return settings.bus_url is not None and settings.bus_url.startswith("memory:")
-
-
-def _database(settings: Settings) -> str:
-    return settings.database_url or f"sqlite+aiosqlite:///{settings.data_dir.absolute() / 'gateway.db'}"
-
-
-async def _opened(log: EventLog) -> list[Any]:
-    try:
-        return list(await log.open())
-    except JournalError as error:
-        raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
 
 
 def _log_bytes(text: str) -> None:

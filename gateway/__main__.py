@@ -73,7 +73,9 @@ def _check_config(options: argparse.Namespace) -> int:
         configuration = _load(options)
     except ConfigError as error:
         return _say_mistakes(error)
-    sys.stdout.write(describe(configuration))
+    # A path may hold what the terminal's encoding can't write, or no text at all.
+    sys.stdout.buffer.write(describe(configuration).encode("utf-8", "backslashreplace"))
+    sys.stdout.flush()
     sys.stderr.writelines(f"{sentence}\n" for _, sentence in configuration.remarks)
     return 0
 

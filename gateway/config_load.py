@@ -186,6 +186,8 @@ def _toml(value: object) -> str:
             return str(value).lower()
         case tuple():
             return f"[{', '.join(map(_toml, value))}]"
+        case Path():  # a folder or file that is there, or can be: whatever its name looks like, it is no secret
+            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
         case _:  # SecretStr shows itself as asterisks
             return json.dumps(_masked(str(value)), ensure_ascii=False)
 

@@ -87,6 +87,8 @@ def readable_file(path: Path | None) -> Path | None:
 
 def creatable_folder(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists, must be a folder that can be written."""
+    if "\0" in str(path):
+        raise ValueError("no path")
     place = path.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent

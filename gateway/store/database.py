@@ -25,7 +25,7 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _encode = msgspec.json.Encoder().encode
 
 
-async def open_database(address: str) -> AsyncEngine:
+async def open_database(address: str | URL) -> AsyncEngine:
     """Connects and migrates. On failure nothing stays open; the caller closes with `dispose`."""
     url = _url(address)
     where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
@@ -60,7 +60,7 @@ async def open_database(address: str) -> AsyncEngine:
     return engine
 
 
-def _url(address: str) -> URL:
+def _url(address: str | URL) -> URL:
     try:
         url = make_url(address)
     except ArgumentError:

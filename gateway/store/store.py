@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
@@ -50,7 +51,7 @@ class Store:
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str, *, ledger: Ledger) -> "Store":
+    async def open(cls, url: str | URL, *, ledger: Ledger) -> "Store":
         """Opens the database that `url` names and brings its tables up to date; the folder of a file must exist.
 
         Raises `GatewayError` (`storage_unavailable`) with a sentence for the operator. A caller that is cancelled waits

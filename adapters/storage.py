@@ -1,0 +1,84 @@
+"""Storage: the data folder and what lies in it, held by one gateway at a time."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+from sqlalchemy.engine import URL
+
+from gateway.config import Settings
+from gateway.errors import Code, GatewayError
+from gateway.ledger import Ledger
+from gateway.log.journal import Journal, JournalError
+from gateway.log.log import EventLog
+from gateway.log.memory import MemoryJournal
+from gateway.log.sqlite import SqliteJournal
+from gateway.log.stretch import Stretch
+
+logger = structlog.get_logger()
+
+
+@contextlib.contextmanager
+def held(settings: Settings) -> Iterator[None]:
+    """Makes the data folder and holds it. Raises `storage_unavailable`, also when another gateway holds it."""
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, f"the data folder {folder} can't be made: {error}") from error
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            message = f"another gateway is using the data folder {folder}: stop it, or set GATEWAY_DATA_DIR"
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, message) from error
+        _say_emptied(files(settings))
+        yield
+    finally:
+        os.close(handle)
+
+
+def files(settings: Settings) -> list[Path]:
+    """The databases that lie in the data folder."""
+    kept = {"log.db": not _in_memory(settings), "gateway.db": settings.database_url is None}
+    return [settings.data_dir / name for name, here in kept.items() if here]
+
+
+def journal(settings: Settings, ledger: Ledger) -> Journal:
+    """What keeps the event log."""
+    if _in_memory(settings):
+        return MemoryJournal()
+
+    def set_aside(path: Path, why: str) -> None:
+        logger.error("log.set_aside", path=str(path), why=why, consequence="listeners of older answers get a reset")
+
+    return SqliteJournal(settings.data_dir / "log.db", ledger=ledger, on_set_aside=set_aside)
+
+
+def database(settings: Settings) -> str | URL:
+    """Where the store is. A folder may have any name, so its path never passes through a URL's text."""
+    if settings.database_url is not None:
+        return settings.database_url
+    return URL.create("sqlite+aiosqlite", database=str(settings.data_dir.absolute() / "gateway.db"))
+
+
+async def opened(log: EventLog) -> list[Stretch]:
+    """Opens the log; the stretches that a former process left running."""
+    try:
+        return list(await log.open())
+    except JournalError as error:
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+
+
+def _say_emptied(found: list[Path]) -> None:
+    for file in found:
+        if file.exists() and not file.stat().st_size:
+            logger.error("storage.emptied", path=str(file), consequence="begun anew: what it held is lost")
+
+
+def _in_memory(settings: Settings) -> bool:
+    return settings.bus_url is not None and settings.bus_url.startswith("memory:")
