@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
+from gateway.answer import real_id
 from gateway.course import Course
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.events import Event, Failed, Message, Notice, Text
@@ -17,6 +18,7 @@ from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.metrics import Metrics, Recovery
+from gateway.naming import Naming
 from gateway.orders import Note, Order
 from gateway.outline import outline
 from gateway.sentences import sentence
@@ -34,6 +36,7 @@ PATIENCE = 10  # polls that a completed chat's record may lag behind what was st
 BARE_PATIENCE = 2  # the same for a turn that has nothing to compare with
 REFUSALS = 3  # times that Coze may refuse to tell about a chat before the turn gives up
 MOST_TEXT = 17_000_000  # code points of one turn, more than one record may have: bounds what an endless answer costs
+CONVERSATION_GONE = 4002  # Coze's code: it has no such conversation, or not for this token
 MOST_BACKLOG = 20_000  # records not yet durable, above which Coze is not read
 
 
@@ -60,10 +63,11 @@ class LiveTurn:
     for the next process to finish. Everything else is called from the same loop and never waits.
     """
 
-    def __init__(self, means: Means, note: Note, turn: Turn, tail: Tail, *, timeout: float) -> None:
+    def __init__(self, means: Means, note: Note, turn: Turn, tail: Tail, *, naming: Naming, timeout: float) -> None:
         self.note = note
         self.turn = turn
         self.tail = tail
+        self.naming = naming
         self.stretch: Stretch | None = None
         self.waiting: Stretch | None = None  # the stretch that kept it while it was queued
         self.number = 0  # the runner's: of the stretch that keeps the turn now
@@ -78,6 +82,7 @@ class LiveTurn:
         self._alarm: asyncio.Timeout | None = None
         self._poke = self._loop.create_future()
         self._stream: ChatStream | None = None
+        self._question = 0  # the naming's: of the message that was sent last
         self._resuming: asyncio.Task[None] | None = None
         self._characters = 0
         self._talked = False
@@ -196,6 +201,8 @@ class LiveTurn:
                 self._append(self.turn.fail(error))
         finally:
             self._close_stream()
+        if self._refused_for_its_conversation():
+            self.naming.gone(self.note.coze_conversation_id)
         if self._abandoning:
             await self._tell_coze()
 
@@ -209,8 +216,13 @@ class LiveTurn:
                     await self._listen()
                 return
             except UpstreamError as error:
+                self.naming.over(self._question)
                 if self.turn.outcome is not None:
                     return
+                gone = error.coze_code == CONVERSATION_GONE and error.taken == "no"
+                if gone and self.naming.gone(self.note.coze_conversation_id):
+                    logger.warning("turn.conversation_gone_at_coze", turnId=self.turn.turn_id)
+                    continue
                 attempt += 1
                 again = error.retryable and (
                     error.taken == "no" or (error.taken == "unknown" and self._means.retry_uncertain)
@@ -228,17 +240,22 @@ class LiveTurn:
     async def _try_to_send(self) -> None:
         """One try. That it is about to be sent is durable before it is."""
         means = self._means
+        await self._await_name()
+        if self.turn.outcome is not None:
+            return
         self.course.attempts += 1
         if not means.breaker.allow():
             detail = f"Coze is not asked: it failed too often, last so: {means.breaker.why}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True)
         try:
             self.note.stage = "sending"
+            self.note.coze_conversation_id, self.note.naming = self.naming.name, self.naming.version
             self._remember()
             await means.log.committed()
             if self.turn.phase == "ended":
                 means.breaker.released()
                 return
+            self._question = self.naming.ask()
             request = self.order.request(self.note.coze_conversation_id)
             self._stream = await means.upstream.chat(request, self._take)
         except UpstreamError as error:
@@ -252,6 +269,15 @@ class LiveTurn:
             raise
         means.breaker.succeeded()
         self.turn.log_id = self._stream.log_id
+
+    async def _await_name(self) -> None:
+        """Waits while an earlier turn, cancelled since, may still hear what Coze calls the conversation.
+
+        Sent without that name, the message would begin a conversation of its own at Coze. An earlier turn listens for
+        `LEARN` seconds at most after its end.
+        """
+        while self.turn.phase != "ended" and (news := self.naming.awaited()) is not None:
+            await asyncio.wait((news, self._poked()), return_when=asyncio.FIRST_COMPLETED)
 
     def _take(self, items: list[Item]) -> None:
         """What Coze's stream brought: called as its bytes arrive, never waits."""
@@ -409,6 +435,7 @@ class LiveTurn:
             if isinstance(item, Created) and self.turn.ref is None:
                 self.turn.memory.chat_id = item.chat_id
                 self.turn.memory.coze_conversation_id = item.conversation_id
+                self.naming.told(self._question, real_id(item.conversation_id))
                 self._wake()
 
     async def _tell_coze(self) -> None:
@@ -426,6 +453,12 @@ class LiveTurn:
             with suppress(RuntimeError):  # its work is over already
                 self._alarm.reschedule(self._loop.time() + LEARN)
         self._wake()
+
+    def _refused_for_its_conversation(self) -> bool:
+        """Whether Coze's stream began with its word that it has no such conversation: nobody else is sent there."""
+        failure = self.turn.failure
+        upstream = failure.upstream if failure is not None else UNSET
+        return self.turn.ref is None and upstream is not UNSET and upstream.get("code") == CONVERSATION_GONE
 
     # -- small things -------------------------------------------------------------------------------------------
 
@@ -447,7 +480,7 @@ class LiveTurn:
             log.append(stretch, event)
         self.changed = True
         if self.turn.phase == "ended":
-            if self.note.coze_conversation_id != self.turn.memory.coze_conversation_id:
+            if self.turn.memory.coze_conversation_id not in ("", self.note.coze_conversation_id):
                 self._remember()
             log.end(stretch)
             self._wake()
@@ -475,8 +508,10 @@ class LiveTurn:
         self.note.memory = self.turn.memory
         if self.turn.ref is not None and self.note.stage != "taken":
             self.note.stage = "taken"
-        if self.turn.memory.coze_conversation_id:
-            self.note.coze_conversation_id = self.turn.memory.coze_conversation_id
+        if name := self.turn.memory.coze_conversation_id:
+            self.naming.told(self._question, name)
+            if name == self.naming.name:
+                self.note.coze_conversation_id, self.note.naming = name, self.naming.version
         if self.stretch is not None and self.lost is None:
             self._means.log.note(self.stretch, self.note.pack())
 
@@ -496,6 +531,7 @@ class LiveTurn:
             self._poke.set_result(None)
 
     def _close_stream(self) -> None:
+        self.naming.over(self._question)
         if self._resuming is not None:
             self._resuming.cancel()
         if self._stream is not None:

@@ -70,7 +70,8 @@ class Note(msgspec.Struct, omit_defaults=True):
     started_at: float
     stage: Stage = "accepted"
     announced: bool = False  # the shop's people know that it began
-    coze_conversation_id: str = ""
+    coze_conversation_id: str = ""  # where the message was sent, or what Coze has said since
+    naming: int = 0  # how many names Coze had given the conversation by then
     memory: Memory = msgspec.field(default_factory=Memory)
     outputs: list[tuple[str, str]] = []
 

@@ -18,6 +18,7 @@ from gateway.live import LiveTurn, Means, tell_cancelled
 from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
+from gateway.naming import Naming
 from gateway.notifications import PREVIEW, Notifications
 from gateway.orders import Note, Order, read_note
 from gateway.outline import outline
@@ -59,6 +60,7 @@ class Runner:
         self._by_stretch: dict[int, LiveTurn] = {}
         self._queues: dict[str, deque[LiveTurn]] = {}
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._namings: WeakValueDictionary[str, Naming] = WeakValueDictionary()
         self._leavable: dict[str, LiveTurn] = {}  # turns that are cancelled when all their listeners have left
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,29 +118,31 @@ class Runner:
         if (trouble := self._log.trouble or self._store.trouble) is not None:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
         turn_id = new_turn_id()
-        coze_conversation_id = ""
         if order.conversation_id:
             conversation_id = ConversationId(order.conversation_id)
+            naming = self._naming(conversation_id)  # held while we read, so that what a turn hears meanwhile is in it
             row = await self._store.conversation(conversation_id)
             ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
             if row is None or not ours or not owns(row.user_id, row.shop_id):
                 raise GatewayError(Code.NOT_FOUND, "no such conversation")
-            coze_conversation_id = row.coze_conversation_id
+            naming.known(row.coze_conversation_id, row.naming)
             try:
                 tail = await self._log.tail(LogKey(conversation_id))
             except JournalError as error:
                 raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         else:
             conversation_id = new_conversation_id()
+            naming = self._naming(conversation_id)
             tail = self._log.create(LogKey(conversation_id))
         queue = self._queues.get(conversation_id)
         busy = tail.writer is not None or bool(queue)
         if busy and order.on_busy == "reject":
             raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
         admit()
-        note = Note(order, conversation_id, self._means.clock(), coze_conversation_id=coze_conversation_id)
+        note = Note(order, conversation_id, self._means.clock())
+        note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(conversation_id, turn_id, order.language)
-        live = self._admit(LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout))
+        live = self._admit(LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout))
         try:
             if busy:
                 self._enqueue(live, mark)
@@ -156,6 +160,13 @@ class Runner:
         else:
             self._go(live)
         return Accepted(conversation_id, turn_id, tail.key, queued=busy)
+
+    def _naming(self, conversation_id: ConversationId) -> Naming:
+        """What Coze calls the conversation: one for all its live turns, which keep it."""
+        naming = self._namings.get(conversation_id)
+        if naming is None:
+            naming = self._namings[conversation_id] = Naming(conversation_id, self._name_in_store)
+        return naming
 
     def _admit(self, live: LiveTurn) -> LiveTurn:
         """Takes a turn in. It holds its tail in memory until it is forgotten: there must not be two of one log."""
@@ -363,9 +374,29 @@ class Runner:
     def _begin_in_store(self, live: LiveTurn) -> None:
         self._store.begin(begun(live.turn.turn_id, live.note))
 
+    def _name_in_store(self, naming: Naming) -> None:
+        self._store.name(naming.conversation_id, naming.name, naming.version)
+
+    def _recall_name(self, note: Note) -> Naming:
+        """What a turn of a former process knew of its conversation's name, which the store may not have heard."""
+        naming = self._naming(ConversationId(note.conversation_id))
+        if note.coze_conversation_id or note.naming:
+            naming.known(note.coze_conversation_id, note.naming or 1)
+            self._name_in_store(naming)
+        return naming
+
+    async def _read_name(self, naming: Naming) -> None:
+        """What the store knows of a name that no turn in the log does."""
+        try:
+            if not naming.version and (row := await self._store.conversation(naming.conversation_id)) is not None:
+                naming.known(row.coze_conversation_id, row.naming)
+        except GatewayError as error:
+            logger.warning("conversation.name_not_readable", reason=str(error))
+
     def _tell_store(self, stretch: Stretch, note: Note) -> None:
         """Repeats what the store was told of a turn that has ended: it may have been killed before it was written."""
         self._store.begin(begun(stretch.turn, note))
+        self._recall_name(note)
         position = Position(stretch.epoch, stretch.last)
         self._store.update(told(stretch, note, str(position), self._means.clock()))
 
@@ -398,6 +429,7 @@ class Runner:
     async def resume(self, orphans: list[Stretch]) -> None:
         """Takes over what a former process left running, in the order it began; it goes on once that can be written."""
         self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
+        names = [self._recall_name(read_note(orphan.state)) for orphan in orphans if orphan.turn]
         for stretch in self._log.ended_unsaved():
             if stretch.turn and stretch.last >= stretch.first:
                 note = read_note(stretch.state)
@@ -405,6 +437,8 @@ class Runner:
                 if note.memory.chat_id and outline(stretch).status == "cancelled":  # it may not have been told either
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
                     self._track(tell_cancelled(self._means.upstream, ref, stretch.turn))
+        for name in names:
+            await self._read_name(name)
         await self._log.probe()
         writable = self._log.trouble is None
         running: list[LiveTurn] = []
@@ -458,7 +492,8 @@ class Runner:
                 self._tell_store(stretch, read_note(stretch.state))
 
     def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> LiveTurn:
-        live = LiveTurn(self._means, note, restored(stretch, note), tail, timeout=self._means.turn_timeout)
+        turn, naming = restored(stretch, note), self._naming(ConversationId(note.conversation_id))
+        live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         live.stretch = stretch
         self._admit(live)
         self._keep_number(live, stretch)
@@ -467,8 +502,9 @@ class Runner:
 
     async def _resume_queued(self, stretch: Stretch, note: Note) -> None:
         tail = await self._log.tail(LogKey(note.conversation_id))
+        naming = self._naming(ConversationId(note.conversation_id))
         turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
-        live = LiveTurn(self._means, note, turn, tail, timeout=self._means.turn_timeout)
+        live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         self._admit(live)
         self._keep_number(live, stretch)
         self._begin_in_store(live)

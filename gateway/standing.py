@@ -89,6 +89,7 @@ def begun(turn_id: str, note: Note) -> TurnBegun:
         bot_id=order.bot_id,
         message=order.message,
         created_at=note.started_at,
+        digest=order.digest(),
     )
 
 

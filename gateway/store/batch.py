@@ -32,11 +32,18 @@ class Pending:
 
 
 class PendingConversation:
-    __slots__ = ("begun", "coze_conversation_id")
+    """What is to be written of one conversation: its beginning, Coze's newest id for it, or both."""
+
+    __slots__ = ("begun", "coze_conversation_id", "naming")
 
     def __init__(self) -> None:
         self.begun: TurnBegun | None = None
         self.coze_conversation_id = ""
+        self.naming = 0
+
+    def name(self, coze_conversation_id: str, naming: int) -> None:
+        if naming > self.naming:
+            self.coze_conversation_id, self.naming = coze_conversation_id, naming
 
     def over(self, row: ConversationRow | None) -> ConversationRow | None:
         """The conversation as it will be. Its owner and bot are those of its first turn, for good."""
@@ -44,9 +51,9 @@ class PendingConversation:
             row = ConversationRow(
                 begun.conversation_id, begun.user_id, begun.shop_id, begun.bot_id, "", begun.created_at
             )
-        if row is None or not self.coze_conversation_id:
+        if row is None or self.naming <= row.naming:
             return row
-        return msgspec.structs.replace(row, coze_conversation_id=self.coze_conversation_id)
+        return msgspec.structs.replace(row, coze_conversation_id=self.coze_conversation_id, naming=self.naming)
 
 
 class Batch:
@@ -59,7 +66,7 @@ class Batch:
         self.conversations: dict[ConversationId, PendingConversation] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.turns)
+        return bool(self.turns or self.conversations)
 
     def __repr__(self) -> str:
         return f"Batch({len(self.turns)} turns of {len(self.conversations)} conversations)"
@@ -72,8 +79,9 @@ class Batch:
 
     def update(self, update: TurnUpdate) -> None:
         self._turn(update.turn_id).take(update)
-        if update.coze_conversation_id:
-            self._conversation(update.conversation_id).coze_conversation_id = update.coze_conversation_id
+
+    def name(self, conversation_id: ConversationId, coze_conversation_id: str, naming: int) -> None:
+        self._conversation(conversation_id).name(coze_conversation_id, naming)
 
     def then(self, later: "Batch") -> "Batch":
         """This batch, which could not be written, with what was queued meanwhile. Neither may be used afterwards."""
@@ -87,11 +95,11 @@ class Batch:
         for conversation_id, newer in later.conversations.items():
             conversation = self._conversation(conversation_id)
             conversation.begun = conversation.begun or newer.begun
-            conversation.coze_conversation_id = newer.coze_conversation_id or conversation.coze_conversation_id
+            conversation.name(newer.coze_conversation_id, newer.naming)
         return self
 
     def singles(self) -> "list[Batch]":
-        """A batch for each turn, so that one that no database takes can be told from the others."""
+        """A batch for each turn, so that one that no database takes can be told from the others; names come last."""
         parts = []
         for turn_id, pending in self.turns.items():
             part = Batch()
@@ -100,6 +108,11 @@ class Batch:
             if state is not None and (conversation := self.conversations.get(state.conversation_id)) is not None:
                 part.conversations[state.conversation_id] = conversation
             parts.append(part)
+        for conversation_id, conversation in self.conversations.items():
+            if conversation.naming:
+                part = Batch()
+                part.name(conversation_id, conversation.coze_conversation_id, conversation.naming)
+                parts.append(part)
         return parts
 
     def _turn(self, turn_id: TurnId) -> Pending:

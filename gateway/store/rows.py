@@ -11,7 +11,10 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 class TurnBegun(Struct, frozen=True):
-    """What never changes about a turn. The first one of a conversation also says whose conversation it is."""
+    """What never changes about a turn. The first one of a conversation also says whose conversation it is.
+
+    `digest` is the same for the same user and body.
+    """
 
     turn_id: TurnId
     conversation_id: ConversationId
@@ -20,6 +23,7 @@ class TurnBegun(Struct, frozen=True):
     bot_id: str
     message: str
     created_at: float
+    digest: str = ""
 
 
 class TurnUpdate(Struct, frozen=True, kw_only=True):
@@ -44,7 +48,7 @@ class TurnUpdate(Struct, frozen=True, kw_only=True):
 
 
 class ConversationRow(Struct, frozen=True):
-    """`coze_conversation_id` is "" until Coze has given one."""
+    """`coze_conversation_id` is "" until Coze has given one; `naming` counts the ids that it has given."""
 
     id: ConversationId
     user_id: UserId
@@ -52,6 +56,7 @@ class ConversationRow(Struct, frozen=True):
     bot_id: str
     coze_conversation_id: str
     created_at: float
+    naming: int = 0
 
 
 class TurnRow(Struct, frozen=True):
@@ -75,6 +80,7 @@ class TurnRow(Struct, frozen=True):
     coze_conversation_id: str = ""
     position: str = ""
     tool_calls: list[dict[str, Any]] = []
+    digest: str = ""
 
 
 class MessageRow(Struct, frozen=True):

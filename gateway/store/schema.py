@@ -13,9 +13,10 @@ from sqlalchemy import (
     Text,
     column,
     table,
+    text,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration. Known here too, so that a start on a current database need not import Alembic (0.3 s)."""
 
 metadata = MetaData()
@@ -29,12 +30,15 @@ conversations = Table(
     Column("bot_id", Text, nullable=False),
     Column("coze_conversation_id", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("naming", Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
 _json = JSON(none_as_null=True)
+_ASKED = text("digest <> ''")
 
 # `ordinal` orders a conversation's turns: unlike the clock it neither repeats nor goes back.
+# `digest` is the same for the same user and body.
 # `answered_at` is when the answer's first piece, or the turn's end, was stored; without it there is no answer yet.
 turns = Table(
     "turns",
@@ -59,8 +63,10 @@ turns = Table(
     Column("coze_conversation_id", Text, nullable=False),
     Column("position", Text, nullable=False),
     Column("tool_calls", _json, nullable=False),
+    Column("digest", Text, nullable=False, server_default=text("''")),
     Index("turns_id", "id", unique=True),
     Index("turns_of_conversation", "conversation_id", "ordinal"),
+    Index("turns_digest", "digest", sqlite_where=_ASKED, postgresql_where=_ASKED),
 )
 
 # A view over `turns`, so that nothing is written twice: a turn is one or two messages.

@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import Boolean, Dialect, Double, Table, Text, bindparam, func, or_, text, update
+from sqlalchemy import Boolean, Dialect, Double, Integer, Table, Text, bindparam, func, or_, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -37,8 +37,11 @@ class Statements:
         self._begin_conversation = _Prepared(
             conversation.on_conflict_do_update(
                 index_elements=["id"],
-                set_={"coze_conversation_id": conversation.excluded.coze_conversation_id},
-                where=text("excluded.coze_conversation_id NOT IN ('', conversations.coze_conversation_id)"),
+                set_={
+                    "coze_conversation_id": conversation.excluded.coze_conversation_id,
+                    "naming": conversation.excluded.naming,
+                },
+                where=text("excluded.naming > conversations.naming"),
             ),
             [c.name for c in conversations.c],
             dialect,
@@ -46,8 +49,8 @@ class Statements:
         self._name_conversation = _Prepared(
             update(conversations)
             .where(conversations.c.id == bindparam("conversation", type_=Text))
-            .where(conversations.c.coze_conversation_id != bindparam("known", type_=Text)),
-            ["coze_conversation_id"],
+            .where(conversations.c.naming < bindparam("newest", type_=Integer)),
+            ["coze_conversation_id", "naming"],
             dialect,
         )
         columns = [c.name for c in turns.c if c.name != "ordinal"]
@@ -67,11 +70,11 @@ class Statements:
         begun: list[Row] = []
         named: list[Row] = []
         for conversation_id, conversation in batch.conversations.items():
-            coze_id = conversation.coze_conversation_id
+            name = {"coze_conversation_id": conversation.coze_conversation_id, "naming": conversation.naming}
             if conversation.begun is not None:
-                begun.append(_conversation(conversation.begun, coze_id))
+                begun.append(_conversation(conversation.begun) | name)
             else:
-                named.append({"conversation": conversation_id, "known": coze_id, "coze_conversation_id": coze_id})
+                named.append({"conversation": conversation_id, "newest": conversation.naming} | name)
         first: list[Row] = []  # in the order in which turns began, which gives them their ordinals
         changed: list[Row] = []
         for turn_id, pending in batch.turns.items():
@@ -96,13 +99,12 @@ class _Prepared:
         self.values = itemgetter(*compiled.positiontup)
 
 
-def _conversation(first: TurnBegun, coze_id: str) -> Row:
+def _conversation(first: TurnBegun) -> Row:
     return {
         "id": first.conversation_id,
         "user_id": first.user_id,
         "shop_id": first.shop_id,
         "bot_id": first.bot_id,
-        "coze_conversation_id": coze_id,
         "created_at": first.created_at,
     }
 
@@ -118,6 +120,7 @@ def _identity(turn: TurnBegun) -> Row:
         "message": turn.message,
         "created_at": turn.created_at,
         "updated_at": turn.created_at,
+        "digest": turn.digest,
     }
 
 

@@ -83,6 +83,12 @@ class Store:
         self._writer.queued.update(update)
         self._writer.wake()
 
+    def name(self, conversation_id: ConversationId, coze_conversation_id: str, naming: int) -> None:
+        """What Coze calls a conversation. `naming` counts the names: an older one never replaces a newer one."""
+        self._require_open()
+        self._writer.queued.name(conversation_id, coze_conversation_id, naming)
+        self._writer.wake()
+
     async def settled(self) -> None:
         """Returns when everything queued before the call is durable.
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -172,3 +173,28 @@ async def test_a_password_in_the_address_is_not_repeated(ledger: Ledger) -> None
     detail = await refused("postgresql://gateway:hunter2@127.0.0.1:1/gateway", ledger)
     assert "hunter2" not in detail
     assert "127.0.0.1" in detail
+
+
+async def test_a_database_of_the_first_version_is_brought_up_to_date(path: Path, open_store: OpenStore) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "gateway.store:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO conversations VALUES ('conv_1','user','shop','bot','coze',100), ('conv_2','u','s','b','',100)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO turns VALUES (1,'turn_1','conv_1','user','shop','bot','a question',100,101,101,'completed',"
+            "'an answer','','[]',NULL,NULL,'','coze','','[]')"
+        )
+    engine.dispose()
+    store = await open_store()
+    rows = [await store.conversation(name) for name in ("conv_1", "conv_2")]
+    assert [(row.coze_conversation_id, row.naming) for row in rows if row is not None] == [("coze", 1), ("", 0)]
+    turn = await store.turn("turn_1")
+    assert turn is not None
+    assert (turn.content, turn.digest) == ("an answer", "")
+    found, _ = await store.messages("conv_1", before=None, limit=5)
+    assert [message.content for message in found] == ["a question", "an answer"]

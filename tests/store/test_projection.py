@@ -1,5 +1,6 @@
 """What is written is what is read, however often and in whatever groups it is written."""
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,11 @@ async def test_a_turn_is_read_as_it_was_written_before_and_after_it_is_committed
     if write_between:
         await store.settled()
     store.update(ANSWERED)
+    store.name("conv_1", "coze", 1)
     assert await store.turn("turn_1") == ROW
     await store.settled()
     assert await store.turn("turn_1") == ROW
-    assert await store.conversation("conv_1") == ConversationRow("conv_1", "user", "shop", "bot", "coze", 100.0)
+    assert await store.conversation("conv_1") == ConversationRow("conv_1", "user", "shop", "bot", "coze", 100.0, 1)
 
 
 async def test_a_turn_without_an_update_is_queued(store: Store) -> None:
@@ -140,26 +142,47 @@ async def test_a_conversation_stays_its_first_users(store: Store, write_between:
     assert turn.bot_id == "bot 2"
 
 
-async def test_a_conversation_has_cozes_newest_id_and_never_forgets_it(store: Store) -> None:
-    async def coze_id() -> str:
-        conversation = await store.conversation("conv_1")
-        assert conversation is not None
-        return conversation.coze_conversation_id
+@pytest.mark.parametrize("write_between", [False, True])
+@pytest.mark.parametrize("order", list(permutations((1, 2, 3))))
+async def test_a_conversation_has_cozes_newest_id_in_whatever_order_the_ids_come(
+    path: Path, open_store: OpenStore, order: tuple[int, ...], write_between: bool
+) -> None:
+    store = await open_store()
+    store.begin(begun(1))
+    newest = 0
+    for naming in order:
+        if write_between:
+            await store.settled()
+        store.name("conv_1", f"coze {naming}", naming)
+        newest = max(newest, naming)
+        row = await store.conversation("conv_1")
+        assert row is not None
+        assert (row.coze_conversation_id, row.naming) == (f"coze {newest}", newest)
+    await store.close()
+    store = await open_store()
+    store.begin(begun(1))  # told again, as a start after a kill does
+    store.name("conv_1", "coze 2", 2)
+    await store.settled()
+    row = await store.conversation("conv_1")
+    assert row is not None
+    assert row.coze_conversation_id == "coze 3"
+    store.name("conv_1", "", 4)  # Coze has it no longer
+    await store.settled()
+    row = await store.conversation("conv_1")
+    assert row is not None
+    assert (row.coze_conversation_id, row.naming) == ("", 4)
 
+
+async def test_an_id_whose_turn_no_database_takes_is_written_all_the_same(store: Store) -> None:
     store.begin(begun(1))
     await store.settled()
-    store.update(update(1, coze_conversation_id="coze 1"))
-    assert await coze_id() == "coze 1"
+    store.begin(begun(2, message="\ud800"))
+    store.name("conv_1", "coze", 1)
     await store.settled()
-    assert await coze_id() == "coze 1"
-    store.update(update(1, "completed"))
-    store.begin(begun(2))
-    await store.settled()
-    assert await coze_id() == "coze 1"
-    store.begin(begun(3))
-    store.update(update(3, coze_conversation_id="coze 2"))
-    await store.settled()
-    assert await coze_id() == "coze 2"
+    row = await store.conversation("conv_1")
+    assert row is not None
+    assert row.coze_conversation_id == "coze"
+    assert await store.turn("turn_2") is None
 
 
 async def test_a_closed_store_says_so(store: Store) -> None:
