@@ -257,6 +257,9 @@ class Hub:
             after = subscription.after
             if after >= mine.last:
                 continue
+            if after < mine.first - 1:  # retention took what comes between; a fetch is under way to say so
+                self.serve(outlet)
+                continue
             if outlet.paused or outlet not in hearts:
                 continue
             if after != at or mine is not stretch or outlet.encode is not encode:

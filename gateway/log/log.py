@@ -133,7 +133,6 @@ class EventLog:
         self._next_number += 1
         tail.writer = number
         stretch = Stretch(number, tail.key, tail.epoch, tail.next, turn, state, mark)
-        tail.spans.append(Span(Place(stretch.first, stretch.first - 1, number, turn), stretch))
         self._remember(stretch, tail)
         self._put((number, BEGIN, stretch.first, (tail.key, tail.epoch, turn, state, mark)))
         return stretch
@@ -197,6 +196,7 @@ class EventLog:
 
     def _remember(self, stretch: Stretch, tail: Tail) -> None:
         self._open[stretch.number] = (stretch, tail)
+        tail.unsaved += 1
         if stretch.turn:
             self._turns[stretch.turn] = tail
         if stretch.mark:
@@ -204,6 +204,7 @@ class EventLog:
 
     def _unremember(self, stretch: Stretch, tail: Tail) -> None:
         del self._open[stretch.number]
+        tail.unsaved -= 1
         if self._turns.get(stretch.turn) is tail:
             del self._turns[stretch.turn]
         if self._marks.get(stretch.mark) is stretch:
@@ -221,9 +222,7 @@ class EventLog:
                 if not self._pending and not self._owed:
                     continue
                 began = loop.time()
-                batch, self._pending = self._pending, []
-                self._in_flight = batch
-                self._in_flight_waiters, self._waiters = self._waiters, []
+                batch = self._take()
                 try:
                     async with self._writing:
                         self._last_batch = await self._journal.commit(self._owed + batch)
@@ -234,14 +233,7 @@ class EventLog:
                     logger.exception("log.broken")
                     self._lose(JournalError(f"the event log is broken: {type(error).__name__}"))
                     continue
-                self._owed = []
-                self._in_flight = []
-                self._heal()
-                self._apply(batch)
-                waiters, self._in_flight_waiters = self._in_flight_waiters, []
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_result(None)
+                self._written(batch)
                 if len(batch) > _BUSY_BATCH and not self._closing:
                     due = max(began + pause, loop.time())
                     await asyncio.sleep(due - loop.time())
@@ -250,6 +242,24 @@ class EventLog:
                     pause = min(4 * late, _LONGEST_PAUSE) if crowded else _PAUSE
                 if self._pending:
                     self._wake.set()
+
+    def _take(self) -> list[Record]:
+        """What is to be committed next: all that was appended until now."""
+        batch, self._pending = self._pending, []
+        self._in_flight = batch
+        self._in_flight_waiters, self._waiters = self._waiters, []
+        return batch
+
+    def _written(self, batch: list[Record]) -> None:
+        """The batch is durable, and what was owed before it."""
+        self._owed = []
+        self._in_flight = []
+        self._heal()
+        self._apply(batch)
+        waiters, self._in_flight_waiters = self._in_flight_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _apply(self, batch: list[Record]) -> None:
         """Shows what is durable now: the one place where events become visible."""
@@ -273,6 +283,8 @@ class EventLog:
             elif kind == END:
                 stretch.ended = payload
                 touched[tail] = None
+            elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
+                tail.spans.append(Span(Place(sequence, sequence - 1, number, stretch.turn), stretch))
             if not stretch.backlog:
                 stretch.backlog = self._last_batch
         for name, times in (*shown.items(), ("message", pieces[MESSAGE]), ("reasoning", pieces[REASONING])):
@@ -303,7 +315,6 @@ class EventLog:
         for number in begun:  # never written, never seen: as if it had not been
             stretch, tail = self._open[number]
             self._unremember(stretch, tail)
-            tail.spans = [span for span in tail.spans if span.number != number]
             tail.writer = None
             self._forget_tail(tail)
         for stretch in stretches.values():
@@ -404,8 +415,8 @@ class EventLog:
         self._forget_tail(tail)
 
     def _forget_tail(self, tail: Tail) -> None:
-        if not tail.users and not any(span.stretch is not None for span in tail.spans):
-            self._tails.pop(tail.key, None)
+        if not tail.users and not tail.unsaved and self._tails.get(tail.key) is tail:
+            del self._tails[tail.key]
 
     async def trim(self) -> None:
         """Lets retention take what ended long enough ago."""

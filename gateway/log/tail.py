@@ -28,10 +28,12 @@ class Span:
 
 
 class Tail:
-    """What is known of one log. `head` is the last position that readers may see; `next` the one to be given next.
+    """What is known of one log. `spans` and `head`, the last position in them, are what readers may see: both grow only
+    with what is durable. `next` is the position to be given next, and `writer` the number of the stretch that is being
+    written; both run ahead of what readers may see.
 
-    `watchers` are served by the hub when there is news; `users` are all who keep the tail in memory. `writer` is the
-    number of the stretch that is being written.
+    `watchers` are served by the hub when there is news; `users` are all who keep the tail in memory, and so do the
+    stretches of it that are not saved, of which there are `unsaved`.
     `frames` caches encoded stretches by format and position, and is emptied when there is news.
     """
 
@@ -44,6 +46,7 @@ class Tail:
         "next",
         "published",
         "spans",
+        "unsaved",
         "users",
         "watchers",
         "writer",
@@ -56,6 +59,7 @@ class Tail:
         self.next = head + 1
         self.spans: list[Span] = []
         self.users: set[object] = set()
+        self.unsaved = 0
         self.writer: int | None = None
         self.watchers: dict[Any, None] = {}
         self.frames: dict[tuple[Callable[..., bytes], int, int], tuple[bytes, int]] = {}
@@ -69,7 +73,7 @@ class Tail:
 
     @property
     def running(self) -> Stretch | None:
-        """The stretch that is being written, if there is one."""
+        """The stretch that has not ended, as far as readers may see, if there is one."""
         stretch = self.spans[-1].stretch if self.spans else None
         return stretch if stretch is not None and stretch.ended is None else None
 

@@ -193,6 +193,31 @@ async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub:
     subscription.close()
 
 
+async def test_who_is_attached_between_the_news_and_its_delivery_skips_nothing(bench: Bench, hub: Hub) -> None:
+    """A turn's end and the next one's beginning are appended, and not written yet: to readers they are not there."""
+    first = await bench.begin("turn_1")
+    await bench.write(first, Started(KEY, "turn_1", "?"), piece("a"))  # the news of it is on its way to the hub
+    tail = await bench.tail()
+    bench.journal.writable.clear()
+    for event in (piece("b"), last("turn_1", "ab")):
+        bench.log.append(first, event)
+    bench.log.end(first)
+    bench.log.append(bench.log.begin(tail, "turn_2"), Started(KEY, "turn_2", "?"))
+    listener = Listener((await hub.subscribe(KEY, asked=None))[0])
+    hub.attach(listener)
+    pulled, exact = await hub.subscribe(KEY, asked=tail.position(2))
+    assert exact
+    assert await pulled.take() == []
+    bench.journal.writable.set()
+    await bench.log.committed()
+    await asyncio.sleep(0)
+    assert [int(event["id"].rpartition("-")[2]) for event in listener.events] == [1, 2, 3, 4, 5]
+    assert [entry.sequence for entry in await pulled.take()] == [3, 4]
+    assert [entry.sequence for entry in await pulled.take()] == [5]
+    pulled.close()
+    hub.detach(listener)
+
+
 async def test_who_subscribes_while_another_leaves_hears_the_news(bench: Bench, hub: Hub) -> None:
     await bench.turn("turn_0")
     await bench.log.fold()
