@@ -13,9 +13,9 @@ from adapters.services import SERVICES, Services
 from gateway.errors import Code, GatewayError
 from gateway.events import Cancelled, Completed, Failed, Last, body
 from gateway.hub import ResetReason, reset
-from gateway.ids import LogKey, parse_position, shop_log
+from gateway.ids import LogKey, Position, parse_position, shop_log
 from gateway.log.journal import JournalError
-from gateway.log.log import is_of
+from gateway.log.log import epoch_mark, is_of
 from gateway.log.stretch import Entry
 from gateway.sentences import sentence
 from gateway.store.rows import TurnRow
@@ -104,14 +104,14 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     tail = await services.log.find(turn)
     if tail is not None:
         return await hub.subscribe(tail.key, asked=asked, turn=turn)
-    subscription, _ = await hub.subscribe(LogKey(row.conversation_id), asked=None, turn=turn)
-    subscription.gone = True
-    last = parse_position(row.position)
-    subscription.after = sequence = last.sequence if last is not None else 1
+    key = LogKey(row.conversation_id)
+    last = parse_position(row.position) or Position(epoch_mark(key), 1)
+    subscription = hub.apart(key, turn, last)
     seen = parse_position(asked or "")
-    known = seen is not None and is_of(row.conversation_id, seen.epoch)
-    if last is not None and seen is not None and known and seen.sequence == last.sequence:
+    if seen == last:
         return subscription, True
+    sequence = last.sequence
+    known = seen is not None and is_of(key, seen.epoch)
     reason: ResetReason = "expired" if known or asked in (None, "0") else "unknown"
     subscription.preface = [
         reset(sequence - 1, reason, turn_id=row.turn_id, status=row.status, content=row.content),

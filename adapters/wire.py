@@ -34,14 +34,14 @@ def event(tail: Tail, entry: Entry) -> bytes:
 def sse(tail: Tail, entries: list[Entry]) -> bytes:
     """Server-sent events: `id`, `data`, a blank line (WHATWG HTML, 9.2). The JSON holds no line break."""
     if len(entries) == 1:
-        return _sse(tail.epoch, *entries[0])
-    return b"".join([_sse(tail.epoch, *entry) for entry in entries])
+        return _sse(tail, *entries[0])
+    return b"".join([_sse(tail, *entry) for entry in entries])
 
 
-def _sse(epoch: str, sequence: int, body: bytes) -> bytes:
+def _sse(tail: Tail, sequence: int, body: bytes) -> bytes:
     if sequence == NO_ID:
         return b"data: {%b}\n\n" % body
-    position = f"{epoch}-{sequence}".encode()
+    position = tail.epochs.position(sequence).encode()
     return b'id: %b\ndata: {%b,"id":"%b"}\n\n' % (position, body, position)
 
 
@@ -89,4 +89,4 @@ def shared(topic: str) -> Callable[[Tail, list[Entry]], bytes]:
 
 
 def _position(tail: Tail, entry: Entry) -> bytes:
-    return f"{tail.epoch}-{entry.sequence}".encode()
+    return tail.epochs.position(entry.sequence).encode()

@@ -8,8 +8,9 @@ import structlog
 
 from gateway.errors import Code
 from gateway.events import encode_fields
-from gateway.ids import LogKey, parse_position
+from gateway.ids import LogKey, Position, parse_position
 from gateway.ledger import Ledger
+from gateway.log.epochs import Epochs
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog, is_of
 from gateway.log.stretch import Entry, Stretch
@@ -122,6 +123,14 @@ class Hub:
                 raise
         self.on_joined(subscription)
         return subscription, reason is None
+
+    def apart(self, key: LogKey, turn: str, at: Position) -> Subscription:
+        """A cursor for a turn whose events are not kept: over a tail of its own, in which its last event is `at`."""
+        tail = Tail(key, Epochs.parse(at.epoch), at.sequence)
+        held = self._ledger.open("subscription", "hub.apart")
+        subscription = Subscription(self, tail, held, after=at.sequence, turn=turn, span=None)
+        subscription.gone = True
+        return subscription
 
     async def _reset(self, subscription: Subscription, reason: ResetReason, span: Span | None) -> None:
         """Puts the cursor where it can go on exactly, and says so first."""
@@ -406,8 +415,8 @@ def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -
     position = parse_position(asked)
     if position is None or not is_of(tail.key, position.epoch):
         return beginning, "unknown"
-    if position.epoch != tail.epoch:
-        return beginning, "expired"
+    if (refused := tail.epochs.refuses(position)) is not None:
+        return beginning, refused
     if position.sequence > tail.head:
         return beginning, "ahead"
     if turn is not None:

@@ -56,7 +56,7 @@ def shop_log(shop: str) -> LogKey:
 
 
 class Position(NamedTuple):
-    """A place in a log, opaque outside: the log's epoch and the number of the last event given, from 1."""
+    """A place in a log, opaque outside: the last event given, by its number from 1 and the epoch that wrote it."""
 
     epoch: str
     sequence: int

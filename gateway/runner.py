@@ -12,9 +12,10 @@ from msgspec import Struct
 from gateway.errors import Code, GatewayError
 from gateway.events import Notification, Started
 from gateway.hub import Hub
-from gateway.ids import ConversationId, LogKey, Position, TurnId, new_conversation_id, new_turn_id
+from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new_turn_id
 from gateway.ledger import Held
 from gateway.live import LiveTurn, Means, tell_cancelled
+from gateway.log.epochs import Epochs
 from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
@@ -397,8 +398,8 @@ class Runner:
         """Repeats what the store was told of a turn that has ended: it may have been killed before it was written."""
         self._store.begin(begun(stretch.turn, note))
         self._recall_name(note)
-        position = Position(stretch.epoch, stretch.last)
-        self._store.update(told(stretch, note, str(position), self._means.clock()))
+        position = Epochs.parse(stretch.epochs).position(stretch.last)
+        self._store.update(told(stretch, note, position, self._means.clock()))
 
     def _keep(self, live: LiveTurn) -> None:
         """Tells the store what readers may have seen of a turn."""

@@ -4,14 +4,16 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.log.stretch import Stretch
 
-BEGIN, STATE, END = 3, 4, 5
-"""Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note changed, it ended."""
+BEGIN, STATE, END, EPOCHS = 3, 4, 5, 6
+"""Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note changed, it ended, another process
+goes on with it."""
 
 
 Record = tuple[int, int, int, Any]
 """One thing that happened to a stretch: `(number, kind, sequence, payload)`. `number` is the stretch's; `payload` by
-`kind`: str for text, bytes for an event or a note, `(key, epoch, turn, note, mark)` for a beginning, seconds since
-1970 for an end; `sequence` is the event's position, or for a beginning its first. A bare tuple: there is one a piece.
+`kind`: str for text, bytes for an event or a note, `(key, epochs, turn, note, mark)` for a beginning, seconds since
+1970 for an end, `epochs` for another process; `sequence` is the event's position, or for a beginning its first. A bare
+tuple: there is one a piece. `epochs` is `Epochs.text` of the log.
 """
 
 
@@ -25,9 +27,9 @@ class Place(NamedTuple):
 
 
 class Index(NamedTuple):
-    """What is kept of one log: its epoch, the last position ever given in it, and its stretches in order."""
+    """What is kept of one log: its epochs, the last position ever given in it, and its stretches in order."""
 
-    epoch: str
+    epochs: str
     head: int
     places: list[Place]
 

@@ -8,9 +8,10 @@ import structlog
 
 from gateway.errors import Code, GatewayError
 from gateway.events import Event, Text, body
-from gateway.ids import LogKey
+from gateway.ids import LogKey, new_token
 from gateway.ledger import Ledger
-from gateway.log.journal import BEGIN, END, STATE, Journal, JournalError, Place, Record
+from gateway.log.epochs import Epochs
+from gateway.log.journal import BEGIN, END, EPOCHS, STATE, Journal, JournalError, Place, Record
 from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
 from gateway.log.tail import Span, Tail
 
@@ -26,11 +27,12 @@ _SAVED_AT_ONCE = 16  # stretches a transaction, for which commits wait
 _TRIM_EVERY = 30.0
 _BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
 _RETRY_EVERY = 1.0
+_MINE = 10  # hex digits
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
 
 
 class EventLog:
-    """Logs by key, each an epoch and a row of stretches. One process writes them all.
+    """Logs by key, each a row of stretches. One process writes them all.
 
     Order: events of one stretch are seen in the order they were appended, none is left out, and none is seen before
     it is durable, with one exception: when the journal can't be written, `on_lost` tells the writer, whose appended
@@ -72,6 +74,8 @@ class EventLog:
         self._wake = asyncio.Event()
         self._next_number = 1
         self._made = ""
+        self._mine = new_token()[:_MINE]  # this process's part of the epochs that it opens
+        self._foreign: set[int] = set()  # running stretches to which this process has not written yet
         self._last_batch = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -86,16 +90,19 @@ class EventLog:
         self._made = recovered.made
         running = []
         for stretch in recovered.stretches:
-            tail = await self._load_tail(LogKey(stretch.key), stretch.epoch)
+            tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
             if not any(span.number == stretch.number for span in tail.spans):
                 tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
                 tail.spans.sort(key=lambda span: span.first)
             next(span for span in tail.spans if span.number == stretch.number).stretch = stretch
+            if stretch.last >= tail.head:
+                tail.epochs = Epochs.parse(stretch.epochs)
             tail.head = max(tail.head, stretch.last)
             tail.next = tail.head + 1
             self._remember(stretch, tail)
             if stretch.ended is None:
                 tail.writer = stretch.number
+                self._foreign.add(stretch.number)
                 running.append(stretch)
         for job in (self._commit_for_ever, self._fold_for_ever):
             self._tasks.append(asyncio.create_task(job()))
@@ -132,15 +139,18 @@ class EventLog:
         number = self._next_number
         self._next_number += 1
         tail.writer = number
-        stretch = Stretch(number, tail.key, tail.epoch, tail.next, turn, state, mark)
+        epochs = self._write_as_mine(tail)
+        stretch = Stretch(number, tail.key, epochs, tail.next, turn, state, mark)
         self._remember(stretch, tail)
-        self._put((number, BEGIN, stretch.first, (tail.key, tail.epoch, turn, state, mark)))
+        self._put((number, BEGIN, stretch.first, (tail.key, epochs, turn, state, mark)))
         return stretch
 
     def append(self, stretch: Stretch, event: Event) -> None:
         """Adds an event. It is seen once it is durable; nothing is awaited here."""
         number = stretch.number
         tail = self._open[number][1]
+        if self._foreign and number in self._foreign:
+            self._put(self._go_on_with(number, tail))
         sequence = tail.next
         tail.next = sequence + 1
         pending = self._pending
@@ -167,6 +177,8 @@ class EventLog:
         tail.writer = None
         records: list[Record] = []
         if last is not None:
+            if stretch.number in self._foreign:
+                records.append(self._go_on_with(stretch.number, tail))
             records.append((stretch.number, WHOLE, tail.next, body(last)))
             tail.next += 1
         records.append((stretch.number, END, 0, self._clock()))
@@ -193,6 +205,17 @@ class EventLog:
         self._pending.append(record)
         if len(self._pending) == 1:
             self._wake.set()
+
+    def _go_on_with(self, number: int, tail: Tail) -> Record:
+        """Says that what comes now in a stretch that a former process left running is this one's."""
+        self._foreign.discard(number)
+        return number, EPOCHS, tail.next, self._write_as_mine(tail)
+
+    def _write_as_mine(self, tail: Tail) -> str:
+        """The log's epochs, of which the newest is this process's from the next event on."""
+        if not tail.epochs.newest.endswith(self._mine):
+            tail.epochs = tail.epochs.then(epoch_mark(tail.key) + self._mine, tail.next)
+        return tail.epochs.text
 
     def _remember(self, stretch: Stretch, tail: Tail) -> None:
         self._open[stretch.number] = (stretch, tail)
@@ -283,6 +306,8 @@ class EventLog:
             elif kind == END:
                 stretch.ended = payload
                 touched[tail] = None
+            elif kind == EPOCHS:
+                stretch.epochs = payload
             elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
                 tail.spans.append(Span(Place(sequence, sequence - 1, number, stretch.turn), stretch))
             if not stretch.backlog:
@@ -312,6 +337,8 @@ class EventLog:
             stretches[number] = stretch
             if kind == BEGIN:
                 begun.add(number)
+            elif kind == EPOCHS:
+                self._foreign.add(number)
         for number in begun:  # never written, never seen: as if it had not been
             stretch, tail = self._open[number]
             self._unremember(stretch, tail)
@@ -435,7 +462,7 @@ class EventLog:
 
     def create(self, key: LogKey) -> Tail:
         """The tail of a log that is known to be new."""
-        tail = self._tails[key] = Tail(key, self._new_epoch(key))
+        tail = self._tails[key] = Tail(key, self._no_epochs(key))
         return tail
 
     async def tail(self, key: LogKey) -> Tail:
@@ -451,14 +478,14 @@ class EventLog:
             await asyncio.shield(task)
         return tail
 
-    async def _load_tail(self, key: LogKey, epoch: str = "") -> Tail:
+    async def _load_tail(self, key: LogKey, epochs: str = "") -> Tail:
         index = await self._journal.index(key)
         if (tail := self._tails.get(key)) is not None:
             return tail
         if index is None:
-            tail = Tail(key, epoch or self._new_epoch(key))
+            tail = Tail(key, Epochs.parse(epochs) if epochs else self._no_epochs(key))
         else:
-            tail = Tail(key, index.epoch, index.head)
+            tail = Tail(key, Epochs.parse(index.epochs), index.head)
             tail.spans = [Span(place) for place in index.places]
         self._tails[key] = tail
         return tail
@@ -506,12 +533,12 @@ class EventLog:
         """All that are in memory."""
         return list(self._tails.values())
 
-    def _new_epoch(self, key: str) -> str:
+    def _no_epochs(self, key: str) -> Epochs:
         """The epoch of a log of which nothing is kept: the same at each look, another when the journal is made anew.
 
-        Begins with a mark of the key, so that a position of an older epoch is told from one of another log.
+        Each epoch begins with a mark of the key, so that a position of an older one is told from one of another log.
         """
-        return epoch_mark(key) + self._made
+        return Epochs.parse(epoch_mark(key) + self._made)
 
     def __repr__(self) -> str:
         return f"EventLog({len(self._tails)} tails, {len(self._open)} unsaved, {len(self._pending)} pending)"

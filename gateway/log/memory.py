@@ -25,7 +25,8 @@ class MemoryJournal:
     async def save(self, stretches: list[Stretch]) -> None:
         for stretch in stretches:
             self._stretches[stretch.number] = stretch
-            self._heads[stretch.key] = (stretch.epoch, max(stretch.last, self._heads.get(stretch.key, ("", 0))[1]))
+            if stretch.last >= self._heads.get(stretch.key, ("", 0))[1]:
+                self._heads[stretch.key] = (stretch.epochs, stretch.last)
 
     async def forget(self, *, before: int) -> None:
         pass
@@ -33,9 +34,9 @@ class MemoryJournal:
     async def index(self, key: str) -> Index | None:
         if key not in self._heads:
             return None
-        epoch, head = self._heads[key]
+        epochs, head = self._heads[key]
         places = [Place(s.first, s.last, s.number, s.turn) for s in self._stretches.values() if s.key == key]
-        return Index(epoch, head, sorted(places))
+        return Index(epochs, head, sorted(places))
 
     async def find(self, turn: str) -> str | None:
         return next((s.key for s in reversed(self._stretches.values()) if s.turn == turn), None)

@@ -13,10 +13,10 @@ import aiosqlite
 import msgspec
 
 from gateway.ledger import Held, Ledger
-from gateway.log.journal import BEGIN, END, STATE, Index, JournalError, Place, Record, Recovered
+from gateway.log.journal import BEGIN, END, EPOCHS, STATE, Index, JournalError, Place, Record, Recovered
 from gateway.log.stretch import Stretch, pack, unpack
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 2 knew one epoch a log; its files need no change
 _BUSY_MS = 4000
 _QUICK_CHECK_LIMIT = 256 * 1024 * 1024
 _TRIM_AT_ONCE = 500
@@ -43,12 +43,12 @@ _COMMIT = "INSERT INTO batches (number, body) VALUES (?, ?)"
 _SAVE = (
     "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
     " VALUES (?,?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT (number) DO UPDATE SET last = excluded.last, ended = excluded.ended, state = excluded.state,"
-    " body = excluded.body"
+    " ON CONFLICT (number) DO UPDATE SET epoch = excluded.epoch, last = excluded.last, ended = excluded.ended,"
+    " state = excluded.state, body = excluded.body"
 )
 _SAVE_HEAD = (
     "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
-    " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = max(head, excluded.head)"
+    " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = excluded.head WHERE excluded.head >= heads.head"
 )
 _COLUMNS = "number, key, epoch, first, turn, mark, ended, state, body"
 
@@ -188,9 +188,9 @@ class SqliteJournal:
 
     async def save(self, stretches: list[Stretch]) -> None:
         rows = [
-            (s.number, s.key, s.epoch, s.first, s.last, s.turn, s.mark, s.ended, s.state, pack(s)) for s in stretches
+            (s.number, s.key, s.epochs, s.first, s.last, s.turn, s.mark, s.ended, s.state, pack(s)) for s in stretches
         ]
-        heads = [(s.key, s.epoch, s.last) for s in stretches]
+        heads = [(s.key, s.epochs, s.last) for s in stretches]
         async with self._locked() as db, _transaction(db):
             await _many(db, _SAVE, rows)
             await _many(db, _SAVE_HEAD, heads)
@@ -317,8 +317,8 @@ async def _many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]
 
 
 def _stretch(row: Any) -> Stretch:
-    number, key, epoch, first, turn, mark, ended, state, body = row
-    stretch = Stretch(number, key, epoch, first, turn, state, mark)
+    number, key, epochs, first, turn, mark, ended, state, body = row
+    stretch = Stretch(number, key, epochs, first, turn, state, mark)
     unpack(stretch, body)
     stretch.ended = ended
     return stretch
@@ -329,8 +329,8 @@ def _replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
     number, kind, sequence, payload = record
     if kind == BEGIN:
         if number not in found:
-            key, epoch, turn, state, mark = payload
-            found[number] = Stretch(number, key, epoch, sequence, turn, state, mark)
+            key, epochs, turn, state, mark = payload
+            found[number] = Stretch(number, key, epochs, sequence, turn, state, mark)
             found[number].backlog = batch
         return
     if (stretch := found.get(number)) is None:
@@ -339,6 +339,8 @@ def _replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
         stretch.state = payload
     elif kind == END:
         stretch.ended = payload
+    elif kind == EPOCHS:
+        stretch.epochs = payload
     elif sequence > stretch.last:
         if sequence != stretch.last + 1:
             raise ValueError(f"{stretch!r} has a gap before {sequence}")

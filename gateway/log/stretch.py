@@ -74,7 +74,8 @@ class Stretch:
     """One turn's events, from `first` (its `started`) to `last`; contiguous, append-only, whole events only.
 
     `number` names it in the journal, `turn` is the id of what it belongs to. `state` is its writer's own note, kept
-    with it and opaque here. `ended` is the wall-clock time of its end, None while it runs.
+    with it and opaque here. `epochs` is `Epochs.text` of the log up to its last event. `ended` is the wall-clock time
+    of its end, None while it runs.
     """
 
     __slots__ = (
@@ -82,7 +83,7 @@ class Stretch:
         "_starts",
         "backlog",
         "ended",
-        "epoch",
+        "epochs",
         "first",
         "key",
         "last",
@@ -93,11 +94,11 @@ class Stretch:
     )
 
     def __init__(
-        self, number: int, key: str, epoch: str, first: int, turn: str, state: bytes = b"", mark: str = ""
+        self, number: int, key: str, epochs: str, first: int, turn: str, state: bytes = b"", mark: str = ""
     ) -> None:
         self.number = number
         self.key = key
-        self.epoch = epoch
+        self.epochs = epochs
         self.first = first
         self.last = first - 1
         self.turn = turn

@@ -5,7 +5,8 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
-from gateway.ids import LogKey, Position
+from gateway.ids import LogKey
+from gateway.log.epochs import Epochs
 from gateway.log.journal import Place
 from gateway.log.stretch import Stretch
 
@@ -39,7 +40,7 @@ class Tail:
 
     __slots__ = (
         "_signal",
-        "epoch",
+        "epochs",
         "frames",
         "head",
         "key",
@@ -52,9 +53,9 @@ class Tail:
         "writer",
     )
 
-    def __init__(self, key: LogKey, epoch: str, head: int = 0) -> None:
+    def __init__(self, key: LogKey, epochs: Epochs, head: int = 0) -> None:
         self.key = key
-        self.epoch = epoch
+        self.epochs = epochs
         self.head = head
         self.next = head + 1
         self.spans: list[Span] = []
@@ -78,7 +79,7 @@ class Tail:
         return stretch if stretch is not None and stretch.ended is None else None
 
     def position(self, sequence: int) -> str:
-        return str(Position(self.epoch, sequence))
+        return self.epochs.position(sequence)
 
     def span_after(self, after: int) -> Span | None:
         """The span holding the first event after a position; None when there is none yet."""
@@ -104,7 +105,7 @@ class Tail:
                 signal.set_result(None)
 
     def __repr__(self) -> str:
-        return f"Tail({self.key} {self.floor}..{self.head} of {self.epoch}, {len(self.watchers)} watching)"
+        return f"Tail({self.key} {self.floor}..{self.head} of {self.epochs.newest}, {len(self.watchers)} watching)"
 
 
 def _first(span: Span) -> int:

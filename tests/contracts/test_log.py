@@ -100,7 +100,7 @@ async def test_a_finished_turn_is_the_same_from_memory_and_from_the_journal_at_e
     assert bench.log.tails() == []  # nobody looks: nothing stays in memory
     again = await bench.tail()
     assert again is not tail
-    assert (again.epoch, again.head, again.floor) == (tail.epoch, tail.head, tail.floor)
+    assert (again.epochs.text, again.head, again.floor) == (tail.epochs.text, tail.head, tail.floor)
     assert {after: await bench.read(again, after=after) for after in wanted} == wanted
 
 
@@ -156,7 +156,7 @@ async def test_retention_takes_whole_turns_and_their_marks_and_positions_are_nev
     tail = await bench.tail()
     assert (tail.floor, tail.head) == (second.last, second.last)
     third = await bench.turn("turn_3")
-    assert (third.first, third.epoch) == (second.last + 1, first.epoch)
+    assert (third.first, third.epochs) == (second.last + 1, first.epochs)
 
 
 async def test_a_running_turn_is_never_taken(bench: Bench) -> None:
