@@ -45,7 +45,6 @@ _BACKLOG = 4096
 _READ = 32 * 1024  # bytes that the kernel keeps for us (it doubles that): what one read may bring others wait for
 _SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
-_STORE_SECONDS = 1.0  # in which the store has surely written a turn's end, if it can write
 _GC = (10_000, 20, 20)  # connections and turns make many objects and few cycles
 
 
@@ -107,13 +106,13 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             storage.journal(settings, ledger),
             ledger=ledger,
             retention=settings.retention_seconds,
-            linger=_STORE_SECONDS,
+            until_told=True,
             clock=clock,
             count=lambda event, times: metrics.published[event].inc(times),
         )
         orphans = await storage.opened(log)
         stack.push_async_callback(log.close)
-        store = await Store.open(storage.database(settings), ledger=ledger)
+        store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.told)
         stack.push_async_callback(store.close)
         base, token = settings.coze_api_base, settings.coze_api_token
         if settings.embedded_simulator:

@@ -38,6 +38,9 @@ class EventLog:
     it is durable, with one exception: when the journal can't be written, `on_lost` tells the writer, whose appended
     and unseen events are gone, and the last event that it then gives to `owe` is shown at once and written first when
     the journal heals. `on_news` is called once a commit for every log that it touched.
+
+    With `until_told` a turn that ended is kept as one to be told of (`ended_unsaved`), over restarts too, until `told`
+    says that others know of its end.
     """
 
     def __init__(
@@ -50,12 +53,12 @@ class EventLog:
         count: Callable[[str, int], None] = lambda *_: None,
         on_news: Callable[[Tail], None] = lambda _: None,
         on_lost: Callable[[Stretch, JournalError], None] = lambda *_: None,
-        linger: float = 0.0,
+        until_told: bool = False,
     ) -> None:
         self._journal = journal
         self._ledger = ledger
         self._retention = retention
-        self._linger = linger
+        self._until_told = until_told
         self._clock = clock
         self._count = count
         self.on_news = on_news
@@ -65,6 +68,7 @@ class EventLog:
         self._loading: dict[str, asyncio.Task[Tail]] = {}
         self._open: dict[int, tuple[Stretch, Tail]] = {}  # not saved yet
         self._turns: dict[str, Tail] = {}  # turns in `_open`, for `find`
+        self._told: set[str] = set()  # turns in `_open` of whose end others know
         self._marks: dict[str, Stretch] = {}  # likewise, for `marked`
         self._pending: list[Record] = []
         self._owed: list[Record] = []
@@ -230,6 +234,7 @@ class EventLog:
         tail.unsaved -= 1
         if self._turns.get(stretch.turn) is tail:
             del self._turns[stretch.turn]
+            self._told.discard(stretch.turn)
         if self._marks.get(stretch.mark) is stretch:
             del self._marks[stretch.mark]
 
@@ -400,10 +405,8 @@ class EventLog:
     async def fold(self, *, also_running: bool = False) -> None:
         """Saves finished stretches whole and drops the batches that nobody needs any more.
 
-        One that ended less than `linger` seconds ago waits, also at a close: until it is saved, the next start finds
-        it (`ended_unsaved`) and can tell others of its end who may not have heard.
+        A turn of whose end nobody was told yet waits, also at a close.
         """
-        ended = self._clock() - self._linger
         unseen = {record[0] for record in self._in_flight + self._pending + self._owed}
         crowded = self._last_batch - self._oldest_batch() > _BACKLOG_BATCHES
         ready = [
@@ -411,7 +414,7 @@ class EventLog:
             for stretch, _ in self._open.values()
             if stretch.number not in unseen
             and stretch.backlog
-            and (stretch.ended <= ended if stretch.ended is not None else also_running or crowded)
+            and (self._may_go(stretch) if stretch.ended is not None else also_running or crowded)
         ]
         last = self._last_batch
         for start in range(0, len(ready), _SAVED_AT_ONCE):
@@ -429,6 +432,15 @@ class EventLog:
         if ready:
             async with self._writing:
                 await self._journal.forget(before=min(self._oldest_batch(), last + 1))
+
+    def told(self, turn: str) -> None:
+        """Others know of the turn's end, for good."""
+        if turn in self._turns:
+            self._told.add(turn)
+
+    def _may_go(self, ended: Stretch) -> bool:
+        """Whether nobody has to be told of it any more; of what has no turn, or no event, there is nothing to tell."""
+        return not (self._until_told and ended.turn and ended.last >= ended.first) or ended.turn in self._told
 
     def _oldest_batch(self) -> int:
         return min((s.backlog for s, _ in self._open.values() if s.backlog), default=self._last_batch + 1)

@@ -98,6 +98,10 @@ class Batch:
             conversation.name(newer.coze_conversation_id, newer.naming)
         return self
 
+    def ended(self) -> list[TurnId]:
+        """The turns whose end is in it."""
+        return [turn for turn, one in self.turns.items() if one.update is not None and one.update.status in ENDED]
+
     def singles(self) -> "list[Batch]":
         """A batch for each turn, so that one that no database takes can be told from the others; names come last."""
         parts = []

@@ -43,16 +43,22 @@ class Store:
     end by itself, so that no connection is lost.
     """
 
-    def __init__(self, engine: AsyncEngine, ledger: Ledger) -> None:
+    def __init__(
+        self, engine: AsyncEngine, ledger: Ledger, on_ended: Callable[[TurnId], None] = lambda _: None
+    ) -> None:
         self._engine = engine
         self._held = ledger.open("store", "gateway.store")
-        self._writer = Writer(engine, ledger)
+        self._writer = Writer(engine, ledger, on_ended)
         self._reads: set[asyncio.Task[list[Values]]] = set()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str | URL, *, ledger: Ledger) -> "Store":
+    async def open(
+        cls, url: str | URL, *, ledger: Ledger, on_ended: Callable[[TurnId], None] = lambda _: None
+    ) -> "Store":
         """Opens the database that `url` names and brings its tables up to date; the folder of a file must exist.
+
+        `on_ended` is called for each turn whose end is written for good, or will never be.
 
         Raises `GatewayError` (`storage_unavailable`) with a sentence for the operator. A caller that is cancelled waits
         until the opening has ended, a few seconds at most, and nothing stays open.
@@ -66,7 +72,7 @@ class Store:
             if not opening.cancelled() and opening.exception() is None:
                 await opening.result().dispose()
             raise
-        return cls(engine, ledger)
+        return cls(engine, ledger, on_ended)
 
     def __repr__(self) -> str:
         return f"Store({self._writer!r}, reads={len(self._reads)}, closed={self._closing is not None})"

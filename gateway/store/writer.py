@@ -1,12 +1,14 @@
 """The writer: one task that commits what is queued, all of it at once."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
+from gateway.ids import TurnId
 from gateway.ledger import Ledger
 from gateway.store import failures
 from gateway.store.batch import Batch
@@ -26,13 +28,14 @@ class Writer:
     """What can't be written stays queued, the newest state of each turn, and is tried again until it can be.
 
     A turn whose values no database takes (text that is no Unicode) is dropped with a log line: it must not keep the
-    others from being written.
+    others from being written. `on_ended` is called for each turn whose end is written, or dropped.
     """
 
-    def __init__(self, engine: AsyncEngine, ledger: Ledger) -> None:
+    def __init__(self, engine: AsyncEngine, ledger: Ledger, on_ended: Callable[[TurnId], None]) -> None:
         self.queued = Batch()
         self.writing = Batch()
         self.trouble: str | None = None
+        self._on_ended = on_ended
         self._engine = engine
         self._statements = Statements(engine.dialect)
         self._waiting: list[asyncio.Future[None]] = []  # for the next attempt
@@ -103,6 +106,8 @@ class Writer:
             await self._write(self.writing)
             problem = None
             self._healed()
+            for turn_id in self.writing.ended():
+                self._on_ended(turn_id)
         except Exception as error:
             problem = failures.sentence(error)
             self._failed(problem)

@@ -190,3 +190,29 @@ async def test_folding_drops_the_batches_that_nobody_needs(durable: Bench) -> No
     await durable.write(running, last("turn_r", "r"), end=True)
     await durable.log.fold()
     assert rows("batches") == 0 < before
+
+
+async def test_a_turn_of_whose_end_nobody_was_told_is_kept_until_somebody_is_over_restarts_too(durable: Bench) -> None:
+    durable.log._until_told = True
+    told = await durable.turn("turn_1")
+    untold = await durable.turn("turn_2")
+    queue = durable.log.begin(durable.log.create(LogKey("turn_3")), "turn_3")  # keeps a queued turn: has no event
+    durable.log.end(queue)
+    shop = await durable.begin("", LogKey("shop:1"))
+    await durable.write(shop, piece("a"), end=True)
+    durable.log.told("turn_1")
+    durable.log.told("unknown")
+    await durable.log.fold()
+    assert durable.log.ended_unsaved() == [untold]
+    await durable.log.close()
+    await durable.open()
+    durable.log._until_told = True
+    (again,) = durable.log.ended_unsaved()
+    assert (again.turn, again.last) == ("turn_2", untold.last)
+    wanted = [told.first, told.last - 1, told.last, untold.first, untold.last - 1, untold.last]
+    assert [entry.sequence for entry in await durable.read(await durable.tail())] == wanted
+    await durable.log.fold()
+    assert durable.log.ended_unsaved() == [again]
+    durable.log.told("turn_2")
+    await durable.log.fold()
+    assert durable.log.ended_unsaved() == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.simulator import whole_text
 from tests.faults.coze import simulated
+from tests.faults.disks import locked
 from tests.faults.mortal import mortal
 from tests.faults.reading import TRANSPORTS, Reader, client
 
@@ -36,6 +37,26 @@ def at(reader: Reader) -> Reader:
     other.turn_id, other.conversation_id = reader.turn_id, reader.conversation_id
     other.position, other.text = reader.position, reader.text
     return other
+
+
+async def test_a_turn_that_ended_while_the_database_was_locked_is_there_after_a_kill(tmp_path: Path) -> None:
+    """The log keeps what the store has not confirmed, however long that takes, and the next start tells it."""
+    data = tmp_path / "data"
+    message = "/fault plain rate:0 pieces:20 -- done"
+    async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
+        reader = Reader()
+        with locked(data / "gateway.db"):
+            await reader.ask(session, process.url, message)
+            await asyncio.sleep(3.5)  # the log saves finished turns meanwhile, shorter than the database is waited for
+            await process.kill()
+        await process.start()
+        async with session.get(f"{process.url}/api/coze/turns/{reader.turn_id}") as response:
+            assert response.status == 200
+            turn = await response.json()
+        assert (turn["status"], turn["content"]) == ("completed", whole_text(message))
+        path = f"{process.url}/api/coze/conversations/{reader.conversation_id}/messages"
+        async with session.get(path) as response:
+            assert [one["role"] for one in (await response.json())["messages"]] == ["user", "assistant"]
 
 
 async def test_positions_before_a_backup_continue_exactly_and_later_ones_are_a_reset(tmp_path: Path) -> None:
