@@ -17,6 +17,7 @@ _ENDS = {
     StreamEnd.FINISHED: "Coze's stream said its last word without saying how the chat ended",
     StreamEnd.EOF: "Coze's stream ended without its last word",
     StreamEnd.BROKEN: "Coze's stream broke off",
+    StreamEnd.FAILING: "Coze's stream broke off where it said that something has failed",
     StreamEnd.IDLE: "nothing came from Coze within GATEWAY_UPSTREAM_IDLE_TIMEOUT",
     StreamEnd.TOO_LARGE: "a record of Coze's stream has no end (over 16 MiB)",
 }

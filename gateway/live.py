@@ -29,11 +29,10 @@ from gateway.upstream.protocol import ChatRef, ChatStream, Created, Item, Skippe
 
 logger = structlog.get_logger()
 
-SETTLE = 0.7  # how long late audio may still come after Coze has completed the chat
+SETTLE = 0.7  # how long late audio and suggestions may still come after Coze has completed the chat
 LEARN = 10.0  # how long Coze is read on after a cancel, to learn the chat's id
 POLL = 1.0  # between two questions about a chat that broke: Coze asks for a second at least
-PATIENCE = 10  # polls that a completed chat's record may lag behind what was streamed
-BARE_PATIENCE = 2  # the same for a turn that has nothing to compare with
+PATIENCE = 10  # polls that a completed chat's record may lag behind what was streamed, or be empty
 REFUSALS = 3  # times that Coze may refuse to tell about a chat before the turn gives up
 MOST_TEXT = 17_000_000  # code points of one turn, more than one record may have: bounds what an endless answer costs
 CONVERSATION_GONE = 4002  # Coze's code: it has no such conversation, or not for this token
@@ -268,7 +267,6 @@ class LiveTurn:
             means.breaker.released()
             raise
         means.breaker.succeeded()
-        self.turn.log_id = self._stream.log_id
 
     async def _await_name(self) -> None:
         """Waits while an earlier turn, cancelled since, may still hear what Coze calls the conversation.
@@ -319,12 +317,13 @@ class LiveTurn:
                 if settle is not None and self._loop.time() >= settle:
                     self._append(self.turn.settled())
             if self.turn.phase in ("starting", "streaming", "settling"):
-                if self.turn.phase == "starting" and self._means.retry_uncertain:
+                end = ended.result()
+                if self.turn.phase == "starting" and self._means.retry_uncertain and end is not StreamEnd.FAILING:
                     self._close_stream()
                     raise UpstreamError(Code.UPSTREAM_UNCERTAIN, retryable=True, taken="unknown")
                 if self.turn.phase != "settling":
-                    self.course.ended(ended.result())
-                self._append(self.turn.stream_ended(ended.result()))
+                    self.course.ended(end)
+                self._append(self.turn.stream_ended(end))
         finally:
             if not ended.done():
                 ended.cancel()
@@ -347,8 +346,7 @@ class LiveTurn:
                     over = state.status not in ("created", "in_progress")
                     messages = await self._means.upstream.messages(ref) if over and state.status != "failed" else []
                     completed += state.status == "completed"
-                    patience = PATIENCE if self.turn.content else BARE_PATIENCE
-                    events = self.turn.recovered(state, messages, final=completed >= patience)
+                    events = self.turn.recovered(state, messages, final=completed >= PATIENCE)
                     if events is None:
                         self.course.unfinished(state.status)
                     else:

@@ -4,7 +4,7 @@ A pure state machine: nothing here waits, reads a clock or touches the world. Th
 (`take`, `stream_ended`, `settled`, `recovered`, `cancel`, `fail`) and appends the events that it gives back. Whatever
 happens, and in whatever order, there is one last event and nothing after it.
 
-    starting ──> streaming ──> settling ──> ended        settling: Coze is done; late audio may still come
+    starting ──> streaming ──> settling ──> ended        settling: Coze is done; late audio, late suggestions
         │          │   ▲           ▲          ▲
         │          │   └─ action_required ────┤          waits for the caller's tool outputs
         │          └────> recovering ─────────┤          the stream broke: ask for Coze's record
@@ -53,6 +53,7 @@ from gateway.upstream.protocol import (
     Delta,
     Done,
     Item,
+    Opened,
     Reasoning,
     Skipped,
     StreamEnd,
@@ -116,7 +117,7 @@ class Turn:
         self.memory_changed = False
         """Set when `memory` has something new; the runner resets it once it has kept it."""
         self.log_id: str | None = None
-        """Coze's log id of the stream, for `upstream` in a failure; the runner sets it."""
+        """Coze's log id of the stream, for `upstream` in a failure."""
         self.suggestions: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.usage: dict[str, Any] | None = None
@@ -210,10 +211,11 @@ class Turn:
             return self._fail(Code.UPSTREAM_FAILED)
         if self.ref is not None:
             return self._recover()
-        return self._fail(Code.UPSTREAM_UNCERTAIN if self.phase == "starting" else Code.UPSTREAM_FAILED)
+        uncertain = self.phase == "starting" and end is not StreamEnd.FAILING
+        return self._fail(Code.UPSTREAM_UNCERTAIN if uncertain else Code.UPSTREAM_FAILED)
 
     def settled(self) -> list[Event]:
-        """The short wait for late audio, after Coze said that the chat is complete, is over."""
+        """The short wait for what is late, after Coze said that the chat is complete, is over."""
         return self._complete() if self.phase == "settling" else []
 
     def recovered(self, state: ChatState, messages: Sequence[Item], *, final: bool = False) -> list[Event] | None:
@@ -267,6 +269,7 @@ class Turn:
 
     def retrying(self, attempt: int, delay_ms: int) -> list[Event]:
         """The message is sent again after `delay_ms`; `attempt` counts from 1."""
+        self.log_id = None
         return [] if self.phase == "ended" else [Notice("retrying", attempt=attempt, delay_ms=delay_ms)]
 
     def _take(self, item: Item, events: list[Event]) -> None:
@@ -289,10 +292,9 @@ class Turn:
                 self._begin()
                 if self._is_new(message_id, f"{tool_phase}:"):
                     events.append(ToolUse(tool_phase, name, content))
-            case Suggestion(message_id, content):
+            case Suggestion():
                 self._begin()
-                if self._is_new(message_id) and (real_id(message_id) or content not in self.suggestions):
-                    self._suggest(content, events)
+                self._take_late(item, events)
             case Created(chat_id, conversation_id):
                 self._begin()
                 self._take_ids(real_id(chat_id), real_id(conversation_id))
@@ -308,16 +310,22 @@ class Turn:
             case Done():
                 if self.phase != "action_required":
                     events.extend(self._done())
+            case Opened(log_id):
+                self.log_id = log_id
             case Skipped():
                 pass
             case _:
                 assert_never(item)
 
     def _take_late(self, item: Item, events: list[Event]) -> None:
-        """After the chat is complete only its audio may still come."""
+        """After the chat is complete its audio and its suggestions may still come."""
         if isinstance(item, Audio) and item.content:
             self._audio = True
             events.append(AudioPiece(item.content))
+        elif isinstance(item, Suggestion):
+            named, content = real_id(item.message_id), item.content
+            if self._is_new(item.message_id) and (named or content not in self.suggestions):
+                self._suggest(content, events)
         elif isinstance(item, Done):
             events.extend(self._complete())
 
@@ -395,7 +403,7 @@ class Turn:
         return self._end(events, "completed", last)
 
     def _fail_with(self, failed: ChatFailed) -> list[Event]:
-        return self._fail(classify(failed.coze_code)[0], failed.coze_code, None)
+        return self._fail(classify(failed.coze_code)[0], failed.coze_code, self.log_id or failed.log_id)
 
     def _fail(self, code: Code, coze_code: int | None = None, log_id: str | None = None) -> list[Event]:
         log_id = log_id or self.log_id

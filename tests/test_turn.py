@@ -156,7 +156,7 @@ def test_a_doubled_tool_use_is_shown_once_and_its_output_is_another_thing() -> N
     assert turn.take([call, call, output, output]) == [ToolUse("call", "n", "c"), ToolUse("output", "n", "c")]
 
 
-def test_audio_counts_until_done_and_late_text_does_not() -> None:
+def test_audio_and_suggestions_count_until_done_and_late_text_does_not() -> None:
     turn = begun()
     assert turn.take([Audio("AA=="), d("1", "x"), ChatCompleted(None), Audio("BB=="), d("1", "y"), a("1", "z")]) == [
         AudioPiece("AA=="),
@@ -164,7 +164,9 @@ def test_audio_counts_until_done_and_late_text_does_not() -> None:
         AudioPiece("BB=="),
     ]
     assert turn.phase == "settling"
-    assert turn.take([Suggestion("5", "late"), ChatFailed(4000, ""), ChatCompleted(USAGE)]) == []
+    late = [Suggestion("5", "late"), Suggestion("5", "late"), Suggestion("", "late"), ChatFailed(4000, "")]
+    assert turn.take([*late, ChatCompleted(USAGE)]) == [FollowUp("late")]
+    assert turn.suggestions == ["late"]
     assert turn.settled() == [completed("x")]
     assert turn.take([Audio("CC==")]) == []
 

@@ -33,3 +33,8 @@ def classify(coze_code: int | None) -> tuple[Code, bool]:
     if not coze_code:
         return Code.UPSTREAM_FAILED, True
     return _KNOWN.get(coze_code, (Code.UPSTREAM_REJECTED, False))
+
+
+def is_refusal(coze_code: int | None) -> bool:
+    """Whether a chat that failed with this code as its first word never was one: Coze had no room for it."""
+    return classify(coze_code)[0] in (Code.UPSTREAM_RATE_LIMITED, Code.CONVERSATION_BUSY)

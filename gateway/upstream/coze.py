@@ -13,19 +13,27 @@ import msgspec
 
 from gateway.errors import Code, UpstreamError
 from gateway.ledger import Held, Ledger
-from gateway.upstream.coze_protocol import Chat, ChatReader, Message, failure_of, message_items, tool_calls_of, usage_of
+from gateway.upstream.coze_protocol import (
+    Chat,
+    ChatReader,
+    Message,
+    failure_of_chat,
+    message_items,
+    status_of,
+    tool_calls_of,
+    usage_of,
+)
 from gateway.upstream.exchange import Exchanges, excerpt, is_encoded, not_coze
-from gateway.upstream.json_text import BadJson, write
+from gateway.upstream.json_text import BadJson, converted, write
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, Item, OnItems, Skipped
-from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
+from gateway.upstream.refusal import OVER_ALREADY, data_of, refused
 from gateway.upstream.stream import CozeStream
 from gateway.upstream.tokens import TokenSource
 
 T = TypeVar("T")
 
 _STATUSES = {"created", "in_progress", "completed", "failed", "requires_action", "canceled"}
-_STATUS_SPELLINGS = {"cancelled": "canceled", "required_action": "requires_action"}
 
 
 class CozeUpstream:
@@ -56,7 +64,7 @@ class CozeUpstream:
 
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
         query = {"conversation_id": request.coze_conversation_id} if request.coze_conversation_id else {}
-        return await self._stream("chat", "/v3/chat", query, _chat_body(request), ChatReader(), on_items)
+        return await self._stream("chat", "/v3/chat", query, _chat_body(request), "", on_items)
 
     async def submit_tool_outputs(
         self, ref: ChatRef, outputs: Sequence[tuple[str, str]], on_items: OnItems
@@ -66,17 +74,17 @@ class CozeUpstream:
             "tool_outputs": [{"tool_call_id": call, "output": output} for call, output in outputs],
         }
         path = "/v3/chat/submit_tool_outputs"
-        return await self._stream("submit_tool_outputs", path, _query(ref), body, ChatReader(ref.chat_id), on_items)
+        return await self._stream("submit_tool_outputs", path, _query(ref), body, ref.chat_id, on_items)
 
     async def retrieve(self, ref: ChatRef) -> ChatState:
         data = await self._ask("retrieve", "GET", "/v3/chat/retrieve", query=_query(ref))
         try:
-            chat = msgspec.convert(data, Chat)
-            status = _STATUS_SPELLINGS.get(chat.status or "", chat.status)
+            chat = converted(data, Chat)
+            status = status_of(chat)
             if status not in _STATUSES:
                 raise BadJson("malformed")
             calls = tuple(tool_calls_of(chat)) if status == "requires_action" else ()
-            failure = failure_of(chat.last_error, chat.code, chat.msg) if status == "failed" else None
+            failure = failure_of_chat(chat) if status == "failed" else None
             return ChatState(status, usage_of(chat), failure, calls)  # type: ignore[arg-type]
         except (msgspec.ValidationError, BadJson):
             raise not_coze("Coze's record of the chat cannot be read") from None
@@ -88,7 +96,7 @@ class CozeUpstream:
         items: list[Item] = []
         for entry in data or ():
             try:
-                message = msgspec.convert(entry, Message)
+                message = converted(entry, Message)
             except msgspec.ValidationError:
                 continue
             if message.chat_id in (ref.chat_id, "0", "", None):
@@ -109,14 +117,14 @@ class CozeUpstream:
         await self._exchanges.close()
 
     async def _stream(
-        self, operation: str, path: str, query: dict[str, str], body: Any, reader: ChatReader, on_items: OnItems
+        self, operation: str, path: str, query: dict[str, str], body: Any, chat_id: str, on_items: OnItems
     ) -> ChatStream:
         async def once(token: str) -> CozeStream:
             held = self._ledger.open("upstream", f"{__name__}:{operation}")
             try:
                 response = await self._exchanges.send("POST", path, query, body, token, accept="text/event-stream")
                 try:
-                    return await self._accept(response, reader, on_items, held)
+                    return await self._accept(response, chat_id, on_items, held)
                 except BaseException:
                     response.close()
                     raise
@@ -128,30 +136,27 @@ class CozeUpstream:
             return await self._renewing(once)
 
     async def _accept(
-        self, response: aiohttp.ClientResponse, reader: ChatReader, on_items: OnItems, held: Held
+        self, response: aiohttp.ClientResponse, chat_id: str, on_items: OnItems, held: Held
     ) -> CozeStream:
         """The stream of a response that is one. Else what the response means instead is raised."""
         if is_encoded(response):
             raise not_coze("Coze answered in a content encoding that it was not asked for", response)
-        kind = response.headers.get("Content-Type", "").lower()
-        first = b""
-        if response.status != 200 or "event-stream" not in kind:
-            first, is_stream = await excerpt(response, peek=response.status == 200 and "json" not in kind)
-            if not is_stream:
-                raise refused(response.status, response.headers, first)
+        if response.status != 200:
+            raise refused(response.status, response.headers, await excerpt(response))
         stream = CozeStream(
             response,
-            reader,
+            ChatReader(chat_id),
             on_items,
+            began=bool(chat_id),
             idle_timeout=self._idle_timeout,
             held=held,
             log=MaskedLog(self._log_bytes) if self._log_bytes else None,
-            log_id=log_id_of(response.headers),
             on_gone=self._streams.discard,
         )
         self._streams.add(stream)
         try:
-            stream.start(first)
+            stream.start()
+            await stream.opened()
         except BaseException:
             stream.abandon()
             raise

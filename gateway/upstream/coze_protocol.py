@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.upstream.json_text import BadJson, plain, read
+from gateway.upstream.halves import REPLACEMENT, Halves, mend
+from gateway.upstream.json_text import UNREADABLE, BadJson, plain, read, read_again
 from gateway.upstream.protocol import (
     ActionRequired,
     Answer,
@@ -45,10 +46,13 @@ _CHAT_STATES = frozenset(
         b"conversation.chat.cancelled",
     }
 )
-_FAILURES = frozenset({b"conversation.chat.failed", b"error"})
+_CHAT_FAILED = b"conversation.chat.failed"
+_FAILURES = frozenset({_CHAT_FAILED, b"error"})
 _DONE = frozenset({b"done", b"conversation.stream.done"})
 _UNNAMED = frozenset({b"", b"message"})
 _NO_ID = frozenset({"", "0", None})
+_PIECES = frozenset({"content", "reasoning_content"})
+_STATUS_SPELLINGS = {"cancelled": "canceled", "required_action": "requires_action"}
 _FAILURE_TEXT_LIMIT = 500
 
 
@@ -86,15 +90,17 @@ class Chat(Struct):
     required_action: Any = None
     code: Any = None
     msg: Any = None
+    detail: Any = None
 
 
 class _Wrapped(Struct):
-    """v2's and the web's record. `index` groups the pieces of one message."""
+    """v2's and the web's record, or a failure that names no event. `index` groups the pieces of one message."""
 
     event: str | None = None
     message: Message | None = None
     index: Any = None
     error_information: Any = None
+    status: str | None = None
     code: Any = None
     msg: Any = None
 
@@ -117,11 +123,12 @@ class ChatReader:
     After `Done` nothing more comes. Records of another chat, and those that cannot be read, come as `Skipped`.
     """
 
-    __slots__ = ("_chat_id", "_conversation_id", "_created", "done")
+    __slots__ = ("_chat_id", "_created", "_halves", "done")
 
     def __init__(self, chat_id: str = "") -> None:
         self._chat_id = chat_id
         self._created = False
+        self._halves = Halves()
         self.done = False
 
     def items(self, events: Iterable[SseEvent]) -> list[Item]:
@@ -133,12 +140,18 @@ class ChatReader:
                 if name != _MESSAGE_DELTA:
                     self._other(name, data, items)
                     continue
-                piece = read(data, _decode_piece, _Piece)
+                try:
+                    piece = _decode_piece(data)
+                    data.decode()  # msgspec does not look into strings that it skips
+                except UNREADABLE:
+                    self._unusual(read_again(data, _Piece, _PIECES), items)
+                    continue
                 if (
                     piece.type == "answer"
                     and piece.content_type == "text"
                     and piece.chat_id == self._chat_id
                     and not piece.reasoning_content
+                    and not self._halves.held
                 ):
                     if piece.content:
                         items.append(Delta(piece.id or "", piece.content))
@@ -148,6 +161,20 @@ class ChatReader:
                 items.append(Skipped(bad.fault))
         return items
 
+    def last_items(self, record: SseEvent) -> list[Item] | None:
+        """The items of a record that the body's clean end left without its blank line; None where it is cut.
+
+        What a whole record's JSON says stands; of `done` the name is enough.
+        """
+        items = self.items([record])
+        faulty = any(isinstance(item, Skipped) for item in items)
+        return None if faulty else items
+
+    @staticmethod
+    def tells_of_failure(name: bytes) -> bool:
+        """Whether a record of this type says that something has failed, whatever its data is."""
+        return name in _FAILURES
+
     def _unusual(self, piece: _Piece, items: list[Item]) -> None:
         if piece.chat_id != self._chat_id and self._foreign(piece.chat_id, items):
             return
@@ -156,12 +183,21 @@ class ChatReader:
         if piece.content_type != "text" and piece.content_type:
             # A card or an object string comes whole in its completed message; a part of one is of no use.
             if piece.content_type == "audio" and piece.content:
-                items.append(Audio(piece.content))
+                items.append(Audio(mend(piece.content)))
             return
-        if piece.reasoning_content:
-            items.append(Reasoning(piece.id or "", piece.reasoning_content))
-        if piece.content:
-            items.append(Delta(piece.id or "", piece.content))
+        self._say(piece.id or "", piece.reasoning_content, piece.content, items)
+
+    def _say(self, message_id: str, reasoning: str | None, content: str | None, items: list[Item]) -> None:
+        """Pieces of text, whose halves of surrogate pairs wait for their partners."""
+        if reasoning and (text := self._halves.join(Reasoning, message_id, reasoning)):
+            items.append(Reasoning(message_id, text))
+        if content and (text := self._halves.join(Delta, message_id, content)):
+            items.append(Delta(message_id, text))
+
+    def _said(self, items: list[Item]) -> None:
+        """No piece of text comes any more: halves that still wait have no partner."""
+        for kind, message_id in self._halves.left():
+            items.append(kind(message_id, REPLACEMENT))
 
     def _other(self, name: bytes, data: bytes, items: list[Item]) -> None:
         if name in _UNNAMED:
@@ -169,11 +205,11 @@ class ChatReader:
         elif name == _MESSAGE_COMPLETED:
             message = read(data, _decode_message, Message)
             if not self._foreign(message.chat_id, items):
-                items += message_items(message)
+                self._whole(message, items)
         elif name in _CHAT_STATES:
             self._chat(name, data, items)
         elif name in _FAILURES:
-            self._failed(data, items)
+            self._failed(name, data, items)
         elif name == _AUDIO_DELTA:
             message = read(data, _decode_message, Message)
             if message.content and not self._foreign(message.chat_id, items):
@@ -183,57 +219,84 @@ class ChatReader:
         else:
             items.append(Skipped("unknown_event"))
 
+    def _whole(self, message: Message, items: list[Item]) -> None:
+        whole = message_items(message)
+        if message.type == "answer":
+            self._halves.drop(Delta, message.id or "")
+        items += whole
+
     def _chat(self, name: bytes, data: bytes, items: list[Item]) -> None:
+        """A chat's state. An end that its status names is one in any event; that all is well is said by the event."""
         chat = read(data, _decode_chat, Chat)
         if self._foreign(chat.id, items):
             return
-        tool_calls = tool_calls_of(chat)
+        tool_calls, status = tool_calls_of(chat), status_of(chat)
         if not self._created and chat.id and (chat.id not in _NO_ID or name.endswith((b"created", b"in_progress"))):
             self._created = True
             self._chat_id = "" if chat.id in _NO_ID else chat.id
             items.append(Created(chat.id, chat.conversation_id or ""))
-        if name.endswith(b"_action") or chat.status in ("requires_action", "required_action"):
+        if name.endswith((b"celed", b"celled")) or status == "canceled":
+            self._said(items)
+            items.append(ChatCanceled())
+        elif status == "failed":
+            self._said(items)
+            items.append(failure_of_chat(chat))
+        elif name.endswith(b"_action") or status == "requires_action":
+            self._said(items)
             items.append(ActionRequired(tool_calls))
         elif name.endswith(b".completed"):
+            self._said(items)
             items.append(ChatCompleted(usage_of(chat)))
-        elif name.endswith((b"celed", b"celled")):
-            items.append(ChatCanceled())
 
-    def _failed(self, data: bytes, items: list[Item]) -> None:
+    def _failed(self, name: bytes, data: bytes, items: list[Item]) -> None:
         """A failure is one even where its particulars cannot be read."""
+        exists = name == _CHAT_FAILED
         try:
             chat = read(data, _decode_chat, Chat)
         except BadJson as bad:
-            items += (Skipped(bad.fault), ChatFailed(None, ""))
+            items.append(Skipped(bad.fault))
+            self._said(items)
+            items.append(ChatFailed(None, "", exists))
             return
         if not self._foreign(chat.id, items):
-            items.append(failure_of(chat.last_error, chat.code, chat.msg))
+            self._said(items)
+            items.append(failure_of_chat(chat, exists=exists))
 
     def _wrapped(self, data: bytes, items: list[Item]) -> None:
-        record = read(data, _decode_wrapped, _Wrapped)
+        try:
+            record = _decode_wrapped(data)
+            data.decode()
+        except UNREADABLE:
+            record = read_again(data, _Wrapped, _PIECES)
+        message = record.message
         if record.event == "done":
             # This dialect has no chat.completed: its `done` is both.
+            self._said(items)
             items.append(ChatCompleted(None))
             self._end(items)
         elif record.event == "error":
+            self._said(items)
             items.append(failure_of(record.error_information, record.code, record.msg))
-        elif record.event in (None, "message") and (message := record.message) is not None:
+        elif record.event in (None, "message") and message is not None:
             if self._foreign(message.chat_id, items):
                 return
             identity = message.message_id or message.id or (str(record.index) if type(record.index) is int else "")
             if message.type == "answer" and message.content_type in ("text", "", None):
-                if message.reasoning_content:
-                    items.append(Reasoning(identity, message.reasoning_content))
-                if message.content:
-                    items.append(Delta(identity, message.content))
+                self._say(identity, message.reasoning_content, message.content, items)
             else:
                 message.id = identity
-                items += message_items(message)
+                message.content = message.content and mend(message.content)
+                self._whole(message, items)
+        elif record.event is None and (record.status == "failed" or coze_code(record.code)):
+            # A failure that lost its event line: of the chat where it has a chat's form, else of the request.
+            self._failed(_CHAT_FAILED if record.status == "failed" else b"error", data, items)
         else:
             items.append(Skipped("unknown_event"))
 
     def _end(self, items: list[Item]) -> None:
         self.done = True
+        if not self._created:  # else Coze's record tells how the text goes on
+            self._said(items)
         items.append(Done())
 
     def _foreign(self, chat_id: str | None, items: list[Item]) -> bool:
@@ -272,6 +335,18 @@ def failure_of(error: Any, code: Any = None, text: Any = None) -> ChatFailed:
     return ChatFailed(coze_code(code) or None, _sentence(text))
 
 
+def failure_of_chat(chat: Chat, *, exists: bool = True) -> ChatFailed:
+    """A chat's own failure, or one that has a chat's form."""
+    failed = failure_of(chat.last_error, chat.code, chat.msg)
+    log_id = chat.detail.get("logid") if isinstance(chat.detail, dict) else None
+    return ChatFailed(failed.coze_code, failed.message, exists, log_id if isinstance(log_id, str) else None)
+
+
+def status_of(chat: Chat) -> str | None:
+    """A chat's status, in one spelling."""
+    return _STATUS_SPELLINGS.get(chat.status or "", chat.status)
+
+
 def usage_of(chat: Chat) -> dict[str, Any] | None:
     """The counts, and nothing that is no number or string."""
     if not isinstance(chat.usage, dict):
@@ -285,7 +360,11 @@ def tool_calls_of(chat: Chat) -> list[dict[str, Any]]:
     action = chat.required_action
     outputs = action.get("submit_tool_outputs") if isinstance(action, dict) else None
     calls = outputs.get("tool_calls") if isinstance(outputs, dict) else None
-    return [plain(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    return [_with_text_id(plain(call)) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
+def _with_text_id(call: dict[str, Any]) -> dict[str, Any]:
+    return call | {"id": str(call["id"])} if type(call.get("id")) is int else call
 
 
 def coze_code(value: Any) -> int | None:

@@ -13,21 +13,15 @@ from yarl import URL
 
 from gateway.errors import Code, UpstreamError
 from gateway.upstream.json_text import write
+from gateway.upstream.opening import ANSWER_SECONDS, LIMIT
 from gateway.upstream.refusal import log_id_of
 
 BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of a JSON answer; a message may be as large as one record of a stream."""
 
-EXCERPT_LIMIT = 64 * 1024
-"""Bytes read of an answer that should have been an event stream; Coze's own refusals have a few hundred."""
-
-_EXCERPT_SECONDS = 0.8
 _KEEPALIVE_SECONDS = 10.0
 """Idle connections are kept for less than any server keeps them (nginx: 75 s): one that the server closes in the same
 moment in which a message is sent leaves nobody knowing whether the message arrived (`upstream_uncertain`)."""
-
-_SSE_BEGINNINGS = (b"event:", b"data:", b"id:", b"retry:", b":")
-_BOM = b"\xef\xbb\xbf"
 
 
 class Exchanges:
@@ -105,21 +99,16 @@ class Exchanges:
         await self._session.close()
 
 
-async def excerpt(response: aiohttp.ClientResponse, *, peek: bool) -> tuple[bytes, bool]:
-    """The beginning of a body that may be anything, and whether it is an event stream's.
-
-    Looks for an event stream under a wrong name only with `peek`, and then has read no more than it took to tell.
-    """
+async def excerpt(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of a body that may be anything."""
     body = b""
     try:
-        async with asyncio.timeout(_EXCERPT_SECONDS):
-            while len(body) <= EXCERPT_LIMIT and (data := await response.content.readany()):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while len(body) <= LIMIT and (data := await response.content.readany()):
                 body += data
-                if peek and len(body) >= 8 and body.removeprefix(_BOM).startswith(_SSE_BEGINNINGS):
-                    return body, True
     except (TimeoutError, aiohttp.ClientError, OSError):
         pass
-    return body, False
+    return body
 
 
 def is_encoded(response: aiohttp.ClientResponse) -> bool:

@@ -7,6 +7,12 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 
+class Opened(Struct, frozen=True):
+    """Coze has answered with an event stream, and this is its name for the request. Comes first, where it gave one."""
+
+    log_id: str
+
+
 class Created(Struct, frozen=True):
     """Coze has the message: the only handle for recovery. From `chat.created`, or `in_progress` if that came first."""
 
@@ -67,10 +73,15 @@ class ChatCompleted(Struct, frozen=True):
 
 
 class ChatFailed(Struct, frozen=True):
-    """The chat is over and failed: `chat.failed` in either shape, the `error` event, or v2's error."""
+    """The chat is over and failed: `chat.failed` in either shape, the `error` event, or v2's error.
+
+    `exists`: Coze said it of a chat, not of the request. `log_id` where the failure itself names the request.
+    """
 
     coze_code: int | None
     message: str
+    exists: bool = False
+    log_id: str | None = None
 
 
 class ChatCanceled(Struct, frozen=True):
@@ -88,7 +99,8 @@ class Skipped(Struct, frozen=True):
 
 
 Item = (
-    Created
+    Opened
+    | Created
     | Delta
     | Reasoning
     | Audio
@@ -113,6 +125,7 @@ class StreamEnd(StrEnum):
     FINISHED = "finished"  # Done came
     EOF = "eof"  # the body ended without Done
     BROKEN = "broken"  # reset, cut chunk, cut record, cut UTF-8
+    FAILING = "failing"  # as broken, but inside the record by which Coze says that something has failed
     IDLE = "idle"  # no byte for the idle time-out
     TOO_LARGE = "too_large"  # one record over 16 MiB
 
@@ -167,7 +180,10 @@ class Upstream(Protocol):
     """Coze. Each call is one try; `UpstreamError` says what went wrong and whether it may be tried again."""
 
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
-        """Sends the message. Returns when Coze has answered with an event stream; may already have pushed items."""
+        """Sends the message. Returns when Coze has begun to answer, or its stream has ended without a word.
+
+        A refusal as the stream's first word is raised, like any other. Items may have been pushed by then.
+        """
 
     async def submit_tool_outputs(
         self, ref: ChatRef, outputs: Sequence[tuple[str, str]], on_items: OnItems

@@ -1,4 +1,7 @@
-"""What Coze's refusals mean: an HTTP answer that is no event stream, as an `UpstreamError`. No I/O."""
+"""What Coze's refusals mean, as an `UpstreamError`, however they come. No I/O.
+
+They come as an HTTP answer that is no event stream, or as the first word of one.
+"""
 
 import email.utils
 import math
@@ -11,8 +14,10 @@ from msgspec import Struct
 
 from gateway.errors import Code, UpstreamError
 from gateway.upstream.codes import classify
-from gateway.upstream.coze_protocol import coze_code
+from gateway.upstream.coze_protocol import ChatReader, coze_code
 from gateway.upstream.json_text import BadJson, read
+from gateway.upstream.protocol import ChatFailed
+from gateway.upstream.sse import SseDecoder
 
 LOG_ID_LIMIT = 128
 OVER_ALREADY = 4104
@@ -61,29 +66,49 @@ def data_of(status: int, headers: Mapping[str, str], body: bytes, *, now: dateti
     envelope = _envelope(body)
     if 200 <= status < 300 and envelope is not None and coze_code(envelope.code) == 0:
         return envelope.data
-    raise _refused(status, headers, envelope, now)
+    raise refused(status, headers, body, now=now)
 
 
 def refused(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> UpstreamError:
     """What an answer means that should have been an event stream."""
-    return _refused(status, headers, _envelope(body), now)
+    said = f"Coze answered {status}"
+    if (envelope := _envelope(body)) is not None:
+        return _refused(status, headers, coze_code(envelope.code), envelope.detail, said, now)
+    items = ChatReader().items(SseDecoder().feed(body + b"\n\n"))
+    failed = next((item for item in items if isinstance(item, ChatFailed)), None)
+    if failed is not None:
+        return _refused(status, headers, failed.coze_code, {"logid": failed.log_id}, said, now)
+    return _refused(status, headers, None, None, said, now)
+
+
+def refused_in_stream(headers: Mapping[str, str], failed: ChatFailed, *, now: datetime | None = None) -> UpstreamError:
+    """What a failure means that is an event stream's first word."""
+    said = "Coze's stream began with a failure"
+    return _refused(200, headers, failed.coze_code, {"logid": failed.log_id}, said, now, is_coze=True)
 
 
 def _refused(
-    status: int, headers: Mapping[str, str], envelope: _Envelope | None, now: datetime | None
+    status: int,
+    headers: Mapping[str, str],
+    code: int | None,
+    detail: Any,
+    said: str,
+    now: datetime | None,
+    *,
+    is_coze: bool = False,
 ) -> UpstreamError:
-    code = coze_code(envelope.code) if envelope is not None else None
     meaning = _meaning(status, code)
-    detail = f"Coze answered {status}" + (f" with code {code}" if code is not None else "")
-    if meaning is _NOT_COZE:
-        detail += ", which is neither an event stream nor an error of Coze's own"
+    if code is not None:
+        said += f" with code {code}"
+    if meaning is _NOT_COZE and not is_coze:
+        said += ", which is neither an event stream nor an error of Coze's own"
     return UpstreamError(
         meaning.code,
-        detail,
+        said,
         retryable=meaning.retryable,
         taken=meaning.taken,
         coze_code=code or None,
-        log_id=log_id_of(headers, envelope.detail if envelope is not None else None),
+        log_id=log_id_of(headers, detail),
         retry_after=retry_after(headers.get("Retry-After"), now or datetime.now(UTC)),
     )
 
@@ -130,6 +155,6 @@ def log_id_of(headers: Mapping[str, str], detail: Any = None) -> str | None:
 
 def _envelope(body: bytes) -> _Envelope | None:
     try:
-        return read(body, _decode_envelope, _Envelope)
+        return read(body.removeprefix(b"\xef\xbb\xbf"), _decode_envelope, _Envelope)
     except BadJson:
         return None

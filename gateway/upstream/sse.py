@@ -57,9 +57,25 @@ class SseDecoder:
         """The last `id` that a finished record has set; Coze's chats have none."""
         return self._lines.last_event_id
 
+    def open_record(self) -> SseEvent | None:
+        """The record that the text's end leaves without its blank line, as far as it goes; its last line may be cut.
+
+        None where no data has come for one. Nothing can be fed after it.
+        """
+        events: list[SseEvent] = []
+        self._lines.feed(self._tail + b"\n\n\n", events)  # the first may belong to a CR
+        return events[0] if events else None
+
+    @property
+    def open_event(self) -> bytes:
+        """The type of the record that the text's end leaves open, b"" where it has not named one."""
+        lines = _Lines(self.limit)
+        lines.feed(self._tail, [])
+        return self._lines.name or lines.name
+
     @property
     def cut(self) -> bool:
-        """Whether the stream, if it ended here, would end inside a record (which is then dropped)."""
+        """Whether the stream, if it ended here, would end inside a record."""
         if not self._tail:
             return self._lines.unfinished
         probe = _Lines(self.limit)
@@ -98,13 +114,13 @@ class SseDecoder:
 class _Lines:
     """The grammar line by line, for anything."""
 
-    __slots__ = ("_after_cr", "_data", "_id", "_limit", "_name", "_size", "_tail", "last_event_id")
+    __slots__ = ("_after_cr", "_data", "_id", "_limit", "_size", "_tail", "last_event_id", "name")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._tail = bytearray()  # an unfinished line
         self._after_cr = False  # an LF at the beginning belongs to the CR that ended the last chunk
-        self._name = b""
+        self.name = b""  # the open record's type
         self._data: list[bytes] = []
         self._size = 0
         self._id = b""
@@ -117,7 +133,7 @@ class _Lines:
 
     @property
     def unfinished(self) -> bool:
-        return bool(self._tail or self._data or self._name)
+        return bool(self._tail or self._data or self.name)
 
     def feed(self, chunk: bytes, events: list[SseEvent]) -> bool:
         """Appends the events that `chunk` completes. False, for good, when a record is over the limit."""
@@ -151,17 +167,17 @@ class _Lines:
             self._size += len(line)
             self._data.append(value)
         elif field == b"event":
-            self._name = value
+            self.name = value
         elif field == b"id" and b"\0" not in value:
             self._id = value
         return self._size <= self._limit
 
     def _dispatch(self, events: list[SseEvent]) -> None:
         if self._data:
-            events.append((self._name, b"\n".join(self._data)))
+            events.append((self.name, b"\n".join(self._data)))
             self._data = []
             self._size = 0
-        self._name = b""
+        self.name = b""
         self.last_event_id = self._id
 
     def _bounded(self) -> bool:
@@ -171,5 +187,5 @@ class _Lines:
         return True
 
     def _drop(self) -> bool:
-        self._tail, self._data, self._size, self._name = bytearray(), [], 0, b""
+        self._tail, self._data, self._size, self.name = bytearray(), [], 0, b""
         return False

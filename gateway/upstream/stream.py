@@ -1,15 +1,19 @@
-"""A chat's stream that Coze has accepted: from the response's bytes to items, until its end."""
+"""A chat's stream: from the response's bytes to items, until its end."""
 
 import asyncio
 from collections.abc import Callable
 
 import aiohttp
 
+from gateway.errors import UpstreamError
 from gateway.ledger import Held
+from gateway.upstream import opening
+from gateway.upstream.codes import is_refusal
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.mask import MaskedLog
-from gateway.upstream.protocol import OnItems, StreamEnd
+from gateway.upstream.protocol import ChatFailed, Item, OnItems, Opened, Skipped, StreamEnd
 from gateway.upstream.push import Body, body_of
+from gateway.upstream.refusal import log_id_of, refused, refused_in_stream
 from gateway.upstream.sse import SseDecoder
 
 LINGER_SECONDS = 1.0
@@ -17,22 +21,30 @@ LINGER_SECONDS = 1.0
 
 
 class CozeStream:
-    """Implements `ChatStream`. Everything but `ended` is synchronous and runs inside the socket's read.
+    """Implements `ChatStream`. Everything but `opened` and `ended` is synchronous and runs inside the socket's read.
 
-    `on_gone` is called once, when the response is closed or given back.
+    `began` says that Coze has this chat already, so that a failure of it is no refusal. `on_gone` is called once, when
+    the response is closed or given back.
     """
 
     __slots__ = (
+        "_began",
+        "_beginning",
         "_body",
         "_decoder",
         "_ended",
         "_held",
         "_idle_timeout",
+        "_is_answer",
+        "_labelled",
         "_last",
+        "_listener",
         "_log",
         "_loop",
+        "_named",
         "_on_gone",
         "_on_items",
+        "_opened",
         "_over",
         "_paused",
         "_reader",
@@ -48,16 +60,22 @@ class CozeStream:
         reader: ChatReader,
         on_items: OnItems,
         *,
+        began: bool,
         idle_timeout: float,
         held: Held,
         log: MaskedLog | None,
-        log_id: str | None,
         on_gone: Callable[["CozeStream"], object],
     ) -> None:
-        self.log_id = log_id
+        self.log_id = log_id_of(response.headers)
         self._response = response
         self._reader = reader
-        self._on_items = on_items
+        self._began = began
+        self._listener = on_items
+        self._on_items: OnItems = self._first_items  # until Coze has said what becomes of the message
+        self._labelled = "event-stream" in response.headers.get("Content-Type", "").lower()
+        self._beginning: bytes | None = b""  # what is held until it is clear whether this is an event stream at all
+        self._is_answer = False  # it is none
+        self._named = False
         self._idle_timeout = idle_timeout
         self._held: Held | None = held
         self._log = log
@@ -65,6 +83,7 @@ class CozeStream:
         self._decoder = SseDecoder()
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
+        self._opened: asyncio.Future[UpstreamError | None] = self._loop.create_future()
         self._ended: asyncio.Future[StreamEnd] = self._loop.create_future()
         self._over = False
         self._paused = False
@@ -72,13 +91,14 @@ class CozeStream:
         self._timer: asyncio.TimerHandle | None = None
         self._body: Body = body_of(response, self)
 
-    def start(self, first: bytes = b"") -> None:
-        """Begins to push items: those in `first`, which was read already, then what comes."""
+    def start(self) -> None:
         self._watch()
-        if first:
-            self.received(first)
-        if self._held is not None:
-            self._body.start()
+        self._body.start()
+
+    async def opened(self) -> None:
+        """Waits for Coze's first word on the message, or for the end. Raises the `UpstreamError` that a refusal is."""
+        if (error := await asyncio.shield(self._opened)) is not None:
+            raise error
 
     async def ended(self) -> StreamEnd:
         return await asyncio.shield(self._ended)
@@ -110,26 +130,104 @@ class CozeStream:
         if self._over:
             return
         self._last = self._time()
+        if self._beginning is not None and not (data := self._begin(data)):
+            return
         if events := self._decoder.feed(data):
             if items := self._reader.items(events):
                 self._on_items(items)
             if self._reader.done:
-                self._end(StreamEnd.FINISHED)
+                self._stop(StreamEnd.FINISHED)
         if self._decoder.too_large:
-            self._end(StreamEnd.TOO_LARGE)
+            self._stop(StreamEnd.TOO_LARGE)
 
     def finished(self) -> None:
-        self._end(StreamEnd.BROKEN if self._decoder.cut else StreamEnd.EOF)
+        self._stop(StreamEnd.EOF)
         self._drop()
 
     def lost(self) -> None:
-        self._end(StreamEnd.BROKEN)
+        self._stop(StreamEnd.BROKEN)
         self._drop()
+
+    # -- what this answer is, and whether it is a refusal -------------------------------------------------------
+
+    def _begin(self, data: bytes) -> bytes:
+        """What is to be decoded, once it is clear that this is an event stream; until then it is held."""
+        text = self._beginning + data if self._beginning else data
+        match opening.opened(text, labelled=self._labelled):
+            case "stream":
+                self._beginning = None
+                return text
+            case "answer" if len(text) > opening.LIMIT:
+                self._refuse(refused(200, self._response.headers, text))
+            case "answer" if not self._is_answer:
+                self._is_answer = True
+                self._unwatch()
+                self._timer = self._loop.call_later(opening.ANSWER_SECONDS, self._look)
+        self._beginning = text
+        return b""
+
+    def _first_items(self, items: list[Item]) -> None:
+        """Takes the stream's items until one of them tells what became of the message."""
+        first = next((item for item in items if not isinstance(item, Skipped)), None)
+        refusal = first if isinstance(first, ChatFailed) and self._is_refusal(first) else None
+        if refusal is not None:
+            items = [item for item in items if isinstance(item, Skipped)]
+        elif first is not None:
+            self._on_items = self._listener
+            self._opened.set_result(None)
+        self._name_it(items)
+        if refusal is not None:
+            self._refuse(refused_in_stream(self._response.headers, refusal))
+
+    def _is_refusal(self, failed: ChatFailed) -> bool:
+        """A failure of the request; or one of a chat that Coze had no room for."""
+        return not failed.exists or (not self._began and is_refusal(failed.coze_code))
+
+    def _name_it(self, items: list[Item]) -> None:
+        """Hands on items, the stream's name before the first of them."""
+        if self.log_id and not self._named:
+            self._named = True
+            items = [Opened(self.log_id), *items]
+        if items:
+            self._listener(items)
+
+    def _refuse(self, error: UpstreamError) -> None:
+        self._opened.set_result(error)
+        self._end(StreamEnd.BROKEN)
+
+    def _stop(self, end: StreamEnd) -> None:
+        """Ends the stream as it ended, not as we close it."""
+        if self._over:
+            return
+        if self._beginning is not None and not (self._labelled and not self._is_answer):
+            self._refuse(refused(200, self._response.headers, self._beginning))
+            return
+        if end is StreamEnd.EOF:
+            end = self._last_record()
+        if end in (StreamEnd.BROKEN, StreamEnd.IDLE) and self._reader.tells_of_failure(self._decoder.open_event):
+            end = StreamEnd.FAILING
+        if not self._opened.done():
+            self._name_it([])
+        self._end(end)
+
+    def _last_record(self) -> StreamEnd:
+        """Takes what the body's clean end left without a blank line, where it is whole."""
+        if not self._decoder.cut:
+            return StreamEnd.EOF
+        record = self._decoder.open_record()
+        items = self._reader.last_items(record) if record is not None else None
+        if items is None:
+            return StreamEnd.BROKEN
+        if items:
+            self._on_items(items)
+        return StreamEnd.FINISHED if self._reader.done else StreamEnd.EOF
 
     def _end(self, end: StreamEnd) -> None:
         if self._over:
             return
         self._over = True
+        if not self._opened.done():
+            self._opened.set_result(None)
         self._ended.set_result(end)
         self._unwatch()
         if end is StreamEnd.FINISHED:
@@ -164,8 +262,8 @@ class CozeStream:
     def _look(self) -> None:
         """One timer a stream, not one a read: it looks when the last byte came, and comes back if it must."""
         due = self._last + self._idle_timeout
-        if self._time() >= due:
-            self._end(StreamEnd.IDLE)
+        if self._is_answer or self._time() >= due:
+            self._stop(StreamEnd.IDLE)
         else:
             self._timer = self._loop.call_at(due, self._look)
 

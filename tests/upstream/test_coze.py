@@ -90,7 +90,10 @@ async def test_a_chats_state_is_retrieved(connect: Connect, outcomes: Outcomes) 
     usage = {"input_count": 525, "output_count": 87, "token_count": 612}
     assert await retrieved(connect, sample("retrieve.json")) == ChatState("completed", usage)
     failed = await retrieved(connect, sample("retrieve-failed.json"))
-    assert (failed.status, failed.failure) == ("failed", ChatFailed(4028, "Your free quota has been used up."))
+    assert (failed.status, failed.failure) == (
+        "failed",
+        ChatFailed(4028, "Your free quota has been used up.", exists=True),
+    )
     assert (await retrieved(connect, sample("chat-created.json"))).status == "in_progress"
     assert outcomes == [("retrieve", "ok")] * 3
 
@@ -109,7 +112,9 @@ async def test_each_spelling_of_a_status_is_understood(connect: Connect, said: s
 
 
 async def test_a_failure_without_particulars_is_still_one(connect: Connect) -> None:
-    assert await retrieved(connect, chat(status="failed")) == ChatState("failed", failure=ChatFailed(None, ""))
+    assert await retrieved(connect, chat(status="failed")) == ChatState(
+        "failed", failure=ChatFailed(None, "", exists=True)
+    )
 
 
 async def test_calls_are_given_only_where_an_action_is_required(connect: Connect) -> None:
@@ -159,7 +164,7 @@ async def test_messages_come_in_cozes_order(connect: Connect) -> None:
 
 async def test_messages_that_cannot_be_used_are_left_out(connect: Connect) -> None:
     good = {"id": "1", "type": "answer", "content": "a\ud800", "content_type": "text", "chat_id": REF.chat_id}
-    data = [1, None, {}, good | {"content": 7}, good | {"chat_id": "666"}, good | {"type": "new"}, good]
+    data = [1, None, {}, good | {"content": 7.5}, good | {"chat_id": "666"}, good | {"type": "new"}, good]
     assert await listed(connect, json.dumps({"code": 0, "data": data}).encode()) == [Answer("1", "a\ufffd", "text")]
 
 

@@ -1,6 +1,8 @@
 """Coze's dialects: which items come of which records."""
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -246,7 +248,7 @@ def test_a_delta_may_lack_what_is_not_its_text(missing: str, null: bool) -> None
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"content": 1}, {"content": ["x"]}, {"content": {}}, {"type": 1}, {"id": 9}, {"chat_id": 7}]
+    "wrong", [{"content": 1.5}, {"content": ["x"]}, {"content": {}}, {"type": True}, {"id": 9.0}, {"chat_id": [7]}]
 )
 def test_a_delta_of_other_types_is_malformed(wrong: dict[str, Any]) -> None:
     assert delta(**wrong) == [Skipped("malformed")]
@@ -289,8 +291,8 @@ def test_invalid_utf8_anywhere_skips_the_record(place: bytes, bad: bytes) -> Non
         (r"a\ud800b", "a\ufffdb"),
         (r"\udc00", "\ufffd"),
         (r"\ud83d\ude00", "😀"),
-        (r"\ud83d\ude00\ud83d", "😀\ufffd"),
-        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"\ud83d\ude00\ud83dx", "😀\ufffdx"),
+        (r"\ude00\ud83dx", "\ufffd\ufffdx"),
         (r"\ud83d\ud83d\ude00", "\ufffd😀"),
         (r"\ud83dx\ude00", "\ufffdx\ufffd"),
     ],
@@ -309,7 +311,7 @@ def test_hostile_text_is_only_text() -> None:
 def test_numbers_of_any_size_do_not_hurt() -> None:
     data = json.dumps(ANSWER)[:-1] + ',"x":' + "9" * 10_000 + ',"y":1e999,"z":-0.0}'
     assert one("conversation.message.delta", data) == [Delta("9", "hi")]
-    surrogate = data.replace('"hi"', r'"\ud800"')
+    surrogate = data.replace('"hi"', r'"\udc00"')
     assert one("conversation.message.delta", surrogate) == [Delta("9", "\ufffd")]
 
 
@@ -449,13 +451,13 @@ def test_a_cancelled_chat_in_either_spelling(spelling: str) -> None:
 )
 @pytest.mark.parametrize("event", ["error", "conversation.chat.failed"])
 def test_failures_in_any_shape(event: str, data: dict[str, Any], code: int | None, message: str) -> None:
-    assert one(event, data) == [ChatFailed(code, message)]
+    assert one(event, data) == [ChatFailed(code, message, exists=event != "error")]
 
 
 @pytest.mark.parametrize("event", ["error", "conversation.chat.failed"])
 @pytest.mark.parametrize("data", ["", "overloaded", '{"code":', "[]"])
 def test_a_failure_that_cannot_be_read_is_still_one(event: str, data: str) -> None:
-    assert one(event, data) == [Skipped("malformed"), ChatFailed(None, "")]
+    assert one(event, data) == [Skipped("malformed"), ChatFailed(None, "", exists=event != "error")]
 
 
 # -- the end, and what is not known
@@ -510,7 +512,7 @@ def test_the_webs_shape() -> None:
         ({"content": "x"}, [Skipped("unknown_event")]),
         ({"event": "error"}, [ChatFailed(None, "")]),
         ({"event": "error", "code": 5, "msg": "flat"}, [ChatFailed(5, "flat")]),
-        ({"event": "message", "message": {"type": "answer", "content": 1}}, [Skipped("malformed")]),
+        ({"event": "message", "message": {"type": "answer", "content": 1.5}}, [Skipped("malformed")]),
         ({"event": "message", "message": "x"}, [Skipped("malformed")]),
         ({"event": "message", "index": 2**80, "message": {"type": "answer", "content": "x"}}, [Delta(str(2**80), "x")]),
         ({"event": "message", "index": "a", "message": {"type": "answer", "content": "x"}}, [Delta("", "x")]),
@@ -518,3 +520,104 @@ def test_the_webs_shape() -> None:
 )
 def test_records_with_the_message_inside(data: Any, items: list[Item]) -> None:
     assert one("message", data) == items
+
+
+# -- failures without an event line
+
+
+@pytest.mark.parametrize(
+    ("data", "items"),
+    [
+        ({"code": 4000, "msg": "x"}, [ChatFailed(4000, "x")]),
+        ({"code": "4016", "msg": "x"}, [ChatFailed(4016, "x")]),
+        ({"code": 4016, "msg": "x", "detail": {"logid": "L"}}, [ChatFailed(4016, "x", log_id="L")]),
+        (
+            {"id": "7", "status": "failed", "last_error": {"code": 4028, "msg": "x"}},
+            [ChatFailed(4028, "x", exists=True)],
+        ),
+        ({"id": "666", "status": "failed"}, [Skipped("foreign_chat")]),
+        ({"code": 0, "msg": ""}, [Skipped("unknown_event")]),
+        ({"msg": "x"}, [Skipped("unknown_event")]),
+        ({"event": "ping", "code": 4000}, [Skipped("unknown_event")]),
+    ],
+)
+@pytest.mark.parametrize("event", ["message", ""])
+def test_a_failure_may_lack_its_event_line(event: str, data: Any, items: list[Item]) -> None:
+    assert one(event, data) == items
+
+
+# -- numbers for strings
+
+
+def with_numbers(text: bytes) -> bytes:
+    """A text whose ids are numbers."""
+    return re.sub(rb'"((?:\w+_)?id)": ?"(\d+)"', rb'"\1":\2', text)
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.sse")), ids=lambda path: path.name)
+def test_ids_that_are_numbers_are_the_same_ids(path: Any) -> None:
+    text = path.read_bytes()
+    assert with_numbers(text) != text or b'id":"' not in text
+    assert items_of(with_numbers(text)) == items_of(text)
+
+
+@pytest.mark.parametrize("number", [9, 2**53 + 1, 7569312240118861864, 2**63, 2**64 + 1, 10**30 + 7])
+def test_an_id_of_any_size_is_exact(number: int) -> None:
+    assert delta(id=number) == [Delta(str(number), "hi")]
+    halved = json.dumps(ANSWER | {"id": number, "content": "\ude00"})
+    assert one("conversation.message.delta", halved) == [Delta(str(number), "\ufffd")]
+    assert completed(id=number) == [Answer(str(number), "hi", "text")]
+    assert one("conversation.chat.created", {"id": number, "conversation_id": number}, chat_id="") == [
+        Created(str(number), str(number))
+    ]
+    message = {"message": ANSWER | {"message_id": number, "chat_id": 7}}
+    assert one("message", message) == [Delta(str(number), "hi")]
+
+
+def test_numbers_name_the_same_chat_as_strings() -> None:
+    assert delta(chat_id=7) == [Delta("9", "hi")]
+    assert delta(chat_id=8) == [Skipped("foreign_chat")]
+    assert delta(chat_id=0) == [Delta("9", "hi")]
+
+
+def test_other_strings_may_be_numbers_too() -> None:
+    assert delta(content=2026) == [Delta("9", "2026")]
+    calls = [{"id": 2**60 + 1, "type": "function"}]
+    chat = CHAT | {"required_action": {"submit_tool_outputs": {"tool_calls": calls}}}
+    assert one("conversation.chat.requires_action", chat)[-1] == ActionRequired([calls[0] | {"id": str(2**60 + 1)}])
+
+
+# -- statuses
+
+
+@pytest.mark.parametrize("event", ["created", "in_progress", "completed", "requires_action"])
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [
+        ("failed", ChatFailed(4028, "x", exists=True)),
+        ("canceled", ChatCanceled()),
+        ("cancelled", ChatCanceled()),
+        ("requires_action", ActionRequired([])),
+    ],
+)
+def test_an_end_that_a_status_names_is_one_in_any_event(event: str, status: str, end: Item) -> None:
+    chat = CHAT | {"status": status, "last_error": {"code": 4028, "msg": "x"}}
+    assert one(f"conversation.chat.{event}", chat) == [Created("7", "8"), end]
+
+
+@pytest.mark.parametrize("status", ["created", "in_progress", "completed", "new", None, "", 7])
+def test_that_all_is_well_is_said_by_the_event(status: Any) -> None:
+    chat = CHAT | {"status": status, "last_error": {"code": 0, "msg": ""}}
+    assert one("conversation.chat.completed", chat) == [Created("7", "8"), ChatCompleted(None)]
+    assert one("conversation.chat.in_progress", chat) == [Created("7", "8")]
+    assert one("conversation.chat.canceled", chat) == [Created("7", "8"), ChatCanceled()]
+    assert one("conversation.chat.failed", chat) == [ChatFailed(None, "", exists=True)]
+
+
+def test_a_record_of_more_values_than_can_be_read_in_a_moment_is_skipped() -> None:
+    began = time.monotonic()
+    many = ",".join(["{}"] * 2_000_000)
+    for data in (f'{{"usage":[{many}]}}', f'{{"id":7,"usage":[{many}]}}', f'{{"content":"\\ud800","x":[{many}]}}'):
+        assert one("conversation.chat.completed", data) == [Skipped("malformed")]
+        assert one("conversation.message.delta", data)[-1:] != [Delta("", "\ufffd")]
+    assert time.monotonic() - began < 3

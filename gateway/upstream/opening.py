@@ -1,0 +1,39 @@
+"""The opening of an answer that may be an event stream, whatever its label says. No I/O.
+
+Coze's refusals are JSON with status 200, and what lies between it and us may label either as the other.
+"""
+
+import re
+from typing import Final, Literal
+
+LIMIT: Final = 64 * 1024
+"""Bytes kept of an answer that is no event stream, or has not begun to be one; Coze's refusals have a few hundred."""
+
+ANSWER_SECONDS: Final = 0.8
+"""How long an answer that is no event stream may take to come."""
+
+Opened = Literal["stream", "answer"]
+
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"event:", b"data:", b"id:", b"retry:", b":")
+_FIELD_LINE = re.compile(rb"[\r\n](?:event|data|id|retry):")
+_BLANKS = b" \t\r\n"
+
+
+def opened(text: bytes, *, labelled: bool) -> Opened | None:
+    """What begins with `text`; `labelled` says that its label is an event stream's. None: nobody can tell yet."""
+    if _BOM.startswith(text):
+        return None
+    begin = text.removeprefix(_BOM).lstrip(_BLANKS)
+    if not begin:
+        return None if len(text) <= LIMIT else _by(labelled)
+    if begin.startswith(b"{"):
+        # JSON has no line that begins like this: it was a stray line before an event stream.
+        return "stream" if _FIELD_LINE.search(begin) else "answer"
+    if labelled or begin.startswith(_FIELDS):
+        return "stream"
+    return None if any(field.startswith(begin) for field in _FIELDS) else "answer"
+
+
+def _by(labelled: bool) -> Opened:
+    return "stream" if labelled else "answer"
