@@ -24,6 +24,7 @@ from adapters.server import WebRunner
 from adapters.services import SERVICES, Probes, Services
 from gateway import __version__, logs
 from gateway.config import Settings
+from gateway.erasure import Erasure
 from gateway.hub import Hub
 from gateway.ledger import Ledger
 from gateway.live import Means
@@ -155,6 +156,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             log=log,
             hub=hub,
             runner=runner,
+            erasure=Erasure(runner, log=log, store=store, hub=hub),
             store=store,
             ledger=ledger,
             metrics=metrics,

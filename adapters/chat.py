@@ -5,6 +5,7 @@ import contextlib
 from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from adapters import turns
@@ -17,6 +18,8 @@ from adapters.starting import read_order, seat_for, start
 from gateway.errors import Code, GatewayError
 from gateway.runner import Accepted
 from gateway.subscription import Subscription
+
+logger = structlog.get_logger()
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -155,9 +158,23 @@ async def messages(request: web.Request) -> web.StreamResponse:
     )
 
 
+async def delete(request: web.Request) -> web.StreamResponse:
+    """Deletes a conversation with all that is kept of it. What runs in it is cancelled first."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    name = conversation_id(request.match_info["id"])
+    row = await services.store.conversation(name)
+    if row is None or not caller.may_read(row.user_id, row.shop_id):
+        raise GatewayError(Code.NOT_FOUND)
+    await services.erasure.erase(row.id)
+    logger.info("conversation.deleted", conversationId=row.id, userId=row.user_id)
+    return web.Response(status=204, headers=_NO_STORE)
+
+
 def add_routes(app: web.Application) -> None:
     app.router.add_post("/api/coze/chat", chat)
     app.router.add_get("/api/coze/turns/{id}", turn, allow_head=False)
     app.router.add_post("/api/coze/turns/{id}/cancel", cancel)
     app.router.add_post("/api/coze/turns/{id}/tool-outputs", tool_outputs)
+    app.router.add_delete("/api/coze/conversations/{id}", delete)
     app.router.add_get("/api/coze/conversations/{id}/messages", messages, allow_head=False)

@@ -10,6 +10,7 @@ from aiohttp import web
 from adapters.auth import Authenticator
 from adapters.limits import Connections, TurnRate
 from gateway.config import Settings
+from gateway.erasure import Erasure
 from gateway.hub import Hub
 from gateway.ledger import Ledger
 from gateway.log.log import EventLog
@@ -62,6 +63,7 @@ class Services:
     log: EventLog
     hub: Hub
     runner: Runner
+    erasure: Erasure
     store: Store
     ledger: Ledger
     metrics: Metrics

@@ -70,7 +70,8 @@ class TopicOutlet:
         pass  # the socket has a heart of its own
 
     def farewell(self, code: Code) -> None:
-        pass
+        if code is Code.NOT_FOUND:  # of anything else the socket's own heart is told
+            self._socket.lose(self.topic)
 
     def busy(self) -> bool:
         return self.subscription.hears_running
@@ -133,6 +134,11 @@ class SharedSocket(Socket):
         if (outlet := self._topics.pop(topic, None)) is not None:
             self.hub.detach(outlet)
 
+    def lose(self, topic: Topic) -> None:
+        """What the topic names was deleted."""
+        self.drop(topic)
+        self._refuse(GatewayError(Code.NOT_FOUND), None, topic)
+
     # -- commands -------------------------------------------------------------------------------------------------
 
     def heard(self, text: str) -> None:
@@ -172,11 +178,13 @@ class SharedSocket(Socket):
             logger.exception("shared.broken", error=type(error).__name__)
             self._refuse(GatewayError(Code.INTERNAL), request_id)
 
-    def _refuse(self, error: GatewayError, request_id: RequestId) -> None:
+    def _refuse(self, error: GatewayError, request_id: RequestId, topic: Topic | None = None) -> None:
         body = problem(error, self._request).body
         assert isinstance(body, bytes)
         fields = msgspec.json.decode(body)
         del fields["requestId"]  # the HTTP request's; here it names the command
+        if topic is not None:
+            fields["topic"] = str(topic)
         self._say({**fields, "type": "problem"}, request_id)
 
     async def _obey_one(self, command: dict[str, Any], request_id: RequestId) -> None:

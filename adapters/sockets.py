@@ -141,7 +141,8 @@ class Socket(Line):
         if code is Code.DRAINING:
             self.goodbye(COME_BACK_CLOSE_CODE, Closing.DRAINING)
         else:
-            closing = Closing.UNAUTHORIZED if code is Code.UNAUTHORIZED else Closing.ERROR
+            known = {Code.UNAUTHORIZED: Closing.UNAUTHORIZED, Code.NOT_FOUND: Closing.FINISHED}
+            closing = known.get(code, Closing.ERROR)
             self.goodbye(close_code_of(code), closing, code.value)
 
     def goodbye(self, code: int, reason: Closing, words: str = "") -> None:

@@ -77,9 +77,9 @@ class SseLine(Line):
         self.write(wire.HEARTBEAT)
 
     def farewell(self, code: Code) -> None:
-        if code is Code.UNAUTHORIZED:
-            self.write(b": unauthorized\n\n")
-            self.end(Closing.UNAUTHORIZED)
+        if code in (Code.UNAUTHORIZED, Code.NOT_FOUND):
+            self.write(f": {code}\n\n".encode())
+            self.end(Closing.UNAUTHORIZED if code is Code.UNAUTHORIZED else Closing.FINISHED)
         else:
             self.write(sse_farewell(code, self.retry_ms))
             self.end(Closing.DRAINING if code is Code.DRAINING else Closing.ERROR)

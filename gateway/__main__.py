@@ -1,4 +1,7 @@
-"""The command line: `coze-gateway serve | simulate | check-config`. Heavy rooms are imported once they are needed."""
+"""The command line: `coze-gateway serve | simulate | check-config | delete`.
+
+Heavy rooms are imported once they are needed.
+"""
 
 import argparse
 import asyncio
@@ -25,15 +28,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    settings = argparse.ArgumentParser(add_help=False)
+    file = argparse.ArgumentParser(add_help=False)
+    file.add_argument("--config", metavar="FILE.toml", help="settings; flags and the environment come first")
+    settings = argparse.ArgumentParser(add_help=False, parents=[file])
     settings.add_argument("--host", metavar="H", help="where to listen (GATEWAY_HOST, 127.0.0.1)")
     settings.add_argument("--port", metavar="P", help="0 takes a free one (GATEWAY_PORT, 3000)")
-    settings.add_argument("--config", metavar="FILE.toml", help="settings; flags and the environment come first")
 
     serve = commands.add_parser("serve", parents=[settings], help="run the gateway")
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check-config", parents=[settings], help="print the effective configuration")
     check.set_defaults(run=_check_config)
+
+    delete = commands.add_parser(
+        "delete", parents=[file], help="delete conversations for good, while the gateway is stopped"
+    )
+    which = delete.add_mutually_exclusive_group(required=True)
+    which.add_argument("--conversation", metavar="ID", help="this conversation")
+    which.add_argument("--user", metavar="ID", help="all conversations of this user")
+    delete.add_argument("--shop", metavar="ID", help="with --user: only those of this shop")
+    delete.set_defaults(run=_delete)
 
     simulate = commands.add_parser("simulate", help="run the simulated Coze by itself")
     simulate.add_argument("--host", metavar="H", default="127.0.0.1", help="where to listen (127.0.0.1)")
@@ -80,6 +93,33 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _delete(options: argparse.Namespace) -> int:
+    from gateway.config_load import ConfigError
+
+    if options.shop is not None and options.user is None:
+        sys.stderr.write("--shop goes with --user\n")
+        return 2
+    try:
+        settings = _load(options).settings
+    except ConfigError as error:
+        return _say_mistakes(error)
+    os.umask(0o077)
+    logs.configure(settings.log_format, "warning")
+    from adapters.deleting import delete
+
+    try:
+        deleted = asyncio.run(
+            delete(settings, conversation_id=options.conversation, user_id=options.user, shop_id=options.shop)
+        )
+    except GatewayError as error:
+        sys.stderr.write(f"nothing was deleted, or not all: {error}\n")
+        return 1
+    sys.stdout.writelines(f"deleted {conversation}\n" for conversation in deleted)
+    if not deleted:
+        sys.stderr.write("there is no such conversation\n")
+    return 0 if deleted else 1
+
+
 def _simulate(options: argparse.Namespace) -> int:
     logs.configure()
     return _run(_simulated(options))
@@ -107,7 +147,7 @@ async def _simulated(options: argparse.Namespace) -> None:
 def _load(options: argparse.Namespace) -> Any:
     from gateway.config_load import ConfigError, Mistake, load
 
-    flags = {field: value for field in ("host", "port") if (value := getattr(options, field)) is not None}
+    flags = {field: value for field in ("host", "port") if (value := getattr(options, field, None)) is not None}
     configuration = load(flags, options.config)
     if configuration.settings.auth:
         from adapters.auth import Authenticator

@@ -208,6 +208,17 @@ class Hub:
         old.news()
         self._news(new)
 
+    def dismiss(self, tail: Tail) -> None:
+        """The log is gone: gives its readers what there is, and tells them to go."""
+        for outlet in list(tail.watchers):
+            self.serve(outlet)
+            if outlet in self._hearts:
+                outlet.farewell(Code.NOT_FOUND)
+        for user in list(tail.users):
+            if isinstance(user, Subscription):
+                user.gone, user.preface = True, []
+        tail.news()
+
     def serve(self, outlet: Outlet) -> None:
         """Gives one outlet all that it has not had yet, as far as it is ready, in one write."""
         subscription = outlet.subscription

@@ -73,6 +73,7 @@ class LiveTurn:
         self.task: asyncio.Task[None] | None = None
         self.lost: GatewayError | None = None
         self.course = Course()
+        self.erased = False  # its conversation was deleted: nobody is told more of it
         self.changed = True  # since the store was last told
         self._means = means
         self._loop = asyncio.get_running_loop()
@@ -510,7 +511,7 @@ class LiveTurn:
             self.naming.told(self._question, name)
             if name == self.naming.name:
                 self.note.coze_conversation_id, self.note.naming = name, self.naming.version
-        if self.stretch is not None and self.lost is None:
+        if self.stretch is not None and self.lost is None and self.tail.writer == self.stretch.number:
             self._means.log.note(self.stretch, self.note.pack())
 
     async def _pause(self, seconds: float) -> None:

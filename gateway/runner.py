@@ -62,6 +62,7 @@ class Runner:
         self._queues: dict[str, deque[LiveTurn]] = {}
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._namings: WeakValueDictionary[str, Naming] = WeakValueDictionary()
+        self._gates: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._leavable: dict[str, LiveTurn] = {}  # turns that are cancelled when all their listeners have left
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,8 +87,8 @@ class Runner:
         if self.draining:
             raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
         if mark := order.mark():
-            return await asyncio.shield(self._track(self._start_once(order, mark, owns, admit)))
-        return await asyncio.shield(self._track(self._start(order, "", owns, admit)))
+            return await asyncio.shield(self.track(self._start_once(order, mark, owns, admit)))
+        return await asyncio.shield(self.track(self._start(order, "", owns, admit)))
 
     async def _start_once(
         self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
@@ -114,6 +115,14 @@ class Runner:
         return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
 
     async def _start(
+        self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
+    ) -> Accepted:
+        if not order.conversation_id:
+            return await self._start_now(order, mark, owns, admit)
+        async with self.gate(order.conversation_id):
+            return await self._start_now(order, mark, owns, admit)
+
+    async def _start_now(
         self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
     ) -> Accepted:
         if (trouble := self._log.trouble or self._store.trouble) is not None:
@@ -199,7 +208,11 @@ class Runner:
         self._log.append(live.stretch, Started(turn.conversation_id, turn.turn_id, note.order.message))
 
     def _go(self, live: LiveTurn) -> None:
-        live.task = self._track(self._run(live))
+        live.task = self.track(self._run(live))
+
+    def gate(self, conversation_id: str) -> asyncio.Lock:
+        """Whoever holds it knows that no turn begins in the conversation."""
+        return self._gates.setdefault(conversation_id, asyncio.Lock())
 
     # -- queueing -----------------------------------------------------------------------------------------------
 
@@ -282,9 +295,10 @@ class Runner:
             except GatewayError:
                 pass  # the log owes its last event now
             self._means.metrics.turn_ended(turn.outcome or "failed", asyncio.get_running_loop().time() - began)
-            self._keep(live)
+            if not live.erased:
+                self._keep(live)
             outcome = turn.outcome or "failed"
-            await self._notify(live, f"turn.{outcome}", turn.content or order.message)
+            await self._notify(live, f"turn.{outcome}", "" if live.erased else turn.content or order.message)
         finally:
             if not self.draining:
                 self._next(live.tail)
@@ -308,7 +322,8 @@ class Runner:
             notification = Notification(kind, turn.conversation_id, turn.turn_id, live.order.user_id, text[:PREVIEW])
             await self._notifications.publish(shop, notification)
 
-    def _track(self, work: Any) -> "asyncio.Task[Any]":
+    def track(self, work: Any) -> "asyncio.Task[Any]":
+        """Work that no connection can end by leaving; `close` does."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -341,6 +356,20 @@ class Runner:
         if ended:
             self._next(live.tail)  # its task may have to wait for Coze still
         return ended
+
+    def end_all(self, conversation_id: str) -> list[LiveTurn]:
+        """Cancels a conversation's turns, those that wait first; they are seen to end once the log is committed."""
+        for live in list(self._queues.get(conversation_id, ())):
+            self.cancel(live)
+        ours = [live for live in self._live.values() if live.turn.conversation_id == conversation_id]
+        for live in ours:
+            self.cancel(live)
+        return ours
+
+    def disown(self, live: LiveTurn) -> None:
+        """Nothing is known of an ended turn any more, though its task may still have something to tell Coze."""
+        live.erased = True
+        self._live.pop(live.turn.turn_id, None)
 
     # -- abandoned turns ----------------------------------------------------------------------------------------
 
@@ -437,7 +466,7 @@ class Runner:
                 self._tell_store(stretch, note)
                 if note.memory.chat_id and outline(stretch).status == "cancelled":  # it may not have been told either
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
-                    self._track(tell_cancelled(self._means.upstream, ref, stretch.turn))
+                    self.track(tell_cancelled(self._means.upstream, ref, stretch.turn))
         for name in names:
             await self._read_name(name)
         await self._log.probe()
@@ -457,7 +486,7 @@ class Runner:
             self._go_on(running)
         else:
             logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
-            self._track(self._go_on_later(running))
+            self.track(self._go_on_later(running))
         await self._close_books()
 
     async def _go_on_later(self, running: list[LiveTurn]) -> None:

@@ -42,7 +42,7 @@ class Subscription:
         self.after = after
         self.preface: list[Entry] = []
         self.reason: Literal["expired", "unknown", "ahead"] | None = None  # why its position can't be continued exactly
-        self.gone = False  # the turn's events are not kept any more: its preface is all there is
+        self.gone = False  # what it reads is not kept any more: its preface is all there is
         self.reading = span  # what `span` found last; the hub looks here first
         self._held = held
         tail.users.add(self)
@@ -90,6 +90,8 @@ class Subscription:
         if self.preface:
             given, self.preface = self.preface, []
             return given
+        if self.gone:
+            return []
         span = self.span
         stretch = None
         if not self.outrun:

@@ -1,5 +1,6 @@
 """The seam under the log: where batches of records become durable, and where finished stretches are kept."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway.log.stretch import Stretch
@@ -36,11 +37,12 @@ class Index(NamedTuple):
 
 class Recovered(NamedTuple):
     """What a new process finds: stretches not saved yet or not ended (in the order they began), the next free number,
-    and the mark that the journal was given when it was made (lower-case letters and digits)."""
+    the mark that the journal was given when it was made (lower-case letters and digits), and the last batch."""
 
     stretches: list[Stretch]
     next_number: int
     made: str
+    last_batch: int = 0
 
 
 class JournalError(Exception):
@@ -79,6 +81,12 @@ class Journal(Protocol):
 
     async def trim(self, *, before: float) -> list[str]:
         """Drops stretches that ended before that time, a bounded number a call; the keys of their logs."""
+
+    async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
+        """Drops all that is kept of these logs. `unsaved` are stretches of them that only batches hold.
+
+        They never come back, also not from batches that are kept for a while on account of other logs.
+        """
 
     async def tidy(self) -> None:
         """Does what keeps the files small, aside from the writing as far as it can; called every second or two."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -81,6 +81,7 @@ class EventLog:
         self._mine = new_token()[:_MINE]  # this process's part of the epochs that it opens
         self._foreign: set[int] = set()  # running stretches to which this process has not written yet
         self._last_batch = 0
+        self._erased = 0  # the last batch that may hold something of an erased log; 0 when none does
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._writing = asyncio.Lock()
@@ -92,6 +93,7 @@ class EventLog:
         recovered = await self._journal.open()
         self._next_number = recovered.next_number
         self._made = recovered.made
+        self._last_batch = recovered.last_batch
         running = []
         for stretch in recovered.stretches:
             tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
@@ -414,12 +416,17 @@ class EventLog:
             for stretch, _ in self._open.values()
             if stretch.number not in unseen
             and stretch.backlog
-            and (self._may_go(stretch) if stretch.ended is not None else also_running or crowded)
+            and (
+                self._may_go(stretch)
+                if stretch.ended is not None
+                else also_running or crowded or stretch.backlog <= self._erased
+            )
         ]
         last = self._last_batch
         for start in range(0, len(ready), _SAVED_AT_ONCE):
             some = ready[start : start + _SAVED_AT_ONCE]
             async with self._writing:
+                some = [stretch for stretch in some if stretch.number in self._open]  # an erased one must stay erased
                 await self._journal.save(some)
             for stretch in some:
                 if stretch.ended is None:
@@ -429,9 +436,12 @@ class EventLog:
                 self._unremember(stretch, tail)
                 self._release(tail, stretch)
             await asyncio.sleep(0)
-        if ready:
+        if ready or self._erased:
             async with self._writing:
-                await self._journal.forget(before=min(self._oldest_batch(), last + 1))
+                before = min(self._oldest_batch(), last + 1)
+                await self._journal.forget(before=before)
+                if before > self._erased:
+                    self._erased = 0
 
     def told(self, turn: str) -> None:
         """Others know of the turn's end, for good."""
@@ -469,6 +479,30 @@ class EventLog:
     async def _trim_some(self) -> list[str]:
         async with self._writing:
             return await self._journal.trim(before=self._clock() - self._retention)
+
+    async def erase(self, keys: Collection[LogKey]) -> None:
+        """Drops logs that nobody writes any more, with their marks: for good when it returns.
+
+        Batches that hold something of them follow within seconds. Raises `storage_unavailable`.
+        """
+        if self.trouble is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, self.trouble)
+        await self.committed()
+        ours = [(stretch, tail) for stretch, tail in self._open.values() if stretch.key in keys]
+        try:
+            async with self._writing:
+                await self._journal.erase(list(keys), [stretch.number for stretch, _ in ours])
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        for stretch, tail in ours:
+            self._unremember(stretch, tail)
+            tail.writer = None
+        for key in keys:
+            if key in self._tails:
+                gone = self._tails.pop(key)
+                gone.spans = []
+                gone.frames.clear()
+        self._erased = self._last_batch
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -540,6 +574,10 @@ class EventLog:
     def tail_of(self, stretch: Stretch) -> Tail:
         """The tail of a stretch that is not saved yet."""
         return self._open[stretch.number][1]
+
+    def loaded(self, key: LogKey) -> Tail | None:
+        """The log's tail if it is in memory, as it is while anybody reads or writes it."""
+        return self._tails.get(key)
 
     def tails(self) -> list[Tail]:
         """All that are in memory."""

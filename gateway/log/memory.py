@@ -1,6 +1,7 @@
 """The journal that keeps nothing beyond this process: `memory://`."""
 
 import secrets
+from collections.abc import Sequence
 
 from gateway.log.journal import Index, Place, Record, Recovered
 from gateway.log.stretch import Stretch
@@ -52,6 +53,12 @@ class MemoryJournal:
         for stretch in old:
             del self._stretches[stretch.number]
         return [s.key for s in old]
+
+    async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
+        for stretch in [s for s in self._stretches.values() if s.key in keys]:
+            del self._stretches[stretch.number]
+        for key in keys:
+            self._heads.pop(key, None)
 
     async def tidy(self) -> None:
         pass

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class SqliteJournal:
         self._clock = time.monotonic
         self._not_here_before = 0.0
         self._last_batch = 0
+        self._wipe_to = 0  # the last batch that may hold what was erased; 0: none does
         self._held: list[Held] = []
         self._closing: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
@@ -156,7 +157,7 @@ class SqliteJournal:
                         _replay(found, record, number)
         highest = max(highest, max(found, default=0))
         ((made,),) = await db.execute_fetchall("SELECT mark FROM made")
-        return Recovered([found[n] for n in sorted(found)], highest + 1, made)
+        return Recovered([found[n] for n in sorted(found)], highest + 1, made, self._last_batch)
 
     async def commit(self, batch: list[Record]) -> int:
         async with self._locked() as db:
@@ -198,6 +199,10 @@ class SqliteJournal:
     async def forget(self, *, before: int) -> None:
         async with self._locked() as db:
             await db.execute_fetchall("DELETE FROM batches WHERE number < ?", (before,))
+            if self._wipe_to and before > self._wipe_to:
+                await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+                await db.execute_fetchall("PRAGMA secure_delete=FAST")
+                self._wipe_to = 0
 
     async def index(self, key: str) -> Index | None:
         heads = await self._read("SELECT epoch, head FROM heads WHERE key = ?", key)
@@ -231,6 +236,23 @@ class SqliteJournal:
                 (before, _TRIM_AT_ONCE),
             )
             return [row[0] for row in rows]
+
+    async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
+        """What is deleted is overwritten too, here and by the next `forget`. Each stretch leaves an empty one with its
+        number, until retention takes it: what batches hold of a number that is saved is never replayed."""
+        now = time.time()
+        async with self._locked() as db:
+            await db.execute_fetchall("PRAGMA secure_delete=ON")
+            self._wipe_to = self._last_batch
+            async with _transaction(db):
+                numbers = set(unsaved)
+                for key in keys:
+                    rows = await db.execute_fetchall("DELETE FROM stretches WHERE key = ? RETURNING number", (key,))
+                    numbers.update(row[0] for row in rows)
+                    await db.execute_fetchall("DELETE FROM heads WHERE key = ?", (key,))
+                empty = [Stretch(number, f"erased {number}", "", 1, "") for number in sorted(numbers)]
+                await _many(db, _SAVE, [(s.number, s.key, "", 1, 0, "", "", now, b"", pack(s)) for s in empty])
+            await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def tidy(self) -> None:
         """Moves the write-ahead log into the database, from the reading thread: a checkpoint waits for the disk twice.

@@ -16,6 +16,11 @@ class Pending:
         self.update: TurnUpdate | None = None
         self.answered_at: float | None = None
 
+    @property
+    def conversation_id(self) -> ConversationId | None:
+        state = self.begun or self.update
+        return None if state is None else state.conversation_id
+
     def take(self, update: TurnUpdate) -> None:
         if self.update is None or replaces(update.status, self.update.status):
             self.update = update
@@ -59,14 +64,15 @@ class PendingConversation:
 class Batch:
     """Bounded by the number of turns, whatever the number of writes. Keeps the order in which turns began."""
 
-    __slots__ = ("conversations", "turns")
+    __slots__ = ("conversations", "erased", "turns")
 
     def __init__(self) -> None:
+        self.erased: set[ConversationId] = set()  # written before all else
         self.turns: dict[TurnId, Pending] = {}
         self.conversations: dict[ConversationId, PendingConversation] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.turns or self.conversations)
+        return bool(self.turns or self.conversations or self.erased)
 
     def __repr__(self) -> str:
         return f"Batch({len(self.turns)} turns of {len(self.conversations)} conversations)"
@@ -83,8 +89,18 @@ class Batch:
     def name(self, conversation_id: ConversationId, coze_conversation_id: str, naming: int) -> None:
         self._conversation(conversation_id).name(coze_conversation_id, naming)
 
+    def erase(self, conversation_id: ConversationId) -> None:
+        """Drops what was queued of a conversation, and all that the database holds of it."""
+        self.erased.add(conversation_id)
+        self.conversations.pop(conversation_id, None)
+        for turn_id, pending in list(self.turns.items()):
+            if pending.conversation_id == conversation_id:
+                del self.turns[turn_id]
+
     def then(self, later: "Batch") -> "Batch":
         """This batch, which could not be written, with what was queued meanwhile. Neither may be used afterwards."""
+        for conversation_id in later.erased:
+            self.erase(conversation_id)
         for turn_id, pending in later.turns.items():
             mine = self._turn(turn_id)
             mine.begun = mine.begun or pending.begun
@@ -105,6 +121,9 @@ class Batch:
     def singles(self) -> "list[Batch]":
         """A batch for each turn, so that one that no database takes can be told from the others; names come last."""
         parts = []
+        if self.erased:
+            parts.append(Batch())
+            parts[0].erased = self.erased
         for turn_id, pending in self.turns.items():
             part = Batch()
             part.turns[turn_id] = pending

@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import Boolean, Dialect, Double, Integer, Table, Text, bindparam, func, or_, text, update
+from sqlalchemy import Boolean, Dialect, Double, Integer, Table, Text, bindparam, delete, func, or_, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -53,6 +53,11 @@ class Statements:
             ["coze_conversation_id", "naming"],
             dialect,
         )
+        conversation_id = bindparam("conversation", type_=Text)
+        self._erasing = [
+            _Prepared(delete(turns).where(turns.c.conversation_id == conversation_id), [], dialect),
+            _Prepared(delete(conversations).where(conversations.c.id == conversation_id), [], dialect),
+        ]
         columns = [c.name for c in turns.c if c.name != "ordinal"]
         turn = insert(turns).inline()  # else PostgreSQL would give back each ordinal
         self._begin_turn = _Prepared(turn.on_conflict_do_nothing(index_elements=["id"]), columns, dialect)
@@ -67,6 +72,8 @@ class Statements:
 
     def writing(self, batch: Batch) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """SQL with the rows to execute it for, in order: conversations come before the turns that refer to them."""
+        for prepared in self._erasing if batch.erased else ():
+            yield prepared.sql, [(one,) for one in batch.erased]
         begun: list[Row] = []
         named: list[Row] = []
         for conversation_id, conversation in batch.conversations.items():

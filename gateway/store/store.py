@@ -95,6 +95,14 @@ class Store:
         self._writer.queued.name(conversation_id, coze_conversation_id, naming)
         self._writer.wake()
 
+    async def erase(self, conversation_id: ConversationId) -> None:
+        """Drops a conversation with its turns and messages, for good when this returns; nothing is found of it from
+        the call on. Raises `storage_unavailable` if it can't be written now: it is, as soon as it can."""
+        self._require_open()
+        self._writer.queued.erase(conversation_id)
+        self._writer.wake()
+        await self._writer.settled()
+
     async def settled(self) -> None:
         """Returns when everything queued before the call is durable.
 
@@ -117,12 +125,29 @@ class Store:
     async def conversation(self, conversation_id: str) -> ConversationRow | None:
         key = ConversationId(conversation_id)
         waiting = [b.conversations.get(key) for b in (self._writer.writing, self._writer.queued)]
-        return await self._one(_CONVERSATION.where(conversations.c.id == key), ConversationRow, waiting)
+        row = await self._one(_CONVERSATION.where(conversations.c.id == key), ConversationRow, waiting)
+        return None if row is None or self._is_erased(row.id) else row
 
     async def turn(self, turn_id: str) -> TurnRow | None:
         key = TurnId(turn_id)
         waiting = [b.turns.get(key) for b in (self._writer.writing, self._writer.queued)]
-        return await self._one(_TURN.where(turns.c.id == key), TurnRow, waiting)
+        row = await self._one(_TURN.where(turns.c.id == key), TurnRow, waiting)
+        return None if row is None or self._is_erased(row.conversation_id) else row
+
+    async def turns_of(self, conversation_id: str) -> list[TurnId]:
+        """The turns of a conversation as far as the database holds them, in the order they began."""
+        found = select(turns.c.id).where(turns.c.conversation_id == conversation_id).order_by(turns.c.ordinal)
+        return [TurnId(row[0]) for row in await self._rows(found)]
+
+    async def conversations_of(self, user_id: str, shop_id: str | None) -> list[ConversationId]:
+        """A user's conversations as far as the database holds them; of one shop, or with None of all."""
+        found = select(conversations.c.id).where(conversations.c.user_id == user_id)
+        if shop_id is not None:
+            found = found.where(conversations.c.shop_id == shop_id)
+        return [ConversationId(row[0]) for row in await self._rows(found.order_by(conversations.c.created_at))]
+
+    def _is_erased(self, conversation_id: ConversationId) -> bool:
+        return any(conversation_id in batch.erased for batch in (self._writer.writing, self._writer.queued))
 
     async def unfinished(self) -> list[TurnRow]:
         """The turns that have not ended as far as the database holds; what is queued is not looked at."""

@@ -148,6 +148,9 @@ class Writer:
                 await connection.exec_driver_sql(TOUCH)
             for sql, rows in self._statements.writing(batch):
                 await connection.exec_driver_sql(sql, rows)
+        if batch.erased and self._engine.dialect.name == "sqlite":
+            async with self._engine.connect() as connection:  # else the text would stay in the write-ahead log
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _failed(self, problem: str) -> None:
         self._failures += 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,11 @@ class Around:
     async def trim(self, *, before: float) -> list[str]:
         self.check()
         return await self.inner.trim(before=before)
+
+    async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
+        await self.writable.wait()
+        self.check()
+        await self.inner.erase(keys, unsaved)
 
     async def probe(self) -> None:
         self.check()

@@ -1,0 +1,109 @@
+"""Logs that are erased, over every journal: they are gone, stay gone, and take nothing else with them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.ids import LogKey
+from tests.contracts.journals import KEY, Bench, piece
+
+OTHER = LogKey("conv_2")
+
+
+async def nothing_is_left(bench: Bench, turn: str = "turn_1", mark: str = "key") -> None:
+    assert await bench.log.find(turn) is None
+    assert await bench.log.marked(mark) is None
+    tail = await bench.tail()
+    assert (tail.head, tail.spans) == (0, [])
+
+
+@pytest.mark.parametrize("saved", [False, True])
+async def test_an_erased_log_is_gone_with_its_mark_also_after_a_crash(bench: Bench, saved: bool) -> None:
+    await bench.turn(mark="key")
+    if saved:
+        await bench.log.fold()
+    await bench.log.erase([KEY])
+    await nothing_is_left(bench)
+    if bench.durable:
+        await bench.reopen()
+        assert bench.log.ended_unsaved() == []
+        await nothing_is_left(bench)
+
+
+async def test_it_does_not_come_back_from_batches_that_a_running_neighbour_keeps(bench: Bench) -> None:
+    neighbour = await bench.begin("turn_2", OTHER)
+    await bench.write(neighbour, piece("a"))
+    await bench.turn(mark="key")
+    await bench.write(neighbour, piece("b"))
+    await bench.log.erase([KEY])
+    await bench.write(neighbour, piece("c"))
+    if bench.durable:
+        await bench.reopen()
+        (neighbour,) = bench.running
+        await nothing_is_left(bench)
+    assert len(await bench.read(await bench.tail(OTHER))) == 1
+    await bench.write(neighbour, piece("d"), end=True)
+    await bench.log.fold()
+    assert await bench.log.find("turn_2") is not None
+
+
+async def test_a_running_neighbour_gives_up_the_batches_at_the_next_fold(bench: Bench) -> None:
+    neighbour = await bench.begin("turn_2", OTHER)
+    await bench.write(neighbour, piece("a"))
+    await bench.turn()
+    await bench.log.erase([KEY])
+    inner: Any = bench.journal.inner
+    batches = "SELECT number FROM batches WHERE number > ?"
+    assert not bench.durable or await inner._read(batches, 0)
+    await bench.log.fold()
+    assert not bench.durable or not await inner._read(batches, 0)
+    await bench.write(neighbour, piece("b"))
+    if bench.durable:
+        await bench.reopen()
+        (neighbour,) = bench.running
+    assert neighbour.last == 2
+
+
+async def test_what_is_being_saved_meanwhile_is_not_saved(bench: Bench) -> None:
+    await bench.turn(mark="key")
+    bench.journal.writable.clear()
+    erasing = asyncio.create_task(bench.log.erase([KEY]))
+    await asyncio.sleep(0)
+    folding = asyncio.create_task(bench.log.fold())  # has chosen what it saves, and waits for the same lock
+    await asyncio.sleep(0)
+    bench.journal.writable.set()
+    await asyncio.gather(erasing, folding)
+    await nothing_is_left(bench)
+    if bench.durable:
+        await bench.reopen()
+        await nothing_is_left(bench)
+
+
+async def test_a_journal_that_refuses_changes_nothing(bench: Bench) -> None:
+    stretch = await bench.turn(mark="key")
+    bench.journal.failing = True
+    with pytest.raises(GatewayError):
+        await bench.log.erase([KEY])
+    bench.journal.failing = False
+    assert await bench.log.marked("key") == (stretch.turn, stretch.state)
+    await bench.log.erase([KEY])
+    await nothing_is_left(bench)
+
+
+async def test_a_log_that_is_not_there_is_erased_too(bench: Bench) -> None:
+    await bench.log.erase([LogKey("conv_none")])
+    await bench.turn()
+    assert await bench.log.find("turn_1") == await bench.tail()
+
+
+async def test_a_process_that_has_written_nothing_yet_gives_up_the_batches_of_the_one_before(bench: Bench) -> None:
+    await bench.turn()
+    if bench.durable:
+        await bench.reopen()
+    await bench.log.erase([KEY])
+    await bench.log.fold()
+    await nothing_is_left(bench)
+    inner: Any = bench.journal.inner
+    assert not bench.durable or not await inner._read("SELECT number FROM batches WHERE number > ?", 0)
