@@ -88,9 +88,12 @@ export interface StateDetail {
   delayMs?: number;
   /**
    * With `waiting`: why, as a problem's code, `unreachable`, or words for a log. With `connecting`: why none of
-   * `transports`. With `connecting` and `open`: `whole answer`.
+   * `transports`. With `connecting` and `open`: `whole answer`. `unreachable`: nobody answers. `forbidden_origin`: the
+   * gateway's GATEWAY_ALLOWED_ORIGINS lacks this page's origin.
    */
   reason?: string;
+  /** With `waiting`: the gateway itself asked for this delay, so `retryNow()` does not end it. */
+  asked?: true;
   /** With `closed`: what ended it, when that was not the last event or `close()`. */
   error?: Error;
 }
@@ -107,13 +110,13 @@ export interface Timing {
   penaltyMs: number;
   /** The longest that a failed transport is left alone. Default 120000. */
   penaltyMaxMs: number;
-  /** The longest delay between two tries. Default 30000. */
+  /** The longest delay between two tries; 7000 at most while nobody answers. Default 30000. */
   backoffMaxMs: number;
   /** How long a long-poll waits, in seconds. Default 25. */
   pollSeconds: number;
   /** The least time between two long-polls. Default 150. */
   pollGapMs: number;
-  /** How long the gateway's configuration is waited for. Default 3000. */
+  /** How long the gateway's configuration is waited for at least. Default 3000. */
   configMs: number;
   /** How long a plain request is waited for, and `token()`. Default 15000. */
   requestMs: number;
@@ -121,7 +124,8 @@ export interface Timing {
   stopMs: number;
   /**
    * How often a question is tried before `done` rejects, always under one key. Each time it goes by every transport that
-   * may bring it. Default 8.
+   * may bring it. While nobody answers it isn't sent, and given up after so many of the longest delays: 56 s by default.
+   * Default 8.
    */
   asks: number;
 }
@@ -200,6 +204,11 @@ export interface Connection {
   close(): void;
   /** Changes the order of liking now; leaves the present transport at its position if another is liked best. */
   prefer(transports: Transport[]): void;
+  /**
+   * For a button: ends a pause now, unless the gateway asked for it (`asked`), and makes the next ones short again. No
+   * more than one try a second comes of it. An `online` event and a tab that is seen again do the same.
+   */
+  retryNow(): void;
   readonly position: string | undefined;
   readonly transport: Transport | undefined;
   readonly state: State;
@@ -225,7 +234,7 @@ export function fold(text: string, event: GatewayEvent): string;
 
 export class GatewayError extends Error {
   readonly status: number;
-  /** A problem code of the gateway, or `unreachable`, or `unknown` for an answer that was not the gateway's. */
+  /** A problem code of the gateway (`forbidden_origin` names the setting and the origin), or `unreachable`, or `unknown` for an answer that was not the gateway's. */
   readonly code: string;
   readonly retryAfterMs: number | undefined;
   readonly problem: Record<string, unknown> | undefined;

@@ -20,6 +20,10 @@ const BODY_FIELDS = [
 const SEATS = 2; // how many streams and long-polls a page holds: browsers allow six to a host over HTTP/1.1, for all tabs
 const TRIES = 5; // of a stop that the gateway does not take
 const RENEWALS = 4; // of a token that the gateway refuses, one after another
+const REFUSALS = 3; // of the page's origin, until that is final: gateways that are being restarted may differ
+const AWAY_MS = { first: 1_000, longest: 7_000 }; // delays while nobody answers, each from half of it on
+const KNOCK_GAP_MS = 1_000; // the least time between two knocks, by all lines of a page together
+const LEG_EVERY = 3; // so many tries while nobody answers, one is a connection: the configuration alone may be out of reach
 const TIMING = {
   firstByteMs: 3_000, // a healthy gateway writes at once, so longer silence means a proxy that buffers
   quietAfterMs: 5_000, // how long a tab stays hidden before its connection is given back
@@ -131,6 +135,7 @@ export function connect(options) {
   return {
     close: () => line.close(),
     prefer: (transports) => line.prefer(transports),
+    retryNow: () => line.retryNow(),
     get position() { return line.position; },
     get transport() { return line.transport; },
     get state() { return line.state; },
@@ -159,6 +164,7 @@ export function chat(options = {}) {
     cancel: () => line.cancel(),
     close: () => line.close(),
     prefer: (transports) => line.prefer(transports),
+    retryNow: () => line.retryNow(),
     get conversationId() { return line.conversationId; },
     get turnId() { return line.turnId; },
     get position() { return line.position; },
@@ -174,6 +180,9 @@ class Health {
   static #known = new Map();
   #marks = new Map();
   seats = 0; // taken now, out of SEATS
+  isThere = false; // somebody has answered since the last knock, which may be one of another line
+  knockedAt = -Infinity;
+  #waiting = new Set(); // what wakes the lines that nobody has answered
 
   static of(base) {
     let health = Health.#known.get(base);
@@ -202,6 +211,22 @@ class Health {
   banned(name) {
     const mark = this.#marks.get(name);
     return mark ? Math.max(mark.ms - since(mark.at), 0) : 0;
+  }
+
+  /** Calls `wake` once somebody has answered any line of the page. @returns a function that forgets it */
+  whenAnswered(wake) {
+    this.#waiting.add(wake);
+    return () => this.#waiting.delete(wake);
+  }
+
+  knocks() {
+    this.isThere = false;
+    return (this.knockedAt = Date.now());
+  }
+
+  answered() {
+    this.isThere = true;
+    for (const wake of this.#waiting) wake();
   }
 
   /** When nothing works it was the network: its victims are innocent, and the best one is tried first again. */
@@ -239,7 +264,8 @@ class Line {
   #stopping; // a promise, while a stop looks for its turn: nothing is asked meanwhile
   #refusals = 0; // of tokens, one after another
   #unlisten = [];
-  #config; // what the gateway says it can, once it was asked
+  #config; // what the gateway says it can, once somebody was there to ask
+  #away; // while nobody answers: since when, how often it was tried, and whether any tries were told to be at once
   heartbeatSeconds = 15;
 
   constructor(options, { scope, question, position }) {
@@ -308,7 +334,7 @@ class Line {
     await this.#stopping;
     await this.#presence();
     if (!this.#closed && this.#held) return this.#goOnWaiting();
-    if (!this.#closed && !this.#config) await this.#begin();
+    if (!this.#closed && (this.#away || !this.#config) && !(await this.#isThere())) return;
     if (!this.#closed && this.#isNowhere() && !(await this.#prime())) return;
     if (this.#closed) return;
     if (this.question && this.#wholeAnswer()) return this.#askWhole();
@@ -321,9 +347,82 @@ class Line {
     if (!this.#closed) await this.#decide(name, outcome);
   }
 
-  async #begin() {
+  /**
+   * Whether to open a connection: somebody is there, as one small request tells. As long as there is nobody it waits,
+   * longer each time, and tries that request alone, but now and then a connection.
+   * @param {Outcome} [outcome] of a connection that nobody answered
+   */
+  async #isThere(outcome) {
+    let found = { why: "unreachable" };
+    const began = Date.now();
+    if (this.#mayKnock()) {
+      if (this.#away && ++this.#away.tries % LEG_EVERY === 0) {
+        this.#config ??= {};
+        this.#away.knockedAt = this.health.knocks();
+        return true;
+      }
+      found = await this.#knock();
+      if (this.#closed) return false;
+    } else if (this.health.isThere) found = { config: configs.get(this.base)?.config ?? this.#config ?? {} };
+    if (!found.config) {
+      await this.#stayAway({ end: outcome?.end, ...found }, since(began));
+      return false;
+    }
+    this.#config = found.config;
+    const { heartbeatSeconds } = found.config;
+    if (heartbeatSeconds >= 0.1 && heartbeatSeconds <= 3_600) this.heartbeatSeconds = heartbeatSeconds;
+    this.isAnswered();
+    return true;
+  }
+
+  /** While nobody answers, one line's knock is all lines' knock, also for whoever is told to try at once. */
+  #mayKnock() {
+    if (!this.#away || this.#away.knockedAt === this.health.knockedAt) return true;
+    return since(this.health.knockedAt) >= Math.min(KNOCK_GAP_MS, this.#longestAway());
+  }
+
+  /** @returns {Promise<{config?: object, why?: string, error?: GatewayError}>} */
+  async #knock() {
     this.#report("connecting", {});
-    if (!this.#closed) this.#config = await configOf(this);
+    if (this.#closed) return {};
+    const kept = configs.get(this.base);
+    if (!this.#away && !this.#config && kept && since(kept.at) < 60_000) return kept;
+    const knockedAt = this.health.knocks();
+    if (this.#away) this.#away.knockedAt = knockedAt;
+    try {
+      return { config: await configOf(this, Math.max(this.timing.configMs, this.#delayAway())) };
+    } catch (error) {
+      return error instanceof GatewayError ? { error } : { why: whyNot(error) };
+    }
+  }
+
+  /** Nobody answered: waits, between half of a delay that doubles and all of it, less what was waited for an answer. */
+  async #stayAway(outcome, waitedMs = 0) {
+    this.#away ??= { at: Date.now(), knockedAt: this.health.knockedAt, tries: 0, delays: 0, refusals: 0 };
+    if (outcome.error?.code === "forbidden_origin" && ++this.#away.refusals >= REFUSALS) throw outcome.error;
+    if (this.question && since(this.#away.at) >= this.timing.asks * this.#longestAway()) throw unreachable(outcome);
+    const ms = (this.#delayAway() * (1 + this.random())) / 2;
+    this.#away.delays++;
+    const forget = this.health.whenAnswered(() => this.#wake?.());
+    await this.#pause(Math.max(ms - waitedMs, Math.min(ms, AWAY_MS.first / 2)), 0, outcome);
+    forget();
+  }
+
+  #delayAway() { return Math.min(AWAY_MS.first * 2 ** (this.#away?.delays ?? 0), this.#longestAway()); }
+
+  #longestAway() { return Math.min(AWAY_MS.longest, this.timing.backoffMaxMs); }
+
+  /** Somebody is there, whichever way that was found out. */
+  isAnswered() {
+    if (!this.#away) return;
+    this.#away = undefined;
+    this.health.answered();
+  }
+
+  /** Ends a pause, but none that the gateway asked for; the next ones are short again. */
+  retryNow() {
+    if (this.#away) [this.#away.delays, this.#away.knockedAt] = [0, undefined];
+    this.#wake?.();
   }
 
   #choose() {
@@ -342,7 +441,14 @@ class Line {
       line: this,
       signal: abort.signal,
       opened: false,
+      answered: false,
       progressed: false,
+      /** Somebody answered; a proxy's 5xx says that there is nobody behind it. */
+      heard: (status = 200) => {
+        if (status >= 500) return;
+        leg.answered = true;
+        this.isAnswered();
+      },
       open: () => {
         if (leg.opened || abort.signal.aborted) return;
         leg.opened = true;
@@ -366,7 +472,7 @@ class Line {
     if (lasted || outcome.end === "finished") this.health.clear(name);
     if (lasted || leg.progressed) this.#attempt = 0;
     if (leg.progressed || (leg.opened && since(began) > 1_000)) this.#refusals = 0;
-    return interrupted ? { end: "interrupted" } : { ...outcome, progressed: leg.progressed };
+    return interrupted ? { end: "interrupted" } : { ...outcome, progressed: leg.progressed, answered: leg.answered };
   }
 
   /** @returns {Promise<Outcome>} never rejects */
@@ -411,6 +517,10 @@ class Line {
         this.#countAsk(outcome);
         return this.#pause(this.#jitter(), 0, outcome);
       default: { // refused, buffered
+        if (!outcome.answered && !isGateways(outcome.error)) {
+          if (this.#away) return this.#stayAway(outcome);
+          if (!(await this.#isThere(outcome))) return undefined; // only where somebody is there, another transport may fare better
+        }
         this.health.blame(name, outcome.fault ?? "own", this.timing);
         const usable = this.#usable();
         if (usable.some((other) => this.health.trusted(other))) return;
@@ -424,9 +534,7 @@ class Line {
 
   /** A question that was never taken must not be sent for ever: somebody waits for `done`. */
   #countAsk({ error, why }) {
-    if (this.question && ++this.question.asks >= this.timing.asks && !this.#closed) {
-      throw error ?? new GatewayError(`The gateway could not be reached${why === "unreachable" ? "" : `: ${why}`}.`);
-    }
+    if (this.question && ++this.question.asks >= this.timing.asks && !this.#closed) throw unreachable({ error, why });
   }
 
   #keepsBreaking() {
@@ -448,7 +556,7 @@ class Line {
     const delayMs = Math.round(ms * (1 + spread * this.random()));
     const reason = why ?? error?.code ?? end;
     if (firm) this.#held = { at: Date.now(), delayMs, reason };
-    this.#report("waiting", { transport: this.transport, delayMs, reason });
+    this.#report("waiting", { transport: this.transport, delayMs, reason, ...(firm && { asked: true }) });
     if (!(await this.#sleep(delayMs, firm))) this.#held = undefined;
   }
 
@@ -456,7 +564,7 @@ class Line {
   async #goOnWaiting() {
     const { at, delayMs, reason } = this.#held;
     const left = delayMs - since(at);
-    if (left > 0) this.#report("waiting", { transport: this.transport, delayMs: left, reason });
+    if (left > 0) this.#report("waiting", { transport: this.transport, delayMs: left, reason, asked: true });
     if (!(await this.#sleep(left, true))) this.#held = undefined;
   }
 
@@ -581,7 +689,7 @@ class Line {
       clearTimeout(this.#quietTimer);
       if (page.visibilityState !== "hidden") {
         this.#quiet = false;
-        this.#wake?.();
+        this.retryNow();
       } else {
         this.#quietTimer = setTimeout(hush, this.timing.quietAfterMs);
       }
@@ -598,7 +706,7 @@ class Line {
     on(page, "visibilitychange", visibility);
     if (page?.visibilityState === "hidden") visibility();
     on(globalThis, "offline", () => { this.#leg?.abort(); this.#wake?.(); }); // a page's, or a worker's
-    on(globalThis, "online", () => this.#wake?.());
+    on(globalThis, "online", () => this.retryNow());
   }
 
   async #presence() {
@@ -678,10 +786,10 @@ class Line {
 
   /**
    * One request with its whole answer. It ends with the line unless it has a signal of its own, or `null` for none.
-   * `asks` says that it is the question.
+   * `asks` says that it is the question, `bare` that it goes without a token.
    */
-  async request(path, { query, timeoutMs = this.timing.requestMs, signal = this.#life.signal, headers, asks, ...init } = {}) {
-    const given = await this.headers(headers, signal, Math.min(timeoutMs, this.timing.requestMs));
+  async request(path, { query, timeoutMs = this.timing.requestMs, signal = this.#life.signal, headers, asks, bare, ...init } = {}) {
+    const given = bare ? {} : await this.headers(headers, signal, Math.min(timeoutMs, this.timing.requestMs));
     const abort = new AbortController();
     const stop = watchSignal(signal, () => abort.abort());
     const timer = setTimeout(() => abort.abort(new DOMException(`no answer within ${timeoutMs} ms`, "AbortError")), timeoutMs);
@@ -720,13 +828,14 @@ class Line {
     const began = Date.now();
     try {
       const { events, next } = await this.#json(`${this.path}/poll`, { query: { wait: 0 }, timeoutMs: this.timing.configMs });
+      this.isAnswered();
       for (const event of events) this.#deliver(event);
       if (next) this.position = next;
       return true;
     } catch (error) {
       if (this.#closed) return false;
       const outcome = error instanceof GatewayError ? verdict(error) : { end: "refused", why: whyNot(error) };
-      if (outcome.end === "refused" && (++this.#primes >= 3 || since(began) >= this.timing.configMs)) return true;
+      if (outcome.end === "refused" && !this.#away && (++this.#primes >= 3 || since(began) >= this.timing.configMs)) return true;
       await this.#decideAlone(outcome);
       return false;
     }
@@ -759,6 +868,7 @@ class Line {
   /** Sends the question without waiting for its answer. @returns {Promise<Outcome|undefined>} nothing when it was taken */
   async #ask(leg) {
     const { response, text } = await this.#put(0, { signal: leg.signal });
+    leg.heard?.(response.status);
     if (!response.ok) return verdict(problem(response, text));
     this.#taken(response, text);
     return undefined;
@@ -781,6 +891,7 @@ class Line {
     try {
       const { response, text } = await this.#put(50, { timeoutMs: 900_000, signal: abort.signal });
       if (this.#closed) return;
+      if (response.status < 500) this.isAnswered();
       if (response.ok) this.#report("open", { reason: "whole answer" });
       if (!response.ok) {
         const error = problem(response, text);
@@ -799,8 +910,12 @@ class Line {
   }
 
   /** For a request that no other transport can stand in for: what is not final is tried again. */
-  #decideAlone(outcome) {
+  async #decideAlone(outcome) {
     if (outcome.end !== "refused") return this.#decide("longpoll", outcome);
+    if (!outcome.error || (outcome.error.status >= 500 && !isGateways(outcome.error))) {
+      if (this.#away) return this.#stayAway(outcome);
+      if (!(await this.#isThere(outcome))) return undefined;
+    }
     this.#countAsk(outcome);
     return this.#pause(this.#jitter(), 0, outcome);
   }
@@ -925,6 +1040,7 @@ async function readSse(leg) {
   });
   try {
     const response = await openSse(line, headers, abort.signal);
+    leg.heard(response.status);
     if (response.status === 204) return { end: "finished" };
     if (!response.ok) return verdict(problem(response, await response.text()));
     if (!streams(response)) return { end: "refused", why: "no event stream", error: stranger(response) };
@@ -1026,7 +1142,7 @@ async function readWebSocket(leg) {
     const ping = () => { if (socket.readyState === 1) socket.send('{"type":"ping"}'); };
     const pings = setInterval(ping, line.heartbeatSeconds * 1_000); // a script cannot see ping frames
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
-    socket.onopen = ping; // a handshake alone proves nothing about what comes after it
+    socket.onopen = () => { leg.heard(); ping(); }; // a handshake alone proves nothing about what comes after it
     socket.onmessage = ({ data }) => {
       if (outcome) return;
       watch.heard();
@@ -1068,10 +1184,11 @@ async function explain(leg, outcome) {
 }
 
 /** One long-poll's answer: `{events, next, ended}`. Rejects with a `GatewayError` when it is another. */
-async function pollOnce({ line, signal }, wait, limit) {
+async function pollOnce({ line, signal, heard }, wait, limit) {
   const { response, text } = await line.request(`${line.path}/poll`, {
     query: { after: line.position, wait, limit }, timeoutMs: wait * 1_000 + 10_000, signal,
   });
+  heard(response.status);
   if (!response.ok) throw problem(response, text);
   const answer = parseObject(text);
   if (!Array.isArray(answer?.events) || !answer.events.every((event) => event?.event)) throw stranger(response);
@@ -1121,7 +1238,10 @@ async function readEventSource(leg) {
     const watch = watchSilence(leg, Infinity, () => end(silence(watch))); // a script cannot see comments, so nor heartbeats
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
     const alive = () => { watch.heard(); leg.open(); };
-    source.onopen = () => { if (!fresh) alive(); };
+    source.onopen = () => {
+      leg.heard();
+      if (!fresh) alive();
+    };
     source.onmessage = ({ data, lastEventId }) => {
       if (ended) return;
       alive();
@@ -1182,22 +1302,42 @@ async function probeWebSocket(line, signal) {
 
 const configs = new Map();
 
-/** What the gateway says it can; what it said is good for a minute. Without an answer, its defaults. */
-async function configOf(line) {
-  const kept = configs.get(line.base);
-  let config = kept && since(kept.at) < 60_000 ? kept.config : undefined;
-  if (!config && line.fetch) {
-    try {
-      const { response, text } = await line.request("/api/coze/config", { timeoutMs: line.timing.configMs });
-      config = response.ok ? parseObject(text) : undefined;
-      if (config) configs.set(line.base, { config, at: Date.now() });
-    } catch {
-      // Unreachable, or an older gateway: the question itself will tell.
-    }
+/**
+ * What the gateway says it can, which is good for a minute; `{}` from one that doesn't say. The request has no header of
+ * ours, so a browser asks no leave before it, and a gateway that refuses this page's origin can say so.
+ * Rejects when nobody answers, or a proxy that has nobody behind it, or with `forbidden_origin`.
+ */
+async function configOf(line, timeoutMs) {
+  if (!line.fetch) return {};
+  const { response, text } = await line.request("/api/coze/config", { timeoutMs, bare: true });
+  if (!response.ok) {
+    const error = problem(response, text);
+    if (error.code === "forbidden_origin") throw forbiddenOrigin(line, error);
+    if (response.status >= 500 && !isGateways(error)) throw error;
   }
-  const { heartbeatSeconds } = config ?? {};
-  if (heartbeatSeconds >= 0.1 && heartbeatSeconds <= 3_600) line.heartbeatSeconds = heartbeatSeconds;
-  return config ?? {};
+  const config = response.ok ? parseObject(text) : undefined;
+  if (config) configs.set(line.base, { config, at: Date.now() });
+  return config ?? configs.get(line.base)?.config ?? {};
+}
+
+/** For the page's author, who alone can help: which setting lacks what. */
+function forbiddenOrigin(line, { status, problem }) {
+  const { origin = "null" } = globalThis.location ?? {};
+  const remedy = origin === "null"
+    ? "A page opened from a file has no origin: serve it over http, and list that origin in GATEWAY_ALLOWED_ORIGINS."
+    : `Add ${origin} to GATEWAY_ALLOWED_ORIGINS.`;
+  return new GatewayError(`The gateway at ${line.base} takes no requests from pages of ${origin}. ${remedy}`, {
+    status, code: "forbidden_origin", problem,
+  });
+}
+
+/** Whether an error is what the gateway itself said. */
+function isGateways(error) {
+  return error !== undefined && error.code !== "unknown";
+}
+
+function unreachable({ error, why }) {
+  return error ?? new GatewayError(`The gateway could not be reached${!why || why === "unreachable" ? "" : `: ${why}`}.`);
 }
 
 /** Why a request was never answered, in a word; `fetch` says of all networks' faults in words that differ by browser. */
