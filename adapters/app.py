@@ -6,10 +6,9 @@ import gc
 import os
 import random
 import signal
-import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from aiohttp import http_parser, web
 
 from adapters import browser, chat, longpoll, operations, shared, sse, storage, websocket
 from adapters.auth import Authenticator
+from adapters.binding import bind, url_of
 from adapters.guard import Guard
 from adapters.limits import Connections, TurnRate
 from adapters.server import WebRunner
@@ -43,7 +43,6 @@ TRANSPORTS = "coze_gateway.transports"
 """The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
 
 _BACKLOG = 4096
-_READ = 32 * 1024  # bytes that the kernel keeps for us (it doubles that): what one read may bring others wait for
 _SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
 _GC = (10_000, 20, 20)  # connections and turns make many objects and few cycles
@@ -71,8 +70,9 @@ async def serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with gateway(settings) as services, listening(settings, services) as url:
-        logs.announce("gateway.ready", url=url, version=__version__)
+    async with gateway(settings) as services, listening(settings, services) as urls:
+        more = {"urls": urls} if len(urls) > 1 else {}
+        logs.announce("gateway.ready", url=urls[0], **more, version=__version__)
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
         gc.set_threshold(*_GC)
@@ -168,8 +168,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
 
 
 @contextlib.asynccontextmanager
-async def listening(settings: Settings, services: Services) -> AsyncIterator[str]:
-    """Listens as the settings say; the main listener's URL."""
+async def listening(settings: Settings, services: Services) -> AsyncIterator[list[str]]:
+    """Listens as the settings say; the main listener's URLs, one for each address."""
     if not isinstance(http_parser.HttpRequestParser, type) or http_parser.HttpRequestParser.__module__.endswith("_py"):
         logger.warning("gateway.slow_parser", why="aiohttp's C extensions are missing")
     async with contextlib.AsyncExitStack() as stack:
@@ -180,13 +180,13 @@ async def listening(settings: Settings, services: Services) -> AsyncIterator[str
             Guard(settings, host=settings.admin_host, operators=True).install(admin)
             operations.add_routes(admin)
             operations.add_operator_routes(admin)
-            url = await stack.enter_async_context(
-                _site(admin, settings.admin_host, settings.admin_port, settings.send_timeout)
+            (url, *_) = await stack.enter_async_context(
+                _site(admin, (settings.admin_host,), settings.admin_port, settings.send_timeout)
             )
             logger.info("gateway.admin_ready", url=url)
         elif not settings.on_loopback:
             logger.warning("gateway.no_metrics", why="not on loopback, and GATEWAY_ADMIN_PORT is not set")
-        yield await stack.enter_async_context(_site(application, settings.host, settings.port, settings.send_timeout))
+        yield await stack.enter_async_context(_site(application, settings.hosts, settings.port, settings.send_timeout))
 
 
 def make_app(settings: Settings, services: Services) -> web.Application:
@@ -207,48 +207,17 @@ def make_app(settings: Settings, services: Services) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def _site(app: web.Application, host: str, port: int, send_timeout: float) -> AsyncIterator[str]:
+async def _site(app: web.Application, hosts: Sequence[str], port: int, send_timeout: float) -> AsyncIterator[list[str]]:
+    """Serves the application; its URLs, one for each address."""
     runner = WebRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        sockets = await _listening_sockets(host, port, send_timeout)
+        sockets = await bind(hosts, port, send_timeout)
         for sock in sockets:
             await web.SockSite(runner, sock, backlog=_BACKLOG).start()
-        bound = runner.addresses[0]
-        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        yield f"http://{name}:{bound[1]}"
+        yield [url_of(sock) for sock in sockets]
     finally:
         await runner.cleanup()
-
-
-async def _listening_sockets(host: str, port: int, send_timeout: float) -> list[socket.socket]:
-    """Sockets for every address of `host`. What is set here each accepted connection has from the start.
-
-    The kernel ends a connection whose peer takes in nothing, or has vanished, for the send time-out (Linux's
-    `TCP_USER_TIMEOUT`).
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READ)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(send_timeout * 1000)))
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
-            if port == 0:
-                break  # a free port of one address is not free on the next
-    except OSError as error:
-        for sock in sockets:
-            sock.close()
-        why = error.strerror or str(error)
-        raise OSError(f"can't listen on {host}:{port}: {why} (GATEWAY_HOST, GATEWAY_PORT, --host, --port)") from error
-    return sockets
 
 
 @contextlib.asynccontextmanager

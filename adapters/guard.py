@@ -64,8 +64,7 @@ class Guard:
     """The gate of one listener. `operators` marks the listener that is there for `/metrics` and `/debug/…`."""
 
     def __init__(self, settings: Settings, *, host: str | None = None, operators: bool = False) -> None:
-        listens_on = host or settings.host
-        self._on_loopback = is_loopback(listens_on)
+        self._on_loopback = settings.on_loopback if host is None else is_loopback(host)
         self._operators = operators
         self._hosts = frozenset(settings.allowed_hosts)
         self._any_host = not self._hosts and not self._on_loopback

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     file = argparse.ArgumentParser(add_help=False)
     file.add_argument("--config", metavar="FILE.toml", help="settings; flags and the environment come first")
     settings = argparse.ArgumentParser(add_help=False, parents=[file])
-    settings.add_argument("--host", metavar="H", help="where to listen (GATEWAY_HOST, 127.0.0.1)")
+    settings.add_argument("--host", metavar="H", help="where to listen, several with commas (GATEWAY_HOST, 127.0.0.1)")
     settings.add_argument("--port", metavar="P", help="0 takes a free one (GATEWAY_PORT, 3000)")
 
     serve = commands.add_parser("serve", parents=[settings], help="run the gateway")

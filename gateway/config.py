@@ -18,7 +18,9 @@ from gateway.config_values import (
     creatable_folder,
     empty_is_none,
     host_name,
+    host_names,
     http_url,
+    joined,
     lower,
     no_flag,
     only_true,
@@ -95,7 +97,9 @@ class Settings(BaseSettings):
     coze_jwt_private_key_file: File = _file("the app's private key in PEM")
     tenants_file: File = _file("TOML: credentials and bots for each shopId")
 
-    host: Host = Field("127.0.0.1", description="an address or a host name to listen on")
+    host: Annotated[str, BeforeValidator(joined), AfterValidator(host_names)] = Field(
+        "127.0.0.1", description="addresses or host names to listen on, with commas between; * is all of IPv4 and IPv6"
+    )
     port: Whole = _whole(3000, 0, 65535, "; 0 takes a free one")
     admin_port: Annotated[Whole | None, BeforeValidator(empty_is_none)] = _whole(None, 0, 65535, "; unset: no listener")
     admin_host: Host = Field("127.0.0.1", description="an address or a host name to listen on")
@@ -176,7 +180,13 @@ class Settings(BaseSettings):
 
     @property
     def on_loopback(self) -> bool:
-        return is_loopback(self.host)
+        """Whether nobody outside this machine reaches any of the hosts."""
+        return all(map(is_loopback, self.hosts))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Where to listen; `*` stands for all addresses."""
+        return tuple(self.host.split(","))
 
 
 def is_loopback(host: str) -> bool:

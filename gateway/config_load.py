@@ -148,7 +148,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
             ("host", "auth", "allow_anonymous"),
             "without GATEWAY_AUTH only loopback (127.0.0.1) is allowed, unless GATEWAY_ALLOW_ANONYMOUS=true",
         )
-    if settings.admin_port and (settings.admin_host, settings.admin_port) == (settings.host, settings.port):
+    if settings.admin_port and settings.admin_port == settings.port and settings.admin_host in settings.hosts:
         yield ("admin_port", "admin_host", "host", "port"), "allowed is another port than GATEWAY_PORT's"
     if "api-key" in settings.auth and settings.api_keys_file is None:
         yield ("auth", "api_keys_file"), "api-key needs GATEWAY_API_KEYS_FILE"

@@ -18,6 +18,11 @@ def commas(given: object) -> object:
     return [part for word in given.split(",") if (part := word.strip())] if isinstance(given, str) else given
 
 
+def joined(given: object) -> object:
+    """A TOML list is as good as words with commas between."""
+    return ",".join(given) if isinstance(given, list) and all(isinstance(part, str) for part in given) else given
+
+
 def empty_is_none(given: object) -> object:
     """Compose files and unit files hand over unset variables as empty ones."""
     return None if given == "" else given
@@ -56,6 +61,12 @@ def host_name(text: str) -> str:
         if bare is not text or not _HOST_NAME.fullmatch(text):
             raise ValueError("no host name") from None
         return text
+
+
+def host_names(text: str) -> str:
+    """One host or several, each once, without blanks; `*` stays as it is."""
+    names = [part.strip() for part in text.split(",")]
+    return ",".join(dict.fromkeys(name if name == "*" else host_name(name) for name in names))
 
 
 def origin(text: str) -> str:

@@ -19,7 +19,7 @@ MODULES = {
 }
 COMPOSITION = {"adapters.app", "adapters.__main__"}
 _SHARED = (
-    "auth failures guard languages lastmile limits listening openapi requests services sockets starting storage"
+    "auth binding failures guard languages lastmile limits listening openapi requests services sockets starting storage"
     " turns wire"
 )
 SHARED = {f"adapters.{room}" for room in _SHARED.split()}

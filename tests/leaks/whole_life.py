@@ -90,7 +90,7 @@ async def life(folder: Path, rounds: int) -> dict[str, Any]:
         port=0,
     )
     grown = []
-    async with gateway(settings) as services, listening(settings, services) as url:
+    async with gateway(settings) as services, listening(settings, services) as (url, *_):
         for number in range(rounds):
             await use(url, number)
             await asyncio.sleep(3)  # what ended is saved, and taken by retention

@@ -132,7 +132,7 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
     chosen = Settings(**(swift | settings))
     async with (
         app.gateway(chosen) as services,
-        app.listening(chosen, services) as url,
+        app.listening(chosen, services) as (url, *_),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         yield Served(url, services, session, opened(services))

@@ -1,0 +1,87 @@
+"""Binding: listening sockets for the hosts that the settings name."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+
+import structlog
+
+logger = structlog.get_logger()
+
+_READ = 32 * 1024  # bytes that the kernel keeps for us (it doubles that): what one read may bring others wait for
+_TRIES = 20
+_NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+
+async def bind(hosts: Sequence[str], port: int, send_timeout: float) -> list[socket.socket]:
+    """Sockets for every address of `hosts`, all on one port, also where `port` is 0. Raises OSError with a sentence.
+
+    `*` is all of IPv4 and IPv6, or the one of them that this machine has.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return await _bind_all(hosts, port, send_timeout)
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE and port == 0  # the port that was free at the first address
+            if taken and left:
+                continue
+            why = error.strerror or str(error)
+            where = f"{','.join(hosts)}:{port}"
+            raise OSError(f"can't listen on {where}: {why} (GATEWAY_HOST, GATEWAY_PORT, --host, --port)") from error
+    raise AssertionError("the last try returns or raises")
+
+
+async def _bind_all(hosts: Sequence[str], port: int, send_timeout: float) -> list[socket.socket]:
+    loop = asyncio.get_running_loop()
+    sockets: list[socket.socket] = []
+    try:
+        for host in hosts:
+            names = ("0.0.0.0", "::") if host == "*" else (host,)
+            bound = 0
+            for name in names:
+                try:
+                    found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+                    for family, _, _, _, address in dict.fromkeys(found):
+                        if any(sock.family == family and sock.getsockname()[0] == address[0] for sock in sockets):
+                            continue  # named twice, as in `localhost,127.0.0.1`
+                        sockets.append(_socket(family, (address[0], port, *address[2:]), send_timeout))
+                        port = port or sockets[0].getsockname()[1]
+                except OSError as error:
+                    if host != "*" or error.errno not in _NO_SUCH_FAMILY or (name == names[-1] and not bound):
+                        raise
+                    logger.warning("gateway.half_listening", without="IPv6" if ":" in name else "IPv4")
+                else:
+                    bound += 1
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _socket(family: int, address: tuple[object, ...], send_timeout: float) -> socket.socket:
+    """A bound socket. What is set here each accepted connection has from the start.
+
+    The kernel ends a connection whose peer takes in nothing, or has vanished, for the send time-out (Linux's
+    `TCP_USER_TIMEOUT`).
+    """
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READ)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(send_timeout * 1000)))
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
