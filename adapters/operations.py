@@ -59,8 +59,9 @@ async def ledger(request: web.Request) -> web.Response:
 
 
 async def config(request: web.Request) -> web.Response:
-    """What is on, for a client to choose its transport."""
-    settings = request.app[SERVICES].settings
+    """What is on, for a client to choose its transport; and for a page, whether it should ask for a token."""
+    services = request.app[SERVICES]
+    settings = services.settings
     transports = ["sse", "websocket", "longpoll"] if settings.use_sse_streaming else ["longpoll"]
     return _json(
         {
@@ -69,9 +70,20 @@ async def config(request: web.Request) -> web.Response:
             "retryMs": settings.retry_ms,
             "heartbeatSeconds": settings.heartbeat_interval,
             "maxMessageChars": settings.max_message_chars,
+            "simulated": settings.embedded_simulator,
+            "needsToken": _needs_token(request, services),
             "version": __version__,
         }
     )
+
+
+def _needs_token(request: web.Request, services: Services) -> bool:
+    """Whether other requests with the token of this one, or without any as this one, are refused."""
+    try:
+        services.authenticator.authenticate(request)
+    except GatewayError:
+        return True
+    return False
 
 
 async def description(request: web.Request) -> web.Response:

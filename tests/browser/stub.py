@@ -80,6 +80,7 @@ class Manners:
     """What each socket says first."""
     tokens: list[str] = field(default_factory=list)
     """The bearer tokens that are taken; any, when there are none."""
+    simulated: bool = False
     reset: bool = False
     """The next listener with a position gets `reset`."""
 
@@ -228,6 +229,10 @@ def after(request: web.Request) -> str | None:
     return request.headers.get("Last-Event-ID") or request.query.get("lastEventId") or request.query.get("after")
 
 
+def token(request: web.Request) -> str | None:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ") or request.query.get("access_token")
+
+
 async def control(request: web.Request) -> web.Response:
     w = world(request)
     if request.method == "POST":
@@ -250,6 +255,8 @@ async def config(request: web.Request) -> web.Response:
             "retryMs": m.retry,
             "heartbeatSeconds": m.heartbeat,
             "maxMessageChars": 16000,
+            "simulated": m.simulated,
+            "needsToken": bool(m.tokens) and token(request) not in m.tokens,
             "version": "0",
         }
     )
@@ -510,8 +517,12 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
 @web.middleware
 async def _auth(request: web.Request, handler: Any) -> web.StreamResponse:
     w = world(request)
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ") or request.query.get("access_token")
-    if w.manners.tokens and given not in w.manners.tokens and "/api/" in request.path and "config" not in request.path:
+    if (
+        w.manners.tokens
+        and token(request) not in w.manners.tokens
+        and "/api/" in request.path
+        and "config" not in request.path
+    ):
         return problem(401, "unauthorized")
     found: web.StreamResponse = await handler(request)
     return found

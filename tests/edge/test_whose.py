@@ -54,6 +54,19 @@ async def test_every_route_is_described_and_every_description_has_its_route(runn
     assert there == described
 
 
+async def test_the_configuration_says_who_needs_a_token_and_that_answers_are_simulated(running: Whole) -> None:
+    async def told(**headers: str) -> tuple[bool, bool]:
+        async with running.session.get(f"{running.url}/api/coze/config", headers=headers) as answer:
+            config = await answer.json()
+            return config["needsToken"], config["simulated"]
+
+    assert [await told(), await told(**key("wrong")), await told(**person("ann", **ANN))] == [
+        (True, True),
+        (True, True),
+        (False, True),
+    ]
+
+
 async def test_without_a_token_everything_is_401_but_what_the_contract_opens(running: Whole) -> None:
     for method, path in routes(running):
         target = re.sub(r"{\w+}", f"turn_{uuid4()}", path)

@@ -474,3 +474,4 @@ async def test_streaming_switched_off_takes_the_streams_away_and_leaves_the_rest
     assert polled["events"][-1]["event"] == "completed"
     _, _, config = await served.get("/api/coze/config")
     assert (config["streaming"], config["transports"]) == (False, ["longpoll"])
+    assert config["needsToken"] is False
