@@ -100,7 +100,7 @@ class Turn:
 
     @property
     def over(self) -> bool:
-        return self.status not in ("running", "action_required")
+        return self.status not in ("queued", "running", "action_required")
 
 
 class World:
@@ -122,10 +122,12 @@ class World:
         conversation = body.get("conversationId") or f"conv_{uuid.uuid4()}"
         turn = Turn(f"turn_{uuid.uuid4()}", conversation, body["message"], body.get("userId", ""))
         turn.first = len(self.logs[conversation])
+        others = [other for other in self.turns.values() if other.conversation == conversation]
         self.turns[turn.id] = turn
         if key:
             self.keys[key] = turn.id
-        task = asyncio.get_running_loop().create_task(self.write(turn))
+        waits = body.get("onBusy") == "queue" and [t for t in others if not t.over]
+        task = asyncio.get_running_loop().create_task(self.queue(turn, waits) if waits else self.write(turn))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return turn
@@ -135,6 +137,17 @@ class World:
         async with self.news:
             log.append({"id": f"stub-{len(log) + 1}", **event})
             self.news.notify_all()
+
+    async def queue(self, turn: Turn, before: list[Turn]) -> None:
+        """Begins when the turns before it have ended; one that is cancelled meanwhile leaves no trace."""
+        turn.status = "queued"
+        async with self.news:
+            await self.news.wait_for(lambda: turn.cancelled or all(other.over for other in before))
+        if turn.cancelled:
+            turn.status = "cancelled"
+            return
+        turn.status, turn.first = "running", len(self.logs[turn.conversation])
+        await self.write(turn)
 
     async def write(self, turn: Turn) -> None:
         m = self.manners
@@ -485,6 +498,8 @@ async def cancel(request: web.Request) -> web.Response:
         return problem(404, "not_found")
     turn.cancelled = True
     turn.answered.set()
+    async with w.news:
+        w.news.notify_all()
     return web.Response(status=202)
 
 
@@ -517,12 +532,8 @@ async def _secure(request: web.Request, response: web.StreamResponse) -> None:
 @web.middleware
 async def _auth(request: web.Request, handler: Any) -> web.StreamResponse:
     w = world(request)
-    if (
-        w.manners.tokens
-        and token(request) not in w.manners.tokens
-        and "/api/" in request.path
-        and "config" not in request.path
-    ):
+    guarded = "/api/" in request.path and "config" not in request.path
+    if guarded and w.manners.tokens and token(request) not in w.manners.tokens:
         return problem(401, "unauthorized")
     found: web.StreamResponse = await handler(request)
     return found

@@ -428,8 +428,9 @@ async def test_why_it_waits_is_not_made_up(tab: Tab) -> None:
         """async () => {
             const { reasonKey } = await import("/page/reasons.js");
             return [["event source failed", true], ["event source failed", false], ["handshake refused", false],
-                ["nothing within the first-byte deadline", false], ["held back", true], ["closed with 1008", true]]
+                ["nothing within the first-byte deadline", false], ["held back", true], ["closed with 1008", true],
+                ["forbidden_origin", false]]
                 .map(([why, opened]) => reasonKey(why, opened).slice(7));
         }"""
     )
-    assert found == ["broke", "unreachable", "unreachable", "late", "buffered", "refused"]
+    assert found == ["broke", "unreachable", "unreachable", "late", "buffered", "refused", "origin"]

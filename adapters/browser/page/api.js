@@ -6,16 +6,19 @@ import { language } from "./language.js";
 const TIMEOUT_MS = 15_000;
 
 /**
- * Asks for JSON below the gateway's `/api/coze/`; with `body` it is a POST. `baseUrl` ends with a slash.
+ * Asks for JSON below the gateway's `/api/coze/`; with `body` it is a POST, with `key` one that happens once, however
+ * often it is asked for. `baseUrl` ends with a slash.
  * @returns the answer's JSON. Rejects with a `GatewayError`; its `status` is 0 when nobody answered.
  */
-export async function request({ baseUrl, token, network }, path, body) {
+export async function request({ baseUrl, token, network }, path, { body, method, key, prefer } = {}) {
   const headers = { "Accept-Language": language(), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-  const init = { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
+  const init = { method, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
   if (body !== undefined) {
     Object.assign(init, { method: "POST", body: JSON.stringify(body) });
     headers["Content-Type"] = "application/json";
   }
+  if (key) headers["Idempotency-Key"] = key;
+  if (prefer) headers.Prefer = prefer;
   try {
     new Headers(headers);
   } catch {
@@ -37,6 +40,7 @@ export async function request({ baseUrl, token, network }, path, body) {
 
 /** What went wrong, for a person: the gateway's own sentence, or the page's; `unreachable` is the key of one of those. */
 export function sentence(error, unreachable = "error_unreachable") {
+  if (error.code === "forbidden_origin") return say("span", "error_origin", { "data-origin": location.origin });
   if (error.problem) return make("span", { lang: document.documentElement.lang }, error.message);
   if (error.status) return say("span", "error_status", { "data-status": error.status });
   return say("span", error.code === "unauthorized" ? "error_token" : unreachable);

@@ -1,13 +1,15 @@
 /** The page's composition: finds its elements, builds the parts, and ties what people do to what the parts can. */
-import { sentence } from "./api.js";
+import { request, sentence } from "./api.js";
 import { BadNetwork } from "./bad-network.js";
 import { Conversation } from "./conversation.js";
 import { make, refocus, say, sayAnew } from "./dom.js";
+import { addDeletion } from "./deletion.js";
+import { Dock } from "./dock.js";
 import { Figures, NetworkLog } from "./figures.js";
 import { firstLanguage, formatNumber, language, onLanguage, speak, t } from "./language.js";
 import { tabMemory } from "./memory.js";
 import { addThemeButton, keepField } from "./preferences.js";
-import { addSheet } from "./sheet.js";
+import { shownLength } from "./shown-length.js";
 
 const LIKING = ["sse", "websocket", "longpoll", "eventsource"];
 const QUICK = [
@@ -25,9 +27,11 @@ const SAID = {
   started: "says_started", action_required: "says_waits", completed: "says_completed", error: "says_failed", cancelled: "says_cancelled",
 };
 const DOUBLE_CLICK_MS = 500;
+const PRESSING_HELPS_MS = 1_500; // a shorter wait is over before a hand is there
 const HOME = new URL(".", location.href).href; // a proxy may serve the gateway below a path
 const at = (id) => document.getElementById(id);
 
+const dock = new Dock({ main: at("main"), side: at("side"), opener: at("panel-button"), closer: at("panel-close") });
 const network = new BadNetwork();
 const parts = network.parts();
 const figures = new Figures(at("figures"));
@@ -58,14 +62,16 @@ const conversation = new Conversation({
   }),
   isTyping: () => message.value !== "",
   onState: showState,
+  edit: fill,
   onTrouble: warn,
+  onTokenWanted: askForToken,
   onChange: showProgress,
   onTurn: () => {
-    following = true;
+    follow(true);
     at("welcome").hidden = at("log").childElementCount > 0;
   },
   keepPlace: (change) => {
-    following = false;
+    follow(false);
     const below = scroll.scrollHeight - scroll.scrollTop;
     change();
     scroll.scrollTop = scroll.scrollHeight - below;
@@ -80,8 +86,24 @@ function warn(words) {
 }
 
 function unwarn() {
-  at("alert").hidden = true;
-  at("alert").replaceChildren();
+  for (const place of [at("alert"), at("hint")]) {
+    place.hidden = true;
+    place.replaceChildren();
+  }
+}
+
+/** Says what is no mistake, only worth knowing. */
+function hint(key) {
+  at("hint").hidden = false;
+  at("hint").replaceChildren(say("span", key));
+}
+
+/** Opens the field that the token belongs into. */
+function askForToken() {
+  sayAnew(at("token-label"), "token_required");
+  at("settings").open = true;
+  dock.open();
+  if (!message.value) at("token").focus();
 }
 
 // -- what the connection does
@@ -102,6 +124,8 @@ function showState(state, { transport, delayMs, reason, error }) {
   if (state === "offline") netlog.add("bad", say("span", "state_offline"));
   if (error) netlog.add("bad", say("span", "state_closed"), "·", sentence(error));
   at("status-more").textContent = state === "open" ? (transport ?? "") : "";
+  // In an answer that waits there is such a button already.
+  at("try-now").hidden = lineState !== "waiting" || !(delayMs > PRESSING_HELPS_MS) || conversation.running;
   return showStatus();
 }
 
@@ -118,18 +142,32 @@ function showProgress(event) {
   at("welcome").hidden = at("log").childElementCount > 0;
   at("stop").hidden = !running;
   at("stop").disabled = conversation.stopping;
-  sayAnew(at("stop").firstElementChild, conversation.stopping ? "stopping" : "stop");
-  at("send").hidden = running;
+  sayAnew(at("stop").querySelector("span"), conversation.stopping ? "stopping" : "stop");
+  placeSend();
   for (const asks of document.querySelectorAll(".chip, .retry")) asks.disabled = running;
-  at("quick").tabIndex = running ? 0 : -1; // with no button to go to, a keyboard scrolls the strip itself
+  at("delete").hidden = !conversation.id;
   at("earlier").hidden = !conversation.hasEarlier;
   const said = SAID[event?.event];
   // A screen reader hears when an answer begins, waits and ends; read piece by piece it would be noise.
-  if (said) at("announcer").textContent = `${t(said, { n: [...(event.content ?? "")].length })} ${event.error ?? ""}`.trim();
+  if (said) at("announcer").textContent = `${t(said, { n: shownLength(event.content ?? "") })} ${event.error ?? ""}`.trim();
   showStatus();
 }
 
 // -- asking
+
+/** While an answer runs there is Stop; and Send, too, for who has written what is to be asked next. */
+function placeSend() {
+  at("send").hidden = conversation.running && !message.value.trim();
+}
+
+/** Puts `text` into the field. What was there is a step back in its history. */
+function fill(text) {
+  message.focus();
+  message.select();
+  if (!document.execCommand("insertText", false, text)) message.value = text;
+  fit();
+  placeSend();
+}
 
 function fit() {
   if (CSS.supports("field-sizing", "content")) return; // the browser does it
@@ -141,18 +179,19 @@ function fit() {
 
 at("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (conversation.running) return message.value.trim() && warn(say("span", "error_running"));
   if ([...message.value].length > limit) return warn(say("span", "error_long", { "data-n": limit }));
   unwarn();
   if (conversation.ask(message.value)) {
     message.value = "";
+    placeSend();
     fit();
-  }
+  } else if (message.value.trim()) hint("error_running");
   return message.focus();
 });
 message.addEventListener("input", () => {
   unwarn();
   fit();
+  placeSend();
 });
 message.addEventListener("keydown", (event) => {
   // Safari ends a composition before the Enter that ended it: of an input method such a key has the code 229.
@@ -168,6 +207,10 @@ at("stop").addEventListener("click", ({ detail }) => {
   conversation.stop();
   message.focus();
 });
+addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || event.defaultPrevented || event.isComposing || at("deletion").open) return;
+  if (conversation.running) conversation.stop();
+});
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // its address would take the place of the conversation's
   message.focus();
@@ -177,9 +220,17 @@ at("new").addEventListener("click", () => {
   conversation.begin();
   message.focus();
 });
-for (const [tongue, question] of QUICK) {
-  at("quick").append(make("button", { type: "button", class: "chip", lang: tongue, onclick: () => conversation.ask(question) }, question));
-}
+addDeletion({
+  opener: at("delete"), dialog: at("deletion"), yes: at("deletion-yes"), no: at("deletion-no"), trouble: at("deletion-trouble"),
+}, async () => {
+  await conversation.remove();
+  unwarn();
+  hint("deleted");
+  message.focus();
+});
+at("try-now").addEventListener("click", () => conversation.tryNow());
+const chips = QUICK.map(([tongue, question]) => (
+  make("button", { type: "button", class: "chip", lang: tongue, onclick: () => conversation.ask(question) }, question)));
 
 // A key that was pressed on a button which then goes, or may not be pressed again, leaves the focus nowhere.
 addEventListener("click", ({ detail }) => { if (!detail) setTimeout(refocus, 50); });
@@ -191,21 +242,30 @@ at("earlier").addEventListener("click", async () => {
   (at("earlier").hidden ? scroll : at("earlier")).focus({ preventScroll: true });
 });
 
+function follow(whether) {
+  following = whether;
+  at("jump").hidden = following || atEnd();
+}
+at("jump").addEventListener("click", () => {
+  follow(true);
+  scroll.scrollTop = placed = scroll.scrollHeight;
+});
+
 // Told of growth after the layout, so that asking for the height costs no layout of its own.
 let placed = 0; // where the page itself has scrolled to
 const growth = new ResizeObserver(() => {
-  if (!following) return;
+  if (!following) return void (at("jump").hidden = atEnd());
   scroll.scrollTop = scroll.scrollHeight;
   placed = scroll.scrollTop;
 });
 growth.observe(at("log"));
 growth.observe(scroll);
 const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
-scroll.addEventListener("wheel", () => { following = atEnd(); }, { passive: true });
-scroll.addEventListener("touchmove", () => { following = atEnd(); }, { passive: true });
-scroll.addEventListener("keydown", () => requestAnimationFrame(() => { following = atEnd(); }));
+scroll.addEventListener("wheel", () => follow(atEnd()), { passive: true });
+scroll.addEventListener("touchmove", () => follow(atEnd()), { passive: true });
+scroll.addEventListener("keydown", () => requestAnimationFrame(() => follow(atEnd())));
 // Only upwards is away from the end: what grew since the page scrolled, and the browser's own anchoring, are no reader.
-scroll.addEventListener("scrollend", () => { following = atEnd() || (following && scroll.scrollTop >= placed); });
+scroll.addEventListener("scrollend", () => follow(atEnd() || (following && scroll.scrollTop >= placed)));
 
 // -- the bad network
 
@@ -234,13 +294,6 @@ for (const [value, key] of FAULTS) at("fault").append(say("option", key, { value
 // To Coze itself they would be a part of the question.
 at("fault").parentElement.hidden = document.querySelector('meta[name="gateway-upstream"]').content === "coze";
 
-// -- the panel, a sheet on narrow screens
-
-addSheet({
-  sheet: at("sheet"), panel: at("panel"), place: at("side"), opener: at("panel-button"), closer: at("panel-close"),
-  isNarrow: matchMedia("(max-width: 960px)"),
-});
-
 // -- language, colours, fields
 
 for (const button of document.querySelectorAll("button[data-language]")) {
@@ -250,6 +303,7 @@ onLanguage(() => {
   for (const button of document.querySelectorAll("button[data-language]")) {
     button.setAttribute("aria-pressed", String(button.dataset.language === language()));
   }
+  at("quick").append(...chips.filter(({ lang }) => lang === language()), ...chips.filter(({ lang }) => lang !== language()));
   at("announcer").textContent = ""; // what it said last is said
   showSlow();
   figures.show();
@@ -260,9 +314,22 @@ keepField(at("token"), tabMemory); // a token goes with its tab
 at("token").addEventListener("change", () => {
   unwarn();
   conversation.signedIn();
+  askWhatIsOn();
 });
 
+function askWhatIsOn() {
+  const settings = { baseUrl: HOME, token: at("token").value.trim() || undefined, network: globalThis };
+  request(settings, "config").then((config) => {
+    limit = config.maxMessageChars ?? limit;
+    at("simulated").hidden = !config.simulated;
+    if (!config.needsToken) return sayAnew(at("token-label"), "token");
+    askForToken();
+    return hint("token_needed");
+  }, () => {});
+}
+
 speak(firstLanguage());
-fetch(`${HOME}api/coze/config`).then((response) => response.json()).then((config) => { limit = config.maxMessageChars ?? limit; }, () => {});
+askWhatIsOn();
 conversation.resume();
+if (matchMedia("(min-height: 281px)").matches) message.focus({ preventScroll: true }); // below that it may be out of sight
 document.documentElement.dataset.ready = "true";

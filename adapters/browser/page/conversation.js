@@ -27,6 +27,7 @@ export class Conversation {
   #turns = new Map();
   #current; // the turn that events belong to now
   #asked; // the turn that this page is asking for
+  #queued = new Set(); // turns that wait for the one before them
 
   /**
    * @param {object} page
@@ -36,6 +37,8 @@ export class Conversation {
    * @param {import("./figures.js").Figures} page.figures
    * @param {(state: string, detail: object) => void} page.onState what the connection does; `reason` is a key of words
    * @param {(words: Node) => void} page.onTrouble what somebody must be told
+   * @param {() => void} page.onTokenWanted the gateway takes no request without another token
+   * @param {(text: string) => void} page.edit puts a question into the field
    * @param {() => void} page.onChange something began or ended
    * @param {() => void} page.onTurn the log has one more turn
    * @param {(change: () => void) => void} page.keepPlace makes a change above what is being read
@@ -44,7 +47,10 @@ export class Conversation {
     this.page = page;
     this.buttons = {
       ask: (text) => this.ask(text),
+      edit: (text) => page.edit(text),
       retry: (view) => this.#retry(view),
+      takeBack: (view) => this.#takeBack(view),
+      tryNow: () => this.tryNow(),
       giveOutputs: (turnId, toolOutputs) => this.#giveOutputs(turnId, toolOutputs),
     };
     addEventListener("hashchange", () => {
@@ -67,7 +73,8 @@ export class Conversation {
     if (goesOn && !asking.id && !location.hash) return this.ask(asking.question, asking);
     if (!id) return undefined;
     const opened = this.open(id);
-    return goesOn && asking.id === id ? opened.then(() => this.ask(asking.question, asking)) : opened;
+    // What runs already is that very question: it was taken after all.
+    return goesOn && asking.id === id ? opened.then(() => !this.running && this.ask(asking.question, asking)) : opened;
   }
 
   /** Whether an answer is being given that this page hears of. */
@@ -75,6 +82,9 @@ export class Conversation {
     if (this.#asked) return true;
     return this.#current !== undefined && !this.#current.over && this.#current.state !== "unheard";
   }
+
+  /** Whether a question that is asked now has to wait for another one's answer. */
+  get busy() { return this.running || this.#queued.size > 0; }
 
   get hasEarlier() { return this.#history?.hasMore === true; }
 
@@ -111,11 +121,13 @@ export class Conversation {
 
   /** `again`: what was kept of a question before a reload; its key sees to it that the gateway starts nothing twice. */
   ask(question, again) {
-    if (this.running || !question.trim()) return false;
+    if (!question.trim()) return false;
+    if (this.busy) return this.#queue(question, again);
     const { fault, ...settings } = this.page.settings();
-    const message = again?.message ?? (fault ? `/fault ${fault} -- ${question}` : question);
-    const key = again?.key ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
-    tabMemory.keep(ASKING, JSON.stringify({ id: this.id, question, message, key, at: Date.now() }));
+    const message = again?.message ?? withFault(fault, question);
+    const key = again?.key ?? newKey();
+    const onBusy = again?.onBusy;
+    tabMemory.keep(ASKING, JSON.stringify({ id: this.id, question, message, key, onBusy, at: Date.now() }));
     const view = new TurnView(question, this.buttons);
     this.page.log.append(view.element);
     this.page.onTurn();
@@ -123,10 +135,11 @@ export class Conversation {
     this.#hangUp();
     this.#asked = view;
     this.page.figures.begin({ late: again?.at !== undefined }); // it was asked before a reload
-    view.again = { message, key, whose: this.#whose() };
+    view.again = { message, key, onBusy, whose: this.#whose() };
     const line = chat({
       ...settings,
       message,
+      onBusy,
       idempotencyKey: key,
       conversationId: this.id,
       language: language(),
@@ -149,6 +162,70 @@ export class Conversation {
     return true;
   }
 
+  /** Hands the gateway a question while an answer runs. It starts by itself after that one, whatever becomes of this page. */
+  #queue(question, again) {
+    if (!this.id) return false; // the first question is on its way: there is no conversation to wait in
+    const { fault, userId, botId, shopId, ...settings } = this.page.settings();
+    const before = again?.onBusy ? again : undefined; // a key is for one body
+    const message = before?.message ?? withFault(fault, question);
+    const key = before?.key ?? newKey();
+    const view = new TurnView(question, this.buttons);
+    view.again = { message, key, onBusy: "queue", whose: this.#whose() };
+    this.#queued.add(view);
+    this.page.log.append(view.element);
+    this.page.onTurn();
+    this.page.onChange();
+    this.#handOver(settings, view, { userId, botId, shopId, message, conversationId: this.id, onBusy: "queue" }, key);
+    return true;
+  }
+
+  async #handOver(settings, view, body, key) {
+    const here = () => this.#queued.has(view); // until the page has moved on to another conversation
+    try {
+      const { turnId } = await request(settings, "chat", { body, key, prefer: "wait=0" });
+      if (!here()) return;
+      const begun = this.#turns.get(turnId); // its first event was quicker than this answer
+      if (begun) {
+        this.#queued.delete(view);
+        view.element.remove();
+      } else {
+        this.#turns.set(turnId, view);
+        view.turnId = turnId;
+        view.queued();
+      }
+    } catch (error) {
+      if (!here()) return;
+      this.#queued.delete(view);
+      this.#fails(view, error);
+    }
+    this.page.onChange();
+  }
+
+  /** A question that has not begun is asked no more; it comes back into the field. */
+  async #takeBack(view) {
+    try {
+      await request(this.page.settings(), `turns/${view.turnId}/cancel`, { body: {} });
+    } catch (error) {
+      return this.page.onTrouble(make("span", {}, say("span", "stop_failed"), " ", sentence(error)));
+    }
+    if (!this.#queued.delete(view)) return undefined; // it had just begun: its last event will say that it was stopped
+    view.element.remove();
+    this.page.edit(view.question);
+    return this.page.onChange();
+  }
+
+  /** Tries at once what would be tried again in a while. */
+  tryNow() { this.#line?.retryNow?.(); }
+
+  /** Deletes the conversation at the gateway. Rejects when it may still be there. */
+  async remove() {
+    const { id } = this;
+    await request(this.page.settings(), `conversations/${id}`, { method: "DELETE" }).catch((error) => {
+      if (error.code !== "not_found") throw error;
+    });
+    if (this.id === id) this.#blank();
+  }
+
   /** Ends the running answer. What is pressed shows at once, whether or not the gateway can be told. */
   async stop() {
     const view = this.#asked ?? this.#current;
@@ -158,7 +235,7 @@ export class Conversation {
     this.page.onChange();
     try {
       if (this.#line?.cancel) await this.#line.cancel();
-      else await request(this.page.settings(), `turns/${view.turnId}/cancel`, {});
+      else await request(this.page.settings(), `turns/${view.turnId}/cancel`, { body: {} });
     } catch (error) {
       if (view.over || !this.stopping) return;
       this.stopping = false;
@@ -221,6 +298,7 @@ export class Conversation {
       if (asked && recalled && recalled !== asked) recalled.element.remove(); // taken before a reload, as it turns out
       this.#current = known ?? this.#show(event.input);
       this.#turns.set(event.turnId, this.#current);
+      this.#queued.delete(this.#current);
       if (!asked) this.page.figures.begin({ heard: true, late: !this.#opened });
     } else if (event.event === "reset") {
       this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#current;
@@ -260,9 +338,14 @@ export class Conversation {
       if (!this.id) this.#remember(line.conversationId);
       return this.#losesSight(view, error);
     }
-    view.fail(sentence(error, "error_network"), { code: error.code, retryable: ![413, 422].includes(error.status) });
+    this.#fails(view, error);
     if (error.code === "not_found") this.#remember(undefined);
     this.page.onChange({ event: "error", error: view.why });
+  }
+
+  #fails(view, error) {
+    view.fail(sentence(error, "error_network"), { code: error.code, wrong: [413, 422].includes(error.status) });
+    if (error.code === "unauthorized") this.page.onTokenWanted();
   }
 
   /** The turn goes on at the gateway, and its listener was refused for good: nobody but somebody's new token helps. */
@@ -270,6 +353,7 @@ export class Conversation {
     this.stopping = false;
     this.page.figures.end(view.text);
     view.unheard(error.code === "unauthorized" ? say("span", "unheard_token") : sentence(error), error.code);
+    if (error.code === "unauthorized") this.page.onTokenWanted();
     this.page.onChange({ event: "error", error: view.why });
   }
 
@@ -291,7 +375,7 @@ export class Conversation {
   async #giveOutputs(turnId, toolOutputs) {
     const settings = this.page.settings();
     try {
-      await request(settings, `turns/${turnId}/tool-outputs`, { toolOutputs });
+      await request(settings, `turns/${turnId}/tool-outputs`, { body: { toolOutputs } });
     } catch (error) {
       const turn = error.status ? await request(settings, `turns/${turnId}`).catch(() => undefined) : undefined;
       error.answered = turn !== undefined && turn.status !== "action_required";
@@ -315,6 +399,7 @@ export class Conversation {
     this.stopping = false;
     this.#asked = this.#current = this.#history = undefined;
     this.#turns.clear();
+    this.#queued.clear();
     this.page.log.replaceChildren();
   }
 
@@ -361,6 +446,7 @@ export class Conversation {
       if (error.code === "not_found") this.#blank();
       this.page.onTrouble(error.code === "not_found" ? say("span", "conversation_unknown")
         : make("span", {}, say("span", "history_failed"), " ", sentence(error)));
+      if (error.code === "unauthorized") this.page.onTokenWanted();
     }
   }
 
@@ -375,3 +461,8 @@ export class Conversation {
     this.page.onChange();
   }
 }
+
+/** The simulated Coze plays a fault that the message begins with. */
+const withFault = (fault, question) => (fault ? `/fault ${fault} -- ${question}` : question);
+
+const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");

@@ -19,6 +19,18 @@ export function say(tag, key, attributes = {}) {
   return element;
 }
 
+/** A button without words on it: their place is its label and its tip. `lines` is what a pen draws on 24 by 24. */
+export function iconButton(key, lines, attributes = {}) {
+  const button = make("button", { type: "button", "data-t-label": key, "data-t-title": key, "aria-label": t(key), title: t(key), ...attributes });
+  const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const pen = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  for (const [name, value] of [["viewBox", "0 0 24 24"], ["width", "18"], ["height", "18"], ["aria-hidden", "true"]]) picture.setAttribute(name, value);
+  for (const [name, value] of [["d", lines], ["fill", "none"], ["stroke", "currentColor"], ["stroke-width", "2"]]) pen.setAttribute(name, value);
+  picture.append(pen);
+  button.append(picture);
+  return button;
+}
+
 /** Gives an element other words. */
 export function sayAnew(element, key) {
   element.dataset.t = key;

@@ -2,6 +2,7 @@
 import { isText } from "./cards.js";
 import { make } from "./dom.js";
 import { formatNumber, formatTime, t } from "./language.js";
+import { ShownLength } from "./shown-length.js";
 
 const WINDOW_MS = 30_000;
 const BUCKET_MS = 500;
@@ -14,7 +15,7 @@ export class Figures {
   #first; // when the answer or its reasoning began to be seen
   #firstText; // when its text did, of which the pace is
   #ended;
-  #characters = 0;
+  #shown = new ShownLength();
   #pieces = 0;
   #opens = 0;
   #transport; // of this answer
@@ -39,7 +40,7 @@ export class Figures {
     this.#late = late;
     this.#began = performance.now();
     this.#transport = heard ? this.#line : undefined;
-    this.#characters = lengthOf(text);
+    this.#count(text);
     this.#opens = this.#transport ? 1 : 0;
     this.#timer = setInterval(() => this.show(), 250);
     this.show();
@@ -58,7 +59,8 @@ export class Figures {
     clearInterval(this.#timer);
     this.#late = false;
     this.#began = this.#first = this.#firstText = this.#ended = this.#transport = undefined;
-    this.#characters = this.#pieces = this.#opens = 0;
+    this.#pieces = this.#opens = 0;
+    this.#count("");
   }
 
   /** A piece of the answer, or of its reasoning. Characters, and the pace, are the text's alone. */
@@ -68,22 +70,21 @@ export class Figures {
     this.#pieces++;
     if (event.event !== "message" || !isText(event)) return;
     this.#firstText ??= now;
-    const size = lengthOf(event.content);
-    this.#characters = event.replace ? size : this.#characters + size;
+    const size = event.replace ? this.#count(event.content) : this.#shown.add(event.content);
     const bucket = Math.floor(now / BUCKET_MS);
     this.#buckets.set(bucket, (this.#buckets.get(bucket) ?? 0) + size);
   }
 
   /** The whole text so far is known anew. */
   reset(text) {
-    this.#characters = lengthOf(text);
+    this.#count(text);
   }
 
   /** The whole answer is known: its length counts, whatever was joined or rewritten on the way. */
   end(content) {
     if (this.#began === undefined || this.#ended !== undefined) return;
     this.#ended = performance.now();
-    if (content !== undefined) this.#characters = lengthOf(content);
+    if (content !== undefined) this.#count(content);
     clearInterval(this.#timer);
     this.show();
     // The chart runs on until its last piece has left it.
@@ -109,7 +110,7 @@ export class Figures {
     return {
       firstMs: this.#first === undefined || this.#late ? undefined : this.#first - this.#began,
       totalMs: this.#ended === undefined || this.#late ? undefined : this.#ended - this.#began,
-      characters: this.#characters,
+      characters: this.#shown.length,
       transport: this.#transport,
       pieces: this.#pieces,
       reconnects: Math.max(this.#opens - 1, 0),
@@ -128,6 +129,12 @@ export class Figures {
     this.#put("reconnects", formatNumber(reconnects));
     this.#put("transport", transport === "whole" ? t("transport_whole") : (transport ?? "–"));
     this.#draw();
+  }
+
+  /** The text so far is this one. @returns how much of it is shown */
+  #count(text) {
+    this.#shown = new ShownLength();
+    return this.#shown.add(text);
   }
 
   #put(name, text) {
@@ -153,8 +160,6 @@ export class Figures {
     this.chart.classList.toggle("blank", this.#buckets.size === 0);
   }
 }
-
-const lengthOf = (text) => [...text].length; // in code points, as the gateway counts
 
 /** The last few things that the network did, newest first. */
 export class NetworkLog {

@@ -37,6 +37,7 @@ export class History {
   /** Adds what the turn's own record has: how it ended, why it failed, reasoning and suggestions. */
   async recallMore(view) {
     const turn = await request(this.#settings(), `turns/${view.turnId}`);
+    if (turn.status === "queued") view.queued();
     if (!ENDED.has(turn.status)) return;
     if (!view.over) view.recall(turn.content, turn.status);
     view.recallMore(turn);

@@ -38,10 +38,11 @@ export function speak(tag) {
   for (const listener of listeners) listener();
 }
 
-/** Fills in every element below `root` that names its words in `data-t`, `data-t-label` or `data-t-placeholder`. */
+/** Fills in every element below `root` that names its words in `data-t`, `data-t-label`, `-title` or `-placeholder`. */
 export function translate(root) {
   for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t, element.dataset);
   for (const element of root.querySelectorAll("[data-t-label]")) element.setAttribute("aria-label", t(element.dataset.tLabel));
+  for (const element of root.querySelectorAll("[data-t-title]")) element.title = t(element.dataset.tTitle);
   for (const element of root.querySelectorAll("[data-t-placeholder]")) element.placeholder = t(element.dataset.tPlaceholder);
 }
 

@@ -9,6 +9,7 @@ const WHYS = [
   [/^damaged$/, "reason_damaged"],
   [/^(?:no event stream|closed with 1008|unknown)$/, "reason_refused"],
   [/^unreachable$/, "reason_unreachable"],
+  [/^forbidden_origin$/, "reason_origin"],
   [/^the turn is/, "reason_unfinished"],
 ];
 

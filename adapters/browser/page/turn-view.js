@@ -2,12 +2,16 @@
 import { fold } from "../client/coze-gateway.js";
 import { AnswerText } from "./answer-text.js";
 import { isText, structured } from "./cards.js";
-import { copyButton, make, say, sayAnew } from "./dom.js";
+import { copyButton, iconButton, make, say, sayAnew } from "./dom.js";
 import { t, timeWords } from "./language.js";
 import { spoken } from "./media.js";
 import { ToolForm } from "./tool-form.js";
 
 const GOES_ON = new Set(["message", "reasoning", "tool", "audio", "suggestion", "completed"]);
+const STILL_MS = 10_000; // of nothing: long enough to wonder whether anything will come
+const PRESSING_HELPS_MS = 1_500; // a shorter wait is over before a hand is there
+const ASKED_TO_WAIT = /^reason_(?:rate_limited|too_many_connections|overloaded|draining|told)$/;
+const PENCIL = "m4 20 1-4L16 5l3 3L8 19zm10-13 3 3";
 
 export class TurnView {
   text = "";
@@ -21,16 +25,20 @@ export class TurnView {
   #form; // for the results of tools
   #countdown;
   #stopping = false;
+  #seen = false; // whether something of the answer's text can be seen
+  #heardAt = performance.now();
 
-  /** @param {{retry: (view: TurnView) => void, ask: (text: string) => void,
+  /** @param {{retry: (view: TurnView) => void, ask: (text: string) => void, edit: (text: string) => void,
+   *   takeBack: (view: TurnView) => void, tryNow: () => void,
    *   giveOutputs: (turnId: string, outputs: object[]) => Promise<void>}} page what the turn's buttons do */
   constructor(question, page) {
     this.question = question;
     this.page = page;
     this.asked = make("div", { class: "bubble asked" }, say("span", "you", { class: "visually-hidden" }), make("p", { dir: "auto" }, question));
+    const edit = iconButton("edit", PENCIL, { class: "edit", onclick: () => page.edit(question) });
     this.thinking = make("details", { class: "thinking", hidden: true }, say("summary", "thinking"), make("p", { dir: "auto" }));
     this.tools = make("ul", { class: "tools", hidden: true });
-    this.notice = make("p", { class: "notice", role: "status", hidden: true });
+    this.notice = make("div", { class: "notice", hidden: true }, make("span", { role: "status" }));
     this.content = make("div", { class: "content" });
     this.dots = make("div", { class: "dots", "aria-hidden": "true" }, make("i"), make("i"), make("i"));
     this.extras = make("div", { class: "extras" });
@@ -40,9 +48,10 @@ export class TurnView {
     this.suggestions = make("div", { class: "suggestions", role: "group", "data-t-label": "suggestions", "aria-label": t("suggestions"), hidden: true });
     this.answer = make("div", { class: "bubble answer" }, say("span", "bot", { class: "visually-hidden" }), this.thinking, this.tools,
       this.content, this.extras, this.blank, this.dots, this.notice, this.failure, this.foot);
-    this.element = make("article", { class: "turn" }, this.asked, this.answer, this.suggestions);
+    this.element = make("article", { class: "turn" }, make("div", { class: "question" }, edit, this.asked), this.answer, this.suggestions);
     this.typed = new AnswerText(this.content);
     this.#become("waiting");
+    this.#watch();
   }
 
   /** Undefined until the gateway has taken the question. */
@@ -57,6 +66,8 @@ export class TurnView {
 
   apply(event) {
     this.text = fold(this.text, event);
+    this.#heardAt = performance.now();
+    if (this.notice.dataset.says === "still_waiting") this.#tell();
     if (this.state === "unheard") this.#become("running");
     if (GOES_ON.has(event.event)) this.#form?.goesOn();
     const act = this[`on_${event.event}`];
@@ -117,6 +128,11 @@ export class TurnView {
     this.suggestions.append(make("button", { type: "button", class: "chip", dir: "auto", onclick: () => this.page.ask(content) }, content));
   }
 
+  /** The gateway has it, and begins with it when the answer before it has ended. */
+  queued() {
+    this.#tell("notice_queued", {}, say("button", "take_back", { type: "button", class: "quiet-button", onclick: () => this.page.takeBack(this) }));
+  }
+
   on_notice({ code, attempt }) {
     this.#tell(`notice_${code}`, { "data-attempt": attempt ?? 1 });
   }
@@ -143,16 +159,20 @@ export class TurnView {
     this.#end("cancelled");
   }
 
-  on_error({ error, code, retryable, upstream }) {
-    this.fail(error ? make("span", {}, error) : say("span", "says_failed"), { code, retryable, upstream });
+  on_error({ error, code, upstream }) {
+    this.fail(error ? make("span", {}, error) : say("span", "says_failed"), { code, upstream });
   }
 
   /** Nothing comes for now: why, and in how many milliseconds it is tried again. Without a key: it comes again. */
   waits(key, delayMs) {
     if (this.over || this.#stopping) return;
-    if (key) this.#tell(key);
-    else if (this.notice.querySelector('[data-t^="reason_"]')) this.#tell();
-    if (key && delayMs !== undefined) this.#countDown(performance.now() + delayMs);
+    if (!key) {
+      if (this.notice.dataset.says?.startsWith("reason_")) this.#tell();
+      return;
+    }
+    const helps = delayMs > PRESSING_HELPS_MS && !ASKED_TO_WAIT.test(key);
+    this.#tell(key, {}, helps && say("button", "try_now", { type: "button", class: "quiet-button", onclick: () => this.page.tryNow() }));
+    if (delayMs !== undefined) this.#countDown(performance.now() + delayMs);
   }
 
   /** Somebody pressed Stop. `heard` is false when the gateway could not be told. */
@@ -161,12 +181,16 @@ export class TurnView {
     this.#tell(heard ? "stopping" : "stop_failed");
   }
 
-  /** Shows what went wrong, in `sentence`'s words, and offers to ask again where that may help. */
-  fail(sentence, { code, retryable = true, upstream } = {}) {
+  /** Shows what went wrong, in `sentence`'s words, and offers to ask again, unless the question itself was wrong. */
+  fail(sentence, { code, wrong = false, upstream } = {}) {
     this.#end("error");
     const trace = [code, upstream?.code, upstream?.logId].filter(Boolean).join(" · ");
     this.#showFailure(sentence, trace);
-    if (retryable) this.failure.append(say("button", "retry", { type: "button", class: "quiet-button retry", onclick: () => this.page.retry(this) }));
+    if (!wrong) this.failure.append(this.#retryButton());
+  }
+
+  #retryButton() {
+    return say("button", "retry", { type: "button", class: "quiet-button retry", onclick: () => this.page.retry(this) });
   }
 
   /** The gateway has taken it and may go on with it, but this page may not hear it: says why, until it is heard again. */
@@ -187,7 +211,8 @@ export class TurnView {
     const size = characters ? [say("span", "characters_n", { "data-n": characters })] : [];
     this.foot.hidden = false;
     this.foot.replaceChildren(make("span", {}, ...parts.flatMap((part) => [" · ", part]).slice(1)), ...size);
-    if (this.text) this.foot.append(copyButton(() => this.text));
+    const acts = [...(this.state === "cancelled" ? [this.#retryButton()] : []), ...(this.text ? [copyButton(() => this.text)] : [])];
+    if (acts.length) this.foot.append(make("span", { class: "acts" }, ...acts));
     if (this.element.classList.contains("recovered")) this.foot.prepend(say("span", "recovered", { class: "badge" }));
     if (this.state === "cancelled") this.foot.prepend(say("span", "stopped", { class: "badge plain" }));
   }
@@ -272,7 +297,7 @@ export class TurnView {
 
   /** An answer without anything to show is no empty bubble. */
   #sayIfBlank() {
-    const shows = this.text || !this.thinking.hidden || !this.tools.hidden || this.answer.querySelector(".extras > *");
+    const shows = this.text.trim() || !this.thinking.hidden || !this.tools.hidden || this.answer.querySelector(".extras > *");
     this.blank.hidden = this.state !== "completed" || Boolean(shows);
   }
 
@@ -287,17 +312,21 @@ export class TurnView {
     this.#sayIfBlank();
   }
 
-  #tell(key, values = {}) {
+  /** Says something of the waiting, with a button that may help; without a key, nothing. */
+  #tell(key, values = {}, button = undefined) {
     clearInterval(this.#countdown);
     if (!key && this.notice.hidden) return;
+    const [words] = this.notice.children;
     this.notice.hidden = !key;
-    this.notice.replaceChildren(...(key ? [say("span", key, values)] : []));
+    this.notice.dataset.says = key ?? "";
+    words.replaceChildren(...(key ? [say("span", key, values)] : []));
+    this.notice.replaceChildren(words, ...(button ? [button] : []));
   }
 
   #countDown(until) {
     const left = () => Math.max(Math.ceil((until - performance.now()) / 1_000), 1);
     const words = say("span", "again_in", { "data-n": left(), "aria-hidden": "true" }); // read out each second it would be noise
-    this.notice.append(" ", words);
+    this.notice.firstElementChild.append(" ", words);
     this.#countdown = setInterval(() => {
       words.dataset.n = left();
       sayAnew(words, "again_in");
@@ -310,8 +339,29 @@ export class TurnView {
     this.element.dataset.state = state;
     this.answer.setAttribute("aria-busy", String(!this.over));
     if (state !== "error") this.failure.hidden = true;
-    this.dots.hidden = this.over || state === "unheard" || this.text !== "";
+    this.#placeDots();
     const summary = this.thinking.querySelector("summary");
     sayAnew(summary, this.over || this.text ? "thought" : "thinking");
+  }
+
+  /** There are dots until something can be seen: the first piece may be a space, or be held back. */
+  #placeDots() {
+    this.dots.hidden = this.over || this.state === "unheard" || this.#seen;
+  }
+
+  /** Looks for the first thing that can be seen, and whether anything comes at all, until the turn is over. */
+  #watch() {
+    const sight = new MutationObserver(() => {
+      this.#seen = [...this.answer.querySelectorAll(".content")].some((part) => part.textContent.trim() || part.querySelector("img, hr"));
+      if (!this.#seen) return;
+      sight.disconnect();
+      this.#placeDots();
+    });
+    sight.observe(this.answer, { subtree: true, childList: true, characterData: true });
+    const looking = setInterval(() => {
+      if (this.over || !this.element.isConnected) return clearInterval(looking);
+      const silent = performance.now() - this.#heardAt > STILL_MS && this.state !== "unheard" && !this.#form?.element.isConnected;
+      if (silent && this.notice.hidden) this.#tell("still_waiting");
+    }, 1_000);
   }
 }
