@@ -215,7 +215,7 @@ export class Conversation {
   }
 
   /** Tries at once what would be tried again in a while. */
-  tryNow() { this.#line?.retryNow?.(); }
+  tryNow() { this.#line?.retryNow(); }
 
   /** Deletes the conversation at the gateway. Rejects when it may still be there. */
   async remove() {
