@@ -300,7 +300,7 @@ def _complete(body: ChatBody, settings: Settings, caller: Caller) -> ChatBody:
         raise InvalidRequest(wrong)
     user = body.user_id or caller.user_id
     shop = caller.shop_for(body.shop_id)
-    if body.conversation_id is not None:
+    if body.conversation_id:  # "" is none
         conversation_id(body.conversation_id)
     if user == body.user_id and shop == body.shop_id:
         return body

@@ -222,7 +222,7 @@ class SharedSocket(Socket):
         key = checked_key(given) if given is not None else ""
         body = chat_from(command, services.settings, self._caller)
         order = order_from(body, self._caller, key=key, request=self._request)
-        accepted = await start(services, self._caller, order, "idempotencyKey")
+        accepted = await start(services, self._caller, order, key_field="idempotencyKey", check_room=self._check_room)
         topic = Topic("turns", accepted.turn_id)
         ids = {"conversationId": accepted.conversation_id, "turnId": accepted.turn_id}
         await self._open(topic, None, {"type": "ack", "topic": str(topic), **ids}, request_id)
@@ -230,8 +230,7 @@ class SharedSocket(Socket):
     async def _open(self, topic: Topic, asked: str | None, ack: dict[str, Any], request_id: RequestId) -> None:
         """Says `ack`, then gives the topic's events, from now on."""
         self.drop(topic)
-        if len(self._topics) >= MOST_TOPICS:
-            raise GatewayError(Code.TOO_MANY_CONNECTIONS, f"a socket has {MOST_TOPICS} topics at most")
+        self._check_room()
         subscription = await subscribe(self._services, self._caller, topic, asked, label="websocket")
         if self._reason is not None:
             subscription.close()
@@ -239,6 +238,10 @@ class SharedSocket(Socket):
         self._say(ack, request_id)
         outlet = self._topics[topic] = TopicOutlet(self, topic, subscription)
         self.hub.attach(outlet)
+
+    def _check_room(self) -> None:
+        if len(self._topics) >= MOST_TOPICS:
+            raise GatewayError(Code.TOO_MANY_CONNECTIONS, f"a socket has {MOST_TOPICS} topics at most")
 
     def _say(self, answer: dict[str, Any], request_id: RequestId) -> None:
         if request_id is not None:

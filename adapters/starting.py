@@ -1,5 +1,7 @@
 """Starting: from an untrusted body to an accepted turn. What the ways to start one share."""
 
+from collections.abc import Callable
+
 import msgspec
 import structlog
 from aiohttp import web
@@ -47,15 +49,25 @@ def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
     return services.connections.acquire(caller.account(order.user_id))
 
 
-async def start(services: Services, caller: Caller, order: Order, key_field: str = "Idempotency-Key") -> Accepted:
+async def start(
+    services: Services,
+    caller: Caller,
+    order: Order,
+    *,
+    key_field: str = "Idempotency-Key",
+    check_room: Callable[[], None] = lambda: None,
+) -> Accepted:
     """Starts the turn and logs that, or finds the one that the same key has started. Raises also `rate_limited`.
 
-    `key_field` is what this transport calls the key.
+    `key_field` is what this transport calls the key. `check_room` raises when it has no room for one more turn.
     """
+
+    def admit() -> None:
+        check_room()
+        services.turn_rate.take(caller.account(order.user_id))
+
     try:
-        accepted = await services.runner.start(
-            order, owns=caller.may_read, admit=lambda: services.turn_rate.take(caller.account(order.user_id))
-        )
+        accepted = await services.runner.start(order, owns=caller.may_read, admit=admit)
     except GatewayError as error:
         if error.code is Code.INVALID_REQUEST:
             raise InvalidRequest([Mistake(key_field, "was used with another body")]) from error

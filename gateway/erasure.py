@@ -1,6 +1,5 @@
 """Erasure: a conversation is deleted, with all that the log and the store hold of it."""
 
-import asyncio
 from collections.abc import Sequence
 
 from gateway.hub import Hub
@@ -8,6 +7,7 @@ from gateway.ids import ConversationId, LogKey
 from gateway.log.log import EventLog
 from gateway.runner import Runner
 from gateway.store.store import Store
+from gateway.waiting import outlived
 
 
 class Erasure:
@@ -29,7 +29,7 @@ class Erasure:
         Raises `storage_unavailable`; then some of it may be gone, and doing it again does the rest. A caller that is
         cancelled leaves it to go on by itself.
         """
-        await asyncio.shield(self._runner.track(self._erase(conversation_id)))
+        await outlived(self._runner.track(self._erase(conversation_id)))
 
     async def _erase(self, conversation_id: ConversationId) -> None:
         """The log goes first: what is in it would be put into the store again by the next start."""

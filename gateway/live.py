@@ -75,6 +75,7 @@ class LiveTurn:
         self.course = Course()
         self.erased = False  # its conversation was deleted: nobody is told more of it
         self.changed = True  # since the store was last told
+        self.stored = False  # whether the store knows that it began
         self._means = means
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()

@@ -2,8 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
+import structlog
+
+from gateway.errors import GatewayError
 from gateway.ids import ConversationId
+from gateway.orders import Note
+from gateway.store.store import Store
+
+logger = structlog.get_logger()
 
 
 class Naming:
@@ -94,3 +102,37 @@ class Naming:
 
     def __repr__(self) -> str:
         return f"Naming({self.conversation_id} is {self.name!r}, version {self.version}, {len(self._asking)} asking)"
+
+
+class Names:
+    """The naming of each conversation that has live turns, which hold it. The store hears of a name at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._namings: WeakValueDictionary[str, Naming] = WeakValueDictionary()
+
+    def of(self, conversation_id: ConversationId) -> Naming:
+        """Held while the store is read, it misses nothing that a turn hears meanwhile."""
+        naming = self._namings.get(conversation_id)
+        if naming is None:
+            naming = self._namings[conversation_id] = Naming(conversation_id, self._keep)
+        return naming
+
+    def recall(self, note: Note) -> Naming:
+        """What a turn of a former process knew of its conversation's name; the store may not have heard it."""
+        naming = self.of(ConversationId(note.conversation_id))
+        if note.coze_conversation_id or note.naming:
+            naming.known(note.coze_conversation_id, note.naming or 1)
+            self._keep(naming)
+        return naming
+
+    async def read(self, naming: Naming) -> None:
+        """What the store knows of a name that no turn in the log does."""
+        try:
+            if not naming.version and (row := await self._store.conversation(naming.conversation_id)) is not None:
+                naming.known(row.coze_conversation_id, row.naming)
+        except GatewayError as error:
+            logger.warning("conversation.name_not_readable", reason=str(error))
+
+    def _keep(self, naming: Naming) -> None:
+        self._store.name(naming.conversation_id, naming.name, naming.version)

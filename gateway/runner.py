@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import Code, GatewayError
 from gateway.events import Notification, Started
@@ -19,7 +20,7 @@ from gateway.log.epochs import Epochs
 from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
-from gateway.naming import Naming
+from gateway.naming import Names, Naming
 from gateway.notifications import PREVIEW, Notifications
 from gateway.orders import Note, Order, read_note
 from gateway.outline import outline
@@ -28,6 +29,7 @@ from gateway.store.store import Store
 from gateway.subscription import Subscription
 from gateway.turn import Turn
 from gateway.upstream.protocol import ChatRef
+from gateway.waiting import outlived
 
 logger = structlog.get_logger()
 
@@ -35,6 +37,10 @@ _KEEP_STEP = 0.1
 _KEEP_EVERY = 10.0  # how often what there is of a running answer goes to the store; the log has every piece
 _LOOK_AGAIN = 1.0  # between two looks whether the log can be written again
 _GRACE = 10.0  # what a turn that outlived its process gets at least, and one that waits for its first listener
+
+
+Owns = Callable[[str, str | None], bool]
+"""Whether the caller may write to a conversation of that user and shop."""
 
 
 class Accepted(Struct, frozen=True):
@@ -61,8 +67,8 @@ class Runner:
         self._by_stretch: dict[int, LiveTurn] = {}
         self._queues: dict[str, deque[LiveTurn]] = {}
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._namings: WeakValueDictionary[str, Naming] = WeakValueDictionary()
         self._gates: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._names = Names(store)
         self._leavable: dict[str, LiveTurn] = {}  # turns that are cancelled when all their listeners have left
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,31 +80,45 @@ class Runner:
 
     # -- starting -----------------------------------------------------------------------------------------------
 
-    async def start(
-        self, order: Order, *, owns: Callable[[str, str | None], bool], admit: Callable[[], None] = lambda: None
-    ) -> Accepted:
+    async def start(self, order: Order, *, owns: Owns, admit: Callable[[], None] = lambda: None) -> Accepted:
         """Starts a turn and returns once its `started` is durable, or once it is queued.
 
-        `owns` tells whether the caller may write to a conversation of that user and shop; `admit` counts a turn that
-        is about to be started, and raises when it must not be. Raises `not_found`,
-        `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key used with another body.
-        A request that is cancelled may still have started its turn.
+        `admit` is asked last: it counts a turn that is about to be started, and raises when it must not be. Raises
+        `not_found`, `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key used with
+        another body. A request that is cancelled may still have started its turn.
         """
-        if self.draining:
-            raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
-        if mark := order.mark():
-            return await asyncio.shield(self.track(self._start_once(order, mark, owns, admit)))
-        return await asyncio.shield(self.track(self._start(order, "", owns, admit)))
+        self._refuse_when_draining()
+        return await outlived(self.track(self._find_or_start(order, owns, admit)))
 
-    async def _start_once(
-        self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
-    ) -> Accepted:
+    async def _find_or_start(self, order: Order, owns: Owns, admit: Callable[[], None]) -> Accepted:
         """Not cancelled with its request, so that a hasty second one with the same key waits for the first."""
+        if not order.conversation_id:
+            return await self._start_once(order, None, admit)
+        async with self.gate(order.conversation_id):
+            naming = self._names.of(ConversationId(order.conversation_id))
+            return await self._start_once(await self._at_home(order, naming, owns), naming, admit)
+
+    async def _start_once(self, order: Order, naming: Naming | None, admit: Callable[[], None]) -> Accepted:
+        if not (mark := order.mark()):
+            return await self._start(order, naming, mark, admit)
         lock = self._starting.setdefault(mark, asyncio.Lock())
         async with lock:
             if (earlier := await self._earlier(order, mark)) is not None:
                 return earlier
-            return await self._start(order, mark, owns, admit)
+            return await self._start(order, naming, mark, admit)
+
+    async def _at_home(self, order: Order, naming: Naming, owns: Owns) -> Order:
+        """An order for a known conversation, which is of the conversation's shop also where it names none."""
+        row = await self._store.conversation(naming.conversation_id)
+        ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
+        if row is None or not ours or not owns(row.user_id, row.shop_id):
+            raise GatewayError(Code.NOT_FOUND, "no such conversation")
+        naming.known(row.coze_conversation_id, row.naming)
+        return order if order.shop_id == row.shop_id else replace(order, shop_id=row.shop_id)
+
+    def _refuse_when_draining(self) -> None:
+        if self.draining:
+            raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
 
     async def _earlier(self, order: Order, mark: str) -> Accepted | None:
         try:
@@ -114,41 +134,31 @@ class Runner:
         conversation = ConversationId(note.conversation_id)
         return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
 
-    async def _start(
-        self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
-    ) -> Accepted:
-        if not order.conversation_id:
-            return await self._start_now(order, mark, owns, admit)
-        async with self.gate(order.conversation_id):
-            return await self._start_now(order, mark, owns, admit)
-
-    async def _start_now(
-        self, order: Order, mark: str, owns: Callable[[str, str | None], bool], admit: Callable[[], None]
-    ) -> Accepted:
+    async def _start(self, order: Order, naming: Naming | None, mark: str, admit: Callable[[], None]) -> Accepted:
         if (trouble := self._log.trouble or self._store.trouble) is not None:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
         turn_id = new_turn_id()
-        if order.conversation_id:
-            conversation_id = ConversationId(order.conversation_id)
-            naming = self._naming(conversation_id)  # held while we read, so that what a turn hears meanwhile is in it
-            row = await self._store.conversation(conversation_id)
-            ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
-            if row is None or not ours or not owns(row.user_id, row.shop_id):
-                raise GatewayError(Code.NOT_FOUND, "no such conversation")
-            naming.known(row.coze_conversation_id, row.naming)
+        tail = None
+        if naming is not None:
             try:
-                tail = await self._log.tail(LogKey(conversation_id))
+                tail = await self._log.tail(LogKey(naming.conversation_id))
             except JournalError as error:
                 raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         else:
-            conversation_id = new_conversation_id()
-            naming = self._naming(conversation_id)
+            naming = self._names.of(new_conversation_id())
+        conversation_id = naming.conversation_id
+        busy = tail is not None and (tail.writer is not None or conversation_id in self._queues)
+        try:
+            if busy and order.on_busy == "reject":
+                raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
+            self._refuse_when_draining()  # it may have begun since, and nothing waits from here on
+            admit()
+        except GatewayError:
+            if tail is not None:
+                self._log.drop(tail, None)  # it may have been read for this alone
+            raise
+        if tail is None:
             tail = self._log.create(LogKey(conversation_id))
-        queue = self._queues.get(conversation_id)
-        busy = tail.writer is not None or bool(queue)
-        if busy and order.on_busy == "reject":
-            raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
-        admit()
         note = Note(order, conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(conversation_id, turn_id, order.language)
@@ -170,13 +180,6 @@ class Runner:
         else:
             self._go(live)
         return Accepted(conversation_id, turn_id, tail.key, queued=busy)
-
-    def _naming(self, conversation_id: ConversationId) -> Naming:
-        """What Coze calls the conversation: one for all its live turns, which keep it."""
-        naming = self._namings.get(conversation_id)
-        if naming is None:
-            naming = self._namings[conversation_id] = Naming(conversation_id, self._name_in_store)
-        return naming
 
     def _admit(self, live: LiveTurn) -> LiveTurn:
         """Takes a turn in. It holds its tail in memory until it is forgotten: there must not be two of one log."""
@@ -219,14 +222,21 @@ class Runner:
     def _enqueue(self, live: LiveTurn, mark: str) -> None:
         """Puts a turn behind the running one. Until it starts it is kept in a log of its own, with no event in it."""
         live.note.stage = "queued"
-        queue = self._queues.setdefault(live.turn.conversation_id, deque())
         waiting = self._log.create(LogKey(live.turn.turn_id))
         self._keep_number(live, self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark))
         if live.order.on_busy == "interrupt":
-            queue.appendleft(live)
-            for other in list(self._live.values()):
-                if other.tail is live.tail and other.stretch is not None:
+            for other in [other for other in self._live.values() if other.tail is live.tail and other is not live]:
+                if other.stretch is not None:
                     other.cancel()
+                elif other.order.on_busy == "interrupt":  # it came first, and would be running but for the disk
+                    self._cancel_queued(other)
+        self._line_up(live)
+
+    def _line_up(self, live: LiveTurn) -> None:
+        """Who interrupts is next. Done again in the order in which the turns came, it makes the same queue."""
+        queue = self._queues.setdefault(live.turn.conversation_id, deque())
+        if live.order.on_busy == "interrupt":
+            queue.appendleft(live)
         else:
             queue.append(live)
 
@@ -295,6 +305,8 @@ class Runner:
             except GatewayError:
                 pass  # the log owes its last event now
             self._means.metrics.turn_ended(turn.outcome or "failed", asyncio.get_running_loop().time() - began)
+            if live.lost is None and not live.erased:
+                self._begin_in_store(live)  # an interrupted one that was never accepted may be here first
             if not live.erased:
                 self._keep(live)
             outcome = turn.outcome or "failed"
@@ -402,31 +414,14 @@ class Runner:
     # -- keeping ------------------------------------------------------------------------------------------------
 
     def _begin_in_store(self, live: LiveTurn) -> None:
-        self._store.begin(begun(live.turn.turn_id, live.note))
-
-    def _name_in_store(self, naming: Naming) -> None:
-        self._store.name(naming.conversation_id, naming.name, naming.version)
-
-    def _recall_name(self, note: Note) -> Naming:
-        """What a turn of a former process knew of its conversation's name, which the store may not have heard."""
-        naming = self._naming(ConversationId(note.conversation_id))
-        if note.coze_conversation_id or note.naming:
-            naming.known(note.coze_conversation_id, note.naming or 1)
-            self._name_in_store(naming)
-        return naming
-
-    async def _read_name(self, naming: Naming) -> None:
-        """What the store knows of a name that no turn in the log does."""
-        try:
-            if not naming.version and (row := await self._store.conversation(naming.conversation_id)) is not None:
-                naming.known(row.coze_conversation_id, row.naming)
-        except GatewayError as error:
-            logger.warning("conversation.name_not_readable", reason=str(error))
+        if not live.stored:
+            live.stored = True
+            self._store.begin(begun(live.turn.turn_id, live.note))
 
     def _tell_store(self, stretch: Stretch, note: Note) -> None:
         """Repeats what the store was told of a turn that has ended: it may have been killed before it was written."""
         self._store.begin(begun(stretch.turn, note))
-        self._recall_name(note)
+        self._names.recall(note)
         position = Epochs.parse(stretch.epochs).position(stretch.last)
         self._store.update(told(stretch, note, position, self._means.clock()))
 
@@ -459,7 +454,7 @@ class Runner:
     async def resume(self, orphans: list[Stretch]) -> None:
         """Takes over what a former process left running, in the order it began; it goes on once that can be written."""
         self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
-        names = [self._recall_name(read_note(orphan.state)) for orphan in orphans if orphan.turn]
+        names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
         for stretch in self._log.ended_unsaved():
             if stretch.turn and stretch.last >= stretch.first:
                 note = read_note(stretch.state)
@@ -468,7 +463,7 @@ class Runner:
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
                     self.track(tell_cancelled(self._means.upstream, ref, stretch.turn))
         for name in names:
-            await self._read_name(name)
+            await self._names.read(name)
         await self._log.probe()
         writable = self._log.trouble is None
         running: list[LiveTurn] = []
@@ -522,7 +517,7 @@ class Runner:
                 self._tell_store(stretch, read_note(stretch.state))
 
     def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> LiveTurn:
-        turn, naming = restored(stretch, note), self._naming(ConversationId(note.conversation_id))
+        turn, naming = restored(stretch, note), self._names.of(ConversationId(note.conversation_id))
         live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         live.stretch = stretch
         self._admit(live)
@@ -532,13 +527,13 @@ class Runner:
 
     async def _resume_queued(self, stretch: Stretch, note: Note) -> None:
         tail = await self._log.tail(LogKey(note.conversation_id))
-        naming = self._naming(ConversationId(note.conversation_id))
+        naming = self._names.of(ConversationId(note.conversation_id))
         turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
         live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         self._admit(live)
         self._keep_number(live, stretch)
         self._begin_in_store(live)
-        self._queues.setdefault(note.conversation_id, deque()).append(live)
+        self._line_up(live)
 
     async def drain(self, seconds: float) -> None:
         """Starts nothing more and waits for what runs, at most so long. What is left is the next process's."""

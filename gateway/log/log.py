@@ -14,6 +14,7 @@ from gateway.log.epochs import Epochs
 from gateway.log.journal import BEGIN, END, EPOCHS, STATE, Journal, JournalError, Place, Record
 from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
 from gateway.log.tail import Span, Tail
+from gateway.waiting import outlived
 
 logger = structlog.get_logger()
 
@@ -521,7 +522,7 @@ class EventLog:
             if task is None:
                 task = self._loading[key] = asyncio.create_task(self._load_tail(key))
                 task.add_done_callback(lambda _: self._loading.pop(key, None))
-            await asyncio.shield(task)
+            await outlived(task, expected=JournalError)
         return tail
 
     async def _load_tail(self, key: LogKey, epochs: str = "") -> Tail:

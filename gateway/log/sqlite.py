@@ -15,6 +15,7 @@ import msgspec
 from gateway.ledger import Held, Ledger
 from gateway.log.journal import BEGIN, END, EPOCHS, STATE, Index, JournalError, Place, Record, Recovered
 from gateway.log.stretch import Stretch, pack, unpack
+from gateway.waiting import outlived
 
 SCHEMA_VERSION = 3  # 2 knew one epoch a log; its files need no change
 _BUSY_MS = 4000
@@ -281,7 +282,7 @@ class SqliteJournal:
         if connections:
             self._closing = asyncio.create_task(self._close(connections))
         if self._closing is not None:
-            await asyncio.shield(self._closing)  # each has a thread, which would outlive a close that is cancelled
+            await outlived(self._closing)  # each has a thread, which would outlive a close that is cancelled
 
     async def _close(self, connections: list[aiosqlite.Connection]) -> None:
         for connection in connections:
@@ -330,7 +331,7 @@ async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
     except BaseException:
         # What was cancelled is still done by the thread, a BEGIN too: without this it would swallow all later commits.
         with suppress(sqlite3.Error):
-            await asyncio.shield(db.execute_fetchall("ROLLBACK"))
+            await outlived(asyncio.ensure_future(db.execute_fetchall("ROLLBACK")), expected=sqlite3.Error)
         raise
 
 

@@ -17,6 +17,7 @@ from gateway.store.database import open_database
 from gateway.store.rows import ENDED, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, messages, turns
 from gateway.store.writer import Writer
+from gateway.waiting import outlived
 
 # Columns come in the order of the values' fields.
 _CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
@@ -182,7 +183,7 @@ class Store:
         """Writes what is queued, five seconds at most, and closes. Goes on if its caller is cancelled."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="store-close")
-        await asyncio.shield(self._closing)
+        await outlived(self._closing)
 
     async def _close(self) -> None:
         await self._writer.close()
@@ -219,8 +220,7 @@ class Store:
         read = asyncio.create_task(self._read(statement), name="store-read")
         self._reads.add(read)
         read.add_done_callback(self._reads.discard)
-        rows: list[Values] = await asyncio.shield(read)
-        return rows
+        return await outlived(read)
 
     async def _read(self, statement: Select[Any]) -> list[Values]:
         try:

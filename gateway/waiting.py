@@ -1,0 +1,29 @@
+"""Waiting for a task that goes on when whoever waits for it has left."""
+
+import asyncio
+from typing import TypeVar
+
+import structlog
+
+from gateway.errors import GatewayError
+
+logger = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+async def outlived(task: "asyncio.Future[T]", *, expected: type[Exception] = GatewayError) -> T:
+    """The task's result. When the waiter is cancelled the task goes on, and nobody will ask how it ended.
+
+    An `expected` failure is then nobody's business; any other one is a bug, and is logged.
+    """
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: _say(done, expected))
+        raise
+
+
+def _say(done: "asyncio.Future[T]", expected: type[Exception]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None and not isinstance(error, expected):
+        logger.error("task.broken", exc_info=error)

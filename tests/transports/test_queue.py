@@ -1,0 +1,148 @@
+"""Who is next: interrupting turns and queued ones, while the disk is slow, after restarts, cancelled in any order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.mortal import mortal
+from tests.faults.reading import client
+from tests.transports.conftest import Serve, Served, serving
+from tests.transports.coze import Coze, told_coze
+from tests.transports.readers import LAST, Door, everything, sse
+from tests.transports.test_context import begin, ended
+
+
+@pytest.fixture
+async def coze() -> AsyncIterator[Coze]:
+    async with told_coze() as coze:
+        yield coze
+
+
+@pytest.fixture
+async def served(serve: Serve, coze: Coze) -> Served:
+    return await serve(coze_api_base=coze.url, coze_api_token="a-token-for-tests")
+
+
+class SlowDisk:
+    """Holds back commits until it is told to go on."""
+
+    def __init__(self, served: Served) -> None:
+        self._journal = served.services.log._journal
+        self._commit = self._journal.commit
+        self._may = asyncio.Event()
+        self._journal.commit = self.commit  # type: ignore[method-assign]
+
+    async def commit(self, batch: list[Any]) -> int:
+        await self._may.wait()
+        return await self._commit(batch)
+
+    def go_on(self) -> None:
+        self._may.set()
+        self._journal.commit = self._commit  # type: ignore[method-assign]
+
+
+async def ask(served: Served, message: str, **fields: Any) -> Door:
+    """A turn that was started, and may be over already."""
+    sent = {"userId": "u", "botId": "b", "message": message, **fields}
+    status, _, answer = await served.post("/api/coze/chat", sent, Prefer="wait=0")
+    assert status in (200, 202), answer
+    return served.door(f"turns/{answer['turnId']}")
+
+
+async def lasts(*doors: Door) -> list[str]:
+    """How each turn ended; each has one end."""
+    heard = await asyncio.gather(*(everything(sse, door) for door in doors))
+    for events in heard:
+        assert sum(event["event"] in LAST for event in events) == 1
+    return [events[-1]["event"] for events in heard]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+async def test_of_interrupting_messages_during_a_slow_commit_the_last_one_wins(
+    served: Served, coze: Coze, count: int
+) -> None:
+    one, conversation = await begin(served, "slow one")
+    await coze.came(1)
+    behind, _ = await begin(served, "behind", conversationId=conversation, onBusy="queue")
+    disk = SlowDisk(served)
+    fields = {"conversationId": conversation, "onBusy": "interrupt"}
+    starting = []
+    for number in range(count):
+        starting.append(asyncio.create_task(ask(served, f"interrupts {number}", **fields)))
+        async with asyncio.timeout(5):
+            while len(served.services.runner._live) < number + 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    disk.go_on()
+    doors = await asyncio.gather(*starting)
+    assert await lasts(one, *doors, behind) == ["cancelled"] * count + ["completed"] * 2
+    assert [chat.message for chat in coze.chats] == ["slow one", f"interrupts {count - 1}", "behind"]
+    await served.balanced()
+    stored = [await served.services.store.turn(door.topic[6:]) for door in doors]
+    assert [row.status for row in stored if row is not None] == ["cancelled"] * (count - 1) + ["completed"]
+
+
+async def test_a_message_that_interrupts_before_the_first_one_is_durable_ends_it_all_the_same(
+    served: Served, coze: Coze
+) -> None:
+    before, conversation = await begin(served, "before")
+    await ended(served, before)
+    disk = SlowDisk(served)
+    starting = [asyncio.create_task(ask(served, "one", conversationId=conversation))]
+    async with asyncio.timeout(5):
+        while not served.services.runner._live:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    starting.append(asyncio.create_task(ask(served, "two", conversationId=conversation, onBusy="interrupt")))
+    async with asyncio.timeout(5):
+        while len(served.services.runner._live) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    disk.go_on()
+    assert await lasts(*await asyncio.gather(*starting)) == ["cancelled", "completed"]
+    assert [chat.message for chat in coze.chats] == ["before", "two"]
+
+
+async def test_who_interrupted_while_a_drain_began_is_next_after_the_restart(tmp_path: Path, coze: Coze) -> None:
+    settings = {"coze_api_base": coze.url, "coze_api_token": "a-token-for-tests"}
+    async with serving(tmp_path, **settings) as served:
+        _, conversation = await begin(served, "slow one")
+        await coze.came(1)
+        for number in range(3):
+            await begin(served, f"queued {number}", conversationId=conversation, onBusy="queue")
+        disk = SlowDisk(served)
+        interrupting = asyncio.create_task(ask(served, "interrupts", conversationId=conversation, onBusy="interrupt"))
+        async with asyncio.timeout(5):
+            while len(served.services.runner._live) < 5:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        served.services.runner.draining = True
+        disk.go_on()
+        await interrupting
+    async with serving(tmp_path, **settings) as served:
+        await coze.came(5)
+        assert [chat.message for chat in coze.chats[1:]] == ["interrupts", *(f"queued {n}" for n in range(3))]
+        assert set(coze.asked) == {"", coze.chats[0].name}
+        await served.balanced()
+
+
+async def test_a_queue_goes_on_in_its_order_after_a_kill(tmp_path: Path, coze: Coze) -> None:
+    async with mortal(tmp_path, coze.url) as gateway, client() as session:
+
+        async def start(message: str, **fields: str) -> Any:
+            body = {"userId": "u", "botId": "b", "message": message} | fields
+            async with session.post(f"{gateway.url}/api/coze/chat", json=body, headers={"Prefer": "wait=0"}) as answer:
+                assert answer.status == 202
+                return await answer.json()
+
+        one = await start("silent one")
+        await coze.came(1)
+        known = {"conversationId": one["conversationId"]}
+        for number in range(3):
+            await start(f"queued {number}", onBusy="queue", **known)
+        await start("interrupts", onBusy="interrupt", **known)  # waits for the name
+        await start("last", onBusy="queue", **known)
+        await gateway.kill()
+        await gateway.start()
+        await coze.came(6)
+        assert [chat.message for chat in coze.chats[1:]] == ["interrupts", *(f"queued {n}" for n in range(3)), "last"]
+        assert coze.asked[2:] == [coze.chats[1].name] * 4
