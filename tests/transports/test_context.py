@@ -182,15 +182,23 @@ async def test_what_was_queued_goes_to_the_same_conversation_after_a_restart(
         assert coze.asked == ["", *[first.name] * 3]
 
 
-async def test_what_the_database_had_not_heard_is_in_the_log(tmp_path: Path, coze: Coze) -> None:
-    """The process dies with the name in its log alone: the next one's messages go there all the same."""
+async def test_what_the_database_could_not_hear_is_in_the_log(
+    tmp_path: Path, coze: Coze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends with the name in its log alone: the next one's messages go there all the same."""
     settings = {"coze_api_base": coze.url, "coze_api_token": "a-token-for-tests"}
+
+    async def locked(*_: Any) -> None:
+        raise OSError("locked")
+
     async with serving(tmp_path, **settings) as served:
-        served.services.store.name = lambda *_: None  # type: ignore[method-assign]
-        one, conversation = await begin(served, "slow one")
+        one, conversation = await begin(served, "silent one")
         first = await coze.came(1)
-        first.finish.set()
-        await ended(served, one)
+        await served.services.store.settled()
+        monkeypatch.setattr(served.services.store._writer, "_commit", locked)
+        monkeypatch.setattr("gateway.store.writer.CLOSE_SECONDS", 0.1)
+        first.tell.set()
+        assert await ended(served, one) == ["completed"]
     async with serving(tmp_path, **settings) as served:
         two, _ = await begin(served, "two", conversationId=conversation)
         assert await ended(served, two) == ["completed"]
