@@ -133,9 +133,6 @@ async def test_a_conversation_that_coze_has_no_longer_goes_on_in_a_new_one(
     await ended(served, one)
     coze.gone, coze.refuses_in_stream = {coze.chats[0].name}, in_stream
     two, _ = await begin(served, "two", conversationId=conversation)
-    if in_stream:  # nobody knows what such a stream has begun: not sent again, but the next one gets through
-        assert await ended(served, two) == ["failed"]
-        two, _ = await begin(served, "two again", conversationId=conversation)
     assert await ended(served, two) == ["completed"]
     three, _ = await begin(served, "three", conversationId=conversation)
     assert await ended(served, three) == ["completed"]
@@ -160,7 +157,7 @@ async def test_what_was_queued_goes_to_the_same_conversation_after_a_restart(
     tmp_path: Path, coze: Coze, how: str
 ) -> None:
     async with (
-        mortal(tmp_path, coze.url, GATEWAY_DRAIN_SECONDS="0.1") as gateway,
+        mortal(tmp_path, coze.url, GATEWAY_DRAIN_SECONDS="0.1", GATEWAY_UPSTREAM_CONNECT_TIMEOUT="10") as gateway,
         client() as session,
     ):
         reader = Reader()

@@ -71,14 +71,20 @@ async def test_of_interrupting_messages_during_a_slow_commit_the_last_one_wins(
     fields = {"conversationId": conversation, "onBusy": "interrupt"}
     starting = []
     for number in range(count):
-        starting.append(asyncio.create_task(ask(served, f"interrupts {number}", **fields)))
+        waiting = len(served.services.runner._tasks)
+        starting.append(asyncio.create_task(ask(served, f"slow, interrupts {number}", **fields)))
         async with asyncio.timeout(5):
-            while len(served.services.runner._live) < number + 3:  # noqa: ASYNC110
+            while len(served.services.runner._tasks) == waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     disk.go_on()
     doors = await asyncio.gather(*starting)
+    last = f"slow, interrupts {count - 1}"
+    async with asyncio.timeout(5):
+        while not (found := [chat for chat in coze.chats if chat.message == last]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    found[0].finish.set()
     assert await lasts(one, *doors, behind) == ["cancelled"] * count + ["completed"] * 2
-    assert [chat.message for chat in coze.chats] == ["slow one", f"interrupts {count - 1}", "behind"]
+    assert [chat.message for chat in coze.chats[-2:]] == [last, "behind"]
     await served.balanced()
     stored = [await served.services.store.turn(door.topic[6:]) for door in doors]
     assert [row.status for row in stored if row is not None] == ["cancelled"] * (count - 1) + ["completed"]
@@ -90,17 +96,17 @@ async def test_a_message_that_interrupts_before_the_first_one_is_durable_ends_it
     before, conversation = await begin(served, "before")
     await ended(served, before)
     disk = SlowDisk(served)
-    starting = [asyncio.create_task(ask(served, "one", conversationId=conversation))]
-    async with asyncio.timeout(5):
-        while not served.services.runner._live:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    starting.append(asyncio.create_task(ask(served, "two", conversationId=conversation, onBusy="interrupt")))
-    async with asyncio.timeout(5):
-        while len(served.services.runner._live) < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    starting = []
+    for message, on_busy in (("slow one", "reject"), ("two", "interrupt")):
+        waiting = len(served.services.runner._tasks)
+        asking = ask(served, message, conversationId=conversation, onBusy=on_busy)
+        starting.append(asyncio.create_task(asking))
+        async with asyncio.timeout(5):
+            while len(served.services.runner._tasks) == waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
     disk.go_on()
     assert await lasts(*await asyncio.gather(*starting)) == ["cancelled", "completed"]
-    assert [chat.message for chat in coze.chats] == ["before", "two"]
+    assert coze.chats[-1].message == "two"
 
 
 async def test_who_interrupted_while_a_drain_began_is_next_after_the_restart(tmp_path: Path, coze: Coze) -> None:
@@ -126,7 +132,7 @@ async def test_who_interrupted_while_a_drain_began_is_next_after_the_restart(tmp
 
 
 async def test_a_queue_goes_on_in_its_order_after_a_kill(tmp_path: Path, coze: Coze) -> None:
-    async with mortal(tmp_path, coze.url) as gateway, client() as session:
+    async with mortal(tmp_path, coze.url, GATEWAY_UPSTREAM_CONNECT_TIMEOUT="10") as gateway, client() as session:
 
         async def start(message: str, **fields: str) -> Any:
             body = {"userId": "u", "botId": "b", "message": message} | fields
