@@ -70,7 +70,8 @@ async def _run(plan: Plan, console: Console) -> tuple[Load, dict[str, Any] | Non
         def watch(load: Load) -> None:
             tally = load.tally
             lately = tally.seconds[-2] if len(tally.seconds) > 1 else load.second()
-            words = f"{tally.open} listen, {lately.pieces} pieces/s, client {load.effort.peak:.0%}"
+            words = "the time is over, waiting for answers to end: " if load.ending else ""
+            words += f"{tally.open} listen, {lately.pieces} pieces/s, client {load.effort.peak:.0%}"
             wrong = sum(tally.wrong.values())
             progress.update(bar, completed=tally.outcomes.total(), now=words + (f", {wrong} wrong" if wrong else ""))
 
@@ -115,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--turns", type=int, default=plan.turns, help="turns in all")
     parser.add_argument("--listeners", type=int, default=plan.listeners, help="of each turn")
     parser.add_argument("--rate", type=float, default=plan.rate, help="turns started a second")
-    parser.add_argument("--seconds", type=float, default=plan.seconds, help="the longest it may take")
+    parser.add_argument("--seconds", type=float, default=plan.seconds, help="how long turns are started")
+    parser.add_argument("--grace", type=float, default=plan.grace, help="seconds more for those that run by then")
     parser.add_argument("--storms", type=int, default=plan.storms, help="how often all are cut at once and come back")
     parser.add_argument("--simulated", action="store_true", help="the simulated Coze answers there, and tells the time")
     parser.add_argument("--pieces", type=int, default=plan.pieces, help="of each answer, by the simulated Coze")

@@ -52,13 +52,16 @@ class Tally:
     turn: Spread = field(default_factory=Spread)
     wrong: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Of turns: `completed`, `cancelled`, `error`, `unended`, `not_started`."""
+    """Of turns: `completed`, `cancelled`, `error`, `unended` (cut off by the time), `not_started` (refused), and
+    `left_out` (there was no time to start them)."""
     refusals: Counter[str] = field(default_factory=Counter)
     """By the problem's code."""
     reconnects: int = 0
     pieces: int = 0
     """Pieces that listeners got; several merged ones count as many where their text tells."""
     events: int = 0
+    unfinished: int = 0
+    """Listeners that were still waiting for their turn's end when the time was over."""
     open: int = 0
     seconds: list[Second] = field(default_factory=list)
     storms: list[Storm] = field(default_factory=list)
@@ -78,7 +81,7 @@ class Load:
         self._begun = 0.0
 
     async def run(self) -> None:
-        """Runs to the end of all turns, or of the time."""
+        """Starts turns until the time is over, then lets those that run end, for as long as the plan's grace."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
         connector = aiohttp.TCPConnector(limit=0)
         self._begun = time.perf_counter()
@@ -87,18 +90,20 @@ class Load:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers) as session:
                 door = Door(session, self._url)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self.plan.seconds), asyncio.TaskGroup() as group:
+                    async with asyncio.timeout(self.plan.seconds + self.plan.grace), asyncio.TaskGroup() as group:
                         storms = group.create_task(self._storms())
                         await self._turns(door)
                         storms.cancel()
         finally:
             self.effort.stop()
             self.elapsed = time.perf_counter() - self._begun
-            self.tally.outcomes["not_started"] += self.plan.turns - self.tally.outcomes.total()
+            self.tally.outcomes["left_out"] += self.plan.turns - self.tally.outcomes.total()
 
     async def _turns(self, door: Door) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(self.plan.turns):
+                if max(number / self.plan.rate, self.now()) > self.plan.seconds:
+                    break
                 wait = self._begun + number / self.plan.rate - time.perf_counter()
                 if wait > 0:
                     await asyncio.sleep(wait)
@@ -157,6 +162,11 @@ class Load:
     def now(self) -> float:
         """Seconds since the run began."""
         return time.perf_counter() - self._begun
+
+    @property
+    def ending(self) -> bool:
+        """Whether no turn is started any more, and those that run are waited for."""
+        return self.now() > self.plan.seconds
 
     def second(self) -> Second:
         """The second of the run that it is now."""
@@ -232,7 +242,10 @@ class Listener:
         finally:
             load.left(self)
             if not self.reader.ended:
-                load.tally.wrong["unended"] += 1
+                if load.now() >= load.plan.seconds + load.plan.grace:
+                    load.tally.unfinished += 1
+                else:
+                    load.tally.wrong["unended"] += 1
 
     async def _read(self, batches: Batches) -> None:
         async with contextlib.aclosing(batches):

@@ -29,7 +29,9 @@ class Plan:
     rate: float = 10.0
     """Turns started a second."""
     seconds: float = 60.0
-    """The longest the run may take, whatever happens."""
+    """How long turns are started."""
+    grace: float = 60.0
+    """Seconds more in which those that run by then may end; what still runs after that is unfinished, and not wrong."""
     storms: int = 0
     """How often all connections are cut at once while turns run."""
     simulated: bool = False
@@ -48,6 +50,7 @@ class Plan:
         _within("listeners", self.listeners, 1, MOST_CONNECTIONS)
         _within("rate", self.rate, 0.01, 10_000)
         _within("seconds", self.seconds, 1, LONGEST)
+        _within("grace", self.grace, 0, LONGEST)
         _within("storms", self.storms, 0, 1000)
         _within("pieces", self.pieces, 1, 100_000)
         _within("pace", self.pace, 0, 100_000)

@@ -12,6 +12,7 @@ from tests.load.client import Load
 
 SCHEMA = 1
 WRONG = ("lost", "doubled", "disordered", "differing", "unequal", "reset", "unended")
+OUTCOMES = ("completed", "cancelled", "error", "unended", "not_started", "left_out")
 DELAYS = {
     "started": "request → started",
     "first_content": "request → first content",
@@ -35,7 +36,11 @@ def result(load: Load, *, when: datetime.datetime, gateway: dict[str, Any] | Non
         "elapsed_s": round(elapsed, 3),
         "ok": not problems(load),
         "problems": problems(load),
-        "turns": {name: tally.outcomes[name] for name in ("completed", "cancelled", "error", "unended", "not_started")},
+        "turns": {
+            name: tally.outcomes[name]
+            for name in ("completed", "cancelled", "error", "unended", "not_started", "left_out")
+        },
+        "unfinished_listeners": tally.unfinished,
         "refusals": dict(tally.refusals),
         "pieces": tally.pieces,
         "pieces_per_s": round(tally.pieces / elapsed, 1),
@@ -94,6 +99,11 @@ def shown(result: dict[str, Any]) -> RenderableType:
     limit = [Text(f"NOT ONLY THE GATEWAY'S: {why}", "yellow") for why in client["why"]]
     if result["refusals"]:
         limit.append(Text("refused: " + ", ".join(f"{code} × {n}" for code, n in result["refusals"].items()), "yellow"))
+    if turns["left_out"]:
+        limit.append(Text(f"{turns['left_out']} turns were left out: the time was over", "yellow"))
+    if turns["unended"]:
+        late = f"{plan['grace']:g} s after the time was over"
+        limit.append(Text(f"{turns['unended']} turns still ran {late}: unfinished, which is not wrong", "yellow"))
     verdict = Text("nothing lost, doubled, out of order or different", "green")
     if not result["ok"]:
         verdict = Text("WRONG: " + "; ".join(result["problems"]), "bold red")

@@ -1,6 +1,8 @@
 """The load client against a real gateway, and against servers that lie, refuse and vanish."""
 
 import asyncio
+import datetime
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -8,12 +10,20 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from rich.console import Console
 
 from tests.load import transports
 from tests.load.client import Load, run_load
 from tests.load.plan import Plan
-from tests.load.report import problems
+from tests.load.report import problems, result, shown
 from tests.processes import GatewayProcess
+
+
+def printed(load: Load) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(shown(result(load, when=datetime.datetime.now(datetime.UTC))))
+    return console.export_text()
+
 
 PIECES = [f"{100 + n / 10:.6f} " for n in range(10)]
 Lie = Callable[[list[str]], list[str]]
@@ -132,10 +142,43 @@ async def test_a_run_is_over_when_its_time_is_whatever_hangs(serve: Callable[...
         await asyncio.Event().wait()
         return response
 
-    load = await run_load(Plan(turns=2, listeners=2, rate=1000, seconds=1), await serve(hang))
-    assert load.elapsed < 3
-    assert load.tally.wrong["unended"] == 4
+    load = await run_load(Plan(turns=2, listeners=2, rate=1000, seconds=1, grace=0.5), await serve(hang))
+    assert 1.5 <= load.elapsed < 3
     assert load.tally.outcomes["unended"] == 2
+    assert load.tally.unfinished == 4
+    assert problems(load) == []
+    assert "2 turns still ran 0.5 s after the time was over" in printed(load)
+
+
+async def test_turns_that_run_when_the_time_is_over_may_end_and_no_more_are_started(
+    serve: Callable[..., Awaitable[str]],
+) -> None:
+    over = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await over.wait()
+        return await streams(lambda request: answer(PIECES))(request)
+
+    load = Load(Plan(simulated=True, turns=50, listeners=1, pieces=10, rate=20, seconds=1, grace=20), await serve(slow))
+    running = asyncio.create_task(load.run())
+    while not load.ending:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    over.set()
+    await running
+    assert problems(load) == []
+    outcomes = load.tally.outcomes
+    assert outcomes["completed"] + outcomes["left_out"] == 50
+    assert 10 <= outcomes["completed"] <= 21
+    assert "turns were left out: the time was over" in printed(load)
+
+
+async def test_a_stream_that_ends_without_its_last_event_is_still_wrong(serve: Callable[..., Awaitable[str]]) -> None:
+    async def nothing(request: web.Request) -> web.Response:
+        return web.Response(status=204)
+
+    url = await serve(streams(lambda request: answer(PIECES)[:6]), nothing)
+    load = await run_load(Plan(turns=1, listeners=1, seconds=5, grace=1), url)
+    assert "unended: 1" in problems(load)
 
 
 async def test_a_client_that_is_the_limit_says_so(serve: Callable[..., Awaitable[str]]) -> None:
