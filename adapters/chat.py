@@ -12,7 +12,7 @@ from adapters import turns
 from adapters.auth import Caller
 from adapters.failures import InvalidRequest, Mistake, problem
 from adapters.listening import Topic, caller_of, subscribe
-from adapters.requests import conversation_id, page_query, prefer_wait, read_tool_outputs
+from adapters.requests import conversation_id, page_query, position_asked, prefer_wait, read_tool_outputs
 from adapters.services import SERVICES, Services
 from adapters.starting import read_order, seat_for, start
 from gateway.errors import Code, GatewayError
@@ -40,7 +40,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     order = await read_order(request, services, caller)
     wait = prefer_wait(request)
     with seat_for(services, caller, order):
-        accepted = await start(services, caller, order)
+        accepted = await start(services, caller, order, position=position_asked(request))
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
         try:
             await _until_answered(services, caller, subscription, accepted, wait)

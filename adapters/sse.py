@@ -152,8 +152,9 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     order = await read_order(request, services, caller, streamed=True)
     seat = seat_for(services, caller, order)
     try:
-        accepted = await start(services, caller, order)
-        asked = position_asked(request) if accepted.again else None
+        position = position_asked(request)
+        accepted = await start(services, caller, order, position=position)
+        asked = position if accepted.again else None
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), asked, label="sse")
     except BaseException:
         seat.close()

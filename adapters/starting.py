@@ -56,8 +56,11 @@ async def start(
     *,
     key_field: str = "Idempotency-Key",
     check_room: Callable[[], None] = lambda: None,
+    position: str | None = None,
 ) -> Accepted:
-    """Starts the turn and logs that, or finds the one that the same key has started. Raises also `rate_limited`.
+    """Starts the turn and logs that, or finds the one that is meant: by its key, or by a position of it.
+
+    Raises also `rate_limited`.
 
     `key_field` is what this transport calls the key. `check_room` raises when it has no room for one more turn.
     """
@@ -67,7 +70,7 @@ async def start(
         services.turn_rate.take(caller.account(order.user_id))
 
     try:
-        accepted = await services.runner.start(order, owns=caller.may_read, admit=admit)
+        accepted = await services.runner.start(order, owns=caller.may_read, admit=admit, position=position or "")
     except GatewayError as error:
         if error.code is Code.INVALID_REQUEST:
             raise InvalidRequest([Mistake(key_field, "was used with another body")]) from error

@@ -24,6 +24,7 @@ from gateway.naming import Names, Naming
 from gateway.notifications import PREVIEW, Notifications
 from gateway.orders import Note, Order, read_note
 from gateway.outline import outline
+from gateway.returning import returning
 from gateway.standing import begun, glance, lost, restored, snapshot, told
 from gateway.store.store import Store
 from gateway.subscription import Subscription
@@ -80,30 +81,38 @@ class Runner:
 
     # -- starting -----------------------------------------------------------------------------------------------
 
-    async def start(self, order: Order, *, owns: Owns, admit: Callable[[], None] = lambda: None) -> Accepted:
+    async def start(
+        self, order: Order, *, owns: Owns, admit: Callable[[], None] = lambda: None, position: str = ""
+    ) -> Accepted:
         """Starts a turn and returns once its `started` is durable, or once it is queued.
 
+        Nothing is started for an order whose turn is there already: found by its key, or by a `position` of it.
         `admit` is asked last: it counts a turn that is about to be started, and raises when it must not be. Raises
         `not_found`, `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key used with
         another body. A request that is cancelled may still have started its turn.
         """
         self._refuse_when_draining()
-        return await outlived(self.track(self._find_or_start(order, owns, admit)))
+        return await outlived(self.track(self._find_or_start(order, owns, admit, position)))
 
-    async def _find_or_start(self, order: Order, owns: Owns, admit: Callable[[], None]) -> Accepted:
+    async def _find_or_start(self, order: Order, owns: Owns, admit: Callable[[], None], position: str) -> Accepted:
         """Not cancelled with its request, so that a hasty second one with the same key waits for the first."""
         if not order.conversation_id:
-            return await self._start_once(order, None, admit)
+            return await self._start_once(order, None, admit, position)
         async with self.gate(order.conversation_id):
             naming = self._names.of(ConversationId(order.conversation_id))
-            return await self._start_once(await self._at_home(order, naming, owns), naming, admit)
+            return await self._start_once(await self._at_home(order, naming, owns), naming, admit, position)
 
-    async def _start_once(self, order: Order, naming: Naming | None, admit: Callable[[], None]) -> Accepted:
+    async def _start_once(
+        self, order: Order, naming: Naming | None, admit: Callable[[], None], position: str
+    ) -> Accepted:
         if not (mark := order.mark()):
+            if (earlier := await self._returned(order, position)) is not None:
+                return earlier
             return await self._start(order, naming, mark, admit)
         lock = self._starting.setdefault(mark, asyncio.Lock())
         async with lock:
-            if (earlier := await self._earlier(order, mark)) is not None:
+            earlier = await self._earlier(order, mark) or await self._returned(order, position)
+            if earlier is not None:
                 return earlier
             return await self._start(order, naming, mark, admit)
 
@@ -119,6 +128,15 @@ class Runner:
     def _refuse_when_draining(self) -> None:
         if self.draining:
             raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
+
+    async def _returned(self, order: Order, position: str) -> Accepted | None:
+        try:
+            turn = await returning(self._log, self._store, order, position) if position else None
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        if turn is None:
+            return None
+        return Accepted(turn.conversation_id, turn.turn_id, LogKey(turn.conversation_id), again=True)
 
     async def _earlier(self, order: Order, mark: str) -> Accepted | None:
         try:

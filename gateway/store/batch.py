@@ -3,7 +3,7 @@
 import msgspec
 
 from gateway.ids import ConversationId, TurnId
-from gateway.store.rows import ENDED, ConversationRow, TurnBegun, TurnRow, TurnUpdate, replaces
+from gateway.store.rows import ENDED, Asked, ConversationRow, TurnBegun, TurnRow, TurnUpdate, replaces
 
 
 class Pending:
@@ -113,6 +113,14 @@ class Batch:
             conversation.begun = conversation.begun or newer.begun
             conversation.name(newer.coze_conversation_id, newer.naming)
         return self
+
+    def asked(self, digest: str) -> list[Asked]:
+        """The turns in it that were started with a certain body."""
+        return [
+            Asked(turn_id, one.begun.conversation_id, one.update.position if one.update is not None else "")
+            for turn_id, one in self.turns.items()
+            if one.begun is not None and one.begun.digest == digest
+        ]
 
     def ended(self) -> list[TurnId]:
         """The turns whose end is in it."""

@@ -83,6 +83,14 @@ class TurnRow(Struct, frozen=True):
     digest: str = ""
 
 
+class Asked(Struct, frozen=True):
+    """A turn that was started with a certain body. `position` is "" until it is kept."""
+
+    turn_id: TurnId
+    conversation_id: ConversationId
+    position: str
+
+
 class MessageRow(Struct, frozen=True):
     """One side of a turn. A user's message is always `completed`; the assistant's has its turn's status."""
 

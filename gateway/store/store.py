@@ -14,7 +14,7 @@ from gateway.ids import ConversationId, TurnId
 from gateway.ledger import Ledger
 from gateway.store import failures
 from gateway.store.database import open_database
-from gateway.store.rows import ENDED, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
+from gateway.store.rows import ENDED, Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, messages, turns
 from gateway.store.writer import Writer
 from gateway.waiting import outlived
@@ -23,6 +23,8 @@ from gateway.waiting import outlived
 _CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
 _TURN = select(*(turns.c["id" if name == "turn_id" else name] for name in TurnRow.__struct_fields__))
 _MESSAGE = select(*(messages.c[name] for name in MessageRow.__struct_fields__))
+
+_MOST_ASKED = 1000  # turns of one user with one body that are looked at
 
 T = TypeVar("T")
 Values = tuple[Any, ...]
@@ -149,6 +151,15 @@ class Store:
 
     def _is_erased(self, conversation_id: ConversationId) -> bool:
         return any(conversation_id in batch.erased for batch in (self._writer.writing, self._writer.queued))
+
+    async def asked(self, digest: str) -> list[Asked]:
+        """The newest turns that were started with a certain body by a certain user, oldest first."""
+        waiting = [found for b in (self._writer.writing, self._writer.queued) for found in b.asked(digest)]
+        of_body = and_(turns.c.digest == digest, turns.c.digest != "")  # the second lets SQLite use the index
+        columns = (turns.c.id, turns.c.conversation_id, turns.c.position)
+        rows = await self._rows(select(*columns).where(of_body).order_by(turns.c.ordinal.desc()).limit(_MOST_ASKED))
+        found = {row[0]: Asked(*row) for row in reversed(rows)}
+        return list((found | {turn.turn_id: turn for turn in waiting if turn.turn_id not in found}).values())
 
     async def unfinished(self) -> list[TurnRow]:
         """The turns that have not ended as far as the database holds; what is queued is not looked at."""
