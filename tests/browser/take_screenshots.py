@@ -59,7 +59,10 @@ async def take_all(browser: Browser, url: str) -> None:
     await page.locator(".content li").nth(1).wait_for()
     await page.wait_for_timeout(1_500)
     await take(page, "streaming")
-    await over(page)
+    await ask(page, "And in Rust?")
+    await page.locator(".notice button").wait_for()
+    await take(page, "queued")
+    await page.close()
 
     page = await opened(browser, url, 1280, 820, dark=True)
     await ask(page, "What can you do?", "drop-after:8")
@@ -69,15 +72,30 @@ async def take_all(browser: Browser, url: str) -> None:
     page = await opened(browser, url, 375, 720, tongue="zh-CN")
     await ask(page, "用表格比较 SSE 和 WebSocket")
     await over(page)
+    await page.locator("table").scroll_into_view_if_needed()
+    await page.wait_for_timeout(300)
     await take(page, "phone-light")
 
     page = await opened(browser, url, 375, 720, dark=True, tongue="es-ES")
     await ask(page, "¿Qué puedes hacer?", "failed")
     await over(page, "error")
     await take(page, "phone-error-dark")
+    await ask(page, "¿Qué puedes hacer?")
     await page.click("#panel-button")
-    await page.wait_for_timeout(500)
+    await page.locator(".turn:last-child .content p").nth(1).wait_for()
+    await page.click("#cut")
+    await page.wait_for_timeout(1_200)
     await take(page, "phone-panel-dark")
+
+
+async def take_crash(browser: Browser, url: str, gateway: GatewayProcess) -> None:
+    """The gateway dies in mid-answer."""
+    page = await opened(browser, url, 768, 820)
+    await ask(page, "What can you do?")
+    await page.locator(".content p").nth(1).wait_for()
+    await gateway.kill()
+    await page.locator(".notice button").wait_for(timeout=60_000)
+    await take(page, "crash")
 
 
 async def main() -> None:
@@ -90,6 +108,7 @@ async def main() -> None:
                 chromium = shutil.which("chromium") or shutil.which("google-chrome")
                 browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
                 await take_all(browser, url)
+                await take_crash(browser, url, gateway)
                 await browser.close()
         finally:
             await gateway.terminate()

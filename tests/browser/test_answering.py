@@ -408,6 +408,27 @@ async def test_without_a_token_the_field_for_it_is_open_and_has_the_focus(new_ta
 # -- deleting
 
 
+async def test_a_conversation_that_was_deleted_is_gone_from_every_tab(new_tab: NewTab, gateway: Start) -> None:
+    process = await gateway(GATEWAY_SIMULATOR_RATE="0")
+    tab = await new_tab(process.url)
+    await tab.open()
+    await tab.ask("What can you do?")
+    await tab.over()
+    other = await new_tab(process.url)
+    other.faulty = tab.faulty = True
+    await other.open(f"/sse-stream-test.html{await tab.page.evaluate('location.hash')}")
+    await other.over()
+    await tab.page.click("#delete")
+    await tab.page.click("#deletion-yes")
+    await tab.page.locator("#hint", has_text="The conversation was deleted.").wait_for()
+    await other.page.locator("#alert", has_text="not known here").wait_for()
+    for page in (tab.page, other.page):
+        assert await page.locator(".turn").count() == 0
+        assert await page.is_visible("#welcome")
+    await tab.ask("What can you do?")
+    await tab.over()
+
+
 async def test_a_conversation_is_deleted_after_somebody_said_so(tab: Tab, stub: Stub) -> None:
     tab.faulty = True
     page = tab.page

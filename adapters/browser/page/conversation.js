@@ -286,7 +286,9 @@ export class Conversation {
     // In mid-answer the next try is mostly a blink away: words for it would only flicker.
     if (state === "waiting" && reason !== "hidden" && (!view?.turnId || detail.delayMs > 800)) view?.waits(reason, detail.delayMs);
     this.page.onState(state, { ...detail, reason });
-    if (state === "closed" && detail.error && this.running && !this.#asked) this.#losesSight(view, detail.error);
+    if (state !== "closed" || !detail.error || this.#asked) return;
+    if (detail.error.code === "not_found") this.#isGone();
+    else if (this.running) this.#losesSight(view, detail.error);
   }
 
   #apply(event, asked) {
@@ -435,7 +437,15 @@ export class Conversation {
         this.#turns.set(turnId, view);
         views.push(view);
       }
-      const put = () => this.page.log.prepend(...views.map((view) => view.element));
+      const put = () => {
+        let last;
+        for (const { turnId } of turns) { // some may be shown already, as one that runs
+          const { element } = this.#turns.get(turnId);
+          if (!element.isConnected && last) last.after(element);
+          else if (!element.isConnected) this.page.log.prepend(element);
+          last = element;
+        }
+      };
       if (first) put();
       else this.page.keepPlace(put);
       if (first) this.page.onTurn();
@@ -443,11 +453,16 @@ export class Conversation {
       await this.#recallMore(record, views, first ? views.slice(-RECALLED) : []);
     } catch (error) {
       if (!here()) return;
-      if (error.code === "not_found") this.#blank();
-      this.page.onTrouble(error.code === "not_found" ? say("span", "conversation_unknown")
-        : make("span", {}, say("span", "history_failed"), " ", sentence(error)));
+      if (error.code === "not_found") return void this.#isGone();
+      this.page.onTrouble(make("span", {}, say("span", "history_failed"), " ", sentence(error)));
       if (error.code === "unauthorized") this.page.onTokenWanted();
     }
+  }
+
+  /** The conversation is not there, or not any more: somebody may have deleted it. */
+  #isGone() {
+    this.#blank();
+    this.page.onTrouble(say("span", "conversation_unknown"));
   }
 
   /** Why turns failed, and all that there is of the newest ones, but for a running one. Above a reader it would push. */
@@ -455,7 +470,11 @@ export class Conversation {
     for (const view of views.filter((one) => newest.includes(one) || one.state === "error").reverse()) {
       if (this.#history !== record) return;
       if (view === this.#current) continue; // its events tell
-      await record.recallMore(view).catch(() => {}); // the page is whole without
+      const status = await record.recallMore(view).catch(() => {}); // the page is whole without
+      if (status === "queued" && view.state === "waiting" && this.#history === record) {
+        this.#queued.add(view);
+        view.queued();
+      }
       if (newest.includes(view) && view.over) await record.recallEvents(view).catch(() => {});
     }
     this.page.onChange();

@@ -34,13 +34,13 @@ export class History {
     return [...turns.values()];
   }
 
-  /** Adds what the turn's own record has: how it ended, why it failed, reasoning and suggestions. */
+  /** Adds what the turn's own record has: how it ended, why it failed, reasoning and suggestions. @returns its status */
   async recallMore(view) {
     const turn = await request(this.#settings(), `turns/${view.turnId}`);
-    if (turn.status === "queued") view.queued();
-    if (!ENDED.has(turn.status)) return;
+    if (!ENDED.has(turn.status)) return turn.status;
     if (!view.over) view.recall(turn.content, turn.status);
     view.recallMore(turn);
+    return turn.status;
   }
 
   /** Adds what only events have, as long as they are kept: cards, plug-ins used, what was spoken. */
