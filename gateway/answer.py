@@ -5,9 +5,11 @@ lose, interleave or rewrite its deltas), text that was shown changes only by an 
 """
 
 from collections.abc import Callable, Iterable
+from hashlib import blake2s
 from io import StringIO
 from typing import Final
 
+from gateway.bounds import ID_LENGTH, size
 from gateway.events import Message, Text
 
 SEPARATOR: Final = "\n\n"
@@ -15,8 +17,16 @@ SEPARATOR: Final = "\n\n"
 
 
 def real_id(message_id: str) -> str:
-    """Coze's message id, or "" where it gave none: it says "0" when it saves nothing."""
+    """Coze's message id, or "" where it gave none: it says "0" when it saves nothing. What is too long to be one of
+    Coze's ids is known by its digest."""
+    if len(message_id) > ID_LENGTH:
+        return f"#{blake2s(message_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
     return "" if message_id == "0" else message_id
+
+
+def common(one: list[tuple[str, int]], other: list[tuple[str, int]]) -> int:
+    """How many answers, as `Answers.starts` gives them, two lists have in common at their beginnings."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 class Part:
@@ -25,14 +35,14 @@ class Part:
     A part in the list always has text. `whole` says that Coze gave the answer in full, so its deltas are over.
     """
 
-    __slots__ = ("_shown", "append", "held", "id", "whole")
+    __slots__ = ("_held", "_shown", "append", "id", "whole")
 
     append: Callable[[str], object]
     """Adds a shown piece."""
 
     def __init__(self, message_id: str, text: str, *, whole: bool = False) -> None:
         self.id = message_id
-        self.held: list[str] = []
+        self._held: StringIO | None = None
         self.whole = whole
         self.text = text
 
@@ -47,23 +57,54 @@ class Part:
         self.append = self._shown.write
         self.append(text)
 
+    @property
+    def length(self) -> int:
+        """Code points shown, without making the text."""
+        return self._shown.tell()
+
+    @property
+    def held(self) -> str:
+        return self._held.getvalue() if self._held is not None else ""
+
+    def hold(self, piece: str) -> None:
+        """Keeps a piece back."""
+        if self._held is None:
+            self._held = StringIO()
+        self._held.write(piece)
+
+    def release(self) -> None:
+        """Forgets what was held back."""
+        self._held = None
+
     def __repr__(self) -> str:
-        return f"Part({self.id!r}, {len(self.text)} shown, {len(self.held)} held, whole={self.whole})"
+        return f"Part({self.id!r}, {self.length} shown, {len(self.held)} held, whole={self.whole})"
 
 
 class Answers:
     """The answers of one turn in the order of their first appearance, and the one text that they make.
 
     Each method takes one fact and gives the event to append, or None when there is nothing new to show. Answers
-    without an id count as one until it is complete. `moved` turns True when `starts()` has changed.
+    without an id count as one until it is complete. `moved` turns True when `starts()` has changed. `held_bytes` are
+    what was held back since the text was last said anew; `rewritten` turns True each time that it is.
     """
 
-    __slots__ = ("_finished", "moved", "parts")
+    __slots__ = ("_finished", "_holding", "_open", "_told", "held_bytes", "moved", "parts", "rewritten")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self.parts = list(parts)
         self.moved = False
+        self.held_bytes = 0
+        self.rewritten = False
+        self._holding = False
+        self._open: dict[str, Part] = {}  # by id, those that may go on; the first where several have one id
         self._finished: set[str] = set()  # ids whose whole answer is known, so that what repeats them is ignored
+        self._told: set[int] = set()  # hashes of whole answers without an id, to know a repetition by
+        self._find_open()
+
+    @property
+    def ids(self) -> int:
+        """How many ids are kept."""
+        return len(self._finished) + len(self._told)
 
     @classmethod
     def restore(cls, text: str, starts: Iterable[tuple[str, int]]) -> "Answers":
@@ -93,7 +134,7 @@ class Answers:
         starts, at = [], 0
         for part in self.parts:
             starts.append((part.id, at))
-            at += len(part.text) + len(SEPARATOR)
+            at += part.length + len(SEPARATOR)
         return starts
 
     def delta(self, message_id: str, text: str) -> Text | None:
@@ -101,13 +142,17 @@ class Answers:
         if not text:
             return None
         key = "" if message_id == "0" else message_id
+        if len(key) > ID_LENGTH:
+            key = real_id(key)
         if self.parts and (last := self.parts[-1]).id == key and not last.whole:
             last.append(text)
             return Text("message", text)
         if key in self._finished:
             return None
-        if (part := self._open(key)) is not None:
-            part.held.append(text)
+        if (part := self._open.get(key)) is not None:
+            part.hold(text)
+            self.held_bytes += size(text)
+            self._holding = True
             return None
         return self._begin(Part(key, text))
 
@@ -117,16 +162,19 @@ class Answers:
         if key in self._finished:
             return None
         part = self._streamed_as(key, text)
-        if part is None and not key and any(p.whole and not p.id and p.text == text for p in self.parts):
+        if part is None and not key and hash(text) in self._told:
             return None  # the same whole answer twice, without an id to know it by
         if part is not None:
+            self._open.pop(part.id, None)
             part.id = part.id or key
             self.moved = True
+        if not (key or (part is not None and part.id)):
+            self._told.add(hash(text))
         self._finished.update({key, part.id if part else ""} - {""})
         if part is None:
             return self._begin(Part(key, text, whole=True)) if text else None
         part.whole = True
-        part.held.clear()
+        part.release()
         shown = part.text
         if text == shown:
             return None
@@ -139,19 +187,21 @@ class Answers:
     def withdraw(self, message_id: str) -> Message | None:
         """What was streamed as text turns out to be none (a card): it leaves the text, if it was there at all."""
         key = real_id(message_id)
-        part = self._open(key) if key else None
+        part = self._open.get(key) if key else None
         if key:
             self._finished.add(key)
         return None if part is None else self._replace({part: ""})
 
     def flush(self) -> Message | None:
         """Shows what was held back, because nothing more will come."""
-        return self._replace({}) if any(part.held for part in self.parts) else None
+        return self._replace({}) if self._holding and any(part.held for part in self.parts) else None
 
     def become(self, answers: Iterable[tuple[str, str]]) -> Text | Message | None:
         """Makes the text what Coze's record says: the rest where it goes on from what was shown, else all anew."""
         shown = self.text
         self.parts = [Part(message_id, text, whole=True) for message_id, text in answers if text]
+        self._told.update(hash(part.text) for part in self.parts if not part.id)
+        self._find_open()
         self.moved = True
         text = self.text
         if text == shown:
@@ -163,25 +213,35 @@ class Answers:
     def _begin(self, part: Part) -> Text:
         text = (SEPARATOR if self.parts else "") + part.text
         self.parts.append(part)
+        if not part.whole:
+            self._open.setdefault(part.id, part)
         self.moved = True
         return Text("message", text)
 
-    def _open(self, key: str) -> Part | None:
-        return next((part for part in self.parts if part.id == key and not part.whole), None)
+    def _find_open(self) -> None:
+        self._open = {part.id: part for part in reversed(self.parts) if not part.whole}
 
     def _streamed_as(self, key: str, text: str) -> Part | None:
         """The part that a whole answer belongs to. Where only one of the two has an id, they may be the same."""
-        if (part := self._open(key)) is not None:
+        if (part := self._open.get(key)) is not None:
             return part
         if key:
-            return self._open("")
-        return next((part for part in self.parts if not part.whole and text.startswith(part.text)), None)
+            return self._open.get("")
+        length = len(text)
+        return next((p for p in self.parts if not p.whole and p.length <= length and text.startswith(p.text)), None)
 
     def _replace(self, texts: dict[Part, str]) -> Message:
         """The whole text anew, with everything that was held back: a reader has to start over anyway."""
         for part in self.parts:
-            part.text = texts[part] if part in texts else part.text + "".join(part.held)
-            part.held.clear()
-        self.parts = [part for part in self.parts if part.text]
+            if part in texts:
+                part.text = texts[part]
+            elif held := part.held:
+                part.append(held)
+            part.release()
+        self._holding = False
+        self.held_bytes = 0
+        self.rewritten = True
+        self.parts = [part for part in self.parts if part.length]
+        self._find_open()
         self.moved = True
         return Message(self.text, replace=True)

@@ -19,7 +19,7 @@ _ENDS = {
     StreamEnd.BROKEN: "Coze's stream broke off",
     StreamEnd.FAILING: "Coze's stream broke off where it said that something has failed",
     StreamEnd.IDLE: "nothing came from Coze within GATEWAY_UPSTREAM_IDLE_TIMEOUT",
-    StreamEnd.TOO_LARGE: "a record of Coze's stream has no end (over 16 MiB)",
+    StreamEnd.TOO_LARGE: "a record of Coze's stream has no end (over 8 MiB)",
 }
 
 _MEANWHILE = {

@@ -71,3 +71,10 @@ class UpstreamError(GatewayError):
         self.taken = taken
         self.coze_code = coze_code
         self.log_id = log_id
+
+
+class TooMuch(UpstreamError):
+    """Coze's answer is beyond `gateway.bounds`: another try would bring the same."""
+
+    def __init__(self, detail: str, *, log_id: str | None = None) -> None:
+        super().__init__(Code.UPSTREAM_FAILED, detail, retryable=True, taken="yes", log_id=log_id)

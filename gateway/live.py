@@ -10,8 +10,9 @@ import structlog
 from msgspec import UNSET, Struct
 
 from gateway.answer import real_id
+from gateway.bounds import UNWRITTEN_BYTES
 from gateway.course import Course
-from gateway.errors import Code, GatewayError, UpstreamError
+from gateway.errors import Code, GatewayError, TooMuch, UpstreamError
 from gateway.events import Event, Failed, Message, Notice, Text
 from gateway.ledger import Ledger
 from gateway.log.log import EventLog
@@ -19,7 +20,7 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.metrics import Metrics, Recovery
 from gateway.naming import Naming
-from gateway.orders import Note, Order
+from gateway.orders import Keeping, Note, Order
 from gateway.outline import outline
 from gateway.sentences import sentence
 from gateway.turn import Turn
@@ -34,7 +35,6 @@ LEARN = 10.0  # how long Coze is read on after a cancel, to learn the chat's id
 POLL = 1.0  # between two questions about a chat that broke: Coze asks for a second at least
 PATIENCE = 10  # polls that a completed chat's record may lag behind what was streamed, or be empty
 REFUSALS = 3  # times that Coze may refuse to tell about a chat before the turn gives up
-MOST_TEXT = 17_000_000  # code points of one turn, more than one record may have: bounds what an endless answer costs
 CONVERSATION_GONE = 4002  # Coze's code: it has no such conversation, or not for this token
 MOST_BACKLOG = 20_000  # records not yet durable, above which Coze is not read
 
@@ -85,9 +85,10 @@ class LiveTurn:
         self._stream: ChatStream | None = None
         self._question = 0  # the naming's: of the message that was sent last
         self._resuming: asyncio.Task[None] | None = None
-        self._characters = 0
         self._talked = False
         self._abandoning = False
+        self._written = 0  # bytes of the turn that were durable when Coze was last let go on
+        self._keeping: Keeping | None = None  # what the log has of the note
 
     @property
     def order(self) -> Order:
@@ -359,6 +360,10 @@ class LiveTurn:
                             self.course.told(self.turn, "Coze's record says")
                 if self.turn.phase != "recovering":
                     return
+            except TooMuch:
+                self._means.metrics.upstream_recovered(Recovery.FAILED)
+                self._append(self.turn.overfill())
+                return
             except UpstreamError as error:
                 refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
                 if refused < REFUSALS:
@@ -470,7 +475,6 @@ class LiveTurn:
         log = self._means.log
         for event in events if len(events) == 1 else _merged(events):
             if type(event) is Text:
-                self._characters += len(event.content)
                 if not self._talked and event.kind == "message":
                     self._talked = True
                     self.course.first_content = self.seconds
@@ -483,19 +487,20 @@ class LiveTurn:
             if self.turn.memory.coze_conversation_id not in ("", self.note.coze_conversation_id):
                 self._remember()
             log.end(stretch)
+            if self.turn.overfull:
+                self._abandon()
             self._wake()
             return
-        if self._characters > MOST_TEXT:
-            self._characters = 0
-            self._append(self.turn.fail(GatewayError(Code.UPSTREAM_FAILED, "the answer is too long")))
-            self._abandon()
-        elif log.backlog > MOST_BACKLOG and self._stream is not None and self._resuming is None:
+        unwritten = self.turn.bytes_shown - self._written > UNWRITTEN_BYTES or log.backlog > MOST_BACKLOG
+        if unwritten and self._stream is not None and self._resuming is None:
             self._stream.pause()
             self._resuming = self._loop.create_task(self._resume_when_written(self._stream))
 
     async def _resume_when_written(self, stream: ChatStream) -> None:
         try:
+            shown = self.turn.bytes_shown
             await self._means.log.committed()
+            self._written = shown
         except GatewayError:
             pass  # the turn has been told, and is over
         finally:
@@ -512,8 +517,13 @@ class LiveTurn:
             self.naming.told(self._question, name)
             if name == self.naming.name:
                 self.note.coze_conversation_id, self.note.naming = name, self.naming.version
-        if self.stretch is not None and self.lost is None and self.tail.writer == self.stretch.number:
+        if self.stretch is None or self.lost is not None or self.tail.writer != self.stretch.number:
+            return
+        if self._keeping is None:
+            self._keeping = Keeping(self.note)
             self._means.log.note(self.stretch, self.note.pack())
+        elif news := self._keeping.news(self.note):
+            self._means.log.note_more(self.stretch, news)
 
     async def _pause(self, seconds: float) -> None:
         """Sleeps, unless the turn ends meanwhile."""

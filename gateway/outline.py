@@ -7,6 +7,7 @@ import msgspec
 from gateway.events import Outcome
 from gateway.log.stretch import MESSAGE, Stretch
 
+_AUDIO = b'"event":"audio"'  # not read: there may be much of it, and all of it says the same
 _OUTCOMES: dict[str, Outcome] = {"completed": "completed", "cancelled": "cancelled", "error": "failed"}
 
 
@@ -25,29 +26,34 @@ class Outline(msgspec.Struct):
 
 
 def outline(stretch: Stretch) -> Outline:
-    """Adds up what readers have seen of a turn."""
+    """Adds up what readers have seen of a turn, once over its events."""
     found = Outline()
-    for kind, content in stretch.contents():
-        if isinstance(content, bytes):
-            _add(found, msgspec.json.decode(b"{" + content + b"}"))
+    content: list[str] = []
+    reasoning: list[str] = []
+    for kind, part in stretch.contents():
+        if isinstance(part, bytes):
+            if part.startswith(_AUDIO):
+                found.audio = True
+            else:
+                _add(found, content, msgspec.json.decode(b"{%b}" % part))
         elif kind == MESSAGE:
-            found.content += content
+            content.append(part)
             found.status = "running"
         else:
-            found.reasoning += content
+            reasoning.append(part)
+    found.content = found.last["content"] if found.last is not None else "".join(content)
+    found.reasoning = "".join(reasoning)
     return found
 
 
-def _add(found: Outline, event: dict[str, Any]) -> None:
+def _add(found: Outline, content: list[str], event: dict[str, Any]) -> None:
     match event["event"]:
         case "message" if event.get("replace"):
-            found.content = event["content"]
+            content[:] = [event["content"]]
         case "message":
             found.cards.append(event["content"])
         case "suggestion":
             found.suggestions.append(event["content"])
-        case "audio":
-            found.audio = True
         case "started":
             found.input = event["input"]
         case "action_required":

@@ -1,12 +1,13 @@
 """Coze's record of a chat, laid beside what was streamed of it before the stream broke."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
 
 from gateway.answer import Part, real_id
+from gateway.bounds import MATCHES
 from gateway.upstream.protocol import Answer, Suggestion
 
 Shown = TypeVar("Shown", Answer, Suggestion)
@@ -36,22 +37,36 @@ def match(streamed: Sequence[Part], record: Sequence[Answer]) -> Match:
     given whole and that its record lacks is kept as it was; a part of one is left out, for nobody knows its rest.
     """
     once = {real_id(answer.message_id) or at: answer for at, answer in enumerate(record)}
-    left = [(real_id(answer.message_id), answer.content) for answer in once.values()]
+    left = {at: (real_id(answer.message_id), answer.content) for at, answer in enumerate(once.values())}
     found: dict[Part, tuple[str, str]] = {}
 
-    def pair(fits: Callable[[Part, str, str], bool]) -> None:
-        for part in streamed:
-            if part not in found and (it := next((it for it in left if fits(part, *it)), None)) is not None:
-                left.remove(it)
-                found[part] = it
+    by_id = {key: at for at, (key, _) in left.items() if key}
+    for part in streamed:
+        if part.id and (at := by_id.pop(part.id, None)) is not None:
+            found[part] = left.pop(at)
 
-    pair(lambda part, key, text: bool(key) and key == part.id)
-    pair(lambda part, key, text: not (key and part.id) and text.startswith(part.text))
-    pair(lambda part, key, text: not (key and part.id))
+    # With too many to compare, their order alone decides.
+    lost = [part for part in streamed if part not in found]
+    nameless = sum(not key for key, _ in left.values())
+    if sum(nameless if part.id else len(left) for part in lost) <= MATCHES:
+        for part in lost:
+            shown = part.text
+            fits = (at for at, (key, text) in left.items() if not (key and part.id) and text.startswith(shown))
+            if (at := next(fits, None)) is not None:
+                found[part] = left.pop(at)
+
+    rest, unnamed = deque(left), deque(at for at, (key, _) in left.items() if not key)
+    for part in streamed:
+        if part not in found:
+            choice = unnamed if part.id else rest
+            while choice and choice[0] not in left:
+                choice.popleft()
+            if choice:
+                found[part] = left.pop(choice.popleft())
 
     kept = [found.get(part, (part.id, part.text)) for part in streamed if part in found or part.whole]
     missing = [part for part in streamed if part not in found]
-    return Match([*kept, *left], bool(missing), not left and not all(part.whole for part in missing))
+    return Match([*kept, *left.values()], bool(missing), not left and not all(part.whole for part in missing))
 
 
 def unseen(items: Sequence[Shown], seen: Iterable[str], shown: Iterable[str]) -> list[Shown]:

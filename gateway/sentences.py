@@ -160,12 +160,24 @@ _SENTENCES: Final[dict[Code, tuple[str, str, str, str]]] = {
     ),
 }
 
+_TOO_MUCH: Final = (
+    "",
+    "助手的回复超出了允许的长度，只能显示到这里。请换个更具体的问题再试。",
+    "The assistant's answer is larger than is allowed, so it ends here. Please try a narrower question.",
+    "La respuesta del asistente es más larga de lo permitido y termina aquí. Prueba con una pregunta más concreta.",
+)
+
 _COLUMN: Final[dict[Language, int]] = {"zh": 1, "en": 2, "es": 3}
 
 
 def sentence(code: Code, language: Language) -> str:
     """What happened, and what the person can do about it. Says nothing about what is behind the service."""
     return _SENTENCES[code][_COLUMN[language]]
+
+
+def too_much(language: Language) -> str:
+    """The sentence of an `upstream_failed` whose answer was beyond what one turn may hold."""
+    return _TOO_MUCH[_COLUMN[language]]
 
 
 def title(code: Code) -> str:

@@ -13,13 +13,15 @@ happens, and in whatever order, there is one last event and nothing after it.
 From `recovering` a turn may also come to wait for tool outputs, or go on with them; `NEXT` is the whole table.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any, Final, Literal, assert_never
 
 from msgspec import UNSET, Struct
 
-from gateway.answer import SEPARATOR, Answers, real_id
+from gateway.answer import SEPARATOR, Answers, common, real_id
+from gateway.bounds import ID_LENGTH, NOTE_BYTES, TEXT_BYTES, Allowance, size
 from gateway.errors import Code, GatewayError, Language, UpstreamError
 from gateway.events import (
     ActionNeeded,
@@ -38,7 +40,7 @@ from gateway.events import (
 )
 from gateway.ids import ConversationId, TurnId
 from gateway.record import is_text, match, unseen
-from gateway.sentences import sentence
+from gateway.sentences import sentence, too_much
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (
     ActionRequired,
@@ -121,12 +123,16 @@ class Turn:
         self.suggestions: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.usage: dict[str, Any] | None = None
+        self.overfull = False
+        """Whether it ended because Coze sent more than it may hold; Coze goes on with the chat."""
         self.outcome: Outcome | None = None
         self.failure: Failed | None = None
         self._answers = Answers()
         self._reasoning = StringIO()
-        self._cards: list[str] = []
+        self._cards: Counter[str] = Counter()
+        self._suggested: set[str] = set()
         self._seen: set[str] = set()
+        self._allowance = Allowance()
         self._audio = False
         self._broke = False
 
@@ -147,7 +153,8 @@ class Turn:
     ) -> "Turn":
         """A turn that lost its process, from what its log holds. `recovering` when Coze's record can be asked for.
 
-        `tool_calls` are those of an `action_required` that was logged last; `audio` says whether any was.
+        `tool_calls` are those of an `action_required` that was logged last; `audio` says whether any was. What tools
+        and audio took of its allowance is not known any more.
         """
         turn = cls(conversation_id, turn_id, language)
         turn.memory = memory
@@ -155,7 +162,9 @@ class Turn:
         turn._answers = Answers.restore(content, memory.answers)
         turn._reasoning.write(reasoning)
         turn.suggestions = list(suggestions)
-        turn._cards = list(cards)
+        turn._suggested = set(turn.suggestions)
+        turn._cards = Counter(cards)
+        turn._allowance.restore(size(content), map(size, (reasoning, *turn.suggestions, *turn._cards)))
         turn.tool_calls = list(tool_calls)
         turn._audio = audio
         turn._broke = True
@@ -177,6 +186,11 @@ class Turn:
         return self._answers.text
 
     @property
+    def bytes_shown(self) -> int:
+        """Bytes of all its events but the last."""
+        return self._allowance.bytes
+
+    @property
     def reasoning(self) -> str:
         return self._reasoning.getvalue()
 
@@ -184,16 +198,30 @@ class Turn:
         """What Coze's stream brought, in its order, as events to append. Never raises, whatever the items are."""
         events: list[Event] = []
         answers = self._answers
+        allowance = self._allowance
+        counted = 0
         for item in items:
             if type(item) is Delta and self.phase == "streaming":  # nearly all items: nothing else is asked
                 if (piece := answers.delta(item.message_id, item.text)) is not None:
                     events.append(piece)
-            elif self.phase == "settling":
+                continue
+            if self.phase == "settling":
                 self._take_late(item, events)
             elif self.phase not in ("recovering", "ended"):
                 self._take(item, events)
+            allowance.spend(events, counted)  # each time: a few bytes of Coze's may make an event of megabytes
+            counted = len(events)
+            if allowance.exceeded:
+                break
+        allowance.spend(events, counted)
+        allowance.keep(held=answers.held_bytes, answers=len(answers.parts), ids=answers.ids + len(self._seen))
         if answers.moved:
             self._remember_answers()
+        if allowance.exceeded and self.phase != "ended":
+            events += self._fail_too_much()
+        if answers.rewritten:
+            answers.rewritten = False
+            events = _newest_text(events)
         return events
 
     def stream_ended(self, end: StreamEnd) -> list[Event]:
@@ -208,7 +236,7 @@ class Turn:
         if end is StreamEnd.FINISHED:
             return self._done()
         if end is StreamEnd.TOO_LARGE:
-            return self._fail(Code.UPSTREAM_FAILED)
+            return self._fail_too_much()
         if self.ref is not None:
             return self._recover()
         uncertain = self.phase == "starting" and end is not StreamEnd.FAILING
@@ -235,9 +263,15 @@ class Turn:
                 events: list[Event] = []
                 for item in messages:
                     if isinstance(item, Answer | Suggestion):  # what was lost before the turn came to wait
+                        taken = len(events)
                         self._take(item, events)
+                        self._allowance.spend(events, taken)
+                        if self._allowance.exceeded:
+                            break
                 self._remember_answers()
-                return events + self._need_action(list(state.tool_calls))
+                events += self._need_action(list(state.tool_calls))
+                self._allowance.spend(events[-1:])
+                return events + self._fail_too_much() if self._allowance.exceeded else events
             case "failed":
                 return self._fail_with(state.failure or ChatFailed(None, ""))
             case "canceled":
@@ -256,6 +290,10 @@ class Turn:
             return []
         coze_code, log_id = (error.coze_code, error.log_id) if isinstance(error, UpstreamError) else (None, None)
         return self._fail(error.code, coze_code, log_id)
+
+    def overfill(self) -> list[Event]:
+        """Coze's record of the chat is larger than a turn may be."""
+        return [] if self.phase == "ended" else self._fail_too_much()
 
     def outputs_given(self) -> list[Event]:
         """The tool outputs are on their way to Coze: the same chat goes on in a new stream.
@@ -297,7 +335,8 @@ class Turn:
                 self._take_late(item, events)
             case Created(chat_id, conversation_id):
                 self._begin()
-                self._take_ids(real_id(chat_id), real_id(conversation_id))
+                if len(chat_id) <= ID_LENGTH and len(conversation_id) <= ID_LENGTH:  # else they are none of Coze's
+                    self._take_ids(real_id(chat_id), real_id(conversation_id))
             case ActionRequired(tool_calls):
                 events.extend(self._need_action(tool_calls))
             case ChatCompleted(usage):
@@ -324,7 +363,7 @@ class Turn:
             events.append(AudioPiece(item.content))
         elif isinstance(item, Suggestion):
             named, content = real_id(item.message_id), item.content
-            if self._is_new(item.message_id) and (named or content not in self.suggestions):
+            if self._is_new(item.message_id) and (named or content not in self._suggested):
                 self._suggest(content, events)
         elif isinstance(item, Done):
             events.extend(self._complete())
@@ -375,6 +414,9 @@ class Turn:
     def _complete_from(self, state: ChatState, messages: Sequence[Item], *, final: bool) -> list[Event] | None:
         answers = [item for item in messages if isinstance(item, Answer)]
         texts = [answer for answer in answers if is_text(answer)]
+        self._allowance.keep(answers=len(texts), ids=len(messages))
+        if self._allowance.exceeded:
+            return self._fail_too_much()
         found = match(self._answers.parts, texts)
         if not final and (found.missing or not answers):
             return None
@@ -384,14 +426,19 @@ class Turn:
             return None
         if found.cut_short:
             return self._fail(Code.UPSTREAM_FAILED)
+        if size(wanted) > TEXT_BYTES:
+            return self._fail_too_much()
         events: list[Event] = []
         _add(events, self._answers.become(found.answers))
         cards = [answer for answer in answers if not is_text(answer) and answer.content_type != "audio"]
-        for card in unseen(cards, self._seen, self._cards):
+        for card in unseen(cards, self._seen, self._cards.elements()):
             self._show_card(card, events)
         for item in unseen([i for i in messages if isinstance(i, Suggestion)], self._seen, self.suggestions):
             self._suggest(item.content, events)
+        self._allowance.spend(events)
         self._remember_answers()
+        if self._allowance.exceeded:
+            return events + self._fail_too_much()
         self.usage = state.usage or self.usage
         return events + self._complete()
 
@@ -405,7 +452,14 @@ class Turn:
     def _fail_with(self, failed: ChatFailed) -> list[Event]:
         return self._fail(classify(failed.coze_code)[0], failed.coze_code, self.log_id or failed.log_id)
 
-    def _fail(self, code: Code, coze_code: int | None = None, log_id: str | None = None) -> list[Event]:
+    def _fail_too_much(self) -> list[Event]:
+        """Ends the turn: Coze has sent more than a turn may hold."""
+        self.overfull = True
+        return self._fail(Code.UPSTREAM_FAILED, words=too_much(self.language))
+
+    def _fail(
+        self, code: Code, coze_code: int | None = None, log_id: str | None = None, words: str = ""
+    ) -> list[Event]:
         log_id = log_id or self.log_id
         upstream: dict[str, Any] = {}
         if coze_code:
@@ -414,7 +468,7 @@ class Turn:
             upstream["logId"] = log_id
         events = self._flush()
         self.failure = Failed(
-            error=sentence(code, self.language),
+            error=words or sentence(code, self.language),
             code=code.value,
             retryable=code in RETRYABLE,
             conversation_id=self.conversation_id,
@@ -453,17 +507,21 @@ class Turn:
         return True
 
     def _show_card(self, card: Answer, events: list[Event]) -> None:
-        self._cards.append(card.content)
+        self._cards[card.content] += 1
         events.append(Message(card.content, content_type=card.content_type))
 
     def _suggest(self, content: str, events: list[Event]) -> None:
         self.suggestions.append(content)
+        self._suggested.add(content)
         events.append(FollowUp(content))
 
     def _remember_answers(self) -> None:
         if self._answers.moved:
             self._answers.moved = False
-            self.memory.answers = self._answers.starts()
+            starts = self._answers.starts()
+            same = common(starts, self.memory.answers)
+            self._allowance.charge(NOTE_BYTES * (len(starts) - same))
+            self.memory.answers = starts
             self.memory_changed = True
 
     def __repr__(self) -> str:
@@ -471,6 +529,16 @@ class Turn:
             f"Turn({self.turn_id}, {self.phase}, ref={self.ref}, {len(self.content)} characters, "
             f"{len(self._answers.parts)} answers, {len(self._cards)} cards, {len(self.suggestions)} suggestions)"
         )
+
+
+def _newest_text(events: list[Event]) -> list[Event]:
+    """The same without the rewritings that are themselves rewritten in the same read: each holds the whole text."""
+    anew = [at for at, event in enumerate(events) if isinstance(event, Message) and event.replace]
+    return [e for at, e in enumerate(events) if not anew or not anew[0] <= at < anew[-1] or not _is_text_of_answer(e)]
+
+
+def _is_text_of_answer(event: Event) -> bool:
+    return (isinstance(event, Text) and event.kind == "message") or (isinstance(event, Message) and event.replace)
 
 
 def _add(events: list[Event], event: Event | None) -> None:

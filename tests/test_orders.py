@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from gateway.orders import Note, Order, read_note
+from gateway.orders import Keeping, Note, Order, read_note
 from gateway.turn import Memory
 
 ORDER = Order(
@@ -41,3 +41,28 @@ def test_a_note_comes_back_as_it_was_packed() -> None:
     assert read_note(note.pack()) == note
     with pytest.raises(msgspec.DecodeError):
         read_note(b"\xc1")
+
+
+def test_a_note_is_kept_by_what_is_new_in_it() -> None:
+    note = Note(ORDER, "conv_1", 12.5)
+    keeping, kept = Keeping(note), note.pack()
+    assert keeping.news(note) == b""
+    for step in range(1, 2000):
+        note.memory.seen.append(f"{10**18 + step}")
+        note.memory.answers = [*note.memory.answers, (str(step), 3 * step)]
+        if step == 7:
+            note.stage, note.memory.chat_id, note.memory.coze_conversation_id = "taken", "chat", "coze"
+            note.coze_conversation_id, note.naming, note.announced, note.outputs = "coze", 2, True, [("a", "b")]
+        if step == 9:
+            note.outputs, note.memory.answers = [], [("1", 0), ("5", 12)]
+        news = keeping.news(note)
+        assert len(news) < 250
+        kept += news
+    assert read_note(kept) == note
+    assert read_note(msgspec.msgpack.encode(note)) == note  # as it was written before
+
+
+@pytest.mark.parametrize("cut", [1, 4, 30, -1])
+def test_a_note_that_is_cut_is_none(cut: int) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        read_note(Note(ORDER, "conv_1", 12.5).pack()[:cut])

@@ -1,11 +1,13 @@
 """A turn whose stream or process broke, finished from Coze's record."""
 
+import time
 from typing import Any
 
 import pytest
 from msgspec import json
 
 from gateway.answer import Part
+from gateway.bounds import TEXT_BYTES
 from gateway.events import ActionNeeded, Cancelled, Completed, Failed, FollowUp, Message, Notice
 from gateway.record import match, unseen
 from gateway.turn import Memory, Turn
@@ -348,3 +350,31 @@ def test_memories_of_two_turns_share_nothing() -> None:
     one, other = new_turn(), new_turn()
     one.take([BORN, a("1", "{}", "card")])
     assert other.memory == Memory()
+
+
+def test_matching_ten_thousand_answers_costs_a_moment() -> None:
+    parts = [Part("", f"{number}x") for number in range(1000)]
+    record = [a("", f"{number}") for number in range(10_000)]
+    began = time.process_time()
+    assert len(match(parts, record).answers) == 10_000
+    assert (
+        len(match([Part(str(n), "x") for n in range(1000)], [a(str(n), "y") for n in range(10_000)]).answers) == 10_000
+    )
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("count", [1_001, 10_001])
+def test_a_record_of_too_much_fails_the_turn(count: int) -> None:
+    turn = broken(d("1", "x"))
+    messages: list[Item] = [a(str(n + 1), "x") for n in range(count)]
+    failed = last(turn.recovered(ChatState("completed"), messages) or [])
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.content) == ("upstream_failed", "x")
+    assert turn.overfull
+
+
+def test_a_text_of_the_record_that_is_too_long_fails_the_turn() -> None:
+    turn = broken(d("1", "x"))
+    failed = last(turn.recovered(ChatState("completed"), [a("1", "x" * (TEXT_BYTES + 1))]) or [])
+    assert isinstance(failed, Failed)
+    assert (failed.content, turn.overfull) == ("x", True)

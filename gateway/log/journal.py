@@ -5,16 +5,17 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.log.stretch import Stretch
 
-BEGIN, STATE, END, EPOCHS = 3, 4, 5, 6
-"""Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note changed, it ended, another process
-goes on with it."""
+BEGIN, STATE, END, EPOCHS, MORE = 3, 4, 5, 6, 7
+"""Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note is another, it ended, another process
+goes on with it, its writer's note has more."""
 
 
 Record = tuple[int, int, int, Any]
 """One thing that happened to a stretch: `(number, kind, sequence, payload)`. `number` is the stretch's; `payload` by
 `kind`: str for text, bytes for an event or a note, `(key, epochs, turn, note, mark)` for a beginning, seconds since
-1970 for an end, `epochs` for another process; `sequence` is the event's position, or for a beginning its first. A bare
-tuple: there is one a piece. `epochs` is `Epochs.text` of the log.
+1970 for an end, `epochs` for another process; `sequence` is the event's position, for a beginning its first, and for
+more of a note the length after which it comes (a record may be read twice after a crash). A bare tuple: there is one a
+piece. `epochs` is `Epochs.text` of the log.
 """
 
 

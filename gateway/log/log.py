@@ -11,7 +11,7 @@ from gateway.events import Event, Text, body
 from gateway.ids import LogKey, new_token
 from gateway.ledger import Ledger
 from gateway.log.epochs import Epochs
-from gateway.log.journal import BEGIN, END, EPOCHS, STATE, Journal, JournalError, Place, Record
+from gateway.log.journal import BEGIN, END, EPOCHS, MORE, STATE, Journal, JournalError, Place, Record
 from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
 from gateway.log.tail import Span, Tail
 from gateway.waiting import outlived
@@ -170,7 +170,13 @@ class EventLog:
 
     def note(self, stretch: Stretch, state: bytes) -> None:
         """Replaces the writer's note, in order with the events."""
+        stretch.noted = len(state)
         self._put((stretch.number, STATE, 0, state))
+
+    def note_more(self, stretch: Stretch, more: bytes) -> None:
+        """Adds to the writer's note, in order with the events."""
+        self._put((stretch.number, MORE, stretch.noted, more))
+        stretch.noted += len(more)
 
     def end(self, stretch: Stretch) -> None:
         """Ends the stretch after what was appended; its retention begins."""
@@ -311,6 +317,8 @@ class EventLog:
                 touched[tail] = None
             elif kind == STATE:
                 stretch.state = payload
+            elif kind == MORE:
+                stretch.state += payload
             elif kind == END:
                 stretch.ended = payload
                 touched[tail] = None

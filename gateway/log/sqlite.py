@@ -13,11 +13,11 @@ import aiosqlite
 import msgspec
 
 from gateway.ledger import Held, Ledger
-from gateway.log.journal import BEGIN, END, EPOCHS, STATE, Index, JournalError, Place, Record, Recovered
+from gateway.log.journal import BEGIN, END, EPOCHS, MORE, STATE, Index, JournalError, Place, Record, Recovered
 from gateway.log.stretch import Stretch, pack, unpack
 from gateway.waiting import outlived
 
-SCHEMA_VERSION = 3  # 2 knew one epoch a log; its files need no change
+SCHEMA_VERSION = 4  # 2 knew one epoch a log, 3 wrote a note whole each time; their files need no change
 _BUSY_MS = 4000
 _QUICK_CHECK_LIMIT = 256 * 1024 * 1024
 _TRIM_AT_ONCE = 500
@@ -360,6 +360,8 @@ def _replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
         return  # saved, and taken by retention, while a neighbour in its batches was still running
     if kind == STATE:
         stretch.state = payload
+    elif kind == MORE:
+        stretch.state = stretch.state[:sequence] + payload
     elif kind == END:
         stretch.ended = payload
     elif kind == EPOCHS:

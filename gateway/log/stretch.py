@@ -88,6 +88,7 @@ class Stretch:
         "key",
         "last",
         "mark",
+        "noted",
         "number",
         "state",
         "turn",
@@ -103,6 +104,7 @@ class Stretch:
         self.last = first - 1
         self.turn = turn
         self.state = state
+        self.noted = len(state)  # bytes of the note, with what is on its way
         self.mark = mark
         self.ended: float | None = None
         self.backlog = 0  # the first batch of the journal that holds something of it which is not saved yet

@@ -11,12 +11,13 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from gateway.errors import Code, UpstreamError
+from gateway.bounds import RECORD_BYTES
+from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.upstream.json_text import write
 from gateway.upstream.opening import ANSWER_SECONDS, LIMIT
 from gateway.upstream.refusal import log_id_of
 
-BODY_LIMIT = 16 * 1024 * 1024
+BODY_LIMIT = RECORD_BYTES
 """Bytes of a JSON answer; a message may be as large as one record of a stream."""
 
 _KEEPALIVE_SECONDS = 10.0
@@ -89,7 +90,7 @@ class Exchanges:
                 while data := await response.content.readany():
                     body += data
                     if len(body) > BODY_LIMIT:
-                        raise not_coze("Coze's answer is too large", response)
+                        raise TooMuch("Coze's answer is too large", log_id=log_id_of(response.headers))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             detail = f"Coze's answer broke off: {_kind(error)}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None

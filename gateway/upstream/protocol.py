@@ -127,7 +127,7 @@ class StreamEnd(StrEnum):
     BROKEN = "broken"  # reset, cut chunk, cut record, cut UTF-8
     FAILING = "failing"  # as broken, but inside the record by which Coze says that something has failed
     IDLE = "idle"  # no byte for the idle time-out
-    TOO_LARGE = "too_large"  # one record over 16 MiB
+    TOO_LARGE = "too_large"  # one record over `bounds.RECORD_BYTES`
 
 
 class ChatRef(Struct, frozen=True):

@@ -8,11 +8,13 @@ so the decoder works on bytes and leaves UTF-8 to whoever reads the data: a char
 import re
 from collections.abc import Callable
 
+from gateway.bounds import RECORD_BYTES
+
 SseEvent = tuple[bytes, bytes]
 """An event's type, b"" when it names none (WHATWG's `message`), and its data, several `data` lines joined by LF."""
 
-RECORD_LIMIT = 16 * 1024 * 1024
-"""Bytes that one line, or one record's data lines together, may have. Coze's largest (cards, audio) are under 1 MiB."""
+RECORD_LIMIT = RECORD_BYTES
+"""Bytes that one line, or one record's data lines together, may have."""
 
 _REJOIN_LIMIT = 8 * 1024
 """An unfinished record beyond this is not rejoined and searched anew at each read, which would be quadratic."""

@@ -13,7 +13,9 @@ from tests.contracts.journals import KEY, Bench, fields, last, piece, thought
 async def test_a_running_turn_is_found_again_with_its_events_note_and_mark(durable: Bench) -> None:
     stretch = await durable.begin(state=b"note", mark="m")
     await durable.write(stretch, Started(KEY, "turn_1", "?"), thought("hm"), piece("a"), piece("b"))
-    durable.log.note(stretch, b"later note")
+    durable.log.note(stretch, b"later ")
+    durable.log.note_more(stretch, b"no")
+    durable.log.note_more(stretch, b"te")
     await durable.write(stretch, FollowUp("c?"))
     tail = await durable.tail()
     wanted = {after: stretch.read(after=after) for after in range(6)}
@@ -149,3 +151,15 @@ async def test_any_course_of_writing_folding_and_crashing_keeps_what_was_seen(du
         stretch = (await durable.tail(key)).spans[-1].stretch  # type: ignore[assignment]
         said = stretch.read(after=stretch.first)
         assert "".join(fields(entry)["content"] for entry in said) == text
+
+
+async def test_what_was_added_to_a_note_is_there_once_when_it_was_saved_and_is_read_again(durable: Bench) -> None:
+    stretch = await durable.begin(state=b"note")
+    other = await durable.begin("turn_2", key=LogKey("conv_2"))
+    await durable.write(other, Started("conv_2", "turn_2", "?"))
+    for more in (b" 1", b" 2", b" 3"):
+        durable.log.note_more(stretch, more)
+        await durable.write(stretch, piece("a"))
+        await durable.log.fold(also_running=more == b" 2")
+    await durable.reopen()
+    assert [again.state for again in durable.running if again.turn == "turn_1"] == [b"note 1 2 3"]
