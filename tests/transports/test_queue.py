@@ -1,6 +1,7 @@
 """Who is next: interrupting turns and queued ones, while the disk is slow, after restarts, cancelled in any order."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,49 @@ async def test_a_queue_goes_on_in_its_order_after_a_kill(tmp_path: Path, coze: C
         await coze.came(6)
         assert [chat.message for chat in coze.chats[1:]] == ["interrupts", *(f"queued {n}" for n in range(3)), "last"]
         assert coze.asked[2:] == [coze.chats[1].name] * 4
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_long_queue_stopped_in_any_order_through_restarts_keeps_its_order_and_its_promises(
+    tmp_path: Path, coze: Coze, seed: int
+) -> None:
+    """Fifty queued turns, some stopped, some asked for again with their keys, some that nobody listens to."""
+    chance = random.Random(seed)
+    settings = {"coze_api_base": coze.url, "coze_api_token": "a-token-for-tests", "abandon_seconds": 60}
+    turns: dict[int, str] = {}
+    stopped: set[int] = set()
+
+    async def enqueue(served: Served, number: int) -> None:
+        leave = "cancel" if number % 7 == 0 else "continue"
+        fields = {"conversationId": conversation, "onBusy": "queue", "onDisconnect": leave}
+        door = await served.start(f"queued {number}", key=f"key-{number}", **fields)
+        assert turns.setdefault(number, door.topic[6:]) == door.topic[6:]
+
+    async def stop(served: Served, number: int) -> None:
+        await served.post(f"/api/coze/turns/{turns[number]}/cancel")
+        stopped.add(number)
+
+    async with serving(tmp_path, **settings) as served:
+        one, conversation = await begin(served, "slow one")
+        first = await coze.came(1)
+        for number in range(25):
+            await enqueue(served, number)
+        for number in chance.sample(range(25), 8):
+            await stop(served, number)
+    async with serving(tmp_path, **settings) as served:
+        for number in range(25, 50):
+            await enqueue(served, number)
+        again = chance.sample([number for number in turns if number not in stopped], 10)
+        await asyncio.gather(*(enqueue(served, number) for number in again))
+        left = [number for number in turns if number not in stopped]
+        await asyncio.gather(*(stop(served, number) for number in chance.sample(left, 8)))
+    async with serving(tmp_path, **settings) as served:
+        first.status = "completed"
+        for number, turn in turns.items():
+            wanted = "cancelled" if number in stopped else "completed"
+            assert (await served.ended(turn, within=30))["status"] == wanted, number
+        await lasts(served.door(one.topic), *(served.door(f"turns/{turn}") for turn in turns.values()))
+        await served.balanced()
+        assert not served.services.runner._queues
+        assert [chat.message for chat in coze.chats[1:]] == [f"queued {n}" for n in range(50) if n not in stopped]
+        assert set(coze.asked[1:]) == {first.name}
