@@ -383,7 +383,7 @@ CAUSES = {
     Fault.ERROR_EVENT: SAID_FAILED,
     Fault.CANCELED: "Coze said that the chat was cancelled",
     Fault.ENDLESS: TOO_LONG,
-    Fault.ENDLESS_RECORD: "has no end (over 16 MiB)",
+    Fault.ENDLESS_RECORD: "has no end (over 8 MiB)",
     Fault.COMMENTS_FOREVER: TOO_LONG,
     Fault.GZIP_BOMB: "",  # what is said of it depends on where it is noticed, and is there in any case
     Fault.RETRIEVE_500: RECORD_FAILED,
