@@ -43,6 +43,7 @@ TRANSPORTS = "coze_gateway.transports"
 """The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
 
 _BACKLOG = 4096
+_LAST_LINES = 0.2  # seconds that a hasty end waits for its last log lines
 _SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
 _GC = (10_000, 20, 20)  # connections and turns make many objects and few cycles
@@ -65,6 +66,7 @@ async def serve(settings: Settings) -> None:
     def on_signal() -> None:
         if stop.is_set():
             logger.warning("gateway.ended_at_once")
+            logs.flush(_LAST_LINES)
             os._exit(0)  # what runs is finished by the next start, as after any crash
         stop.set()
 

@@ -23,12 +23,14 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from gateway.errors import GatewayError
 from gateway.masking import mask, mask_field
+from gateway.outlet import Outlet, outlet
 
 _HARMLESS = (GatewayError, OSError, sqlite3.Error, AttributeError, ImportError, NameError, TypeError, TimeoutError)
 _QUIET = ("aiosqlite", "alembic", "sqlalchemy", "asyncio", "aiohttp.access")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Fields = EventDict
+_outlets: list[Outlet] = []  # this process's, once it is set up
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -37,9 +39,7 @@ def get_logger() -> FilteringBoundLogger:
 
 def announce(event: str, **fields: object) -> None:
     """A line that others wait for, such as `gateway.ready`: written whatever the level."""
-    structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET)).info(
-        event, **fields
-    )
+    _announcer().info(event, **fields)
 
 
 def configure(
@@ -50,7 +50,8 @@ def configure(
     stream: BinaryIO | None = None,
 ) -> None:
     """Sets up this process's logs, once. `secrets` are masked wherever they appear. `stream` is stderr's bytes."""
-    out = _Outlet(stream or sys.stderr.buffer)
+    out = outlet(stream or sys.stderr.buffer, _report_dropped)
+    _outlets[:] = [out]
     console = form == "console" or (form is None and stream is None and sys.stderr.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -71,6 +72,26 @@ def configure(
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns with what the client sent, tokens too
+
+
+def dropped() -> int:
+    """Lines that found no room, because nobody reads them, or were lost with their reader."""
+    return sum(out.dropped for out in _outlets)
+
+
+def flush(within: float) -> None:
+    """Waits for lines that are on their way; for an end of the process that skips everything else."""
+    for out in _outlets:
+        out.flush(within)
+
+
+def _report_dropped(lines: int) -> None:
+    _announcer().warning("log.lines_dropped", lines=lines, why="nobody read them, and there was no more room")
+
+
+def _announcer() -> FilteringBoundLogger:
+    wrapper = structlog.make_filtering_bound_logger(logging.NOTSET)
+    return cast(FilteringBoundLogger, structlog.wrap_logger(None, wrapper_class=wrapper))
 
 
 class Seldom:
@@ -203,22 +224,6 @@ class _ConsoleLine:
 
 def _escaped(text: str) -> str:
     return _BREAKS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
-
-
-class _Outlet:
-    """Writes lines. A reader of stderr that has gone, or a full disk, costs lines and nothing else."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def msg(self, line: bytes) -> None:
-        try:
-            self._stream.write(line + b"\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            pass
-
-    debug = info = warning = error = critical = exception = msg
 
 
 class _Bridge(logging.Handler):

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 
+from gateway import logs
 from gateway.errors import Code
 from gateway.events import Outcome
 from gateway.ledger import Held, Ledger
@@ -250,6 +251,9 @@ class Metrics:
             buckets, total = delays.buckets()
             delay.add_metric([transport], buckets, total)
         yield delay
+        yield CounterMetricFamily(
+            "gateway_log_lines_dropped", "Log lines that nobody read in time", value=logs.dropped()
+        )
         build = GaugeMetricFamily("gateway_build_info", "What runs", labels=["version", "python"])
         build.add_metric([self._version, platform.python_version()], 1)
         yield build
