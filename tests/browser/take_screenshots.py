@@ -59,6 +59,11 @@ async def take_all(browser: Browser, url: str) -> None:
     await page.locator(".content li").nth(1).wait_for()
     await page.wait_for_timeout(1_500)
     await take(page, "streaming")
+    await page.close()
+
+    page = await opened(browser, url, 768, 820)
+    await ask(page, "Show me a streaming client in Python")
+    await page.locator(".content p").first.wait_for()
     await ask(page, "And in Rust?")
     await page.locator(".notice button").wait_for()
     await take(page, "queued")
@@ -101,7 +106,8 @@ async def take_crash(browser: Browser, url: str, gateway: GatewayProcess) -> Non
 async def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as data:
-        gateway = await GatewayProcess.start("serve", "--port", "0", environment={"GATEWAY_DATA_DIR": data})
+        slow = {"GATEWAY_DATA_DIR": data, "GATEWAY_SIMULATOR_RATE": "30"}  # so that there is time to take them
+        gateway = await GatewayProcess.start("serve", "--port", "0", environment=slow)
         try:
             url = await gateway.ready()
             async with async_playwright() as playwright:
