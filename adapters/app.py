@@ -25,6 +25,7 @@ from adapters.services import SERVICES, Probes, Services
 from gateway import __version__, logs
 from gateway.config import Settings
 from gateway.erasure import Erasure
+from gateway.faults import Faults
 from gateway.hub import Hub
 from gateway.ledger import Ledger
 from gateway.live import Means
@@ -105,17 +106,19 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         files = storage.files(settings)
         ledger = Ledger()
         metrics = Metrics(ledger, __version__)
+        faults = Faults(metrics.fault)
         log = EventLog(
             storage.journal(settings, ledger),
             ledger=ledger,
             retention=settings.retention_seconds,
             until_told=True,
+            faults=faults,
             clock=clock,
             count=lambda event, times: metrics.published[event].inc(times),
         )
         orphans = await storage.opened(log)
         stack.push_async_callback(log.close)
-        store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.told)
+        store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.told, faults=faults)
         stack.push_async_callback(store.close)
         base, token = settings.coze_api_base, settings.coze_api_token
         if settings.embedded_simulator:
@@ -130,13 +133,14 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             log_bytes=_log_bytes if settings.log_upstream_bytes else None,
         )
         stack.push_async_callback(upstream.close)
-        hub = Hub(log, ledger=ledger, watch=_Watch(metrics), heartbeat=settings.heartbeat_interval)
+        hub = Hub(log, ledger=ledger, watch=_Watch(metrics), heartbeat=settings.heartbeat_interval, faults=faults)
         stack.push_async_callback(hub.close)
         means = Means(
             log=log,
             upstream=upstream,
             breaker=Breaker(asyncio.get_running_loop().time),
             metrics=metrics,
+            faults=faults,
             ledger=ledger,
             rng=random.Random(),
             clock=clock,
@@ -145,7 +149,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             retry_uncertain=settings.retry_uncertain,
             address=base,
         )
-        notifications = Notifications(log, retention=settings.retention_seconds, clock=clock)
+        notifications = Notifications(log, retention=settings.retention_seconds, clock=clock, faults=faults)
         runner = Runner(means, hub=hub, store=store, notifications=notifications, abandon=settings.abandon_seconds)
         stack.push_async_callback(runner.close)
         await runner.resume(orphans)
@@ -162,6 +166,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             store=store,
             ledger=ledger,
             metrics=metrics,
+            faults=faults,
             authenticator=Authenticator.from_settings(settings),
             connections=Connections(settings.max_connections, settings.max_connections_per_user),
             turn_rate=TurnRate(settings.turns_per_minute),

@@ -17,6 +17,9 @@ def _json(fields: object, status: int = 200, headers: dict[str, str] | None = No
 
 
 async def healthz(request: web.Request) -> web.Response:
+    """200 while the process lives, 503 when a loop has ended that it can't do without: only a restart helps."""
+    if stopped := request.app[SERVICES].faults.stopped:
+        return _json({"status": "broken", "reasons": list(stopped.values())}, 503, {**_NO_STORE, "Retry-After": "2"})
     return _json({"status": "ok"})
 
 
@@ -32,7 +35,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 def not_ready(services: Services) -> list[str]:
     """Why no turn can be started now, one sentence each."""
-    reasons = []
+    reasons = list(services.faults.stopped.values())
     if services.runner.draining:
         reasons.append("draining: the gateway is stopping")
     for trouble in (services.log.trouble, services.store.trouble):

@@ -11,6 +11,7 @@ from adapters.auth import Authenticator
 from adapters.limits import Connections, TurnRate
 from gateway.config import Settings
 from gateway.erasure import Erasure
+from gateway.faults import Faults
 from gateway.hub import Hub
 from gateway.ledger import Ledger
 from gateway.log.log import EventLog
@@ -67,6 +68,7 @@ class Services:
     store: Store
     ledger: Ledger
     metrics: Metrics
+    faults: Faults
     authenticator: Authenticator
     connections: Connections
     turn_rate: TurnRate

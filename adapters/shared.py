@@ -70,8 +70,10 @@ class TopicOutlet:
         pass  # the socket has a heart of its own
 
     def farewell(self, code: Code) -> None:
-        if code is Code.NOT_FOUND:  # of anything else the socket's own heart is told
+        if code is Code.NOT_FOUND:
             self._socket.lose(self.topic)
+        elif code is not Code.DRAINING:  # of which the socket's own heart is told
+            self._socket.farewell(code)
 
     def busy(self) -> bool:
         return self.subscription.hears_running

@@ -8,6 +8,7 @@ import structlog
 
 from gateway.errors import Code
 from gateway.events import encode_fields
+from gateway.faults import Faults, Part
 from gateway.ids import LogKey, Position, parse_position
 from gateway.ledger import Ledger
 from gateway.log.epochs import Epochs
@@ -78,16 +79,20 @@ class Hub:
     """Subscriptions and outlets over one event log.
 
     Serving: once a loop tick, for each log with news, readers at the same position get the same frame, encoded once;
-    a reader that is not ready keeps its cursor and gets one joined frame when it is. Nothing is queued for anybody.
+    a reader that is not ready keeps its cursor and gets one joined frame when it is. Nothing is queued for anybody. A
+    reader at whom our own code fails is told so and cut; the others are served.
     """
 
-    def __init__(self, log: EventLog, *, ledger: Ledger, watch: Watch, heartbeat: float) -> None:
+    def __init__(
+        self, log: EventLog, *, ledger: Ledger, watch: Watch, heartbeat: float, faults: Faults | None = None
+    ) -> None:
         self.log = log
         self.draining = False
         self.closing = False
         self._ledger = ledger
         self._watch = watch
         self._heartbeat = heartbeat
+        self._faults = faults or Faults()
         self._hearts: dict[Heart, None] = {}
         self._due: dict[Tail, None] = {}
         self._work = self._slices()
@@ -221,6 +226,24 @@ class Hub:
 
     def serve(self, outlet: Outlet) -> None:
         """Gives one outlet all that it has not had yet, as far as it is ready, in one write."""
+        try:
+            self._serve(outlet)
+        except Exception as error:
+            self._cut(outlet, "deliver", error)
+
+    def _cut(self, heart: Heart, part: Part, error: Exception) -> None:
+        """Our own code fails at this reader: it is told, and served no more."""
+        self._faults.broke(part, error)
+        try:
+            heart.farewell(Code.INTERNAL)
+        except Exception as again:
+            self._faults.broke(part, again)
+        self._hearts.pop(heart, None)
+        if (subscription := getattr(heart, "subscription", None)) is not None:
+            subscription.tail.watchers.pop(heart, None)
+            subscription.close()
+
+    def _serve(self, outlet: Outlet) -> None:
         subscription = outlet.subscription
         tail = subscription.tail
         if outlet.paused or outlet not in self._hearts:
@@ -311,6 +334,9 @@ class Hub:
                     logger.warning("hub.fetch_failed", reason=str(error))
                     outlet.farewell(Code.STORAGE_UNAVAILABLE)
                     return
+                except Exception as error:
+                    self._cut(outlet, "deliver", error)
+                    return
                 self.serve(outlet)
 
         task = self._loop.create_task(fetch())
@@ -332,10 +358,13 @@ class Hub:
         published, label, times = 0.0, "", 0
         for tail, outlets in self._work:
             if tail.published != published or outlets[0].label is not label:
-                if times:
-                    self._watch.delay(label, self._loop.time() - published, times)
+                self._delayed(label, published, times)
                 published, label, times = tail.published, outlets[0].label, 0
-            self._serve_all(tail, outlets)
+            try:
+                self._serve_all(tail, outlets)
+            except Exception:
+                for outlet in outlets:  # one by one: whoever fails here is cut
+                    self.serve(outlet)
             times += len(outlets)
             left -= len(outlets)
             if left <= 0:
@@ -344,8 +373,7 @@ class Hub:
         else:
             self._work = self._slices()
             self._scheduled = False
-        if times:
-            self._watch.delay(label, self._loop.time() - published, times)
+        self._delayed(label, published, times)
         self._report()
 
     def _slices(self) -> Iterator[tuple[Tail, tuple[Outlet, ...]]]:
@@ -360,11 +388,20 @@ class Hub:
                 for at in range(0, len(outlets), _SLICE):
                     yield tail, outlets[at : at + _SLICE]
 
+    def _delayed(self, label: str, published: float, times: int) -> None:
+        if times:
+            try:
+                self._watch.delay(label, self._loop.time() - published, times)
+            except Exception as error:
+                self._faults.broke("deliver", error)
+
     def _report(self) -> None:
-        if self._given:
-            for label, events in self._given.items():
+        given, self._given = self._given, {}
+        for label, events in given.items():
+            try:
                 self._watch.delivered(label, events)
-            self._given.clear()
+            except Exception as error:
+                self._faults.broke("deliver", error)
 
     # -- heartbeats -----------------------------------------------------------------------------------------------
 
@@ -380,7 +417,10 @@ class Hub:
         now = self._loop.time()
         for heart in hearts[at : at + _BEATS_A_SLICE]:
             if heart in self._hearts:
-                heart.beat(now)
+                try:
+                    heart.beat(now)
+                except Exception as error:
+                    self._cut(heart, "heartbeat", error)
         if at + _BEATS_A_SLICE < len(hearts) and not self.closing:
             self._loop.call_soon(self._beat, hearts, at + _BEATS_A_SLICE)
 
@@ -391,8 +431,11 @@ class Hub:
         self.draining = True
         self.closing = also_running
         for heart in list(self._hearts):
-            if also_running or not heart.busy():
-                heart.farewell(Code.DRAINING)
+            try:
+                if also_running or not heart.busy():
+                    heart.farewell(Code.DRAINING)
+            except Exception as error:
+                self._cut(heart, "deliver", error)
         for tail in {u.tail for u in self._waiting()}:
             tail.news()
 

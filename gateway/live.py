@@ -14,7 +14,9 @@ from gateway.bounds import UNWRITTEN_BYTES
 from gateway.course import Course
 from gateway.errors import Code, GatewayError, TooMuch, UpstreamError
 from gateway.events import Event, Failed, Message, Notice, Text
+from gateway.faults import Faults
 from gateway.ledger import Ledger
+from gateway.log.journal import Broken
 from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
@@ -46,6 +48,7 @@ class Means(Struct):
     upstream: Upstream
     breaker: Breaker
     metrics: Metrics
+    faults: Faults
     ledger: Ledger
     rng: random.Random
     clock: Callable[[], float]
@@ -89,6 +92,7 @@ class LiveTurn:
         self._abandoning = False
         self._written = 0  # bytes of the turn that were durable when Coze was last let go on
         self._keeping: Keeping | None = None  # what the log has of the note
+        self._bug: Exception | None = None  # met where Coze's bytes arrive, to be raised by the turn's task
 
     @property
     def order(self) -> Order:
@@ -130,22 +134,41 @@ class LiveTurn:
 
     def lose(self, error: Exception) -> None:
         """The log lost what was appended and not seen: the turn ends with an error that the log owes its readers."""
-        self.lost = GatewayError(Code.STORAGE_UNAVAILABLE, str(error))
+        code = Code.INTERNAL if isinstance(error, Broken) else Code.STORAGE_UNAVAILABLE
+        self.lost = GatewayError(code, str(error))
         self.course.failed(self.lost)
         self.turn.fail(self.lost)
         self.turn.outcome = "failed"
         stretch = self.stretch
         if stretch is not None and stretch.last >= stretch.first and stretch.ended is None:
-            self.turn.failure = Failed(
-                error=sentence(Code.STORAGE_UNAVAILABLE, self.turn.language),
-                code=Code.STORAGE_UNAVAILABLE.value,
-                retryable=True,
-                conversation_id=self.turn.conversation_id,
-                turn_id=self.turn.turn_id,
-                content=outline(stretch).content,
-            )
+            self.turn.failure = self._failed(code, outline(stretch).content)
             self._means.log.owe(stretch, self.turn.failure)
         self._abandon()
+
+    async def broke(self, error: Exception) -> None:
+        """Our own code failed at this turn: it ends with `internal`, after what readers have of it."""
+        means, turn, stretch = self._means, self.turn, self.stretch
+        means.faults.broke("turn", error, turnId=turn.turn_id)
+        with suppress(GatewayError):
+            await means.log.committed()
+        if stretch is None or stretch.ended is not None or self.lost is not None:
+            return
+        self.course.failed(GatewayError(Code.INTERNAL, type(error).__name__))
+        turn.phase, turn.outcome = "ended", "failed"
+        turn.failure = self._failed(Code.INTERNAL, outline(stretch).content)
+        means.log.append(stretch, turn.failure)
+        means.log.end(stretch)
+        await self._tell_coze()
+
+    def _failed(self, code: Code, content: str) -> Failed:
+        return Failed(
+            error=sentence(code, self.turn.language),
+            code=code.value,
+            retryable=True,
+            conversation_id=self.turn.conversation_id,
+            turn_id=self.turn.turn_id,
+            content=content,
+        )
 
     def fail(self, error: GatewayError) -> None:
         """Ends the turn with an error, whatever it was doing."""
@@ -281,7 +304,15 @@ class LiveTurn:
             await asyncio.wait((news, self._poked()), return_when=asyncio.FIRST_COMPLETED)
 
     def _take(self, items: list[Item]) -> None:
-        """What Coze's stream brought: called as its bytes arrive, never waits."""
+        """What Coze's stream brought: called as its bytes arrive, never waits, never raises."""
+        if self._bug is None:
+            try:
+                self._take_in(items)
+            except Exception as error:
+                self._bug = error
+                self._wake()
+
+    def _take_in(self, items: list[Item]) -> None:
         turn = self.turn
         before = turn.phase
         if before == "ended":
@@ -311,7 +342,7 @@ class LiveTurn:
         ended = asyncio.ensure_future(stream.ended())
         try:
             settle: float | None = None
-            while self.turn.phase in ("starting", "streaming", "settling") and not ended.done():
+            while self.turn.phase in ("starting", "streaming", "settling") and not ended.done() and self._bug is None:
                 if self.turn.phase == "settling" and settle is None:
                     settle = self._loop.time() + SETTLE
                 poke = self._poked()
@@ -319,6 +350,8 @@ class LiveTurn:
                 await asyncio.wait((ended, poke), timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if settle is not None and self._loop.time() >= settle:
                     self._append(self.turn.settled())
+            if self._bug is not None:
+                raise self._bug
             if self.turn.phase in ("starting", "streaming", "settling"):
                 end = ended.result()
                 if self.turn.phase == "starting" and self._means.retry_uncertain and end is not StreamEnd.FAILING:

@@ -25,6 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 from gateway import logs
 from gateway.errors import Code
 from gateway.events import Outcome
+from gateway.faults import PARTS, Part
 from gateway.ledger import Held, Ledger
 from gateway.upstream.protocol import Skipped
 
@@ -153,6 +154,9 @@ class Metrics:
         self._requests = counter("gateway_upstream_requests", "Requests to Coze", "operation", "outcome")
         self._retries = counter("gateway_upstream_retries", "Requests to Coze tried again, and why", "reason")
         self._recoveries = counter("gateway_upstream_recoveries", "Broken answers worked on", "outcome")
+        self._faults = counter("gateway_faults", "Faults of the gateway itself, by the part that met them", "part")
+        for part in PARTS:
+            self._faults.labels(part)
         self._skipped = counter("gateway_upstream_records_skipped", "Coze's records not usable", "reason")
         # In OpenMetrics a counter's family has no `_total`, so this one would clash with the gauge of running turns.
         # It is in no registry; `_families` gives it the type that the format allows.
@@ -214,6 +218,9 @@ class Metrics:
 
     def upstream_recovered(self, outcome: Recovery) -> None:
         self._recoveries.labels(outcome.value).inc()
+
+    def fault(self, part: Part) -> None:
+        self._faults.labels(part).inc()
 
     def record_skipped(self, skipped: Skipped) -> None:
         self._skipped.labels(skipped.reason).inc()

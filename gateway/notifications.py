@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from gateway.events import Notification
+from gateway.faults import Faults
 from gateway.ids import shop_log
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
@@ -19,19 +20,26 @@ _ROLL_AFTER = 200  # events, after which a shop's stretch is closed, so that ret
 class Notifications:
     """Appends to shops' logs. A shop's log is a row of stretches without a turn, closed by size and by age."""
 
-    def __init__(self, log: EventLog, *, retention: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, log: EventLog, *, retention: float, clock: Callable[[], float], faults: Faults | None = None
+    ) -> None:
         self._log = log
         self._roll_seconds = min(60.0, retention / 4)
         self._clock = clock
+        self._faults = faults or Faults()
         self._open: dict[str, tuple[Stretch, float]] = {}
 
     async def publish(self, shop: str, notification: Notification) -> None:
-        """Tells a shop's people. When the log can't be read now, they are not told, and the log says so."""
+        """Tells a shop's people. When that can't be done, they are not told, and our own log says so; never raises."""
         try:
-            tail = await self._log.tail(shop_log(shop))
+            await self._publish(shop, notification)
         except JournalError as error:
             logger.warning("notification.lost", reason=str(error))
-            return
+        except Exception as error:
+            self._faults.broke("notify", error)
+
+    async def _publish(self, shop: str, notification: Notification) -> None:
+        tail = await self._log.tail(shop_log(shop))
         stretch, since = self._open.get(shop, (None, 0.0))
         if stretch is None:
             stretch, since = self._log.begin(tail, ""), self._clock()
@@ -44,7 +52,10 @@ class Notifications:
         """Closes what is old enough; called now and then."""
         for shop, (_, since) in list(self._open.items()):
             if self._clock() - since >= self._roll_seconds:
-                self._end(shop)
+                try:
+                    self._end(shop)
+                except Exception as error:
+                    self._faults.broke("notify", error)
 
     def forget(self, stretch: Stretch) -> None:
         """The log lost what was appended to it; if it was begun with that, it is no more."""

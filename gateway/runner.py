@@ -187,6 +187,8 @@ class Runner:
             else:
                 self._begin(live, mark)
             await self._log.committed()
+            if live.lost is not None:
+                raise live.lost
         except GatewayError as error:
             self._dequeue(live)
             self._forget(live)
@@ -316,8 +318,7 @@ class Runner:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                logger.exception("turn.broken", turnId=turn.turn_id)
-                live.fail(GatewayError(Code.INTERNAL, type(error).__name__))
+                await live.broke(error)
             try:
                 await self._log.committed()
             except GatewayError:
@@ -446,7 +447,10 @@ class Runner:
     def _keep(self, live: LiveTurn) -> None:
         """Tells the store what readers may have seen of a turn."""
         live.changed = False
-        self._store.update(snapshot(live, self._means.clock()))
+        try:
+            self._store.update(snapshot(live, self._means.clock()))
+        except Exception as error:
+            self._means.faults.broke("keep", error, turnId=live.turn.turn_id)
 
     async def _keep_for_ever(self) -> None:
         """Tells the store of each running turn every few seconds, a few turns at a time: many at once are felt."""
@@ -464,7 +468,10 @@ class Runner:
                 for live in changed[-share:]:
                     if live.turn.phase != "ended":
                         live.changed = False
-                        self._store.update(glance(live, self._means.clock()))
+                        try:
+                            self._store.update(glance(live, self._means.clock()))
+                        except Exception as error:
+                            self._means.faults.broke("keep", error, turnId=live.turn.turn_id)
                 del changed[-share:]
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -472,6 +479,7 @@ class Runner:
     async def resume(self, orphans: list[Stretch]) -> None:
         """Takes over what a former process left running, in the order it began; it goes on once that can be written."""
         self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
+        self._means.faults.watch("keep", self._keeper)
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
         for stretch in self._log.ended_unsaved():
             if stretch.turn and stretch.last >= stretch.first:

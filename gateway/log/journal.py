@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.log.stretch import Stretch
 
-BEGIN, STATE, END, EPOCHS, MORE = 3, 4, 5, 6, 7
+BEGIN, STATE, END, EPOCHS, MORE, CUT = 3, 4, 5, 6, 7, 8
 """Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note is another, it ended, another process
-goes on with it, its writer's note has more."""
+goes on with it, its writer's note has more, what comes after a sequence was never seen and counts no more."""
 
 
 Record = tuple[int, int, int, Any]
@@ -50,8 +50,12 @@ class JournalError(Exception):
     """It can't be written or read now; the message is one sentence for an operator."""
 
 
+class Broken(JournalError):
+    """Not the journal failed, but what it was given, or we: only one turn's data are concerned."""
+
+
 class Journal(Protocol):
-    """Durable storage below the log; every method raises `JournalError`.
+    """Durable storage below the log; every method raises `JournalError`, and anything else for records that are broken.
 
     Only one writer may use a journal at a time. A call that raises has changed nothing. A call that is cancelled may
     have taken effect all the same, so the log doesn't cancel them.

@@ -2,16 +2,19 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
 
 import structlog
 
 from gateway.errors import Code, GatewayError
 from gateway.events import Event, Text, body
+from gateway.faults import Faults, Part
 from gateway.ids import LogKey, new_token
 from gateway.ledger import Ledger
+from gateway.log.apart import commit_apart
 from gateway.log.epochs import Epochs
-from gateway.log.journal import BEGIN, END, EPOCHS, MORE, STATE, Journal, JournalError, Place, Record
+from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Broken, Journal, JournalError, Place, Record
 from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
 from gateway.log.tail import Span, Tail
 from gateway.waiting import outlived
@@ -38,7 +41,8 @@ class EventLog:
     Order: events of one stretch are seen in the order they were appended, none is left out, and none is seen before
     it is durable, with one exception: when the journal can't be written, `on_lost` tells the writer, whose appended
     and unseen events are gone, and the last event that it then gives to `owe` is shown at once and written first when
-    the journal heals. `on_news` is called once a commit for every log that it touched.
+    the journal heals. The same is done when one turn's data break the journal or the showing (`Broken`): the others go
+    on. `on_news` is called once a commit for every log that it touched.
 
     With `until_told` a turn that ended is kept as one to be told of (`ended_unsaved`), over restarts too, until `told`
     says that others know of its end.
@@ -55,6 +59,7 @@ class EventLog:
         on_news: Callable[[Tail], None] = lambda _: None,
         on_lost: Callable[[Stretch, JournalError], None] = lambda *_: None,
         until_told: bool = False,
+        faults: Faults | None = None,
     ) -> None:
         self._journal = journal
         self._ledger = ledger
@@ -62,6 +67,7 @@ class EventLog:
         self._until_told = until_told
         self._clock = clock
         self._count = count
+        self._faults = faults or Faults()
         self.on_news = on_news
         self.on_lost = on_lost
         self.trouble: str | None = None
@@ -111,8 +117,13 @@ class EventLog:
                 tail.writer = stretch.number
                 self._foreign.add(stretch.number)
                 running.append(stretch)
-        for job in (self._commit_for_ever, self._fold_for_ever):
+        jobs: tuple[tuple[Part, Callable[[], Coroutine[Any, Any, None]]], ...] = (
+            ("commit", self._commit_for_ever),
+            ("fold", self._fold_for_ever),
+        )
+        for part, job in jobs:
             self._tasks.append(asyncio.create_task(job()))
+            self._faults.watch(part, self._tasks[-1])
         return running
 
     def ended_unsaved(self) -> list[Stretch]:
@@ -159,12 +170,12 @@ class EventLog:
         if self._foreign and number in self._foreign:
             self._put(self._go_on_with(number, tail))
         sequence = tail.next
-        tail.next = sequence + 1
         pending = self._pending
         if type(event) is Text:
             pending.append((number, _TEXT_KINDS[event.kind], sequence, event.content))
         else:
             pending.append((number, WHOLE, sequence, body(event)))
+        tail.next = sequence + 1  # only now: an event that can't be encoded must not leave a gap
         if len(pending) == 1:
             self._wake.set()
 
@@ -185,16 +196,19 @@ class EventLog:
 
     def owe(self, stretch: Stretch, last: Event | None = None) -> None:
         """Ends a stretch that can't be written now, showing its last event if it has one; written before all else."""
-        tail = self._open[stretch.number][1]
-        tail.next = stretch.last + 1
-        tail.writer = None
-        records: list[Record] = []
+        number, sequence = stretch.number, stretch.last + 1
+        tail = self._open[number][1]
+        if not any(later > number and its is tail for later, (_, its) in self._open.items()):
+            tail.next = sequence
+            tail.writer = None
+        # The journal may have taken what it said that it could not, and what was not shown must not be there later.
+        records: list[Record] = [(number, CUT, stretch.last, None)]
         if last is not None:
-            if stretch.number in self._foreign:
-                records.append(self._go_on_with(stretch.number, tail))
-            records.append((stretch.number, WHOLE, tail.next, body(last)))
-            tail.next += 1
-        records.append((stretch.number, END, 0, self._clock()))
+            if number in self._foreign:
+                records.append(self._go_on_with(number, tail))
+            records.append((number, WHOLE, sequence, body(last)))
+            tail.next = max(tail.next, sequence + 1)
+        records.append((number, END, 0, self._clock()))
         self._owed += records
         self._apply(records)
 
@@ -250,7 +264,6 @@ class EventLog:
     # -- group commit -------------------------------------------------------------------------------------------
 
     async def _commit_for_ever(self) -> None:
-        loop = asyncio.get_running_loop()
         pause = _PAUSE
         with self._ledger.open("task", "log.commit"):
             while not (self._closing and not self._pending):
@@ -258,27 +271,61 @@ class EventLog:
                 self._wake.clear()
                 if not self._pending and not self._owed:
                     continue
-                began = loop.time()
-                batch = self._take()
                 try:
-                    async with self._writing:
-                        self._last_batch = await self._journal.commit(self._owed + batch)
+                    pause = await self._commit(pause)
                 except JournalError as error:
                     self._lose(error)
-                    continue
-                except Exception as error:  # a bug of ours: the turns in this batch end, the others must go on
-                    logger.exception("log.broken")
-                    self._lose(JournalError(f"the event log is broken: {type(error).__name__}"))
-                    continue
-                self._written(batch)
-                if len(batch) > _BUSY_BATCH and not self._closing:
-                    due = max(began + pause, loop.time())
-                    await asyncio.sleep(due - loop.time())
-                    late = loop.time() - due
-                    crowded = late > _LATE and len(batch) > _CROWD
-                    pause = min(4 * late, _LONGEST_PAUSE) if crowded else _PAUSE
+                except Exception as error:
+                    self._faults.broke("commit", error)
+                    self._lose(Broken(f"the event log is broken: {type(error).__name__}"))
                 if self._pending:
                     self._wake.set()
+
+    async def _commit(self, pause: float) -> float:
+        """Commits what is pending and shows it; the pause to be made after the next full batch."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        batch = self._take()
+        try:
+            async with self._writing:
+                await self._commit_with_owed(batch)
+        except JournalError:
+            raise
+        except Exception as error:
+            self._faults.broke("commit", error)
+            async with self._writing:
+                batch = await self._commit_apart(batch)
+        self._written(batch)
+        if len(batch) <= _BUSY_BATCH or self._closing:
+            return pause
+        due = max(began + pause, loop.time())
+        await asyncio.sleep(due - loop.time())
+        late = loop.time() - due
+        return min(4 * late, _LONGEST_PAUSE) if late > _LATE and len(batch) > _CROWD else _PAUSE
+
+    async def _commit_with_owed(self, batch: list[Record]) -> None:
+        owed, self._owed = self._owed, []
+        try:
+            self._last_batch = await self._journal.commit(owed + batch)
+        except BaseException:
+            self._owed = owed + self._owed
+            raise
+
+    async def _commit_apart(self, batch: list[Record]) -> list[Record]:
+        """Ends the turns whose records break the journal; what is durable now of a batch that holds some."""
+        logs: dict[Tail, list[Record]] = {}
+        for record in batch:
+            logs.setdefault(self._open[record[0]][1], []).append(record)
+        outcome = await commit_apart(self._journal, self._owed, logs)
+        self._owed = []
+        self._last_batch = outcome.batch or self._last_batch
+        for tail, error in outcome.broken.items():
+            self._faults.broke("turn", error, turns=[s.turn for s, its in self._open.values() if its is tail])
+            lost = [r for r in self._in_flight + self._pending if self._open[r[0]][1] is tail]
+            self._in_flight = [r for r in self._in_flight if self._open[r[0]][1] is not tail]
+            self._pending = [r for r in self._pending if self._open[r[0]][1] is not tail]
+            self._let_go(lost, Broken(f"the turn is broken: {type(error).__name__}"))
+        return outcome.durable
 
     def _take(self) -> list[Record]:
         """What is to be committed next: all that was appended until now."""
@@ -289,7 +336,6 @@ class EventLog:
 
     def _written(self, batch: list[Record]) -> None:
         """The batch is durable, and what was owed before it."""
-        self._owed = []
         self._in_flight = []
         self._heal()
         self._apply(batch)
@@ -304,47 +350,80 @@ class EventLog:
         live = self._open
         shown: dict[str, int] = {}
         pieces = [0, 0]
+        broken: dict[int, Exception] = {}
         for number, kind, sequence, payload in batch:
+            if broken and number in broken:
+                continue
             stretch, tail = live[number]
-            if kind <= WHOLE:
-                stretch.apply(kind, payload)
-                tail.head = sequence
-                if kind == WHOLE:
-                    name = payload[9 : payload.index(b'"', 9)].decode()
-                    shown[name] = shown.get(name, 0) + 1
-                else:
-                    pieces[kind] += 1
-                touched[tail] = None
-            elif kind == STATE:
-                stretch.state = payload
-            elif kind == MORE:
-                stretch.state += payload
-            elif kind == END:
-                stretch.ended = payload
-                touched[tail] = None
-            elif kind == EPOCHS:
-                stretch.epochs = payload
-            elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
-                tail.spans.append(Span(Place(sequence, sequence - 1, number, stretch.turn), stretch))
+            try:
+                if kind <= WHOLE:
+                    if kind == WHOLE:
+                        name = payload[9 : payload.index(b'"', 9)].decode()
+                        shown[name] = shown.get(name, 0) + 1
+                    else:
+                        pieces[kind] += 1
+                    stretch.apply(kind, payload)
+                    tail.head = sequence
+                    touched[tail] = None
+                elif kind == STATE:
+                    stretch.state = payload
+                elif kind == MORE:
+                    stretch.state += payload
+                elif kind == END:
+                    stretch.ended = payload
+                    touched[tail] = None
+                elif kind == EPOCHS:
+                    stretch.epochs = payload
+                elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
+                    tail.spans.append(Span(Place(sequence, sequence - 1, number, stretch.turn), stretch))
+            except Exception as error:
+                broken[number] = error
             if not stretch.backlog:
                 stretch.backlog = self._last_batch
         for name, times in (*shown.items(), ("message", pieces[MESSAGE]), ("reasoning", pieces[REASONING])):
             if times:
-                self._count(name, times)
+                try:
+                    self._count(name, times)
+                except Exception as error:
+                    self._faults.broke("show", error)
         now = asyncio.get_running_loop().time()
         for tail in touched:
             tail.published = now
-            tail.news()
-            self.on_news(tail)
+            try:
+                tail.news()
+                self.on_news(tail)
+            except Exception as error:
+                self._faults.broke("show", error)
+        for number, why in broken.items():
+            self._break(number, why)
+
+    def _break(self, number: int, error: Exception) -> None:
+        """A turn's events are durable and can't be shown: it ends after the last one that was."""
+        stretch, tail = self._open[number]
+        self._faults.broke("turn", error, turn=stretch.turn)
+        self._pending = [record for record in self._pending if record[0] != number]
+        head = tail.head
+        self._tell(stretch, Broken(f"the turn is broken: {type(error).__name__}"))
+        if stretch.ended is None:
+            self.owe(stretch)
+        tail.head = max(tail.head, head)
 
     def _lose(self, error: JournalError) -> None:
         """The journal refused: what was appended and not seen is gone, and its writers are told."""
-        if self.trouble is None:
-            logger.error("log.unwritable", reason=str(error))
-        self.trouble = str(error)
+        if not isinstance(error, Broken):
+            self._trouble(error)
         lost = self._in_flight + self._pending
         waiters = self._in_flight_waiters + self._waiters
         self._in_flight, self._pending, self._in_flight_waiters, self._waiters = [], [], [], []
+        self._let_go(lost, error)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_RETRY_EVERY, self._wake.set)
+
+    def _let_go(self, lost: list[Record], error: JournalError) -> None:
+        """These records were never written, and never seen: as if they had not been. Tells their writers."""
         stretches: dict[int, Stretch] = {}
         begun: set[int] = set()
         for number, kind, _, _ in lost:
@@ -355,18 +434,24 @@ class EventLog:
                 begun.add(number)
             elif kind == EPOCHS:
                 self._foreign.add(number)
-        for number in begun:  # never written, never seen: as if it had not been
+        for number in begun:
             stretch, tail = self._open[number]
             self._unremember(stretch, tail)
             tail.writer = None
             self._forget_tail(tail)
         for stretch in stretches.values():
+            self._tell(stretch, error)
+
+    def _tell(self, stretch: Stretch, error: JournalError) -> None:
+        try:
             self.on_lost(stretch, error)
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
-        loop = asyncio.get_running_loop()
-        loop.call_later(_RETRY_EVERY, self._wake.set)
+        except Exception as fault:
+            self._faults.broke("turn", fault, turn=stretch.turn)
+
+    def _trouble(self, error: Exception) -> None:
+        if self.trouble is None:
+            logger.error("log.unwritable", reason=str(error))
+        self.trouble = str(error)
 
     def _heal(self) -> None:
         if self.trouble is not None:
@@ -378,14 +463,14 @@ class EventLog:
         try:
             async with self._writing:
                 if self._owed:
-                    self._last_batch = await self._journal.commit(self._owed)
-                    self._owed = []
+                    await self._commit_with_owed([])
                 else:
                     await self._journal.probe()
         except JournalError as error:
-            if self.trouble is None:
-                logger.error("log.unwritable", reason=str(error))
-            self.trouble = str(error)
+            self._trouble(error)
+        except Exception as error:
+            self._faults.broke("commit", error)
+            self._trouble(Broken(f"the event log is broken: {type(error).__name__}"))
         else:
             self._heal()
 
@@ -412,6 +497,8 @@ class EventLog:
                             await self._journal.tidy()
                 except JournalError as error:
                     logger.warning("log.fold_failed", reason=str(error))
+                except Exception as error:
+                    self._faults.broke("fold", error)
 
     async def fold(self, *, also_running: bool = False) -> None:
         """Saves finished stretches whole and drops the batches that nobody needs any more.
@@ -434,16 +521,13 @@ class EventLog:
         last = self._last_batch
         for start in range(0, len(ready), _SAVED_AT_ONCE):
             some = ready[start : start + _SAVED_AT_ONCE]
-            async with self._writing:
-                some = [stretch for stretch in some if stretch.number in self._open]  # an erased one must stay erased
-                await self._journal.save(some)
-            for stretch in some:
+            for stretch in await self._save(some):
                 if stretch.ended is None:
                     stretch.backlog = last + 1
-                    continue
-                tail = self._open[stretch.number][1]
-                self._unremember(stretch, tail)
-                self._release(tail, stretch)
+                elif stretch.number in self._open:
+                    tail = self._open[stretch.number][1]
+                    self._unremember(stretch, tail)
+                    self._release(tail, stretch)
             await asyncio.sleep(0)
         if ready or self._erased:
             async with self._writing:
@@ -451,6 +535,29 @@ class EventLog:
                 await self._journal.forget(before=before)
                 if before > self._erased:
                     self._erased = 0
+
+    async def _save(self, some: list[Stretch]) -> list[Stretch]:
+        """Saves stretches; those that are saved. What is broken in itself is not kept beyond its batches."""
+        try:
+            async with self._writing:
+                some = [stretch for stretch in some if stretch.number in self._open]  # an erased one must stay erased
+                await self._journal.save(some)
+            return some
+        except JournalError:
+            raise
+        except Exception as error:
+            if len(some) > 1:
+                return [saved for one in some for saved in await self._save([one])]
+            self._faults.broke("fold", error, turn=some[0].turn)
+            self._discard(some[0])
+            return []
+
+    def _discard(self, stretch: Stretch) -> None:
+        tail = self._open[stretch.number][1]
+        if stretch.ended is not None:
+            self._unremember(stretch, tail)
+            tail.spans = [span for span in tail.spans if span.number != stretch.number]
+            self._forget_tail(tail)
 
     def told(self, turn: str) -> None:
         """Others know of the turn's end, for good."""

@@ -13,7 +13,7 @@ import aiosqlite
 import msgspec
 
 from gateway.ledger import Held, Ledger
-from gateway.log.journal import BEGIN, END, EPOCHS, MORE, STATE, Index, JournalError, Place, Record, Recovered
+from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Index, JournalError, Place, Record, Recovered
 from gateway.log.stretch import Stretch, pack, unpack
 from gateway.waiting import outlived
 
@@ -366,6 +366,8 @@ def _replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
         stretch.ended = payload
     elif kind == EPOCHS:
         stretch.epochs = payload
+    elif kind == CUT:
+        stretch.cut(sequence)
     elif sequence > stretch.last:
         if sequence != stretch.last + 1:
             raise ValueError(f"{stretch!r} has a gap before {sequence}")

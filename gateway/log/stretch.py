@@ -59,6 +59,12 @@ class _Run:
         end = None if stop is None else (self.ends[stop - 1] if stop else 0)
         return self._fold()[begin:end]
 
+    def cut(self, pieces: int) -> None:
+        """Keeps the first so many pieces."""
+        self._text = self.text(0, pieces)
+        self._fresh.clear()
+        del self.ends[pieces:]
+
 
 class _Whole:
     """An event that is never merged."""
@@ -154,6 +160,16 @@ class Stretch:
                 end = segment.first + len(segment.ends) - 1
                 found.append(Entry(end, _TEXT_HEAD[segment.kind] + text_json(text)))
         return found
+
+    def cut(self, after: int) -> None:
+        """Forgets the events after a position."""
+        segments = self._segments
+        while segments and segments[-1].first > after:
+            segments.pop()
+            self._starts.pop()
+        if segments and isinstance(run := segments[-1], _Run):
+            run.cut(after + 1 - run.first)
+        self.last = max(min(self.last, after), self.first - 1)
 
     def contents(self) -> Iterator[tuple[int, str | bytes]]:
         """Each run's whole text, and each other event's encoded JSON, in order, with its kind."""

@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
+from gateway.faults import Faults
 from gateway.ids import ConversationId, TurnId
 from gateway.ledger import Ledger
 from gateway.store import failures
@@ -47,17 +48,26 @@ class Store:
     """
 
     def __init__(
-        self, engine: AsyncEngine, ledger: Ledger, on_ended: Callable[[TurnId], None] = lambda _: None
+        self,
+        engine: AsyncEngine,
+        ledger: Ledger,
+        on_ended: Callable[[TurnId], None] = lambda _: None,
+        faults: Faults | None = None,
     ) -> None:
         self._engine = engine
         self._held = ledger.open("store", "gateway.store")
-        self._writer = Writer(engine, ledger, on_ended)
+        self._writer = Writer(engine, ledger, on_ended, faults or Faults())
         self._reads: set[asyncio.Task[list[Values]]] = set()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
-        cls, url: str | URL, *, ledger: Ledger, on_ended: Callable[[TurnId], None] = lambda _: None
+        cls,
+        url: str | URL,
+        *,
+        ledger: Ledger,
+        on_ended: Callable[[TurnId], None] = lambda _: None,
+        faults: Faults | None = None,
     ) -> "Store":
         """Opens the database that `url` names and brings its tables up to date; the folder of a file must exist.
 
@@ -75,7 +85,7 @@ class Store:
             if not opening.cancelled() and opening.exception() is None:
                 await opening.result().dispose()
             raise
-        return cls(engine, ledger, on_ended)
+        return cls(engine, ledger, on_ended, faults)
 
     def __repr__(self) -> str:
         return f"Store({self._writer!r}, reads={len(self._reads)}, closed={self._closing is not None})"

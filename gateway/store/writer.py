@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
+from gateway.faults import Faults
 from gateway.ids import TurnId
 from gateway.ledger import Ledger
 from gateway.store import failures
@@ -31,11 +32,12 @@ class Writer:
     others from being written. `on_ended` is called for each turn whose end is written, or dropped.
     """
 
-    def __init__(self, engine: AsyncEngine, ledger: Ledger, on_ended: Callable[[TurnId], None]) -> None:
+    def __init__(self, engine: AsyncEngine, ledger: Ledger, on_ended: Callable[[TurnId], None], faults: Faults) -> None:
         self.queued = Batch()
         self.writing = Batch()
         self.trouble: str | None = None
         self._on_ended = on_ended
+        self._faults = faults
         self._engine = engine
         self._statements = Statements(engine.dialect)
         self._waiting: list[asyncio.Future[None]] = []  # for the next attempt
@@ -46,6 +48,7 @@ class Writer:
         self._log_from = 0.0
         self._held = ledger.open("task", "gateway.store.writer")
         self._task = asyncio.create_task(self._run(), name="store-writer")
+        faults.watch("store", self._task)
 
     def __repr__(self) -> str:
         return f"Writer(queued={self.queued!r}, writing={self.writing!r}, trouble={self.trouble!r})"
@@ -94,7 +97,11 @@ class Writer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._urgent.wait()
-            await self._attempt()
+            try:
+                await self._attempt()
+            except Exception as error:
+                self._faults.broke("store", error)
+                self._failed("the store is broken")
 
     async def _attempt(self) -> None:
         self.writing, self.queued = self.queued, Batch()
@@ -112,10 +119,6 @@ class Writer:
             problem = failures.sentence(error)
             self._failed(problem)
         finally:
-            if problem is not None:
-                self.queued = self.writing.then(self.queued)
-                self._work.set()
-            self.writing = Batch()
             for waiter in self._served:
                 if waiter.done():
                     continue
@@ -124,6 +127,10 @@ class Writer:
                 else:
                     waiter.set_exception(GatewayError(Code.STORAGE_UNAVAILABLE, problem))
             self._served = []
+            written, self.writing = self.writing, Batch()
+            if problem is not None:
+                self._work.set()
+                self.queued = written.then(self.queued)
 
     async def _write(self, batch: Batch) -> None:
         try:
@@ -140,6 +147,7 @@ class Writer:
         except Exception as error:
             if failures.is_storage_failure(error):
                 raise
+            self._faults.count("store")
             log.error("store.refused", turns=list(single.turns), reason=type(error).__name__)
 
     async def _commit(self, batch: Batch) -> None:

@@ -88,6 +88,9 @@ class Around:
         self.check()
         await self.inner.erase(keys, unsaved)
 
+    async def tidy(self) -> None:
+        await self.inner.tidy()
+
     async def probe(self) -> None:
         self.check()
         await self.inner.probe()

@@ -142,6 +142,7 @@ class World:
         self.written: list[tuple[str, str]] = []
         self.durable = 0
         self.batch: list[Record] | None = None
+        self.owed: list[Record] = []
         self.reader: Joined | None = None
         self.may_fail = fails
         self.may_fold = folds
@@ -190,6 +191,7 @@ class World:
 
     def commit(self) -> None:
         self.batch = self.log._take()
+        self.owed, self.log._owed = self.log._owed, []
 
     def land(self) -> None:
         assert self.batch is not None
@@ -200,6 +202,7 @@ class World:
 
     def fail(self) -> None:
         self.batch, self.may_fail = None, False
+        self.log._owed = self.owed + self.log._owed
         self.log._lose(JournalError("the disk is full"))
         while self.script and self.script[0] != "begin":
             self.script.popleft()
@@ -280,7 +283,7 @@ class World:
         """All that decides how things go on."""
         log = self.log
         happens = len(self.script), len(self.written), len(log._pending), len(log._owed), self.durable
-        batch = None if self.batch is None else len(self.batch)
+        batch = None if self.batch is None else (len(self.batch), len(self.owed))
         due = [(call.__qualname__, len(args)) for call, args in self.hands.due]
         spans = [(span.number, span.last, span.stretch is None) for span in self.tail.spans]
         frames = sorted(key[1:] for key in self.tail.frames)

@@ -1,0 +1,298 @@
+"""Bugs of our own, planted: whatever breaks in one turn's data ends that turn, and everything else goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.errors import Code
+from gateway.events import Failed, Started
+from gateway.faults import Faults
+from gateway.hub import Hub
+from gateway.ids import LogKey, shop_log
+from gateway.log import sqlite
+from gateway.log.journal import Broken, JournalError
+from gateway.log.stretch import Stretch
+from gateway.notifications import Notifications
+from tests.contracts.journals import KEY, Bench, fields, last, piece
+from tests.contracts.test_cursors import Listener, Watch
+from tests.contracts.test_trouble import durably
+
+OTHER = LogKey("conv_2")
+
+
+class Bug(Exception):
+    pass
+
+
+class Counted(Faults):
+    """Faults by part."""
+
+    def __init__(self) -> None:
+        super().__init__(self.add)
+        self.parts: list[str] = []
+
+    def add(self, part: str) -> None:
+        self.parts.append(part)
+
+
+@pytest.fixture
+def faults(durable: Bench) -> Counted:
+    durable.log._faults = faults = Counted()
+
+    def end(stretch: Stretch, error: JournalError) -> None:
+        """As a live turn does it."""
+        durable.lost.append((stretch, error))
+        if stretch.last >= stretch.first and stretch.ended is None:
+            durable.log.owe(stretch, Failed("it broke", Code.INTERNAL.value, True, stretch.key, stretch.turn, ""))
+
+    durable.log.on_lost = end
+    return faults
+
+
+async def two(bench: Bench) -> tuple[Stretch, Stretch]:
+    stretches = await bench.begin("turn_1"), await bench.begin("turn_2", OTHER)
+    for stretch in stretches:
+        await bench.write(stretch, Started(stretch.key, stretch.turn, "?"))
+    return stretches
+
+
+async def works(bench: Bench, other: Stretch) -> None:
+    """The other turn goes on, new ones begin, and a restart finds the same."""
+    await bench.write(other, piece("on"), last("turn_2", "on"), end=True)
+    await bench.turn("turn_3", key=LogKey("conv_3"))
+    await bench.turn("turn_4")
+    await bench.log.fold()
+    keys = (KEY, OTHER, LogKey("conv_3"))
+    found = [await bench.read(await bench.tail(key)) for key in keys]
+    for _ in range(2):
+        await bench.reopen()
+        assert [await bench.read(await bench.tail(key)) for key in keys] == found
+        assert bench.running == []
+
+
+async def test_records_that_break_the_journal_end_their_turn_alone(durable: Bench, faults: Counted) -> None:
+    broken, other = await two(durable)
+    durable.log.append(broken, piece("lost with it"))
+    durable.log.append(broken, piece("half a character: \ud83d"))
+    durable.log.append(other, piece("o"))
+    await durable.log.committed()
+    (lost,) = durable.lost
+    assert lost[0] is broken
+    assert isinstance(lost[1], Broken)
+    assert durable.log.trouble is None
+    assert durably(await durable.read(await durable.tail())) == ["started", "error"]
+    assert [fields(e).get("content") for e in other.read(after=1)] == ["o"]
+    assert faults.parts == ["commit", "turn"]
+    await works(durable, other)
+
+
+async def test_the_turn_that_begins_in_a_broken_log_is_lost_with_it(durable: Bench, faults: Counted) -> None:
+    broken, other = await two(durable)
+    durable.log.append(broken, piece("\ud83d"))
+    durable.log.end(broken)
+    next_one = durable.log.begin(await durable.tail(), "turn_5")
+    durable.log.append(next_one, Started(KEY, "turn_5", "?"))
+    await durable.log.committed()
+    assert [stretch.turn for stretch, _ in durable.lost] == ["turn_1", "turn_5"]
+    assert durably(await durable.read(await durable.tail())) == ["started", "error"]
+    await works(durable, other)
+
+
+async def test_an_event_that_cant_be_encoded_leaves_no_gap(durable: Bench, faults: Counted) -> None:
+    broken, other = await two(durable)
+    with pytest.raises(UnicodeEncodeError):
+        durable.log.append(broken, last("turn_1", "\ud83d"))
+    await durable.write(broken, last("turn_1", ""), end=True)
+    await works(durable, other)
+
+
+async def test_what_is_durable_and_cant_be_shown_ends_its_turn_and_is_not_shown_later(
+    durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, other = await two(durable)
+    await durable.write(broken, piece("a"))
+    apply = Stretch.apply
+
+    def buggy(stretch: Stretch, kind: int, payload: Any) -> None:
+        if payload == "bug":
+            raise Bug
+        apply(stretch, kind, payload)
+
+    monkeypatch.setattr(Stretch, "apply", buggy)
+    for text in ("b", "bug", "never shown"):
+        durable.log.append(broken, piece(text))
+    durable.log.append(other, piece("o"))
+    await durable.log.committed()
+    durable.log.append(other, piece("o"))
+    await durable.log.committed()
+    monkeypatch.undo()
+    events = [fields(e) for e in await durable.read(await durable.tail())]
+    assert [event["event"] for event in events] == ["started", "message", "error"]
+    assert events[1]["content"] == "ab"
+    assert faults.parts == ["turn"]
+    await works(durable, other)
+
+
+async def test_counting_and_news_that_break_keep_nobody_from_what_is_written(durable: Bench, faults: Counted) -> None:
+    def buggy(*_: object) -> None:
+        raise Bug
+
+    durable.log._count = durable.log.on_news = buggy
+    broken, other = await two(durable)
+    await durable.write(broken, piece("a"), last("turn_1", "a"), end=True)
+    assert durable.lost == []
+    assert set(faults.parts) == {"show"}
+    await works(durable, other)
+
+
+async def test_a_turn_that_cant_be_saved_keeps_none_of_the_others_from_it(
+    durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await durable.turn("turn_1")
+    wanted = await durable.turn("turn_2", key=OTHER)
+    pack = sqlite.pack
+
+    def buggy(stretch: Stretch) -> bytes:
+        if stretch.turn == "turn_1":
+            raise Bug
+        return pack(stretch)
+
+    monkeypatch.setattr(sqlite, "pack", buggy)
+    await durable.log.fold()
+    monkeypatch.undo()
+    assert faults.parts == ["fold"]
+    assert durable.log.ended_unsaved() == []
+    assert [e.sequence for e in await durable.read(await durable.tail(OTHER))][-1] == wanted.last
+    await durable.turn("turn_3")
+    await durable.log.fold()
+
+
+async def test_the_loops_survive_what_nobody_thought_of(durable: Bench, faults: Counted) -> None:
+    called = asyncio.Event()
+
+    async def buggy(*_: object) -> Any:
+        called.set()
+        raise Bug
+
+    commit = durable.log._commit
+    durable.log._commit = buggy  # type: ignore[method-assign]
+    durable.log._wake.set()
+    durable.log._put((0, 0, 0, ""))
+    durable.log._pending.clear()
+    durable.log._owed.append((0, 0, 0, ""))
+    await asyncio.wait_for(called.wait(), 5)
+    durable.log._owed.clear()
+    durable.log._commit = commit  # type: ignore[method-assign]
+    fold, called = durable.log.fold, asyncio.Event()
+    durable.log.fold = buggy  # type: ignore[method-assign]
+    await asyncio.wait_for(called.wait(), 10)
+    durable.log.fold = fold  # type: ignore[method-assign]
+    assert faults.parts == ["commit", "fold"]
+    assert not any(task.done() for task in durable.log._tasks)
+    await durable.turn()
+
+
+@pytest.fixture
+async def hub(durable: Bench, faults: Counted) -> AsyncIterator[Hub]:
+    hub = Hub(durable.log, ledger=durable.ledger, watch=Watch(), heartbeat=0.05, faults=faults)
+    yield hub
+    await hub.close()
+
+
+def buggy_lines(*_: object) -> bytes:
+    raise Bug
+
+
+async def test_a_reader_that_cant_be_served_is_cut_and_the_others_are_served(
+    durable: Bench, hub: Hub, faults: Counted
+) -> None:
+    stretch = await durable.begin()
+    await durable.write(stretch, Started(KEY, "turn_1", "?"))
+    listeners = [Listener((await hub.subscribe(KEY, asked=None))[0]) for _ in range(5)]
+    for listener in listeners:
+        hub.attach(listener)
+    listeners[2].encode = buggy_lines  # type: ignore[assignment]
+    for text in ("a", "b", "c"):
+        await durable.write(stretch, piece(text))
+        await asyncio.sleep(0)
+    for listener in listeners:
+        if listener is listeners[2]:
+            assert listener.told == [Code.INTERNAL]
+            assert len(listener.events) == 1
+            continue
+        assert "".join(event.get("content", "") for event in listener.events) == "abc"
+        hub.detach(listener)
+    assert faults.parts == ["deliver"]
+    assert durable.ledger.count("subscription") == 0
+
+
+async def test_measuring_that_breaks_keeps_nobody_from_what_is_delivered(
+    durable: Bench, hub: Hub, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretch = await durable.begin()
+    listener = Listener((await hub.subscribe(KEY, asked=None))[0])
+    hub.attach(listener)
+    for name in ("delivered", "delay"):
+        monkeypatch.setattr(Watch, name, buggy_lines)
+    for text in ("a", "b", "c"):
+        await durable.write(stretch, piece(text))
+        await asyncio.sleep(0)
+    assert "".join(event["content"] for event in listener.events) == "abc"
+    assert set(faults.parts) == {"deliver"}
+    hub.detach(listener)
+
+
+async def test_a_heart_that_breaks_is_cut_and_the_others_beat(durable: Bench, hub: Hub, faults: Counted) -> None:
+    beats = asyncio.Event()
+    listeners = [Listener((await hub.subscribe(KEY, asked=None))[0]) for _ in range(3)]
+    for listener in listeners:
+        hub.attach(listener)
+    listeners[0].beat = buggy_lines  # type: ignore[assignment,method-assign]
+    listeners[1].beat = lambda _: None  # type: ignore[method-assign]
+    count = 0
+
+    def beat(now: float) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            beats.set()
+
+    listeners[2].beat = beat  # type: ignore[method-assign]
+    await asyncio.wait_for(beats.wait(), 5)
+    assert listeners[0].told == [Code.INTERNAL]
+    assert faults.parts == ["heartbeat"]
+    for listener in listeners[1:]:
+        hub.detach(listener)
+
+
+async def test_a_notification_that_breaks_breaks_no_turn(
+    durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gateway.events import Notification
+
+    notifications = Notifications(durable.log, retention=3600, clock=durable.clock, faults=faults)
+    said = Notification("turn.started", KEY, "turn_1", "u", "\ud83d")
+    await notifications.publish("s", said)
+    assert faults.parts == ["notify"]
+    await notifications.publish("s", Notification("turn.started", KEY, "turn_1", "u", "fine"))
+    await durable.log.committed()
+    (entry,) = await durable.read(await durable.tail(shop_log("s")))
+    assert fields(entry)["preview"] == "fine"
+
+
+async def test_a_loop_that_ends_all_the_same_is_known(durable: Bench, faults: Counted) -> None:
+    class Fatal(BaseException):
+        pass
+
+    async def fatal() -> None:
+        raise Fatal
+
+    task = asyncio.create_task(fatal())
+    faults.watch("fold", task)
+    with pytest.raises(Fatal):
+        await task
+    await asyncio.sleep(0)
+    assert "fold" in faults.stopped
+    assert faults.parts == ["fold"]
