@@ -23,13 +23,14 @@ from gateway.upstream.coze_protocol import (
     tool_calls_of,
     usage_of,
 )
-from gateway.upstream.exchange import Exchanges, excerpt, is_encoded, not_coze
+from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
 from gateway.upstream.json_text import BadJson, converted, write
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, Item, OnItems, Skipped
 from gateway.upstream.refusal import OVER_ALREADY, data_of, refused
 from gateway.upstream.stream import CozeStream
 from gateway.upstream.tokens import TokenSource
+from gateway.upstream.unpack import BadPacking
 
 T = TypeVar("T")
 
@@ -139,12 +140,15 @@ class CozeUpstream:
         self, response: aiohttp.ClientResponse, chat_id: str, on_items: OnItems, held: Held
     ) -> CozeStream:
         """The stream of a response that is one. Else what the response means instead is raised."""
-        if is_encoded(response):
-            raise not_coze("Coze answered in a content encoding that it was not asked for", response)
         if response.status != 200:
             raise refused(response.status, response.headers, await excerpt(response))
+        try:
+            unpacker = unpacker_of(response)
+        except BadPacking:
+            raise not_coze("Coze answered in a content encoding that it was not asked for", response) from None
         stream = CozeStream(
             response,
+            unpacker,
             ChatReader(chat_id),
             on_items,
             began=bool(chat_id),
@@ -171,7 +175,7 @@ class CozeUpstream:
             try:
                 response = await self._exchanges.send(method, path, query or {}, body, token, accept="application/json")
                 try:
-                    answer = b"" if is_encoded(response) else await self._exchanges.body(response)
+                    answer = await self._exchanges.body(response)
                 finally:
                     response.close()
                 if self._log_bytes is not None:

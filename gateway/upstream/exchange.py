@@ -5,6 +5,8 @@ followed. Its exceptions end here: what comes out is an `UpstreamError` that say
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.upstream.json_text import write
 from gateway.upstream.opening import ANSWER_SECONDS, LIMIT
 from gateway.upstream.refusal import log_id_of
+from gateway.upstream.unpack import BadPacking, Overflow, Unpacker, packing
 
 BODY_LIMIT = RECORD_BYTES
 """Bytes of a JSON answer; a message may be as large as one record of a stream."""
@@ -38,7 +41,7 @@ class Exchanges:
                 limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
             ),
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
-            # What is not unpacked is no bomb.
+            # aiohttp would unpack without a bound.
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "coze-stream-gateway", "Accept-Encoding": "identity"},
@@ -86,11 +89,15 @@ class Exchanges:
         """A whole body of bounded size. Raises `UpstreamError`."""
         body = bytearray()
         try:
-            async with asyncio.timeout(self._idle_timeout):
-                while data := await response.content.readany():
-                    body += data
+            async with asyncio.timeout(self._idle_timeout), aclosing(_pieces(response)) as pieces:
+                async for piece in pieces:
+                    body += piece
                     if len(body) > BODY_LIMIT:
                         raise TooMuch("Coze's answer is too large", log_id=log_id_of(response.headers))
+        except Overflow:
+            raise TooMuch("Coze's answer is too large", log_id=log_id_of(response.headers)) from None
+        except BadPacking:
+            raise not_coze("Coze's answer is packed in a way that cannot be undone", response) from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             detail = f"Coze's answer broke off: {_kind(error)}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
@@ -104,18 +111,41 @@ async def excerpt(response: aiohttp.ClientResponse) -> bytes:
     """The beginning of a body that may be anything."""
     body = b""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            while len(body) <= LIMIT and (data := await response.content.readany()):
-                body += data
-    except (TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(ANSWER_SECONDS), aclosing(_pieces(response)) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > LIMIT:
+                    break
+    except (TimeoutError, aiohttp.ClientError, OSError, BadPacking, Overflow):
         pass
     return body
 
 
-def is_encoded(response: aiohttp.ClientResponse) -> bool:
-    """Whether the body is packed, though nobody asked for it."""
-    values = response.headers.getall("Content-Encoding", ())
-    return any(value.strip().lower() not in ("", "identity") for value in values)
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """A body's bytes as they come, unpacked. Raises what reading raises, BadPacking and Overflow."""
+    unpacker = unpacker_of(response)
+    while data := await response.content.readany():
+        if unpacker is None:
+            yield data
+            continue
+        unpacker.feed(data)
+        while (piece := unpacker.step()) is not None:
+            if piece:
+                yield piece
+            await asyncio.sleep(0)
+    if unpacker is not None and not unpacker.whole:
+        raise aiohttp.ClientPayloadError
+
+
+def unpacker_of(response: aiohttp.ClientResponse) -> Unpacker | None:
+    """What unpacks a body, None for a plain one. Raises BadPacking where that can't be done."""
+    match packing(response.headers.getall("Content-Encoding", ())):
+        case "":
+            return None
+        case "unknown":
+            raise BadPacking
+        case kind:
+            return Unpacker(gzip=kind == "gzip")
 
 
 def not_coze(detail: str, response: aiohttp.ClientResponse | None = None) -> UpstreamError:

@@ -15,6 +15,8 @@ from gateway.upstream.protocol import ChatFailed, Item, OnItems, Opened, Skipped
 from gateway.upstream.push import Body, body_of
 from gateway.upstream.refusal import log_id_of, refused, refused_in_stream
 from gateway.upstream.sse import SseDecoder
+from gateway.upstream.unpack import Unpacker
+from gateway.upstream.unpacked import UnpackedBody
 
 LINGER_SECONDS = 1.0
 """How long a response may stay open after Coze's last word, for its connection to be used again."""
@@ -57,6 +59,7 @@ class CozeStream:
     def __init__(
         self,
         response: aiohttp.ClientResponse,
+        unpacker: Unpacker | None,
         reader: ChatReader,
         on_items: OnItems,
         *,
@@ -89,7 +92,11 @@ class CozeStream:
         self._paused = False
         self._last = self._time()
         self._timer: asyncio.TimerHandle | None = None
-        self._body: Body = body_of(response, self)
+        self._body: Body = (
+            body_of(response, self)
+            if unpacker is None
+            else UnpackedBody(response, self, unpacker, lambda: not self._over)
+        )
 
     def start(self) -> None:
         self._watch()
@@ -146,6 +153,10 @@ class CozeStream:
 
     def lost(self) -> None:
         self._stop(StreamEnd.BROKEN)
+        self._drop()
+
+    def overflowed(self) -> None:
+        self._stop(StreamEnd.TOO_LARGE)
         self._drop()
 
     # -- what this answer is, and whether it is a refusal -------------------------------------------------------

@@ -1,0 +1,127 @@
+"""A packed body on its way into a sink, unpacked in pieces between which everybody else has their turn."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import aiohttp
+
+from gateway.upstream.push import Sink, body_of
+from gateway.upstream.unpack import BadPacking, Overflow, Unpacker
+
+_TURN_SECONDS = 0.01
+"""How long the loop may be held at a time."""
+
+_FREE_SECONDS = 1.0
+_SECONDS_PER_BYTE = 1 / 65_536
+"""The processor's time that a body may cost: so much in any case, and so much for each byte of it as it came. Ten times
+what a chat's stream costs; a bomb of tiny records would cost a thousand times that, within the bounds on its size."""
+
+
+class BoundedSink(Sink, Protocol):
+    def overflowed(self) -> None:
+        """The body unpacks to more than anybody would send; nothing more is called."""
+
+
+class UnpackedBody:
+    """Implements `Body`, and is the sink of the packed one. `wanted` says whether the sink still listens."""
+
+    __slots__ = ("_again", "_body", "_end", "_held_back", "_loop", "_paused", "_sink", "_spent", "_unpacker", "_wanted")
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, sink: BoundedSink, unpacker: Unpacker, wanted: Callable[[], bool]
+    ) -> None:
+        self._sink: BoundedSink | None = sink
+        self._unpacker = unpacker
+        self._wanted = wanted
+        self._loop = asyncio.get_running_loop()
+        self._again: asyncio.Handle | None = None
+        self._end: bool | None = None  # whether the packed body's end was a clean one
+        self._paused = False
+        self._spent = 0.0
+        self._held_back = False  # reading is paused until what has come is unpacked
+        self._body = body_of(response, self)
+
+    def start(self) -> None:
+        self._body.start()
+
+    def pause(self) -> None:
+        self._paused = True
+        self._body.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._go_on()
+        if not self._held_back:
+            self._body.resume()
+
+    def detach(self) -> None:
+        self._sink = None
+        if self._again is not None:
+            self._again.cancel()
+        self._body.detach()
+
+    def received(self, data: bytes) -> None:
+        if self._wanted():
+            self._unpacker.feed(data)
+            self._go_on()
+
+    def finished(self) -> None:
+        self._end = True
+        self._go_on()
+
+    def lost(self) -> None:
+        self._end = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Hands on what can be unpacked in a moment, and comes back for the rest."""
+        if self._again is not None or self._paused:
+            return
+        until = self._loop.time() + _TURN_SECONDS
+        began = time.thread_time()
+        try:
+            while self._sink is not None and self._wanted() and (piece := self._unpacker.step()) is not None:
+                if piece:
+                    self._sink.received(piece)
+                if self._paused:
+                    return
+                if self._loop.time() >= until:
+                    self._spent += time.thread_time() - began
+                    if self._spent > _FREE_SECONDS + _SECONDS_PER_BYTE * self._unpacker.taken:
+                        raise Overflow
+                    self._hold_back()
+                    return
+        except BadPacking:
+            self._tell_end(whole=False)
+            return
+        except Overflow:
+            if (sink := self._sink) is not None:
+                self._sink = None
+                sink.overflowed()
+            return
+        if self._end is not None:
+            self._tell_end(whole=self._end and (self._unpacker.whole or not self._wanted()))
+        elif self._held_back:
+            self._held_back = False
+            self._body.resume()
+
+    def _hold_back(self) -> None:
+        if not self._held_back and self._end is None:
+            self._held_back = True
+            self._body.pause()
+        self._again = self._loop.call_soon(self._come_back)
+
+    def _come_back(self) -> None:
+        self._again = None
+        try:
+            self._go_on()
+        except BaseException:
+            self._tell_end(whole=False)
+            raise
+
+    def _tell_end(self, *, whole: bool) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            (sink.finished if whole else sink.lost)()
