@@ -45,6 +45,32 @@ def test_the_core_never_imports_adapters() -> None:
     assert guilty == ["gateway.__main__"]
 
 
+READING = ("gateway.hub", "gateway.subscription")
+WRITING = ("gateway.live", "gateway.turn", "gateway.answer", "gateway.record", "gateway.notifications")
+ABOVE = {"gateway.runner", "gateway.erasure"}
+"""Who may know both the side that writes events and the side that reads them."""
+
+
+def test_the_side_that_writes_and_the_side_that_reads_meet_in_the_log() -> None:
+    for module in MODULES:
+        names = set(imported(module))
+        reads = bool(names & set(READING))
+        writes = bool(names & set(WRITING)) or any(name.startswith("gateway.upstream") for name in names)
+        if module in READING:
+            assert not writes, module
+        elif module in WRITING or module.startswith(("gateway.upstream", "gateway.log")):
+            assert not reads, module
+        elif module.startswith("gateway") and reads and writes:
+            assert module in ABOVE, module
+
+
+def test_the_tests_that_the_invariants_name_are_there() -> None:
+    text = (ROOT / "docs" / "invariants.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]*test_\w+\.py)`", text)
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / "tests" / path).exists()] == []
+
+
 def test_adapters_share_rooms_and_know_nothing_of_each_other() -> None:
     guilty = {
         (module, name)
