@@ -65,15 +65,15 @@ soak: $(VENV)/.test
 $(VENV)/.run: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer with venv is needed (Debian: python3 and python3-venv),' \
 		'or name one: make PYTHON=/path/to/python' >&2; exit 1; }
+	@echo 'Installing the gateway into $(VENV), with $(PYTHON): ready in about a minute'
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@echo 'Installing the gateway into $(VENV)'
-	@$(PIP) --require-hashes -r requirements.lock
+	@$(RUN) scripts/install.py requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run requirements-test.lock
-	@echo 'Installing what the tests need into $(VENV)'
-	@$(PIP) --require-hashes -r requirements-test.lock
+	@echo 'Installing what the tests need into $(VENV): about another minute'
+	@$(RUN) scripts/install.py requirements-test.lock
 	@touch $@
 
 UV = .lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --upgrade --quiet \

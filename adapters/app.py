@@ -76,6 +76,7 @@ async def serve(settings: Settings) -> None:
     async with gateway(settings) as services, listening(settings, services) as urls:
         more = {"urls": urls} if len(urls) > 1 else {}
         logs.announce("gateway.ready", url=urls[0], **more, version=__version__)
+        logs.say(welcome(settings, urls[0]))
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
         gc.set_threshold(*_GC)
@@ -84,9 +85,22 @@ async def serve(settings: Settings) -> None:
     logger.info("gateway.stopped")
 
 
+def welcome(settings: Settings, url: str) -> str:
+    """What a person at a terminal wants to know once it listens."""
+    page = f"{url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/sse-stream-test.html"
+    answers = f"come from {settings.coze_api_base}"
+    if settings.embedded_simulator:
+        answers = "are simulated; COZE_API_TOKEN=… asks your own bot"
+    return f"\n  Page     {page}\n  Answers  {answers}\n  Stop     Ctrl-C\n"
+
+
 async def drain(settings: Settings, services: Services) -> None:
-    """Takes no new turn, tells idle listeners to come back, waits for what runs, then tells the rest."""
-    logger.info("gateway.draining", turns=services.ledger.count("turn"), seconds=settings.drain_seconds)
+    """Turns `/readyz` 503, takes no new turn, tells idle listeners to go, waits for what runs, tells the rest."""
+    turns = services.ledger.count("turn")
+    logger.info("gateway.draining", turns=turns, seconds=settings.drain_seconds, pause=settings.drain_pause_seconds)
+    logs.say(f"stopping, {turns} {'answer' if turns == 1 else 'answers'} running, once more to stop at once")
+    services.probes.leaving = True
+    await asyncio.sleep(settings.drain_pause_seconds)  # in which a balancer that asks /readyz takes its traffic away
     services.runner.draining = True
     services.hub.drain()
     waiting = asyncio.ensure_future(services.runner.drain(settings.drain_seconds))
@@ -238,7 +252,6 @@ async def _simulated(settings: Settings) -> AsyncIterator[str]:
     logger.warning(
         "gateway.simulated",
         why="COZE_API_TOKEN is not set: THE ANSWERS ARE MADE UP by the simulated Coze that runs inside this process",
-        url=simulator.url,
     )
     try:
         yield simulator.url

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,6 +31,41 @@ Shops = frozenset[str] | Literal["*"]
 
 _LONGEST_ID = 128
 _KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
+
+
+Reason = Literal[
+    "no token",
+    "two headers",
+    "unknown key",
+    "malformed",
+    "algorithm",
+    "signature",
+    "expired",
+    "not yet valid",
+    "audience",
+    "issuer",
+    "claims",
+]
+"""Why a token was refused. For logs: to its holder every refusal is the same."""
+
+_REASONS: Final[tuple[tuple[type[Exception], Reason], ...]] = (
+    (jwt.InvalidSignatureError, "signature"),
+    (jwt.InvalidAudienceError, "audience"),
+    (jwt.InvalidIssuerError, "issuer"),
+    (jwt.InvalidAlgorithmError, "algorithm"),
+    (jwt.MissingRequiredClaimError, "claims"),
+    (jwt.DecodeError, "malformed"),
+    (KeyError, "unknown key"),
+)
+_BY_CLAIM: Final[Mapping[str, Reason]] = {"aud": "audience", "iss": "issuer"}
+
+
+class UnauthorizedError(GatewayError):
+    """A token that was refused, or none. `reason` holds nothing of the token."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(Code.UNAUTHORIZED, reason)
+        self.reason: Reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +171,7 @@ class Authenticator:
             return ANYONE
         token = bearer_token(request)
         if token is None:
-            raise GatewayError(Code.UNAUTHORIZED, "no token")
+            raise UnauthorizedError("no token")
         return self.caller_of(token)
 
     def caller_of(self, token: str) -> Caller:
@@ -145,7 +181,7 @@ class Authenticator:
             return Caller(kind="api-key", shops=shops, key_name=name)
         if "jwt" in self._ways:
             return self._caller_of_jwt(token)
-        raise GatewayError(Code.UNAUTHORIZED, "unknown key")
+        raise UnauthorizedError("unknown key")
 
     def seconds_left(self, caller: Caller) -> float | None:
         """How long the caller's token still lasts, never negative; None: for ever."""
@@ -173,7 +209,7 @@ class Authenticator:
                 )
             return self._caller_with(claims)
         except (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            raise GatewayError(Code.UNAUTHORIZED, type(error).__name__) from None
+            raise UnauthorizedError(_reason(error)) from None
 
     def _key_for(self, token: str) -> _PublicKey:
         if self._secret is not None:
@@ -189,8 +225,10 @@ class Authenticator:
         if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
             raise ValueError("sub")
         user.encode()  # a lone surrogate is nobody
-        if now >= expires or ("nbf" in claims and now < _time(claims["nbf"])):
-            raise ValueError("time")
+        if now >= expires:
+            raise UnauthorizedError("expired")
+        if "nbf" in claims and now < _time(claims["nbf"]):
+            raise UnauthorizedError("not yet valid")
         shops: Shops = ALL
         if shop is not None:
             names = [shop] if isinstance(shop, str) else shop
@@ -209,11 +247,17 @@ class Authenticator:
         )
 
 
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return _BY_CLAIM.get(error.claim, "claims")
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "claims")
+
+
 def bearer_token(request: web.BaseRequest) -> str | None:
     """The token of `Authorization: Bearer`, else of the cookie `gateway_token`, else of the query's `access_token`."""
     headers = request.headers.getall("Authorization", ())
     if len(headers) > 1:
-        raise GatewayError(Code.UNAUTHORIZED, "two Authorization headers")
+        raise UnauthorizedError("two headers")
     if headers:
         scheme, _, token = headers[0].partition(" ")
         if scheme.lower() == "bearer":
@@ -221,6 +265,17 @@ def bearer_token(request: web.BaseRequest) -> str | None:
     if "Cookie" in request.headers and (cookie := request.cookies.get("gateway_token")):
         return cookie
     return request.query.get("access_token")
+
+
+def make_key(name: str, shops: str = ALL, *, key: str | None = None) -> tuple[str, str]:
+    """A new API key, and its line for `GATEWAY_API_KEYS_FILE`, which holds only its hash. Raises ValueError."""
+    key = key or f"gwk_{secrets.token_urlsafe(32)}"
+    line = f"{name} {hashlib.sha256(key.encode()).hexdigest()} {shops}"
+    if (match := _KEY_LINE.fullmatch(line)) is None or match[1] != name or name.startswith("#"):
+        raise ValueError("a name has 1 to 64 visible ASCII characters, and there is at least one shop, or *")
+    if not all(0 < len(shop.strip()) <= _LONGEST_ID for shop in shops.split(",")):
+        raise ValueError(f"a shop has 1 to {_LONGEST_ID} characters")
+    return key, line
 
 
 def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:

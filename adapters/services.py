@@ -35,6 +35,7 @@ class Probes:
         self._files = {file: file.stat().st_ino for file in files}
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0.0
+        self.leaving = False  # the gateway is about to stop, and still takes work
 
     async def look(self) -> None:
         """Waits for a try, briefly: a locked file answers later, and the next one who looks is told."""

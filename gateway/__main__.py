@@ -1,4 +1,4 @@
-"""The command line: `coze-gateway serve | simulate | check-config | delete`.
+"""The command line: `coze-gateway serve | simulate | check-config | delete | make-key`.
 
 Heavy rooms are imported once they are needed.
 """
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", parents=[settings], help="run the gateway")
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check-config", parents=[settings], help="print the effective configuration")
+    check.add_argument("--sample", action="store_true", help="print a commented file with every setting instead")
     check.set_defaults(run=_check_config)
 
     delete = commands.add_parser(
@@ -47,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--user", metavar="ID", help="all conversations of this user")
     delete.add_argument("--shop", metavar="ID", help="with --user: only those of this shop")
     delete.set_defaults(run=_delete)
+
+    make_key = commands.add_parser("make-key", help="make an API key, and its line for GATEWAY_API_KEYS_FILE")
+    make_key.add_argument("name", metavar="NAME", help="the key's name, for logs")
+    make_key.add_argument("--shops", metavar="SHOPS", default="*", help="shops with commas between (*: all)")
+    make_key.set_defaults(run=_make_key)
 
     simulate = commands.add_parser("simulate", help="run the simulated Coze by itself")
     simulate.add_argument("--host", metavar="H", default="127.0.0.1", help="where to listen (127.0.0.1)")
@@ -82,6 +88,12 @@ def _serve(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     from gateway.config_load import ConfigError, describe
 
+    if options.sample:
+        from gateway.config_sample import sample
+
+        sys.stdout.buffer.write(sample().encode())
+        sys.stdout.flush()
+        return 0
     try:
         configuration = _load(options)
     except ConfigError as error:
@@ -90,6 +102,21 @@ def _check_config(options: argparse.Namespace) -> int:
     sys.stdout.buffer.write(describe(configuration).encode("utf-8", "backslashreplace"))
     sys.stdout.flush()
     sys.stderr.writelines(f"{sentence}\n" for _, sentence in configuration.remarks)
+    return 0
+
+
+def _make_key(options: argparse.Namespace) -> int:
+    from adapters.auth import make_key
+
+    try:
+        key, line = make_key(options.name, options.shops)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(
+        f"The key, for the backend that calls the gateway. It is shown only now, and never belongs in a page:\n\n"
+        f"  {key}\n\nIts line for the file that GATEWAY_API_KEYS_FILE names:\n\n  {line}\n"
+    )
     return 0
 
 
@@ -138,6 +165,7 @@ async def _simulated(options: argparse.Namespace) -> None:
         )
     except ValueError as error:
         raise GatewayError(Code.INVALID_REQUEST, f"{options.replay} can't be replayed: {error}") from None
+    logs.announce("simulator.ready", url=simulator.url)
     try:
         await stop.wait()
     finally:

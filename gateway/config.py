@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     abandon_seconds: Seconds = _seconds(30, low=0)
     retention_seconds: Seconds = _seconds(3600)
     drain_seconds: Seconds = _seconds(20, low=0)
+    drain_pause_seconds: Seconds = _seconds(0, low=0, high=3600)
 
     max_connections: Whole = _whole(10_000, 1, 10_000_000)
     max_connections_per_user: Whole = _whole(20, 1, 10_000_000)

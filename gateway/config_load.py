@@ -20,6 +20,7 @@ from gateway.masking import mask
 _FIELDS = {env_name(field): field for field in Settings.model_fields}
 _USER_IN_URL = re.compile(r"//.*@", re.DOTALL)
 _PATH = re.compile(r"(?=.*[/.])[\w.~ /-]{1,200}")
+_STARS = "asterisks are what check-config prints in place of a secret: write the secret itself,"
 _SECRET_FILES = ("coze_jwt_private_key_file", "api_keys_file", "jwt_secret_file", "jwks_file")
 
 
@@ -91,7 +92,7 @@ def describe(configuration: Configuration) -> str:
         source = configuration.names.get(field, "default")
         if field == "auth":
             value = ",".join(value) or "none"
-        shown = f"# {field} is not set" if value is None else f"{field} = {_toml(value)}"
+        shown = f"# {field} is not set" if value is None else f"{field} = {toml(value)}"
         lines.append(f"{shown:<48}  # {source}")
     return "\n".join(lines) + "\n"
 
@@ -118,6 +119,9 @@ def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:
     known = {key: value for key, value in written.items() if key in Settings.model_fields}
     for key in sorted(written.keys() - known.keys()):
         mistakes.append(_unknown(f"{file}: {key}", key.lower().removeprefix("gateway_"), Settings.model_fields))
+    for key in [key for key, value in known.items() if key != "data_dir" and "***" in str(value)]:
+        mistakes.append(Mistake(f"{file}: {key}", "", f"{_STARS} or leave the line out and set {env_name(key)}"))
+        del known[key]
     return known
 
 
@@ -180,12 +184,12 @@ def _shown(field: str, value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _toml(value: object) -> str:
+def toml(value: object) -> str:
     match value:
         case bool() | int() | float():
             return str(value).lower()
         case tuple():
-            return f"[{', '.join(map(_toml, value))}]"
+            return f"[{', '.join(map(toml, value))}]"
         case Path():  # a folder or file that is there, or can be: whatever its name looks like, it is no secret
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
         case _:  # SecretStr shows itself as asterisks

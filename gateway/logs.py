@@ -31,6 +31,7 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 
 Fields = EventDict
 _outlets: list[Outlet] = []  # this process's, once it is set up
+_terminal: list[Outlet] = []  # the same, where a person watches
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -40,6 +41,13 @@ def get_logger() -> FilteringBoundLogger:
 def announce(event: str, **fields: object) -> None:
     """A line that others wait for, such as `gateway.ready`: written whatever the level."""
     _announcer().info(event, **fields)
+
+
+def say(text: str) -> None:
+    """Plain text for the person at the terminal. Where stderr is none, nothing."""
+    for out in _terminal:
+        for line in text.split("\n"):
+            out.msg(line.encode("utf-8", "replace"))
 
 
 def configure(
@@ -53,6 +61,7 @@ def configure(
     out = outlet(stream or sys.stderr.buffer, _report_dropped)
     _outlets[:] = [out]
     console = form == "console" or (form is None and stream is None and sys.stderr.isatty())
+    _terminal[:] = [out] if console and (stream or sys.stderr).isatty() else []
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[

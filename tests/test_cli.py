@@ -1,6 +1,9 @@
 """The command line as operators meet it: real processes, exit statuses, and what they say."""
 
 import json
+import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +14,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from adapters.auth import Authenticator
+from gateway.config import Settings
 from tests.processes import ROOT, GatewayProcess, clean_environment
 
 RECORDING = ROOT / "tests" / "coze" / "chat-plain.sse"
@@ -148,3 +153,100 @@ async def test_simulate_serves_cozes_format_until_it_is_told_to_stop(number: sig
 def test_the_command_line_imports_no_server_before_it_needs_one(tmp_path: Path) -> None:
     code = "import gateway.__main__, gateway.config_load, sys; sys.exit('aiohttp' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=True)
+
+
+def test_make_key_prints_a_key_and_a_line_that_lets_its_holder_in(tmp_path: Path) -> None:
+    done = run("make-key", "shop-backend", "--shops", "shop-1, shop-2", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    key, line = (text.strip() for text in done.stdout.splitlines() if text.startswith("  "))
+    assert line.startswith("shop-backend ")
+    assert key not in line
+    (tmp_path / "keys").write_text(f"{line}\n")
+    settings = Settings(auth=("api-key",), api_keys_file=tmp_path / "keys")
+    caller = Authenticator.from_settings(settings).caller_of(key)
+    assert (caller.key_name, caller.shops) == ("shop-backend", frozenset({"shop-1", "shop-2"}))
+    assert key not in run("make-key", "shop-backend", folder=tmp_path).stdout  # each is a new one
+
+
+@pytest.mark.parametrize("arguments", [("a b",), ("#a",), ("",), ("a", "--shops", "x,,y"), ("a", "--shops", "")])
+def test_a_key_that_the_file_could_not_hold_is_not_made(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run("make-key", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+
+
+def test_a_sample_of_all_settings_is_printed(tmp_path: Path) -> None:
+    done = run("check-config", "--sample", folder=tmp_path, GATEWAY_PORT="nonsense")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "#port = 3000  # GATEWAY_PORT" in done.stdout
+
+
+# -- on a terminal ------------------------------------------------------------------------------------------------
+
+
+def on_terminal(folder: Path, *signals: signal.Signals, **environment: str) -> str:
+    """What a person reads who starts the gateway, waits until it is ready, and then sends signals."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0"],
+        env=clean_environment() | {"GATEWAY_DATA_DIR": str(folder / "data")} | environment,
+        cwd=folder,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    text = ""
+    waiting = list(signals)
+    with process, os.fdopen(master, "rb", buffering=0) as terminal:
+        while True:
+            try:
+                data = terminal.read(65536)
+            except OSError:  # the other end is closed
+                break
+            text += data.decode("utf-8", "replace")
+            if "Ctrl-C" in text and waiting:
+                process.send_signal(waiting.pop(0))
+        process.wait(20)
+    return text.replace("\r\n", "\n")
+
+
+def test_on_a_terminal_the_start_ends_with_what_a_person_wants_to_know(tmp_path: Path) -> None:
+    text = on_terminal(tmp_path, signal.SIGINT)
+    url = re.search(r"Page +(http://127\.0\.0\.1:[0-9]+)/sse-stream-test\.html\n", text)
+    assert url, text
+    assert text.count("http://127.0.0.1:") == 2  # the ready line's, and the page's: no other one to mistake for it
+    assert "Answers  are simulated" in text
+    assert "Stop     Ctrl-C" in text
+    assert "stopping, 0 answers running, once more to stop at once" in text
+
+
+def test_with_a_token_the_terminal_names_the_coze_that_answers(tmp_path: Path) -> None:
+    base = "http://127.0.0.1:9"
+    text = on_terminal(tmp_path, signal.SIGTERM, COZE_API_TOKEN="pat_hidden_one", COZE_API_BASE=base)
+    assert f"Answers  come from {base}" in text
+    assert "hidden" not in text
+
+
+async def test_piped_there_is_nothing_but_json(start_gateway: Callable[..., Awaitable[GatewayProcess]]) -> None:
+    gateway = await start_gateway()
+    assert await gateway.terminate() == 0
+    assert len(gateway.lines) == len(gateway.text)
+    assert "simulator.ready" not in [line["event"] for line in gateway.lines]
+
+
+async def test_before_a_drain_the_gateway_takes_work_for_a_pause_in_which_it_is_not_ready(
+    start_gateway: Callable[..., Awaitable[GatewayProcess]],
+) -> None:
+    gateway = await start_gateway(GATEWAY_DRAIN_PAUSE_SECONDS="3")
+    body = {"userId": "u", "botId": "b", "message": "/fault plain pieces:2 rate:0 -- hi"}
+    async with aiohttp.ClientSession() as session:
+        gateway.send_signal(signal.SIGTERM)
+        line = await gateway.logged("gateway.draining")
+        assert line["pause"] == 3
+        async with session.get(f"{gateway.url}/readyz") as response:
+            assert response.status == 503
+            assert "stopping" in (await response.json())["reasons"][0]
+        async with session.post(f"{gateway.url}/api/coze/chat", json=body) as response:
+            assert response.status == 200
+    assert await gateway.ended() == 0

@@ -2,12 +2,14 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from gateway.config import NOT_BUILT_YET, Settings, env_name, is_loopback
 from gateway.config_load import ConfigError, Configuration, describe, load
+from gateway.config_sample import MEANINGS, sample
 from gateway.config_values import origin
 
 CONTRACT = Path(__file__).parent.parent / "docs" / "contract.md"
@@ -437,3 +439,26 @@ def test_a_token_is_taken_as_it_is(token: str, monkeypatch: pytest.MonkeyPatch) 
     taken = load().settings.coze_api_token
     assert taken is not None
     assert taken.get_secret_value() == token
+
+
+def test_the_sample_explains_every_setting_and_changes_nothing(tmp_path: Path) -> None:
+    text = sample()
+    assert load(file=toml(tmp_path, text)).settings == Settings()
+    uncommented = re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE)
+    assert set(tomllib.loads(uncommented)) == set(Settings.model_fields)
+    assert load(file=toml(tmp_path, uncommented)).settings == Settings()
+    for field in Settings.model_fields:
+        assert f"  # {env_name(field)}\n" in text
+        assert MEANINGS[field].endswith(".")
+
+
+def test_what_check_config_hides_is_not_taken_for_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COZE_API_TOKEN", "pat_hidden")
+    printed = describe(load())
+    monkeypatch.delenv("COZE_API_TOKEN")
+    file = toml(tmp_path, printed)
+    (line,) = mistakes(file=file)
+    assert line.startswith(f"{file}: coze_api_token: asterisks are what check-config prints in place of a secret")
+    assert line.endswith("set COZE_API_TOKEN")
+    monkeypatch.setenv("COZE_API_TOKEN", "pat_hidden")  # then nothing is missing, but the line in the file still lies
+    assert len(mistakes(file=file)) == 1

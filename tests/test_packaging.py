@@ -95,3 +95,24 @@ def test_the_readmes_commands_are_makes() -> None:
     assert "\nmake test " in readme
     assert make("--dry-run", "test").stdout.rstrip().endswith("-m pytest -n 2 --dist loadfile")
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("\nmake test")
+
+
+def install(folder: Path, lock: str) -> subprocess.CompletedProcess[str]:
+    (folder / "lock").write_text(lock)
+    command = [sys.executable, str(ROOT / "scripts" / "install.py"), "lock", "--no-index"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_installation_says_how_far_it_is(tmp_path: Path) -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    total = len(re.findall(r"^[A-Za-z0-9].*==", lock, re.MULTILINE))
+    done = install(tmp_path, lock)  # all are there already
+    assert done.returncode == 0, done.stderr
+    steps = [*range(10, total, 10), total]
+    assert done.stdout.splitlines() == [f"  {n} of {total} packages there" for n in steps]
+
+
+def test_an_installation_that_fails_shows_what_pip_said(tmp_path: Path) -> None:
+    done = install(tmp_path, f"no-such-package-at-all==1 --hash=sha256:{'0' * 64}\n")
+    assert done.returncode == 1
+    assert "No matching distribution found for no-such-package-at-all==1" in done.stderr

@@ -100,7 +100,7 @@ class Simulator:
         address = runner.addresses[0]
         name = f"[{address[0]}]" if ":" in address[0] else address[0]
         self.url = f"http://{name}:{address[1]}"
-        _log.info("simulator.ready", url=self.url)
+        _log.debug("simulator.ready", url=self.url)
 
     async def close(self) -> None:
         """Cuts the streams that still run and stops listening. Idempotent."""

@@ -11,11 +11,12 @@ from typing import Any
 
 import jwt
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from multidict import CIMultiDict
 
-from adapters.auth import ALL, ANYONE, Authenticator, Caller, read_api_keys
+from adapters.auth import ALL, ANYONE, Authenticator, Caller, UnauthorizedError, read_api_keys
 from gateway.config import Settings
 from gateway.errors import Code, GatewayError
 from tests.edge.conftest import Serve
@@ -399,3 +400,65 @@ async def test_without_auth_a_token_changes_nothing(serve: Serve) -> None:
     client = await serve()
     body = {"userId": "u", "message": "m", "botId": "b"}
     assert (await client.post("/chat", json=body, headers={"Authorization": "Bearer junk"})).status == 200
+
+
+# -- why a token was refused, for the log ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"exp": NOW - 1}, "expired"),
+        ({"exp": NOW}, "expired"),
+        ({"nbf": NOW + 60}, "not yet valid"),
+        ({"aud": "another"}, "audience"),
+        ({"aud": None}, "audience"),
+        ({"iss": "another"}, "issuer"),
+        ({"iss": None}, "issuer"),
+        ({"sub": ""}, "claims"),
+        ({"sub": None}, "claims"),
+        ({"exp": None}, "claims"),
+        ({"exp": "soon"}, "claims"),
+        ({"shop": 1}, "claims"),
+    ],
+)
+def test_a_claim_that_is_refused_is_told_apart(tmp_path: Path, claims: dict[str, Any], reason: str) -> None:
+    who = secret_authenticator(tmp_path, jwt_audience="gateway", jwt_issuer="login")
+    good = {"aud": "gateway", "iss": "login"}
+    assert who.caller_of(token(**good)).user_id
+    with pytest.raises(UnauthorizedError) as caught:
+        who.caller_of(token(**(good | claims)))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (token(b"another secret that is long enough, too"), "signature"),
+        ("not a token", "malformed"),
+        ("a.b.c", "malformed"),
+        (token(SECRET * 2, "HS512"), "algorithm"),
+    ],
+)
+def test_a_token_that_is_not_ours_says_why(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(UnauthorizedError) as caught:
+        secret_authenticator(tmp_path).caller_of(text)
+    assert caught.value.reason == reason
+
+
+def test_a_key_that_nobody_knows_and_no_token_at_all_are_told_apart(tmp_path: Path) -> None:
+    file = keys_file(tmp_path, f"name {digest('right')} *\n")
+    who = Authenticator.from_settings(Settings(auth="api-key", api_keys_file=file))
+    with pytest.raises(UnauthorizedError, match=r"^unknown key$"):
+        who.caller_of("wrong")
+    with pytest.raises(UnauthorizedError, match=r"^no token$"):
+        who.authenticate(make_mocked_request("GET", "/"))
+    with pytest.raises(UnauthorizedError, match=r"^unknown key$"):
+        jwks_authenticator(tmp_path, *map(public_jwk, KEYS)).caller_of(token(EC, "ES256", {"kid": "other"}))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n"])
+def test_a_line_break_at_the_end_of_a_secret_file_is_not_of_the_secret(tmp_path: Path, end: bytes) -> None:
+    (tmp_path / "secret").write_bytes(SECRET + end)
+    settings = Settings(auth="jwt", jwt_secret_file=tmp_path / "secret")
+    assert Authenticator.from_settings(settings, clock=lambda: NOW).caller_of(token()).kind == "jwt"
