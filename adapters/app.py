@@ -142,6 +142,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             FixedToken(token.get_secret_value() if token is not None else "simulated"),
             connect_timeout=settings.upstream_connect_timeout,
             idle_timeout=settings.upstream_idle_timeout,
+            proxy=None if settings.embedded_simulator else settings.proxy,
             ledger=ledger,
             on_request=metrics.upstream_requested,  # type: ignore[arg-type]
             log_bytes=_log_bytes if settings.log_upstream_bytes else None,

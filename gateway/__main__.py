@@ -76,8 +76,7 @@ def _serve(options: argparse.Namespace) -> int:
         return _say_mistakes(error)
     settings = configuration.settings
     os.umask(0o077)  # what people wrote is for nobody else on the machine
-    secrets = [token.get_secret_value()] if (token := settings.coze_api_token) else []
-    logs.configure(settings.log_format, settings.log_level, secrets=secrets)
+    logs.configure(settings.log_format, settings.log_level, secrets=settings.secrets)
     for event, sentence in configuration.remarks:
         logs.get_logger().warning(event, why=sentence)
     from adapters.app import serve

@@ -25,6 +25,8 @@ from gateway.config_values import (
     no_flag,
     only_true,
     origin,
+    proxy_secrets,
+    proxy_url,
     readable_file,
 )
 
@@ -108,6 +110,9 @@ class Settings(BaseSettings):
     )
     database_url: Words = Field(None, description="unset (SQLite in the data folder), or postgresql://…")
     bus_url: Words = Field(None, description="unset (the embedded log), memory://, or redis://…")
+    upstream_proxy: Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(proxy_url)] = Field(
+        None, description="http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with reserved characters as %XX"
+    )
     use_sse_streaming: Annotated[bool, BeforeValidator(only_true)] = Field(True, description="anything: true is on")
 
     upstream_connect_timeout: Seconds = _seconds(10)
@@ -172,6 +177,17 @@ class Settings(BaseSettings):
     def embedded_simulator(self) -> bool:
         """Whether the simulated Coze answers, because there are no credentials for the real one."""
         return self.coze_api_token is None and self.coze_jwt_app_id is None
+
+    @property
+    def proxy(self) -> str | None:
+        """The proxy on the way to Coze, with its password."""
+        return self.upstream_proxy.get_secret_value() if self.upstream_proxy is not None else None
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must be in no log."""
+        token = self.coze_api_token
+        return ([token.get_secret_value()] if token is not None else []) + proxy_secrets(self.proxy or "")
 
     @property
     def asks_coze(self) -> bool:

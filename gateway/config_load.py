@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from gateway.config import NOT_BUILT_YET, Settings, env_name
@@ -21,6 +21,8 @@ _FIELDS = {env_name(field): field for field in Settings.model_fields}
 _USER_IN_URL = re.compile(r"//.*@", re.DOTALL)
 _PATH = re.compile(r"(?=.*[/.])[\w.~ /-]{1,200}")
 _STARS = "asterisks are what check-config prints in place of a secret: write the secret itself,"
+_PROXY = env_name("upstream_proxy")
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _SECRET_FILES = ("coze_jwt_private_key_file", "api_keys_file", "jwt_secret_file", "jwks_file")
 
 
@@ -81,6 +83,8 @@ def load(flags: Mapping[str, str] | None = None, file: str | None = None) -> Con
             mistakes.append(_mistake(field, values.get(field, getattr(settings, field)), names, allowed))
     if mistakes or settings is None:
         raise ConfigError(mistakes)
+    if settings.proxy is None and not settings.embedded_simulator:
+        said += _ignored_proxies()
     return Configuration(settings, names, said)
 
 
@@ -103,6 +107,12 @@ def _read_environment(mistakes: list[Mistake], said: list[tuple[str, str]]) -> d
     said += remarks(names)
     values = EnvSettingsSource(Settings)()
     return {_FIELDS[name]: value for name, value in values.items() if name in names.settings}
+
+
+def _ignored_proxies() -> Iterator[tuple[str, str]]:
+    """Proxies that other programs would use: an operator may expect the same here."""
+    if names := [name for name in _PROXIES if os.environ.get(name)]:
+        yield "config.proxy_ignored", f"not used on the way to Coze, which only {_PROXY} changes: {', '.join(names)}"
 
 
 def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:
@@ -176,7 +186,7 @@ def _unknown(shown: str, name: str, known: Iterable[str]) -> Mistake:
 
 
 def _shown(field: str, value: object) -> str:
-    if field == "coze_api_token":
+    if field in ("coze_api_token", "upstream_proxy"):
         return "***"
     if field in _SECRET_FILES and not _PATH.fullmatch(str(value)):
         return "***"  # perhaps what the file should hold, pasted
@@ -192,6 +202,8 @@ def toml(value: object) -> str:
             return f"[{', '.join(map(toml, value))}]"
         case Path():  # a folder or file that is there, or can be: whatever its name looks like, it is no secret
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+        case SecretStr() if (text := value.get_secret_value()).startswith("http://"):  # a proxy: its host is none
+            return json.dumps(_masked(text), ensure_ascii=False)
         case _:  # SecretStr shows itself as asterisks
             return json.dumps(_masked(str(value)), ensure_ascii=False)
 

@@ -1,10 +1,11 @@
 """Checks of single settings: pure functions from what the operator wrote to a value, or ValueError."""
 
+import base64
 import ipaddress
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -88,6 +89,32 @@ def http_url(text: str) -> str:
         raise ValueError("no base URL")
     _ = parts.port  # raises ValueError beyond 65535
     return text.rstrip("/")
+
+
+def proxy_url(url: SecretStr | None) -> SecretStr | None:
+    """A proxy that tunnels: its address alone, perhaps with a user."""
+    if url is None:
+        return None
+    text = url.get_secret_value()
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("no proxy")
+    if parts.path.strip("/") or parts.query or parts.fragment or text.count("@") > 1:
+        raise ValueError("more than a proxy's address")
+    host_name(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname)
+    _ = parts.port  # raises ValueError beyond 65535
+    unquote(parts.netloc, "utf-8", "strict").encode("latin-1")  # as HTTP's Basic carries it; UnicodeError is one too
+    return url
+
+
+def proxy_secrets(url: str) -> list[str]:
+    """A proxy's password as it is written, as it is, and as it is sent."""
+    parts = urlsplit(url)
+    if not parts.username:
+        return []
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    sent = base64.b64encode(f"{user}:{password}".encode("latin-1")).decode()
+    return [secret for secret in (parts.password or "", password, sent) if secret]
 
 
 def readable_file(path: Path | None) -> Path | None:

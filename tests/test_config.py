@@ -462,3 +462,48 @@ def test_what_check_config_hides_is_not_taken_for_a_secret(monkeypatch: pytest.M
     assert line.endswith("set COZE_API_TOKEN")
     monkeypatch.setenv("COZE_API_TOKEN", "pat_hidden")  # then nothing is missing, but the line in the file still lies
     assert len(mistakes(file=file)) == 1
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy:3128", "http://u:p%40ss@proxy.corp:3128", "http://[::1]:8080/"])
+def test_a_proxy_is_taken_and_its_password_is_printed_nowhere(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_UPSTREAM_PROXY", proxy)
+    configuration = load()
+    assert configuration.settings.proxy == proxy
+    printed = describe(configuration) + repr(configuration)
+    assert "p%40ss" not in printed
+    assert "p@ss" not in printed
+    assert f'upstream_proxy = "{proxy.replace("u:p%40ss", "***")}"' in printed
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "proxy:3128",
+        "https://u:hidden@proxy:3128",
+        "socks5://u:hidden@proxy",
+        "http://u:hidden@proxy/path",
+        "http://",
+        "http://u:hid@den@proxy",
+        "http://u:hidden@pro xy",
+        "http://u:hidden@proxy:99999",
+        "http://u:%E5%AF%86@proxy",
+    ],
+)
+def test_what_is_no_proxy_is_refused_without_its_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_UPSTREAM_PROXY", proxy)
+    (line,) = mistakes()
+    assert line.startswith("GATEWAY_UPSTREAM_PROXY=***: allowed is http://HOST:PORT, or ")
+
+
+def test_another_programs_proxy_is_remarked_on_where_coze_is_asked_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://u:hidden@proxy:1")
+    assert not load().remarks  # the simulated Coze is in this process
+    monkeypatch.setenv("COZE_API_TOKEN", "pat_x")
+    ((event, why),) = load().remarks
+    assert event == "config.proxy_ignored"
+    assert "HTTPS_PROXY" in why
+    assert "hidden" not in why
+    monkeypatch.setenv("GATEWAY_UPSTREAM_PROXY", "http://proxy:1")
+    assert not load().remarks

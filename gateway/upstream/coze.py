@@ -51,11 +51,12 @@ class CozeUpstream:
         *,
         connect_timeout: float = 10.0,
         idle_timeout: float = 60.0,
+        proxy: str | None = None,
         ledger: Ledger,
         on_request: Callable[[str, str], None] | None = None,
         log_bytes: Callable[[str], None] | None = None,
     ) -> None:
-        self._exchanges = Exchanges(base_url, connect_timeout=connect_timeout, idle_timeout=idle_timeout)
+        self._exchanges = Exchanges(base_url, connect_timeout=connect_timeout, idle_timeout=idle_timeout, proxy=proxy)
         self._token = token_source
         self._idle_timeout = idle_timeout
         self._ledger = ledger

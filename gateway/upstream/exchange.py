@@ -17,29 +17,30 @@ from gateway.bounds import RECORD_BYTES
 from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.upstream.json_text import write
 from gateway.upstream.opening import ANSWER_SECONDS, LIMIT
+from gateway.upstream.pool import Pool
 from gateway.upstream.refusal import log_id_of
 from gateway.upstream.unpack import BadPacking, Overflow, Unpacker, packing
 
 BODY_LIMIT = RECORD_BYTES
 """Bytes of a JSON answer; a message may be as large as one record of a stream."""
 
-_KEEPALIVE_SECONDS = 10.0
-"""Idle connections are kept for less than any server keeps them (nginx: 75 s): one that the server closes in the same
-moment in which a message is sent leaves nobody knowing whether the message arrived (`upstream_uncertain`)."""
+
+_PROXY_WANTS_ANOTHER_USER = 407
 
 
 class Exchanges:
-    """Exchanges with one Coze, over connections that are used again. Make it inside the running loop."""
+    """Exchanges with one Coze, over connections that are used again, perhaps through a `proxy` (`http://user:pass@host`).
 
-    def __init__(self, base_url: str, *, connect_timeout: float, idle_timeout: float) -> None:
+    Make it inside the running loop.
+    """
+
+    def __init__(self, base_url: str, *, connect_timeout: float, idle_timeout: float, proxy: str | None = None) -> None:
         self.base = URL(base_url.rstrip("/"))
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
         self._session = aiohttp.ClientSession(
-            # No limit: each running turn holds one. The resolver's threads keep a slow DNS off the loop.
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
-            ),
+            connector=Pool(),
+            proxy=proxy,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
             # aiohttp would unpack without a bound.
             auto_decompress=False,
@@ -65,7 +66,7 @@ class Exchanges:
         try:
             # aiohttp ends a slow connect itself; the second more is for its rounding up of long time-outs.
             async with asyncio.timeout(self._connect_timeout + 1.0) as progress.deadline:
-                return await self._session.request(
+                response = await self._session.request(
                     method,
                     (self.base / path.lstrip("/")).with_query(query),
                     data=data,
@@ -73,6 +74,15 @@ class Exchanges:
                     allow_redirects=False,
                     trace_request_ctx=progress,
                 )
+            if response.status == _PROXY_WANTS_ANOTHER_USER:  # of a request that was not tunnelled
+                response.close()
+                raise _refused_by_proxy(response.status)
+            return response
+        except aiohttp.ClientHttpProxyError as error:
+            raise _refused_by_proxy(error.status) from None
+        except aiohttp.ClientProxyConnectionError as error:
+            detail = f"the proxy (GATEWAY_UPSTREAM_PROXY) was not reached: {_kind(error)}"
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
         except aiohttp.ClientConnectorCertificateError as error:
             # Another try would meet the same certificate.
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, f"Coze was not reached: {_kind(error)}") from None
@@ -152,6 +162,12 @@ def not_coze(detail: str, response: aiohttp.ClientResponse | None = None) -> Ups
     """An answer that Coze would not give. `taken` is `yes` so that the message is never sent again by itself."""
     log_id = log_id_of(response.headers) if response is not None else None
     return UpstreamError(Code.UPSTREAM_FAILED, detail, retryable=True, taken="yes", log_id=log_id)
+
+
+def _refused_by_proxy(status: int) -> UpstreamError:
+    """It would do so again where it wants other credentials, or forbids the way to Coze."""
+    detail = f"the proxy (GATEWAY_UPSTREAM_PROXY) answered {status}"
+    return UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=status >= 500)
 
 
 class _Progress:
