@@ -32,7 +32,7 @@ class Probes:
     def __init__(self, log: EventLog, store: Store, files: Iterable[Path]) -> None:
         self._log = log
         self._store = store
-        self._files = {file: file.stat().st_ino for file in files}
+        self._files = {part: part.stat().st_ino for file in files for part in self._with_wal(file)}
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self.leaving = False  # the gateway is about to stop, and still takes work
@@ -53,6 +53,12 @@ class Probes:
     def gone(self) -> list[str]:
         """Names of the files that are no longer those that were opened."""
         return [file.name for file, inode in self._files.items() if not file.exists() or file.stat().st_ino != inode]
+
+    @staticmethod
+    def _with_wal(file: Path) -> list[Path]:
+        """A database, and its write-ahead log: that lives as long as it is open."""
+        wal = file.with_name(f"{file.name}-wal")
+        return [file, wal] if wal.exists() else [file]
 
     async def close(self) -> None:
         if self._task is not None:

@@ -10,6 +10,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.books import close_books, tell_missing
 from gateway.errors import Code, GatewayError
 from gateway.events import Notification, Started
 from gateway.hub import Hub
@@ -25,7 +26,7 @@ from gateway.notifications import PREVIEW, Notifications
 from gateway.orders import Note, Order, read_note
 from gateway.outline import outline
 from gateway.returning import returning
-from gateway.standing import begun, glance, lost, restored, snapshot, told
+from gateway.standing import begun, glance, restored, snapshot, told
 from gateway.store.store import Store
 from gateway.subscription import Subscription
 from gateway.turn import Turn
@@ -508,7 +509,8 @@ class Runner:
         else:
             logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
             self.track(self._go_on_later(running))
-        await self._close_books()
+        await close_books(self._log, self._store, running=self._live, tell=self._tell_store, clock=self._means.clock)
+        self.track(tell_missing(self._log, self._store, tell=self._tell_store))
 
     async def _go_on_later(self, running: list[LiveTurn]) -> None:
         while self._log.trouble is not None:
@@ -527,20 +529,6 @@ class Runner:
             self._go(live)
         for live in [queue[0] for queue in self._queues.values()]:
             self._next(live.tail)
-
-    async def _close_books(self) -> None:
-        """Ends in the store what ended, or was lost, without its knowing: it was locked, or the log is gone."""
-        for row in await self._store.unfinished():
-            if row.turn_id in self._live:
-                continue
-            tail = await self._log.find(row.turn_id)
-            span = next((s for s in reversed(tail.spans) if s.turn == row.turn_id), None) if tail is not None else None
-            stretch = await self._log.load(span) if span is not None else None
-            if stretch is None:
-                self._store.update(lost(row, self._means.clock()))
-                logger.warning("turn.lost", turnId=row.turn_id)
-            elif stretch.ended is not None and stretch.last >= stretch.first:
-                self._tell_store(stretch, read_note(stretch.state))
 
     def _resume_one(self, stretch: Stretch, tail: Tail, note: Note) -> LiveTurn:
         turn, naming = restored(stretch, note), self._names.of(ConversationId(note.conversation_id))

@@ -78,14 +78,20 @@ class Journal(Protocol):
     async def find(self, turn: str) -> str | None:
         """The key of the log that holds a turn's stretch: of the newest one, if there are several."""
 
+    async def turns(self) -> list[str]:
+        """The turns of saved stretches, oldest first."""
+
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
         """The turn and the note of the newest saved stretch with that mark."""
 
     async def load(self, number: int) -> Stretch | None:
         """A saved stretch with its events; None when retention took it meanwhile."""
 
-    async def trim(self, *, before: float) -> list[str]:
-        """Drops stretches that ended before that time, a bounded number a call; the keys of their logs."""
+    async def trim(self, *, before: float, now: float) -> list[str]:
+        """Drops stretches that ended before that time, a bounded number a call; the keys of their logs.
+
+        What ended after `now` ended under a clock that was wrong, and counts as ended now.
+        """
 
     async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
         """Drops all that is kept of these logs. `unsaved` are stretches of them that only batches hold.

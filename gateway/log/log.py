@@ -594,7 +594,8 @@ class EventLog:
 
     async def _trim_some(self) -> list[str]:
         async with self._writing:
-            return await self._journal.trim(before=self._clock() - self._retention)
+            now = self._clock()
+            return await self._journal.trim(before=now - self._retention, now=now)
 
     async def erase(self, keys: Collection[LogKey]) -> None:
         """Drops logs that nobody writes any more, with their marks: for good when it returns.
@@ -658,6 +659,10 @@ class EventLog:
             return tail
         key = await self._journal.find(turn)
         return None if key is None else await self.tail(LogKey(key))
+
+    async def saved_turns(self) -> list[str]:
+        """The turns that are kept whole, oldest first."""
+        return await self._journal.turns()
 
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
         """The turn and the note of the newest stretch that was begun with a mark and is still kept."""

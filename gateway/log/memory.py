@@ -42,13 +42,16 @@ class MemoryJournal:
     async def find(self, turn: str) -> str | None:
         return next((s.key for s in reversed(self._stretches.values()) if s.turn == turn), None)
 
+    async def turns(self) -> list[str]:
+        return [stretch.turn for stretch in self._stretches.values() if stretch.turn]
+
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
         return next(((s.turn, s.state) for s in reversed(self._stretches.values()) if s.mark == mark), None)
 
     async def load(self, number: int) -> Stretch | None:
         return self._stretches.get(number)
 
-    async def trim(self, *, before: float) -> list[str]:
+    async def trim(self, *, before: float, now: float) -> list[str]:
         old = [s for s in self._stretches.values() if s.ended is not None and s.ended < before]
         for stretch in old:
             del self._stretches[stretch.number]

@@ -25,6 +25,7 @@ _MOST_HERE = 256 * 1024  # bytes of a batch that the loop's own thread writes
 _SLOW_SECONDS = 0.02  # a commit that held the loop so long sends the next ones to the thread
 _SLOW_PAUSE = 10.0
 _PAGE = 4096
+_CLOCKS_DIFFER = 60.0  # seconds by which the clocks of two starts may differ
 _LONG_WAL = 32 * 1024 * 1024
 
 _SCHEMA = """
@@ -216,6 +217,9 @@ class SqliteJournal:
         rows = await self._read("SELECT key FROM stretches WHERE turn = ? ORDER BY number DESC LIMIT 1", turn)
         return rows[0][0] if rows else None
 
+    async def turns(self) -> list[str]:
+        return [row[0] for row in await self._read("SELECT turn FROM stretches WHERE turn <> ? ORDER BY number", "")]
+
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
         rows = await self._read(
             "SELECT turn, state FROM stretches WHERE mark = ? AND mark <> '' ORDER BY number DESC LIMIT 1", mark
@@ -229,8 +233,9 @@ class SqliteJournal:
         except (msgspec.MsgspecError, ValueError) as error:
             raise JournalError(f"a stored answer is damaged: {error}") from error
 
-    async def trim(self, *, before: float) -> list[str]:
+    async def trim(self, *, before: float, now: float) -> list[str]:
         async with self._locked() as db:
+            await db.execute_fetchall("UPDATE stretches SET ended = ? WHERE ended > ?", (now, now + _CLOCKS_DIFFER))
             rows = await db.execute_fetchall(
                 "DELETE FROM stretches WHERE number IN (SELECT number FROM stretches WHERE ended < ? LIMIT ?)"
                 " RETURNING key",

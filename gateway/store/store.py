@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -26,6 +26,8 @@ _TURN = select(*(turns.c["id" if name == "turn_id" else name] for name in TurnRo
 _MESSAGE = select(*(messages.c[name] for name in MessageRow.__struct_fields__))
 
 _MOST_ASKED = 1000  # turns of one user with one body that are looked at
+
+_ASKED_AT_ONCE = 500
 
 T = TypeVar("T")
 Values = tuple[Any, ...]
@@ -174,6 +176,20 @@ class Store:
     async def unfinished(self) -> list[TurnRow]:
         """The turns that have not ended as far as the database holds; what is queued is not looked at."""
         return [TurnRow(*row) for row in await self._rows(_TURN.where(turns.c.status.not_in(ENDED)))]
+
+    async def newest(self) -> float:
+        """When the newest turn began that the database holds; 0 when it holds none."""
+        return float((await self._rows(select(func.max(turns.c.created_at))))[0][0] or 0.0)
+
+    async def missing(self, turn_ids: Sequence[str]) -> list[str]:
+        """Those of which neither the database nor what is queued holds anything."""
+        found: list[str] = []
+        for at in range(0, len(turn_ids), _ASKED_AT_ONCE):
+            asked = turn_ids[at : at + _ASKED_AT_ONCE]
+            known = {row[0] for row in await self._rows(select(turns.c.id).where(turns.c.id.in_(asked)))}
+            known |= {str(turn) for batch in (self._writer.writing, self._writer.queued) for turn in batch.turns}
+            found += [turn for turn in asked if turn not in known]
+        return found
 
     async def messages(self, conversation_id: str, *, before: str | None, limit: int) -> tuple[list[MessageRow], bool]:
         """The newest `limit` messages before the message `before`, newest last, and whether there are older ones.

@@ -73,15 +73,18 @@ class Around:
     async def find(self, turn: str) -> str | None:
         return await self.slowly(await self.inner.find(turn))
 
+    async def turns(self) -> list[str]:
+        return await self.inner.turns()
+
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
         return await self.slowly(await self.inner.marked(mark))
 
     async def load(self, number: int) -> Stretch | None:
         return await self.slowly(await self.inner.load(number))
 
-    async def trim(self, *, before: float) -> list[str]:
+    async def trim(self, *, before: float, now: float) -> list[str]:
         self.check()
-        return await self.inner.trim(before=before)
+        return await self.inner.trim(before=before, now=now)
 
     async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
         await self.writable.wait()

@@ -216,3 +216,21 @@ async def test_a_turn_of_whose_end_nobody_was_told_is_kept_until_somebody_is_ove
     durable.log.told("turn_2")
     await durable.log.fold()
     assert durable.log.ended_unsaved() == []
+
+
+async def test_what_ended_under_a_clock_that_was_ahead_is_kept_for_one_retention_more_and_not_for_ever(
+    durable: Bench,
+) -> None:
+    durable.log._retention = 100
+    durable.clock.now += 1_000_000
+    await durable.turn("turn_1")
+    await durable.log.fold()
+    await durable.reopen()
+    durable.log._retention = 100
+    durable.clock.now -= 1_000_000
+    await durable.log.trim()
+    assert await durable.log.find("turn_1") is not None
+    durable.clock.now += 101
+    await durable.log.trim()
+    durable.log.drop(await durable.tail(), None)
+    assert await durable.log.find("turn_1") is None

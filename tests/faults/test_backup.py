@@ -10,7 +10,7 @@ from gateway.simulator import whole_text
 from tests.faults.coze import simulated
 from tests.faults.disks import locked
 from tests.faults.mortal import mortal
-from tests.faults.reading import TRANSPORTS, Reader, client
+from tests.faults.reading import TRANSPORTS, Book, Reader, client
 
 DATABASES = ("log.db", "gateway.db")
 LONG = "/fault plain pieces:200 rate:100 -- a long one"
@@ -86,3 +86,74 @@ async def test_positions_before_a_backup_continue_exactly_and_later_ones_are_a_r
         again.turn_id, again.position, again.text = done.turn_id, done.events[-2]["id"], done.text
         await again.listen(session, process.url)
         assert (again.last, again.resets) == (done.last, 0)
+
+
+async def test_a_database_older_than_the_log_is_told_what_it_lacks_and_nothing_that_was_deleted(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
+        deleted = Reader()
+        await deleted.ask(session, process.url, "/fault plain rate:0 pieces:5 -- deleted")
+        first = Reader()
+        await first.ask(session, process.url, "/fault plain rate:0 pieces:5 -- first")
+        await asyncio.sleep(0.5)  # the database is written a tenth of a second after
+        with closing(sqlite3.connect(data / "gateway.db")) as db:
+            db.execute("DELETE FROM turns WHERE id = ?", (deleted.turn_id,))
+            db.commit()
+        await asyncio.to_thread(back_up, data, tmp_path / "backup")
+        later = []
+        for number in range(3):
+            later.append(Reader())
+            same = {"conversationId": later[0].conversation_id} if number else {}
+            await later[-1].ask(session, process.url, f"/fault plain rate:0 pieces:5 -- {number}", **same)
+        await asyncio.sleep(2.5)  # until the log has let go of them
+        await process.kill()
+        restore(data, tmp_path / "backup", "gateway.db")
+        await process.start()
+        for reader in later:
+            path = f"{process.url}/api/coze/turns/{reader.turn_id}"
+            async with asyncio.timeout(10):
+                while True:
+                    async with session.get(path) as response:
+                        if response.status == 200:
+                            break
+                    await asyncio.sleep(0.05)
+            again = Reader(reader.book)
+            again.turn_id = reader.turn_id
+            await again.listen(session, process.url)
+            assert again.last == reader.last
+        path = f"{process.url}/api/coze/conversations/{later[0].conversation_id}/messages"
+        async with session.get(path) as response:
+            found = (await response.json())["messages"]
+        assert [one["turnId"] for one in found if one["role"] == "user"] == [one.turn_id for one in later]
+        async with session.get(f"{process.url}/api/coze/turns/{deleted.turn_id}") as response:
+            assert response.status == 404
+
+
+async def test_a_log_older_than_the_database_loses_no_answer_that_the_database_has(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
+        reader = Reader()
+        asking = asyncio.create_task(reader.ask(session, process.url, LONG))
+        await reader.until(lambda r: len(r.events) > 20)
+        early = at(reader)
+        early.book = Book()  # the turn will end a second time, in the log that was brought back
+        await asyncio.to_thread(back_up, data, tmp_path / "backup")
+        await asking
+        after, same = Reader(), {"conversationId": reader.conversation_id}
+        await after.ask(session, process.url, "/fault plain rate:0 pieces:5 -- after", **same)
+        await asyncio.sleep(0.5)
+        await process.kill()
+        restore(data, tmp_path / "backup", "log.db")
+        await process.start()
+        await early.listen(session, process.url)
+        assert (early.resets, early.text) == (0, whole_text(LONG))
+        has_all, has_nothing = at(after), Reader(after.book)
+        has_nothing.turn_id = after.turn_id
+        await has_all.listen(session, process.url)
+        assert has_all.events == []
+        await has_nothing.listen(session, process.url)
+        assert (has_nothing.last["content"], has_nothing.resets) == (after.text, 1)
+        assert coze.posts_of(LONG) == 1
+        new = Reader()
+        await new.ask(session, process.url, "/fault plain rate:0 pieces:5", **same)
+        assert not {event["id"] for event in new.events} & {event["id"] for event in [*reader.events, *after.events]}

@@ -356,3 +356,33 @@ async def test_a_folder_that_is_gone_is_said_and_stops_no_stop(tmp_path: Path) -
         assert [reason for reason in answer["reasons"] if reason.startswith("log.db is gone")]
         assert await process.terminate(within=10) == 0
         assert "Traceback" not in "\n".join(process.text)
+
+
+async def test_a_write_ahead_log_that_is_removed_while_it_is_used_is_said_and_no_position_is_given_twice(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
+        before = Reader()
+        await before.ask(session, process.url, "/fault plain rate:0 pieces:4 -- before")
+        assert (await _ready(session, process.url))[0] == 200
+        for name in DATABASES:
+            (data / f"{name}-wal").unlink()
+        status, answer = await _ready(session, process.url)
+        assert status == 503
+        assert [reason.split()[0] for reason in answer["reasons"]] == ["log.db-wal", "gateway.db-wal"]
+        message = "/fault plain rate:0 pieces:9 -- lost with it"
+        same = {"conversationId": before.conversation_id}
+        with contextlib.suppress(Refused):
+            after = Reader()
+            await after.ask(session, process.url, message, **same)
+        await process.again()
+        assert (await _ready(session, process.url))[0] == 200
+        new = Reader()
+        try:
+            await new.ask(session, process.url, message, **same)
+        except Refused:  # the conversation was not in the file yet
+            await new.ask(session, process.url, message)
+        given = {event["id"] for reader in (before, after) for event in reader.events}
+        assert not given & {event["id"] for event in new.events}
+        assert "Traceback" not in process.logged()
