@@ -185,7 +185,7 @@ async def test_a_token_is_asked_for_and_used(new_tab: NewTab, gateway: Start, tm
     await tab.ask("What can you do?")
     await tab.page.locator(".failure").wait_for()
     assert "unauthorized" in await tab.page.locator(".failure small").inner_text()
-    await tab.page.locator(".settings summary").click()
+    await tab.page.locator("#token:focus").wait_for()
     await tab.page.fill("#token", "open-sesame")
     for transport in ("sse", "websocket", "eventsource"):
         await tab.page.select_option("#transport", transport)
@@ -207,7 +207,7 @@ async def test_a_whole_answer_whose_waiting_outlived_the_token_comes_with_the_ne
         claims = {"sub": "test-user", "shops": ["*"], "exp": time.time() + seconds}
         return jwt.encode(claims, secret.read_text(), "HS256")
 
-    await tab.page.locator(".settings summary").click()
+    await tab.page.locator("#token:focus").wait_for()
     await tab.page.select_option("#transport", "whole")
     await tab.page.fill("#token", token(3))
     await tab.page.keyboard.press("Tab")
