@@ -19,11 +19,8 @@ RECORD_BYTES: Final = 8 * MIB
 with every character escaped. Coze's largest (cards, audio) are under 1 MiB."""
 
 STATE_BYTES: Final = 1 * MIB
-"""A record, or a JSON answer, about the chat and not of its text: its status, its usage, the calls it waits for. They
-are read as free JSON, which takes some thirty times its size. Coze's have a few KiB."""
-
-MENDED_BYTES: Final = 1 * MIB
-"""A record that only the slow reader of JSON understands (lone surrogates); it takes 50 ms for as much."""
+"""A JSON answer about a chat and not of its messages: its status, its usage, the calls that it waits for. It is read
+as free JSON, which takes some thirty times its size. Coze's have a few KiB."""
 
 TEXT_BYTES: Final = 2 * MIB
 """A turn's text, with what is held back of it. The longest that a model says at once today has about 0.5 MiB. With one

@@ -4,19 +4,19 @@ One exception to the one try: a token that Coze refuses is renewed once, where i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
 
-from gateway.errors import Code, UpstreamError
+from gateway.bounds import STATE_BYTES
+from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.ledger import Held, Ledger
 from gateway.upstream.coze_protocol import (
     Chat,
     ChatReader,
-    Message,
     failure_of_chat,
     message_items,
     status_of,
@@ -25,9 +25,10 @@ from gateway.upstream.coze_protocol import (
 )
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
 from gateway.upstream.json_text import BadJson, converted, write
+from gateway.upstream.listing import messages_of
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, Item, OnItems, Skipped
-from gateway.upstream.refusal import OVER_ALREADY, data_of, refused
+from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
 from gateway.upstream.stream import CozeStream
 from gateway.upstream.tokens import TokenSource
 from gateway.upstream.unpack import BadPacking
@@ -35,6 +36,12 @@ from gateway.upstream.unpack import BadPacking
 T = TypeVar("T")
 
 _STATUSES = {"created", "in_progress", "completed", "failed", "requires_action", "canceled"}
+
+
+def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
+    if len(body) > STATE_BYTES:
+        raise TooMuch("Coze's answer is too large", log_id=log_id_of(headers))
+    return data_of(status, headers, body)
 
 
 class CozeUpstream:
@@ -92,15 +99,10 @@ class CozeUpstream:
             raise not_coze("Coze's record of the chat cannot be read") from None
 
     async def messages(self, ref: ChatRef) -> list[Item]:
-        data = await self._ask("messages", "GET", "/v3/chat/message/list", query=_query(ref))
-        if data is not None and not isinstance(data, list):
-            raise not_coze("Coze's list of messages cannot be read")
+        listed = await self._ask("messages", "GET", "/v3/chat/message/list", query=_query(ref), read=messages_of)
+        await asyncio.sleep(0)  # a long list is read in one round of the loop, and used in the next
         items: list[Item] = []
-        for entry in data or ():
-            try:
-                message = converted(entry, Message)
-            except msgspec.ValidationError:
-                continue
+        for message in listed:
             if message.chat_id in (ref.chat_id, "0", "", None):
                 items += (item for item in message_items(message) if not isinstance(item, Skipped))
         return items
@@ -168,9 +170,16 @@ class CozeUpstream:
         return stream
 
     async def _ask(
-        self, operation: str, method: str, path: str, *, query: dict[str, str] | None = None, body: Any = None
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        read: Callable[[int, Mapping[str, str], bytes], Any] = _data_of,
     ) -> Any:
-        """The answer's `data`. These calls change nothing, or nothing more when repeated: no failure is uncertain."""
+        """What `read` makes of the answer. A call changes nothing, or nothing more when repeated: none is uncertain."""
 
         async def once(token: str) -> Any:
             try:
@@ -183,7 +192,7 @@ class CozeUpstream:
                     log = MaskedLog(self._log_bytes)
                     log.received(answer)
                     log.close()
-                return data_of(response.status, response.headers, answer)
+                return read(response.status, response.headers, answer)
             except UpstreamError as error:
                 if error.code is Code.UPSTREAM_UNCERTAIN:
                     error.code, error.taken = Code.UPSTREAM_UNAVAILABLE, "no"

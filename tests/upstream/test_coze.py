@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Code, UpstreamError
+from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.upstream.protocol import Answer, ChatFailed, ChatRef, ChatRequest, ChatState, Item, Suggestion, Tool
 from tests.upstream.conftest import Connect, Outcomes
 from tests.upstream.servers import Peer, Request, answer, chunk, json_answer, sample, serving, streaming
@@ -171,6 +171,35 @@ async def test_messages_that_cannot_be_used_are_left_out(connect: Connect) -> No
 @pytest.mark.parametrize("body", [b'{"code":0}', b'{"code":0,"data":null}', b'{"code":0,"data":[]}'])
 async def test_there_may_be_no_messages(connect: Connect, body: bytes) -> None:
     assert await listed(connect, body) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "[" + ",".join(["{}"] * 10_001) + "]",
+        "[" + ",".join(["{}"] * 2_500_000) + "]",
+        "[" + ",".join(["1"] * 4_000_000) + "]",
+        '["' + "x" * 9_000_000 + '"]',
+    ],
+    ids=["one more", "millions", "numbers", "bytes"],
+)
+async def test_a_list_that_is_too_long_is_too_much(connect: Connect, data: str) -> None:
+    with pytest.raises(TooMuch):
+        await listed(connect, f'{{"code":0,"data":{data}}}'.encode())
+
+
+async def test_a_state_that_is_too_large_is_too_much(connect: Connect) -> None:
+    with pytest.raises(TooMuch):
+        await retrieved(connect, b'{"code":0,"data":{"status":"completed","usage":[%b1]}}' % (b"1," * 600_000))
+
+
+async def test_ten_thousand_large_messages_are_read_in_a_moment(connect: Connect) -> None:
+    one = {"id": "1", "type": "answer", "content": "x" * 600, "content_type": "text", "chat_id": REF.chat_id}
+    body = json.dumps({"code": 0, "data": [one] * 10_000}).encode()
+    assert len(body) > 7_000_000
+    began = time.process_time()
+    assert len(await listed(connect, body)) == 10_000
+    assert time.process_time() - began < 1
 
 
 async def test_a_list_that_is_none_is_a_failure(connect: Connect) -> None:
