@@ -38,12 +38,14 @@ class Index(NamedTuple):
 
 class Recovered(NamedTuple):
     """What a new process finds: stretches not saved yet or not ended (in the order they began), the next free number,
-    the mark that the journal was given when it was made (lower-case letters and digits), and the last batch."""
+    the mark that the journal was given when it was made (lower-case letters and digits), the last batch, and the last
+    batch that holds something of an erased log (0 when none does)."""
 
     stretches: list[Stretch]
     next_number: int
     made: str
     last_batch: int = 0
+    erased: int = 0
 
 
 class JournalError(Exception):

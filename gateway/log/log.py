@@ -89,6 +89,7 @@ class EventLog:
         self._foreign: set[int] = set()  # running stretches to which this process has not written yet
         self._last_batch = 0
         self._erased = 0  # the last batch that may hold something of an erased log; 0 when none does
+        self._inherited = False  # a former process left batches, and may have been killed before it dropped them
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._writing = asyncio.Lock()
@@ -101,6 +102,8 @@ class EventLog:
         self._next_number = recovered.next_number
         self._made = recovered.made
         self._last_batch = recovered.last_batch
+        self._erased = recovered.erased
+        self._inherited = recovered.last_batch > 0
         running = []
         for stretch in recovered.stretches:
             tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
@@ -529,10 +532,11 @@ class EventLog:
                     self._unremember(stretch, tail)
                     self._release(tail, stretch)
             await asyncio.sleep(0)
-        if ready or self._erased:
+        if ready or self._erased or self._inherited:
             async with self._writing:
                 before = min(self._oldest_batch(), last + 1)
                 await self._journal.forget(before=before)
+                self._inherited = False
                 if before > self._erased:
                     self._erased = 0
 

@@ -149,7 +149,9 @@ class SqliteJournal:
         for row in await db.execute_fetchall(f"SELECT {_COLUMNS} FROM stretches WHERE ended IS NULL"):
             stretch = _stretch(row)
             found[stretch.number] = stretch
-        saved = {n for (n,) in await db.execute_fetchall("SELECT number FROM stretches WHERE ended IS NOT NULL")}
+        ended = await db.execute_fetchall("SELECT number, key FROM stretches WHERE ended IS NOT NULL")
+        saved = {number for number, _ in ended}
+        erased = {number for number, key in ended if key == _erased_key(number)}
         highest = max(saved, default=0)
         async with db.execute("SELECT number, body FROM batches ORDER BY number") as rows:
             async for number, data in rows:
@@ -157,9 +159,13 @@ class SqliteJournal:
                 for record in _decode(data):
                     if record[0] not in saved:
                         _replay(found, record, number)
+                    elif record[0] in erased:
+                        self._wipe_to = number
+        if self._wipe_to:
+            await db.execute_fetchall("PRAGMA secure_delete=ON")
         highest = max(highest, max(found, default=0))
         ((made,),) = await db.execute_fetchall("SELECT mark FROM made")
-        return Recovered([found[n] for n in sorted(found)], highest + 1, made, self._last_batch)
+        return Recovered([found[n] for n in sorted(found)], highest + 1, made, self._last_batch, self._wipe_to)
 
     async def commit(self, batch: list[Record]) -> int:
         async with self._locked() as db:
@@ -245,7 +251,8 @@ class SqliteJournal:
 
     async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
         """What is deleted is overwritten too, here and by the next `forget`. Each stretch leaves an empty one with its
-        number, until retention takes it: what batches hold of a number that is saved is never replayed."""
+        number, until retention takes it: what batches hold of a number that is saved is never replayed. By it the next
+        process knows which batches to give up, if this one is killed before it did."""
         now = time.time()
         async with self._locked() as db:
             await db.execute_fetchall("PRAGMA secure_delete=ON")
@@ -256,7 +263,7 @@ class SqliteJournal:
                     rows = await db.execute_fetchall("DELETE FROM stretches WHERE key = ? RETURNING number", (key,))
                     numbers.update(row[0] for row in rows)
                     await db.execute_fetchall("DELETE FROM heads WHERE key = ?", (key,))
-                empty = [Stretch(number, f"erased {number}", "", 1, "") for number in sorted(numbers)]
+                empty = [Stretch(number, _erased_key(number), "", 1, "") for number in sorted(numbers)]
                 await _many(db, _SAVE, [(s.number, s.key, "", 1, 0, "", "", now, b"", pack(s)) for s in empty])
             await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -342,6 +349,10 @@ async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
 
 async def _many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]]) -> None:
     await (await db.executemany(sql, rows)).close()
+
+
+def _erased_key(number: int) -> str:
+    return f"erased {number}"
 
 
 def _stretch(row: Any) -> Stretch:

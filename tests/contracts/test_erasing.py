@@ -1,6 +1,7 @@
 """Logs that are erased, over every journal: they are gone, stay gone, and take nothing else with them."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -107,3 +108,37 @@ async def test_a_process_that_has_written_nothing_yet_gives_up_the_batches_of_th
     await nothing_is_left(bench)
     inner: Any = bench.journal.inner
     assert not bench.durable or not await inner._read("SELECT number FROM batches WHERE number > ?", 0)
+
+
+@pytest.mark.parametrize("neighbour_runs", [False, True])
+async def test_a_crash_right_after_an_erasing_leaves_no_word_of_it_and_no_retention_brings_it_back(
+    bench: Bench, neighbour_runs: bool
+) -> None:
+    if neighbour_runs:
+        await bench.write(await bench.begin("turn_2", OTHER), piece("a"))
+    await bench.turn(mark="key")
+    await bench.log.erase([KEY])
+    if not bench.durable:
+        return
+    await bench.reopen()
+    await bench.log.fold()
+    held = b"".join(file.read_bytes() for file in bench.folder.glob("log.db*"))
+    assert b"turn_1" not in held
+    await bench.journal.inner.trim(before=time.time() + 1, now=time.time())
+    await bench.reopen()
+    assert bench.log.ended_unsaved() == []
+    assert [stretch.turn for stretch in bench.running] == ["turn_2"] * neighbour_runs
+    await nothing_is_left(bench)
+
+
+async def test_batches_whose_turns_are_all_saved_are_dropped_by_the_next_process(bench: Bench) -> None:
+    await bench.turn()
+    if not bench.durable:
+        return
+    inner: Any = bench.journal.inner
+    await inner.save([stretch for stretch, _ in bench.log._open.values()])  # killed before the batches were dropped
+    await bench.reopen()
+    await bench.log.fold()
+    inner = bench.journal.inner
+    assert not await inner._read("SELECT number FROM batches WHERE number > ?", 0)
+    assert await bench.log.find("turn_1") is not None
