@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import random
@@ -34,6 +35,7 @@ from gateway.metrics import Metrics
 from gateway.notifications import Notifications
 from gateway.runner import Runner
 from gateway.store.store import Store
+from gateway.unsent import Unsent
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.tokens import FixedToken
@@ -47,6 +49,8 @@ _BACKLOG = 4096
 _LAST_LINES = 0.2  # seconds that a hasty end waits for its last log lines
 _SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_LARGE_BLOCK = 512 * 1024
 _GC = (10_000, 20, 20)  # connections and turns make many objects and few cycles
 
 
@@ -61,6 +65,7 @@ class Transport(Protocol):
 async def serve(settings: Settings) -> None:
     """Runs the gateway until SIGTERM or SIGINT; a second one ends it at once."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    _return_large_blocks()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -92,6 +97,16 @@ def welcome(settings: Settings, url: str) -> str:
     if settings.embedded_simulator:
         answers = "are simulated; COZE_API_TOKEN=… asks your own bot"
     return f"\n  Page     {page}\n  Answers  {answers}\n  Stop     Ctrl-C\n"
+
+
+def _return_large_blocks() -> None:
+    """Makes the C library give large blocks back to the system as soon as they are freed.
+
+    Left alone, glibc raises its bound for that to the largest block that it has seen freed, and keeps the holes that
+    long answers leave: after a few of them the process had more than twice the memory.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another system's library has no such call
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 async def drain(settings: Settings, services: Services) -> None:
@@ -148,7 +163,14 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             log_bytes=_log_bytes if settings.log_upstream_bytes else None,
         )
         stack.push_async_callback(upstream.close)
-        hub = Hub(log, ledger=ledger, watch=_Watch(metrics), heartbeat=settings.heartbeat_interval, faults=faults)
+        hub = Hub(
+            log,
+            ledger=ledger,
+            watch=_Watch(metrics),
+            heartbeat=settings.heartbeat_interval,
+            faults=faults,
+            unsent=Unsent(settings.max_unsent_bytes),
+        )
         stack.push_async_callback(hub.close)
         means = Means(
             log=log,

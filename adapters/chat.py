@@ -10,16 +10,20 @@ from aiohttp import web
 
 from adapters import turns
 from adapters.auth import Caller
+from adapters.delivery import deliver
 from adapters.failures import InvalidRequest, Mistake, problem
 from adapters.listening import Topic, caller_of, subscribe
-from adapters.requests import conversation_id, page_query, position_asked, prefer_wait, read_tool_outputs
+from adapters.requests import Page, conversation_id, page_query, position_asked, prefer_wait, read_tool_outputs
 from adapters.services import SERVICES, Services
 from adapters.starting import read_order, seat_for, start
 from gateway.errors import Code, GatewayError
+from gateway.ids import ConversationId
 from gateway.runner import Accepted
 from gateway.subscription import Subscription
 
 logger = structlog.get_logger()
+_PAGE = 256 * 1024
+"""Characters of a page of messages; a single message may be longer."""
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -44,19 +48,24 @@ async def chat(request: web.Request) -> web.StreamResponse:
         subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
         try:
             await _until_answered(services, caller, subscription, accepted, wait)
+            subscription.close()
+            answer = _outcome(request, services, await turns.state_of(services, caller, accepted.turn_id), accepted)
+            return await deliver(request, _named(answer, accepted))
         except GatewayError as error:
             return _named(problem(error, request), accepted)
         finally:
             subscription.close()
-        state = await turns.state_of(services, caller, accepted.turn_id)
+
+
+def _outcome(request: web.Request, services: Services, state: turns.State, accepted: Accepted) -> web.Response:
+    """What the older way answers when it has waited."""
     if (failed := turns.failure(state)) is not None:
-        return _named(problem(failed, request), accepted)
+        return problem(failed, request)
     if turns.is_over(state) or state.status == "action_required":
-        return _named(_json(turns.view(state)), accepted)
+        return _json(turns.view(state))
     if services.hub.draining:
-        return _named(problem(GatewayError(Code.DRAINING), request), accepted)
-    headers = {"Location": f"/api/coze/turns/{accepted.turn_id}"}
-    return _named(_json(turns.view(state), 202, headers), accepted)
+        return problem(GatewayError(Code.DRAINING), request)
+    return _json(turns.view(state), 202, {"Location": f"/api/coze/turns/{accepted.turn_id}"})
 
 
 def _named(answer: web.Response, accepted: Accepted) -> web.Response:
@@ -97,8 +106,11 @@ async def _until_answered(
 
 async def turn(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
-    state = await turns.state_of(services, caller_of(request), request.match_info["id"])
-    return _json(turns.view(state))
+    caller = caller_of(request)
+    with services.connections.acquire():
+        async with services.hub.unsent.making:
+            answer = _json(turns.view(await turns.state_of(services, caller, request.match_info["id"])))
+        return await deliver(request, answer)
 
 
 async def cancel(request: web.Request) -> web.StreamResponse:
@@ -112,7 +124,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
             await services.log.committed()  # its end may have been decided and not be seen yet
     state = await turns.state_of(services, caller, turn_id)
     status = "cancelled" if ended else state.status
-    return _json({**turns.view(state), "status": status}, 202 if ended else 200)
+    return await deliver(request, _json({**turns.view(state), "status": status}, 202 if ended else 200))
 
 
 async def tool_outputs(request: web.Request) -> web.StreamResponse:
@@ -122,7 +134,7 @@ async def tool_outputs(request: web.Request) -> web.StreamResponse:
     outputs = [(given.tool_call_id, given.output) for given in body.tool_outputs]
     await turns.give_outputs(services, caller, request.match_info["id"], outputs)
     state = await turns.state_of(services, caller, request.match_info["id"])
-    return _json({**turns.view(state), "status": "running"}, 202)
+    return await deliver(request, _json({**turns.view(state), "status": "running"}, 202))
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -134,8 +146,15 @@ async def messages(request: web.Request) -> web.StreamResponse:
     row = await services.store.conversation(name)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
         raise GatewayError(Code.NOT_FOUND)
+    with services.connections.acquire():
+        async with services.hub.unsent.making:
+            answer = await _page(services, name, page)
+        return await deliver(request, answer)
+
+
+async def _page(services: Services, name: ConversationId, page: Page) -> web.Response:
     try:
-        found, more = await services.store.messages(name, before=page.before, limit=page.limit)
+        found, more = await services.store.messages(name, before=page.before, limit=page.limit, most=_PAGE)
     except GatewayError as error:
         if error.code is Code.INVALID_REQUEST:
             raise InvalidRequest([Mistake("before", "is no message of this conversation")]) from error

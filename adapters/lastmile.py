@@ -14,13 +14,17 @@ from typing import NoReturn, Protocol
 from aiohttp import web
 
 from gateway.errors import Code
+from gateway.frames import Frame
 from gateway.hub import Encode, Hub
 from gateway.metrics import Closing, Connection
 from gateway.subscription import Subscription
+from gateway.unsent import Hold
 
 HIGH_WATER = 64 * 1024
 """Bytes of ours that may wait for a reader's socket; beyond, its cursor stands still."""
 
+_PART = 64 * 1024  # of a large frame, written at once
+_MOST_AT_ONCE = 256 * 1024  # of it, before others get their turn
 
 _LAST_ACK = struct.Struct("@56xI")  # tcpi_last_ack_recv of Linux's struct tcp_info: milliseconds
 
@@ -40,11 +44,18 @@ class Line(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_afterwards",
+        "_closes",
         "_connection",
         "_expiry",
+        "_full",
+        "_given",
+        "_large",
+        "_look",
         "_place",
         "_reads",
         "_reason",
+        "_room",
         "_stalled",
         "greeting",
         "hub",
@@ -73,7 +84,14 @@ class Line(asyncio.Protocol):
         self._place = place
         self._reason: Closing | None = None
         self._stalled: tuple[float, int] | None = None
+        self._look: asyncio.TimerHandle | None = None  # at what is stalled
+        self._room: Hold | None = None  # what is stalled, as counted in all
         self._expiry: asyncio.TimerHandle | None = None
+        self._full = False  # the transport wants no more
+        self._large: Frame | None = None  # it is on its way: `_given` bytes of it are written
+        self._given = 0
+        self._afterwards = b""  # small things that were said meanwhile
+        self._closes = False  # once all is written
 
     # -- from the transport ---------------------------------------------------------------------------------------
 
@@ -91,15 +109,21 @@ class Line(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A client that closes its half has left."""
+        self._forget_large()
         self.end(Closing.CLIENT_LEFT)
         return False
 
     def pause_writing(self) -> None:
-        self.paused = True
+        self.paused = self._full = True
         self._watch_stall()
 
     def resume_writing(self) -> None:
-        self.paused = False
+        self._full = False
+        self._moved()
+        self._send_large()
+
+    def ready(self) -> None:
+        """The line takes more: what it is subscribed to goes on."""
         if self._reason is None and self._reads:
             self.hub.serve(self)
 
@@ -112,8 +136,47 @@ class Line(asyncio.Protocol):
     # -- from the hub ---------------------------------------------------------------------------------------------
 
     def write(self, frame: bytes) -> None:
-        if self.transport is not None:
+        """Sends something small."""
+        if self._large is not None:
+            self._afterwards += frame
+        elif self.transport is not None:
             self.transport.write(frame)
+
+    def hand(self, frame: Frame) -> None:
+        self._large, self._given = frame, 0
+        self.paused = True
+        self._send_large()
+
+    def _send_large(self) -> None:
+        """Writes on at a large frame as far as the transport takes it, then what was said meanwhile, then is ready."""
+        transport = self.transport
+        if transport is None or self._full:
+            return
+        most = self._given + _MOST_AT_ONCE
+        while (frame := self._large) is not None:
+            part = frame.data[self._given : self._given + _PART]
+            self._given += len(part)
+            if self._given >= len(frame.data):
+                self._large = None
+                part += self._afterwards
+                self._afterwards = b""
+            transport.write(part)
+            if self._full:
+                break
+            if self._large is not None and self._given >= most:
+                asyncio.get_running_loop().call_soon(self._send_large)
+                return
+        if self._large is not None:
+            return
+        if self._closes:
+            self._close()
+        elif not self._full:
+            self.paused = False
+            self.ready()
+
+    def _forget_large(self) -> None:
+        self._large = None
+        self._afterwards = b""
 
     def finish(self) -> None:
         self.end(Closing.FINISHED)
@@ -145,8 +208,14 @@ class Line(asyncio.Protocol):
             self._expiry = loop.call_later(max(0.0, seconds), self.farewell, Code.UNAUTHORIZED)
 
     def end(self, reason: Closing) -> None:
-        """Closes the connection after what is already written. Idempotent."""
-        if self._leave(reason) and (transport := self.transport) is not None:
+        """Closes the connection after all that was given to it. Idempotent."""
+        if self._leave(reason):
+            self._closes = True
+            if self._large is None:
+                self._close()
+
+    def _close(self) -> None:
+        if (transport := self.transport) is not None:
             transport.close()
             if transport.get_write_buffer_size():
                 self._watch_stall()  # a close waits for the buffer, and a dead peer never empties it
@@ -170,6 +239,8 @@ class Line(asyncio.Protocol):
         self._leave(reason)
         if self._reads:
             self.subscription.close()  # also of a line that never began
+        self._forget_large()
+        self._forget_stall()
         self.transport = None
         self._connection.close(self._reason or reason)
         self._place.close()
@@ -187,10 +258,33 @@ class Line(asyncio.Protocol):
 
     def _watch_stall(self) -> None:
         """Begins to watch a reader with something unaccepted; cuts it when nothing moves for the send time-out."""
-        loop = asyncio.get_running_loop()
-        if self._stalled is None and self.transport is not None:
-            self._stalled = loop.time(), self.transport.get_write_buffer_size()
-            loop.call_later(self.send_timeout / 4, self._look_at_stall)
+        if self.transport is None:
+            return
+        size = self.transport.get_write_buffer_size()
+        if self._room is None:
+            self._room = self.hub.unsent.note(size, self._make_room)
+        if self._stalled is None:
+            loop = asyncio.get_running_loop()
+            self._stalled = loop.time(), size
+            self._look = loop.call_later(self.send_timeout / 4, self._look_at_stall)
+
+    def _moved(self) -> None:
+        """The peer took in what it had to: if it stalls again, that begins anew."""
+        if self._room is not None:
+            self._room.close()
+            self._room = None
+        if self._stalled is not None and self.transport is not None:
+            self._stalled = asyncio.get_running_loop().time(), self.transport.get_write_buffer_size()
+
+    def _forget_stall(self) -> None:
+        self._moved()
+        self._stalled = None
+        if self._look is not None:  # it would keep all that this line holds
+            self._look.cancel()
+            self._look = None
+
+    def _make_room(self) -> None:
+        self.cut(Closing.SLOW)
 
     def _look_at_stall(self) -> None:
         transport, stalled = self.transport, self._stalled
@@ -199,18 +293,20 @@ class Line(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         size = transport.get_write_buffer_size()
         if not size:
-            self._stalled = None
+            self._forget_stall()
             return
         if size != stalled[1]:
             stalled = self._stalled = loop.time() if size < stalled[1] else stalled[0], size
         if loop.time() - stalled[0] >= self.send_timeout:
             self.cut(Closing.SLOW)
             return
-        loop.call_later(self.send_timeout / 4, self._look_at_stall)
+        self._look = loop.call_later(self.send_timeout / 4, self._look_at_stall)
 
     def cut(self, reason: Closing) -> None:
         """Ends the connection at once, whatever is still unsent: the peer accepts nothing."""
         self._leave(reason)
+        self._forget_large()
+        self._forget_stall()
         if self.transport is not None:
             self.transport.abort()
 

@@ -12,6 +12,7 @@ from adapters.limits import Seat
 from adapters.services import SERVICES, Services
 from gateway.errors import Code, GatewayError
 from gateway.events import Cancelled, Completed, Failed, Last, body
+from gateway.frames import LARGE
 from gateway.hub import ResetReason, reset
 from gateway.ids import LogKey, Position, parse_position, shop_log
 from gateway.log.journal import JournalError
@@ -53,7 +54,11 @@ def topic_from(kind: str, name: str) -> Topic:
 
 
 async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str | None, *, label: str) -> Subscription:
-    """A cursor for the caller. Raises `not_found`, also for what belongs to somebody else; `storage_unavailable`."""
+    """A cursor for the caller.
+
+    Raises `not_found`, also for what belongs to somebody else; `storage_unavailable`; `overloaded` when what it has to
+    be told first is large and there is no room for it.
+    """
     try:
         if topic.kind == "turns":
             subscription, exact = await _to_turn(services, caller, topic.name, asked)
@@ -70,6 +75,12 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
             subscription, exact = await services.hub.subscribe(shop_log(topic.name), asked=asked)
     except JournalError as error:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+    if (size := sum(len(entry.body) for entry in subscription.preface)) > LARGE:
+        try:
+            subscription.room = services.hub.unsent.reserve(size)
+        except GatewayError:
+            subscription.close()
+            raise
     if asked is not None:
         services.metrics.resumed(label, "exact" if exact else "reset")
     return subscription
@@ -98,12 +109,14 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         if live.stretch is None and asked is None:  # once: a long-poll that goes on from `next` waits
             subscription.preface.append(wire.queued())
         return subscription, exact
-    row = await services.store.turn(turn)
+    row = await services.store.turn(turn, texts=False)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
         raise GatewayError(Code.NOT_FOUND)
     tail = await services.log.find(turn)
     if tail is not None:
         return await hub.subscribe(tail.key, asked=asked, turn=turn)
+    if (row := await services.store.turn(turn)) is None:
+        raise GatewayError(Code.NOT_FOUND)
     key = LogKey(row.conversation_id)
     last = parse_position(row.position) or Position(epoch_mark(key), 1)
     subscription = hub.apart(key, turn, last)

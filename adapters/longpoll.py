@@ -5,10 +5,12 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from adapters import wire
+from adapters.delivery import deliver
 from adapters.listening import KINDS, Kind, caller_of, subscribe, topic_of
 from adapters.requests import poll_query, position_asked
 from adapters.services import SERVICES
 from gateway.errors import Code, GatewayError
+from gateway.hub import PORTION
 from gateway.metrics import Closing
 
 _HEADERS = {"Cache-Control": "no-store", "Content-Type": "application/json"}
@@ -31,18 +33,22 @@ def poll(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
             connection = services.metrics.connection("longpoll")
             reason = Closing.CLIENT_LEFT
             try:
-                entries = await subscription.next_batch(wait=wait if left is None else min(wait, left), limit=limit)
+                patience = wait if left is None else min(wait, left)
+                entries = await subscription.next_batch(wait=patience, limit=limit, most=PORTION)
                 if not entries and left is not None and services.authenticator.seconds_left(caller) == 0:
                     reason = Closing.UNAUTHORIZED
                     raise GatewayError(Code.UNAUTHORIZED)
                 tail = subscription.tail
                 body = wire.poll(tail, entries, after=tail.position(subscription.after), ended=subscription.over)
+                services.metrics.delivered("longpoll").inc(len(entries))
+                entries.clear()
+                subscription.close()  # who is slow to take the answer holds nothing but the answer
+                answer = await deliver(request, web.Response(body=body, headers=_HEADERS))
                 reason = Closing.FINISHED
             finally:
                 connection.close(reason)
                 subscription.close()
-        services.metrics.delivered("longpoll").inc(len(entries))
-        return web.Response(body=body, headers=_HEADERS)
+        return answer
 
     return handler
 

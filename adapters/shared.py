@@ -21,6 +21,7 @@ from adapters.sockets import Socket, refuse, shake_hands
 from adapters.starting import order_from, start
 from adapters.turns import cancel
 from gateway.errors import Code, GatewayError
+from gateway.frames import Frame
 from gateway.hub import Encode, Hub
 from gateway.metrics import Closing, Connection
 from gateway.subscription import Subscription
@@ -62,6 +63,9 @@ class TopicOutlet:
     def transport(self) -> asyncio.Transport | None:
         self._socket.spoke = True
         return self._socket.transport
+
+    def hand(self, frame: Frame) -> None:
+        self._socket.hand(frame)
 
     def finish(self) -> None:
         self._socket.drop(self.topic)
@@ -111,8 +115,7 @@ class SharedSocket(Socket):
     def most_message(self) -> int:
         return self._services.settings.max_body_bytes + _ENVELOPE
 
-    def resume_writing(self) -> None:
-        self.paused = False
+    def ready(self) -> None:
         for outlet in list(self._topics.values()):
             self.hub.serve(outlet)
         self._go_on()

@@ -32,7 +32,7 @@ class Socket(Line):
     The reader is made when the client first says something: a socket that only listens has none.
     """
 
-    __slots__ = ("_pinged", "_queue", "_reader", "_reading_paused", "_waits_for_close", "heartbeat_seconds")
+    __slots__ = ("_goodbye", "_pinged", "_queue", "_reader", "_reading_paused", "_waits_for_close", "heartbeat_seconds")
     label = "websocket"
     encode = staticmethod(wire.websocket)
 
@@ -48,6 +48,7 @@ class Socket(Line):
     ) -> None:
         super().__init__(hub, subscription, connection, place, send_timeout)
         self.heartbeat_seconds = heartbeat
+        self._goodbye: asyncio.TimerHandle | None = None
         self._pinged: float | None = None
         self._queue: Any = None
         self._reader: Any = None
@@ -150,11 +151,26 @@ class Socket(Line):
         if self._leave(reason) and self.transport is not None:
             self.write(wire.close(code, words))
             self._waits_for_close = True
-            asyncio.get_running_loop().call_later(_CLOSE_WAIT, self._close_now)
+            self._close_soon()
+
+    def _close_soon(self) -> None:
+        self._goodbye = asyncio.get_running_loop().call_later(_CLOSE_WAIT, self._close_now)
 
     def _close_now(self) -> None:
-        if self.transport is not None:
+        """The client has had the last word and time to answer it; while it still reads, it has not."""
+        if self.transport is None:
+            return
+        if self._large is not None or self.transport.get_write_buffer_size():
+            self._watch_stall()
+            self._close_soon()
+        else:
             self.transport.abort()
+
+    def release(self, reason: Closing) -> None:
+        if self._goodbye is not None:
+            self._goodbye.cancel()
+            self._goodbye = None
+        super().release(reason)
 
 
 def _next(queue: Any) -> Any:

@@ -20,19 +20,21 @@ State = TurnRow | TurnUpdate
 
 async def state_of(services: Services, caller: Caller, turn_id: str) -> State:
     """How a turn stands. Raises `not_found`, also for somebody else's."""
-    live = await find(services, caller, turn_id)
-    if isinstance(live, LiveTurn):
-        return snapshot(live, 0.0)
-    return live
+    found = await find(services, caller, turn_id)
+    if isinstance(found, LiveTurn):
+        return snapshot(found, 0.0)
+    if (row := await services.store.turn(found.turn_id)) is None:
+        raise GatewayError(Code.NOT_FOUND)
+    return row
 
 
 async def find(services: Services, caller: Caller, turn_id: str) -> LiveTurn | TurnRow:
-    """The live turn, or what is kept of one that ended. Raises `not_found`."""
+    """The live turn, or what is kept of one that ended, without its texts. Raises `not_found`."""
     turn_id = checked_turn_id(turn_id)
     live = services.runner.live(turn_id)
     if live is not None and caller.may_read(live.order.user_id, live.order.shop_id):
         return live  # somebody else's takes the way of what never existed, and as long
-    row = await services.store.turn(turn_id)
+    row = await services.store.turn(turn_id, texts=False)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
         raise GatewayError(Code.NOT_FOUND)
     return row

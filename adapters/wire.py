@@ -28,7 +28,7 @@ def event(tail: Tail, entry: Entry) -> bytes:
     """One event as the JSON object that every transport carries."""
     if entry.sequence == NO_ID:
         return b"{" + entry.body + b"}"
-    return b"{" + entry.body + b',"id":"' + _position(tail, entry) + b'"}'
+    return b'{%b,"id":"%b"}' % (entry.body, _position(tail, entry))
 
 
 def sse(tail: Tail, entries: list[Entry]) -> bytes:

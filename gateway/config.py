@@ -130,6 +130,7 @@ class Settings(BaseSettings):
 
     max_connections: Whole = _whole(10_000, 1, 10_000_000)
     max_connections_per_user: Whole = _whole(20, 1, 10_000_000)
+    max_unsent_bytes: Whole = _whole(25_165_824, 1_048_576, 1_099_511_627_776)
     turns_per_minute: Whole = _whole(30, 1, 1_000_000_000)
     max_body_bytes: Whole = _whole(262_144, 1, 67_108_864)
     max_message_chars: Whole = _whole(16_000, 1, 16_000_000)

@@ -37,6 +37,7 @@ MEANINGS: Mapping[str, str] = {
     "max_connections": "Beyond: 503.",
     "max_connections_per_user": "Beyond: 429.",
     "turns_per_minute": "For each user; beyond: 429.",
+    "max_unsent_bytes": "That wait in memory, in all, for clients to read them; beyond, who reads nothing is cut.",
     "max_body_bytes": "Of a request; beyond: 413.",
     "max_message_chars": "Of a message; beyond: 422.",
     "allowed_origins": "Origins of pages on other hosts that may use the gateway.",

@@ -6,9 +6,10 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from gateway.errors import Code
+from gateway.errors import Code, GatewayError
 from gateway.events import encode_fields
 from gateway.faults import Faults, Part
+from gateway.frames import LARGE, Frame, Frames
 from gateway.ids import LogKey, Position, parse_position
 from gateway.ledger import Ledger
 from gateway.log.epochs import Epochs
@@ -18,6 +19,7 @@ from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Span, Tail
 from gateway.outline import outline
 from gateway.subscription import Subscription
+from gateway.unsent import Unsent
 
 logger = structlog.get_logger()
 
@@ -28,8 +30,12 @@ ResetReason = Literal["expired", "unknown", "ahead"]
 
 _WRITES_A_TICK = 1000  # deliveries before new connections and other logs get their turn
 _SLICE = 250  # of them on one log
-_FRAMES_KEPT = 64
-_MOST_AT_ONCE = 1024 * 1024  # bytes given to one outlet before others get their turn
+PORTION = 64 * 1024
+"""Characters of a long answer that are read and encoded at once."""
+
+_MOST_AT_ONCE = 256 * 1024  # bytes given to one outlet before others get their turn
+_LOOK_FOR_ROOM = 0.25
+_RESETS_KEPT = 4  # of one log, for whoever else has to be told the same
 _BEATS_A_SLICE = 250
 
 
@@ -60,6 +66,9 @@ class Outlet(Heart, Protocol):
 
     spoke: bool
 
+    def hand(self, frame: Frame) -> None:
+        """Gives it a large frame, which it sends bit by bit; it is `paused` until all of it is on its way."""
+
     @property
     def transport(self) -> asyncio.WriteTransport | None:
         """Where frames go while `paused` is false; None once it is closed."""
@@ -84,9 +93,17 @@ class Hub:
     """
 
     def __init__(
-        self, log: EventLog, *, ledger: Ledger, watch: Watch, heartbeat: float, faults: Faults | None = None
+        self,
+        log: EventLog,
+        *,
+        ledger: Ledger,
+        watch: Watch,
+        heartbeat: float,
+        unsent: Unsent | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self.log = log
+        self.unsent = unsent or Unsent()
         self.draining = False
         self.closing = False
         self._ledger = ledger
@@ -100,7 +117,10 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._given: dict[str, int] = {}
-        self._fetching: set[asyncio.Task[None]] = set()
+        self._fetching: dict[Outlet, asyncio.Task[None]] = {}
+        self._frames = Frames()
+        self._crowded_out: dict[Outlet, None] = {}  # those whose next frame finds no room
+        self._room_timer: asyncio.TimerHandle | None = None
         self.on_left: Callable[[Subscription], None] = lambda _: None
         self.on_joined: Callable[[Subscription], None] = lambda _: None
         log.on_news = self._news
@@ -150,13 +170,19 @@ class Hub:
                 reset(tail.head, reason, turn_id=subscription.turn or "", status=status, content="")
             ]
             return
-        found = outline(stretch)
         at = stretch.last
         if stretch.turn and stretch.ended is not None:
             at -= 1  # a finished turn's last event follows its reset
         subscription.after = at
-        status = found.status if stretch.turn else ""  # a shop's log is of no turn
-        subscription.preface = [reset(at, reason, turn_id=stretch.turn, status=status, content=found.content)]
+        key = stretch.number, at, reason
+        if (told := tail.resets.get(key)) is None:
+            found = outline(stretch)
+            status = found.status if stretch.turn else ""  # a shop's log is of no turn
+            told = reset(at, reason, turn_id=stretch.turn, status=status, content=found.content)
+            if len(tail.resets) >= _RESETS_KEPT:
+                tail.resets.clear()
+            tail.resets[key] = told
+        subscription.preface = [told]
 
     async def catch_up(self, subscription: Subscription) -> None:
         if (span := subscription.span) is not None and subscription.turn is not None:
@@ -169,7 +195,10 @@ class Hub:
 
     def left(self, subscription: Subscription) -> None:
         """A subscription was closed."""
-        self.log.drop(subscription.tail, subscription)
+        tail = subscription.tail
+        self.log.drop(tail, subscription)
+        if not tail.users:
+            tail.resets.clear()
         self.on_left(subscription)
 
     def listeners(self, tail: Tail, turn: str) -> int:
@@ -198,8 +227,15 @@ class Hub:
         """Forgets the outlet and closes its subscription. Idempotent."""
         if outlet in self._hearts:
             del self._hearts[outlet]
+            self._forget(outlet)
             outlet.subscription.tail.watchers.pop(outlet, None)
             outlet.subscription.close()
+
+    def _forget(self, outlet: Any) -> None:
+        """Nothing is prepared for it any more."""
+        self._crowded_out.pop(outlet, None)
+        if (task := self._fetching.pop(outlet, None)) is not None:
+            task.cancel()
 
     def redirect(self, turn: str, old: Tail, new: Tail) -> None:
         """Moves the readers of a queued turn that will never be in its conversation's log to the log that it is in."""
@@ -225,7 +261,7 @@ class Hub:
         tail.news()
 
     def serve(self, outlet: Outlet) -> None:
-        """Gives one outlet all that it has not had yet, as far as it is ready, in one write."""
+        """Gives one outlet what it has not had yet, as far as it is ready and its turn lasts, in one write."""
         try:
             self._serve(outlet)
         except Exception as error:
@@ -239,57 +275,103 @@ class Hub:
         except Exception as again:
             self._faults.broke(part, again)
         self._hearts.pop(heart, None)
+        self._forget(heart)
         if (subscription := getattr(heart, "subscription", None)) is not None:
             subscription.tail.watchers.pop(heart, None)
             subscription.close()
 
     def _serve(self, outlet: Outlet) -> None:
-        subscription = outlet.subscription
-        tail = subscription.tail
-        if outlet.paused or outlet not in self._hearts:
+        if outlet.paused or outlet not in self._hearts or outlet in self._crowded_out:
             return
-        frames: list[bytes] = [outlet.greeting] if outlet.greeting else []
+        subscription = outlet.subscription
+        parts: list[bytes] = [outlet.greeting] if outlet.greeting else []
         outlet.greeting = b""
-        given = 0
-        if subscription.preface:
-            entries, subscription.preface = subscription.preface, []
-            frames.append(outlet.encode(tail, entries))
-            given = len(entries)
-        size = 0
-        while (span := subscription.span) is not None and subscription.after < span.last and size < _MOST_AT_ONCE:
-            if span.stretch is None or subscription.outrun:
+        given = size = 0
+        large: Frame | None = None
+        while size < _MOST_AT_ONCE and large is None:
+            if subscription.preface:
+                frame = self._preface(outlet)
+            elif (span := subscription.span) is None or subscription.after >= span.last:
+                break
+            elif span.stretch is None or subscription.outrun:
                 self._fetch(outlet, span)
                 break
-            frame, events = self._frame(outlet, span.stretch)
-            frames.append(frame)
-            size += len(frame)
-            given += events
-            subscription.after = span.last
-        if frames and outlet.transport is not None:
+            else:
+                frame = self._slice(outlet, span.stretch)
+            if frame is None:
+                self._wait_for_room(outlet)
+                break
+            given += frame.events
+            size += len(frame.data)
+            if len(frame.data) > LARGE:
+                large = frame
+            else:
+                parts.append(frame.data)
+        if (parts or large is not None) and outlet.transport is not None:
             outlet.spoke = True
-            outlet.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            if parts:
+                outlet.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            if large is not None:
+                outlet.hand(large)
             self._given[outlet.label] = self._given.get(outlet.label, 0) + given
         if subscription.turn is not None and subscription.over:
             outlet.finish()
         elif size >= _MOST_AT_ONCE:
             self._loop.call_soon(self.serve, outlet)
 
-    def _frame(self, outlet: Outlet, stretch: Stretch) -> tuple[bytes, int]:
-        """The frame from the outlet's position to the stretch's last event, made once for all who are there."""
+    def _preface(self, outlet: Outlet) -> Frame | None:
+        """The frame of what a reader is told first; None when there is no room for it now."""
         subscription = outlet.subscription
-        frames = subscription.tail.frames
-        key = (outlet.encode, subscription.after, stretch.last)
-        if (made := frames.get(key)) is None:
-            entries = stretch.read(after=subscription.after)
-            made = outlet.encode(subscription.tail, entries), len(entries)
-            if len(frames) < _FRAMES_KEPT:
-                frames[key] = made
-        return made
+        entries = subscription.preface
+        key = outlet.encode, subscription.tail.position(entries[-1].sequence), *entries
+        frame = self._frame(key, outlet, entries)
+        if frame is not None:
+            subscription.preface = []
+            subscription.give_room_back()
+        return frame
+
+    def _slice(self, outlet: Outlet, stretch: Stretch) -> Frame | None:
+        """The frame of what comes after the outlet's position; None when there is no room for it now."""
+        subscription = outlet.subscription
+        after = subscription.after
+        key = stretch.number, outlet.encode, after, stretch.last
+        if (frame := self._frames.get(key)) is None:
+            frame = self._frame(key, outlet, stretch.read(after=after, most=PORTION))
+        if frame is not None:
+            subscription.after = frame.last
+        return frame
+
+    def _frame(self, key: Any, outlet: Outlet, entries: list[Entry]) -> Frame | None:
+        """Made once for all who are at one place, and counted while it lives if it is large."""
+        if (made := self._frames.get(key)) is not None:
+            return made
+        data = outlet.encode(outlet.subscription.tail, entries)
+        try:
+            hold = self.unsent.reserve(len(data)) if len(data) > LARGE else None
+        except GatewayError:
+            return None
+        return self._frames.keep(key, Frame(data, len(entries), entries[-1].sequence, hold))
+
+    def _wait_for_room(self, outlet: Outlet) -> None:
+        self._crowded_out[outlet] = None
+        if self._room_timer is None:
+            self._room_timer = self._loop.call_later(_LOOK_FOR_ROOM, self._look_for_room)
+
+    def _look_for_room(self) -> None:
+        """Serves those who wait for room, in their order, as far as there is some."""
+        self._room_timer = None
+        for outlet in list(self._crowded_out):
+            del self._crowded_out[outlet]
+            self.serve(outlet)
+            if outlet in self._crowded_out:
+                break
+        if self._crowded_out and self._room_timer is None:
+            self._room_timer = self._loop.call_later(_LOOK_FOR_ROOM, self._look_for_room)
 
     def _serve_all(self, tail: Tail, outlets: tuple[Outlet, ...]) -> None:
         """`serve` for many on one log. Those who are up to date but for this news, nearly all, share one frame."""
         hearts = self._hearts
-        at, stretch, encode, frame, events = -1, None, None, b"", 0
+        at, stretch, encode, frame, events, whole = -1, None, None, b"", 0, True
         label, given = "", 0
         for outlet in outlets:
             subscription = outlet.subscription
@@ -307,8 +389,12 @@ class Hub:
                 continue
             if after != at or mine is not stretch or outlet.encode is not encode:
                 at, stretch, encode = after, mine, outlet.encode
-                entries = mine.read(after=after)
+                entries = mine.read(after=after, most=PORTION)
                 frame, events = encode(tail, entries), len(entries)
+                whole = entries[-1].sequence == mine.last and len(frame) <= LARGE
+            if not whole:
+                self.serve(outlet)
+                continue
             if (transport := outlet.transport) is None:
                 continue
             transport.write(frame)
@@ -332,16 +418,18 @@ class Hub:
                         await self.catch_up(outlet.subscription)
                 except JournalError as error:
                     logger.warning("hub.fetch_failed", reason=str(error))
+                    del self._fetching[outlet]
                     outlet.farewell(Code.STORAGE_UNAVAILABLE)
                     return
                 except Exception as error:
+                    del self._fetching[outlet]
                     self._cut(outlet, "deliver", error)
                     return
+                del self._fetching[outlet]
                 self.serve(outlet)
 
-        task = self._loop.create_task(fetch())
-        self._fetching.add(task)
-        task.add_done_callback(self._fetching.discard)
+        if outlet not in self._fetching:
+            self._fetching[outlet] = self._loop.create_task(fetch())
 
     # -- news -----------------------------------------------------------------------------------------------------
 
@@ -446,9 +534,15 @@ class Hub:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for task in list(self._fetching):
+        if self._room_timer is not None:
+            self._room_timer.cancel()
+            self._room_timer = None
+        self.unsent.close()
+        fetching = list(self._fetching.values())
+        for task in fetching:
             task.cancel()
-        await asyncio.gather(*self._fetching, return_exceptions=True)
+        await asyncio.gather(*fetching, return_exceptions=True)
+        self._fetching.clear()
 
     def __repr__(self) -> str:
         return f"Hub({len(self._hearts)} outlets, {len(self._due)} logs due)"

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from gateway.ledger import Held
 from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Span, Tail
+from gateway.unsent import Hold
 
 
 class Source(Protocol):
@@ -31,7 +32,7 @@ class Subscription:
     Close it in any case.
     """
 
-    __slots__ = ("_held", "_source", "after", "gone", "preface", "reading", "reason", "tail", "turn")
+    __slots__ = ("_held", "_source", "after", "gone", "preface", "reading", "reason", "room", "tail", "turn")
 
     def __init__(
         self, source: Source, tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None
@@ -42,6 +43,7 @@ class Subscription:
         self.after = after
         self.preface: list[Entry] = []
         self.reason: Literal["expired", "unknown", "ahead"] | None = None  # why its position can't be continued exactly
+        self.room: Hold | None = None  # in which a large preface waits
         self.gone = False  # what it reads is not kept any more: its preface is all there is
         self.reading = span  # what `span` found last; the hub looks here first
         self._held = held
@@ -85,8 +87,11 @@ class Subscription:
         running = self.tail.running
         return running is not None and running.turn != "" and self.turn in (None, running.turn)
 
-    async def take(self, limit: int = 0) -> list[Entry]:
-        """What there is now after the cursor, which moves; empty when up to date. Never waits for news."""
+    async def take(self, limit: int = 0, most: int = 0) -> list[Entry]:
+        """What there is now after the cursor, which moves; empty when up to date. Never waits for news.
+
+        With `most` it is about so many characters, or a single event that is longer; the rest comes with the next call.
+        """
         if self.preface:
             given, self.preface = self.preface, []
             return given
@@ -102,17 +107,17 @@ class Subscription:
             await self._source.catch_up(self)
             given, self.preface = self.preface, []
             return given
-        found = stretch.read(after=self.after, limit=limit)
+        found = stretch.read(after=self.after, limit=limit, most=most)
         if found:
             self.after = found[-1].sequence
         return found
 
-    async def next_batch(self, *, wait: float, limit: int = 0) -> list[Entry]:
+    async def next_batch(self, *, wait: float, limit: int = 0, most: int = 0) -> list[Entry]:
         """The next events, at once when there are some, else when they come, or none after `wait` seconds."""
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             news = self.tail.changed()
-            if (found := await self.take(limit)) or self.over or self._source.draining:
+            if (found := await self.take(limit, most)) or self.over or self._source.draining:
                 return found
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -132,8 +137,15 @@ class Subscription:
                 return self.over
             await asyncio.wait([news], timeout=left)
 
+    def give_room_back(self) -> None:
+        """The preface has been given, or never will be."""
+        if self.room is not None:
+            self.room.close()
+            self.room = None
+
     def close(self) -> None:
         """Gives the cursor back. Idempotent."""
+        self.give_room_back()
         if self._held.close():
             self._source.left(self)
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -73,6 +74,7 @@ class EventLog:
         self.trouble: str | None = None
         self._tails: dict[str, Tail] = {}
         self._loading: dict[str, asyncio.Task[Tail]] = {}
+        self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._open: dict[int, tuple[Stretch, Tail]] = {}  # not saved yet
         self._turns: dict[str, Tail] = {}  # turns in `_open`, for `find`
         self._told: set[str] = set()  # turns in `_open` of whose end others know
@@ -622,7 +624,7 @@ class EventLog:
             if key in self._tails:
                 gone = self._tails.pop(key)
                 gone.spans = []
-                gone.frames.clear()
+                gone.resets.clear()
         self._erased = self._last_batch
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -677,9 +679,11 @@ class EventLog:
     async def load(self, span: Span) -> Stretch | None:
         """Brings a stored stretch into memory; None when retention took it."""
         if span.stretch is None:
-            stretch = await self._journal.load(span.number)
-            if span.stretch is None:
-                span.stretch = stretch
+            if (lock := self._reading.get(span.number)) is None:
+                lock = self._reading[span.number] = asyncio.Lock()
+            async with lock:  # many readers of one stored answer read it once
+                if span.stretch is None:
+                    span.stretch = await self._journal.load(span.number)
         return span.stretch
 
     def drop(self, tail: Tail, user: object) -> None:

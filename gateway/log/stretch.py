@@ -57,7 +57,19 @@ class _Run:
             return "".join(fresh[start - len(self.ends) :])
         begin = self.ends[start - 1] if start else 0
         end = None if stop is None else (self.ends[stop - 1] if stop else 0)
-        return self._fold()[begin:end]
+        text = self._text if end is not None and end <= len(self._text) else self._fold()
+        return text[begin:end]
+
+    def portion(self, start: int, most: int) -> int:
+        """The number of the piece before which a slice of about `most` characters ends that begins with piece `start`.
+
+        Slices end at the same places wherever they begin, so that readers who are behind soon share them.
+        """
+        ends = self.ends
+        begin = ends[start - 1] if start else 0
+        if ends[-1] - begin <= most:
+            return len(ends)
+        return max(start + 1, bisect_right(ends, (begin // most + 1) * most))
 
     def cut(self, pieces: int) -> None:
         """Keeps the first so many pieces."""
@@ -133,10 +145,11 @@ class Stretch:
         segments.append(run)
         self._starts.append(sequence)
 
-    def read(self, *, after: int, limit: int = 0) -> list[Entry]:
+    def read(self, *, after: int, limit: int = 0, most: int = 0) -> list[Entry]:
         """What comes after the position `after`, text merged as far as it is one run; `limit` events at most (0: all).
 
-        `after` may lie anywhere, also between two merged pieces; before the stretch means from its beginning.
+        With `most` it ends after about so many characters, or with a single event that is longer. `after` may lie
+        anywhere, also between two merged pieces; before the stretch means from its beginning.
         """
         segments = self._segments
         if after >= self.last or not segments:
@@ -144,21 +157,35 @@ class Stretch:
         newest = segments[-1]
         if after + 1 >= newest.first:  # nearly always: a reader that is up to date but for the last pieces
             if isinstance(newest, _Run):
-                text = newest.text(after + 1 - newest.first)
+                start = after + 1 - newest.first
+                if most and (stop := newest.portion(start, most)) < len(newest.ends):
+                    text = newest.text(start, stop)
+                    return [Entry(newest.first + stop - 1, _TEXT_HEAD[newest.kind] + text_json(text))]
+                text = newest.text(start)
                 return [_entry(Entry, (self.last, _TEXT_HEAD[newest.kind] + text_json(text)))]
             return [_entry(Entry, (newest.first, newest.body))]
         after = max(after, self.first - 1)
         index = bisect_right(self._starts, after + 1) - 1
         found: list[Entry] = []
+        room = most
         stop = len(segments) if not limit else min(len(segments), index + limit)
         for i in range(index, stop):
             segment = segments[i]
             if isinstance(segment, _Whole):
+                if most and found and len(segment.body) > room:
+                    break
                 found.append(Entry(segment.first, segment.body))
+                room -= len(segment.body)
             else:
-                text = segment.text(max(0, after + 1 - segment.first))
-                end = segment.first + len(segment.ends) - 1
-                found.append(Entry(end, _TEXT_HEAD[segment.kind] + text_json(text)))
+                start = max(0, after + 1 - segment.first)
+                end = segment.portion(start, most) if most else len(segment.ends)
+                text = segment.text(start, end)
+                found.append(Entry(segment.first + end - 1, _TEXT_HEAD[segment.kind] + text_json(text)))
+                room -= len(text)
+                if end < len(segment.ends):
+                    break
+            if most and room <= 0:
+                break
         return found
 
     def cut(self, after: int) -> None:

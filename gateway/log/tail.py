@@ -2,7 +2,6 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable
 from typing import Any
 
 from gateway.ids import LogKey
@@ -35,17 +34,17 @@ class Tail:
 
     `watchers` are served by the hub when there is news; `users` are all who keep the tail in memory, and so do the
     stretches of it that are not saved, of which there are `unsaved`.
-    `frames` caches encoded stretches by format and position, and is emptied when there is news.
+    `resets` holds what readers were told who can't go on exactly, and is emptied when there is news.
     """
 
     __slots__ = (
         "_signal",
         "epochs",
-        "frames",
         "head",
         "key",
         "next",
         "published",
+        "resets",
         "spans",
         "unsaved",
         "users",
@@ -63,7 +62,7 @@ class Tail:
         self.unsaved = 0
         self.writer: int | None = None
         self.watchers: dict[Any, None] = {}
-        self.frames: dict[tuple[Callable[..., bytes], int, int], tuple[bytes, int]] = {}
+        self.resets: dict[Any, Any] = {}
         self.published = 0.0
         self._signal: asyncio.Future[None] | None = None
 
@@ -98,7 +97,7 @@ class Tail:
         return self._signal
 
     def news(self) -> None:
-        self.frames.clear()
+        self.resets.clear()
         if (signal := self._signal) is not None:
             self._signal = None
             if not signal.done():

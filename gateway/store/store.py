@@ -1,11 +1,13 @@
 """The store: conversations, turns and messages, a projection of the event log."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -23,6 +25,9 @@ from gateway.waiting import outlived
 # Columns come in the order of the values' fields.
 _CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
 _TURN = select(*(turns.c["id" if name == "turn_id" else name] for name in TurnRow.__struct_fields__))
+_TURN_WITHOUT_TEXTS = _TURN.with_only_columns(
+    *(literal("").label(c.name) if c.name in ("message", "content", "reasoning") else c for c in _TURN.selected_columns)
+)
 _MESSAGE = select(*(messages.c[name] for name in MessageRow.__struct_fields__))
 
 _MOST_ASKED = 1000  # turns of one user with one body that are looked at
@@ -143,10 +148,12 @@ class Store:
         row = await self._one(_CONVERSATION.where(conversations.c.id == key), ConversationRow, waiting)
         return None if row is None or self._is_erased(row.id) else row
 
-    async def turn(self, turn_id: str) -> TurnRow | None:
+    async def turn(self, turn_id: str, *, texts: bool = True) -> TurnRow | None:
+        """A turn. Without `texts` what was asked and answered may be left out, which may be megabytes."""
         key = TurnId(turn_id)
         waiting = [b.turns.get(key) for b in (self._writer.writing, self._writer.queued)]
-        row = await self._one(_TURN.where(turns.c.id == key), TurnRow, waiting)
+        selected = _TURN if texts else _TURN_WITHOUT_TEXTS
+        row = await self._one(selected.where(turns.c.id == key), TurnRow, waiting)
         return None if row is None or self._is_erased(row.conversation_id) else row
 
     async def turns_of(self, conversation_id: str) -> list[TurnId]:
@@ -191,9 +198,12 @@ class Store:
             found += [turn for turn in asked if turn not in known]
         return found
 
-    async def messages(self, conversation_id: str, *, before: str | None, limit: int) -> tuple[list[MessageRow], bool]:
+    async def messages(
+        self, conversation_id: str, *, before: str | None, limit: int, most: int = 0
+    ) -> tuple[list[MessageRow], bool]:
         """The newest `limit` messages before the message `before`, newest last, and whether there are older ones.
 
+        With `most` they are fewer if they would hold more characters than that; a single one may be longer.
         What is queued is written first; while that can't be done they are what the database holds.
         """
         if self.trouble is None:
@@ -211,8 +221,11 @@ class Store:
         if not (ordinals := await self._rows(near)):
             return [], False
         page = page.where(messages.c.ordinal >= ordinals[-1][0])
-        page = page.order_by(messages.c.ordinal.desc(), messages.c.role).limit(limit + 1)
-        rows = await self._rows(page)
+        page = page.order_by(messages.c.ordinal.desc(), messages.c.role)
+        if most:
+            sizes = await self._rows(page.with_only_columns(func.length(messages.c.content)).limit(limit))
+            limit = max(1, bisect_right(list(accumulate(size for (size,) in sizes)), most))
+        rows = await self._rows(page.limit(limit + 1))
         found = [MessageRow(*row) for row in rows[:limit]]
         return found[::-1], len(rows) > limit
 

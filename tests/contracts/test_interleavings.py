@@ -286,9 +286,9 @@ class World:
         batch = None if self.batch is None else (len(self.batch), len(self.owed))
         due = [(call.__qualname__, len(args)) for call, args in self.hands.due]
         spans = [(span.number, span.last, span.stretch is None) for span in self.tail.spans]
-        frames = sorted(key[1:] for key in self.tail.frames)
+        resets = sorted(self.tail.resets)
         reader = self.reader.state() if self.reader is not None else None
-        return repr((happens, batch, due, spans, frames, reader, self.may_fail, self.may_fold, self.left))
+        return repr((happens, batch, due, spans, resets, reader, self.may_fail, self.may_fold, self.left))
 
     def finish(self) -> None:
         """Everything happens that still has to; then the reader has all that it asked for."""
