@@ -19,8 +19,10 @@ from aiohttp import http_parser, web
 from adapters import browser, chat, longpoll, operations, shared, sse, storage, websocket
 from adapters.auth import Authenticator
 from adapters.binding import bind, url_of
+from adapters.failures import OBSERVER
 from adapters.guard import Guard
 from adapters.limits import Connections, TurnRate
+from adapters.refusals import Refusals
 from adapters.server import WebRunner
 from adapters.services import SERVICES, Probes, Services
 from gateway import __version__, logs
@@ -237,6 +239,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     """The main listener's application: every route of the contract."""
     app = web.Application(client_max_size=settings.max_body_bytes)
     app[SERVICES] = services
+    app[OBSERVER] = Refusals(services.metrics.request_refused)
     Guard(settings).install(app)
     # The routes that are asked for most stand first: aiohttp tries them in this order.
     for adapter in (sse, websocket, longpoll, chat, shared, operations, browser):

@@ -11,7 +11,7 @@ from aiohttp import web
 from adapters import turns
 from adapters.auth import Caller
 from adapters.delivery import deliver
-from adapters.failures import InvalidRequest, Mistake, problem
+from adapters.failures import InvalidRequest, Mistake, problem, refusal
 from adapters.listening import Topic, caller_of, subscribe
 from adapters.requests import Page, conversation_id, page_query, position_asked, prefer_wait, read_tool_outputs
 from adapters.services import SERVICES, Services
@@ -52,7 +52,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
             answer = _outcome(request, services, await turns.state_of(services, caller, accepted.turn_id), accepted)
             return await deliver(request, _named(answer, accepted))
         except GatewayError as error:
-            return _named(problem(error, request), accepted)
+            return _named(refusal(error, request), accepted)
         finally:
             subscription.close()
 
@@ -64,7 +64,7 @@ def _outcome(request: web.Request, services: Services, state: turns.State, accep
     if turns.is_over(state) or state.status == "action_required":
         return _json(turns.view(state))
     if services.hub.draining:
-        return problem(GatewayError(Code.DRAINING), request)
+        return refusal(GatewayError(Code.DRAINING), request)
     return _json(turns.view(state), 202, {"Location": f"/api/coze/turns/{accepted.turn_id}"})
 
 

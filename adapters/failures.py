@@ -7,7 +7,7 @@ a route raises becomes one of the codes of `gateway.errors.Code`, and nothing of
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -28,6 +28,19 @@ COME_BACK_CLOSE_CODE: Final = 1012
 
 STRANGE_EXPECTATION: Final = web.RequestKey("strange_expectation", bool)
 """Set where `Expect` asked for something else than `100-continue`."""
+
+
+class Observer(Protocol):
+    """Hears what becomes of requests. Never raises, never waits."""
+
+    def refused(self, request: web.Request, error: GatewayError) -> None:
+        """A request, or a command on the shared socket, is answered with this problem."""
+
+    def unshared(self, origin: str) -> None:
+        """A browser gives a page of this origin nothing of the answer: no setting names it."""
+
+
+OBSERVER: Final = web.AppKey("observer", Observer)
 
 _REQUEST_ID: Final = web.RequestKey("request_id", str)
 _log = structlog.get_logger("gateway.http")
@@ -171,9 +184,21 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
     return response
 
 
-def bad_framing(request: web.BaseRequest) -> web.Response:
+def refusal(error: GatewayError, request: web.Request) -> web.Response:
+    """The answer to a request that is refused, which the observer is told of."""
+    tell(error, request)
+    return problem(error, request)
+
+
+def tell(error: GatewayError, request: web.Request) -> None:
+    """Tells the observer of a refusal that is answered in a transport's own way."""
+    if (observer := request.config_dict.get(OBSERVER)) is not None:
+        observer.refused(request, error)
+
+
+def bad_framing(request: web.Request) -> web.Response:
     """The answer to what breaks HTTP's own rules. It repeats nothing of it, and the connection ends."""
-    response = problem(InvalidRequest([Mistake("", "the request breaks HTTP's own rules")], status=400), request)
+    response = refusal(InvalidRequest([Mistake("", "the request breaks HTTP's own rules")], status=400), request)
     response.force_close()
     return response
 
@@ -200,7 +225,7 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
     except GatewayError as error:
         if request.writer.output_size > 0:  # a stream has begun: it can only be cut
             raise ConnectionResetError("the stream had begun") from error
-        return problem(error, request)
+        return refusal(error, request)
     except web.HTTPException as answer:
         if answer.status < 400:
             raise
@@ -213,7 +238,7 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
         _log_failure(error, request)
         if request.writer.output_size > 0:
             raise ConnectionResetError("the stream had begun") from error
-        return problem(GatewayError(Code.INTERNAL), request)
+        return refusal(GatewayError(Code.INTERNAL), request)
 
 
 def _translated(answer: web.HTTPException, request: web.Request) -> web.Response:
@@ -222,8 +247,8 @@ def _translated(answer: web.HTTPException, request: web.Request) -> web.Response
         if answer.status >= 500:
             code = Code.INTERNAL
         else:  # the reason is HTTP's own phrase; aiohttp's text may repeat the client's bytes
-            return problem(InvalidRequest([Mistake("", answer.reason)], status=400), request)
-    response = problem(GatewayError(code), request)
+            return refusal(InvalidRequest([Mistake("", answer.reason)], status=400), request)
+    response = refusal(GatewayError(code), request)
     if allow := answer.headers.get("Allow"):
         response.headers["Allow"] = allow
     return response

@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiohttp import HttpVersion11, hdrs, web, web_response
 
 from adapters.failures import (
+    OBSERVER,
     STRANGE_EXPECTATION,
     Handler,
     InvalidRequest,
@@ -86,10 +87,12 @@ class Guard:
             raise GatewayError(Code.MISDIRECTED, "the Host is not in GATEWAY_ALLOWED_HOSTS")
         origin = headers.get("Origin")
         if origin is not None:
+            if not (trusted := self.trusts(request, origin)):
+                self._tell_of(origin, request)
             method = request.method
             preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
             refusable = preflight or method in _CHANGING or "Upgrade" in headers or request.path == _CONFIG
-            if refusable and not self.trusts(request, origin):
+            if refusable and not trusted:
                 raise GatewayError(Code.FORBIDDEN_ORIGIN)
             if preflight:
                 return web.Response(status=204)
@@ -98,6 +101,11 @@ class Guard:
         if request.path.startswith(_OPERATORS) and not self._for_operators(headers):
             raise GatewayError(Code.NOT_FOUND)
         return await handler(request)
+
+    def _tell_of(self, origin: str, request: web.Request) -> None:
+        origin = origin.lower()
+        if (observer := request.app.get(OBSERVER)) is not None and (origin == "null" or _ORIGIN.fullmatch(origin)):
+            observer.unshared(origin)
 
     def knows_host(self, host: str | None) -> bool:
         """Whether `Host` names this server. HTTP/1.0 may come without one; a browser never does."""

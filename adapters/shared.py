@@ -12,7 +12,7 @@ from aiohttp import web
 
 from adapters import wire
 from adapters.auth import Caller
-from adapters.failures import COME_BACK, InvalidRequest, Mistake, problem
+from adapters.failures import COME_BACK, InvalidRequest, Mistake, refusal
 from adapters.lastmile import Place, hand_over
 from adapters.listening import Topic, caller_of, subscribe, topic_from
 from adapters.requests import chat_from, checked_key, strict_json
@@ -184,7 +184,7 @@ class SharedSocket(Socket):
             self._refuse(GatewayError(Code.INTERNAL), request_id)
 
     def _refuse(self, error: GatewayError, request_id: RequestId, topic: Topic | None = None) -> None:
-        body = problem(error, self._request).body
+        body = refusal(error, self._request).body
         assert isinstance(body, bytes)
         fields = msgspec.json.decode(body)
         del fields["requestId"]  # the HTTP request's; here it names the command
@@ -291,7 +291,7 @@ async def shared_socket(request: web.Request) -> web.StreamResponse:
     except GatewayError as error:
         if error.code not in COME_BACK:
             raise
-        return await refuse(request, error.code)
+        return await refuse(request, error)
     connection = services.metrics.connection("websocket")
     line = SharedSocket(services.hub, connection, seat, request=request, services=services, caller=caller)
     try:

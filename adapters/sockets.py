@@ -9,9 +9,9 @@ from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 from aiohttp.http_websocket import WebSocketError
 
 from adapters import wire
-from adapters.failures import COME_BACK_CLOSE_CODE, InvalidRequest, Mistake, close_code_of
+from adapters.failures import COME_BACK_CLOSE_CODE, InvalidRequest, Mistake, close_code_of, tell
 from adapters.lastmile import Line, Place
-from gateway.errors import Code
+from gateway.errors import Code, GatewayError
 from gateway.hub import Hub
 from gateway.metrics import Closing, Connection
 from gateway.subscription import Subscription
@@ -208,8 +208,10 @@ async def _upgrade(request: web.Request, socket: web.WebSocketResponse) -> None:
         raise InvalidRequest([Mistake("", "is not a WebSocket handshake (RFC 6455, 4.1)")], status=400) from None
 
 
-async def refuse(request: web.Request, code: Code) -> web.StreamResponse:
+async def refuse(request: web.Request, error: GatewayError) -> web.StreamResponse:
     """Upgrades, only to close with the code: a browser's WebSocket can't see an HTTP status."""
+    tell(error, request)
+    code = error.code
     socket = web.WebSocketResponse(compress=False)
     await _upgrade(request, socket)
     await socket.close(code=close_code_of(code), message=code.value.encode())

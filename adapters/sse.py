@@ -9,7 +9,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from adapters import wire
-from adapters.failures import COME_BACK, spread, sse_farewell
+from adapters.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.lastmile import Line, Place, hand_over
 from adapters.limits import Seat
 from adapters.listening import KINDS, Kind, Topic, caller_of, subscribe, take_place
@@ -124,6 +124,7 @@ def events(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
         except GatewayError as error:
             if error.code not in COME_BACK:
                 raise
+            tell(error, request)
             # A native EventSource never comes back after an error status.
             retry_ms = max(services.settings.retry_ms, (error.retry_after or 0) * 1000)
             farewell = sse_farewell(error.code, retry_ms)

@@ -7,7 +7,7 @@ import structlog
 from aiohttp import web
 
 from adapters.auth import Caller
-from adapters.failures import InvalidRequest, Mistake
+from adapters.failures import InvalidRequest, Mistake, request_id
 from adapters.languages import language
 from adapters.limits import Seat
 from adapters.requests import ChatBody, idempotency_key, read_chat
@@ -41,6 +41,7 @@ def order_from(body: ChatBody, caller: Caller, *, key: str, request: web.BaseReq
         on_disconnect=body.on_disconnect,
         language=language(request),
         idempotency_key=key,
+        request_id=request_id(request),
     )
 
 
@@ -83,5 +84,6 @@ async def start(
             conversationId=accepted.conversation_id,
             turnId=accepted.turn_id,
             messageLength=len(order.message),
+            requestId=order.request_id,
         )
     return accepted

@@ -25,7 +25,7 @@ def socket_route(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResp
         except GatewayError as error:
             if error.code not in COME_BACK:
                 raise
-            return await refuse(request, error.code)
+            return await refuse(request, error)
 
     return handler
 

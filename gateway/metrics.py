@@ -157,6 +157,7 @@ class Metrics:
         self._faults = counter("gateway_faults", "Faults of the gateway itself, by the part that met them", "part")
         for part in PARTS:
             self._faults.labels(part)
+        self._refused = counter("gateway_requests_refused", "Requests refused, and why", "code")
         self._skipped = counter("gateway_upstream_records_skipped", "Coze's records not usable", "reason")
         # In OpenMetrics a counter's family has no `_total`, so this one would clash with the gauge of running turns.
         # It is in no registry; `_families` gives it the type that the format allows.
@@ -221,6 +222,9 @@ class Metrics:
 
     def fault(self, part: Part) -> None:
         self._faults.labels(part).inc()
+
+    def request_refused(self, code: Code) -> None:
+        self._refused.labels(code.value).inc()
 
     def record_skipped(self, skipped: Skipped) -> None:
         self._skipped.labels(skipped.reason).inc()

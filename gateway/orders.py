@@ -20,6 +20,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a user, checked. `conversation_id` is "" for a new conversation.
 
     `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed`: by the SSE route.
+    `request_id` is the id of the HTTP request that brought it, for the log.
     """
 
     user_id: str
@@ -35,6 +36,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     language: Language = "en"
     idempotency_key: str = ""
     streamed: bool = False
+    request_id: str = ""
 
     def mark(self) -> str:
         """Where the log finds the turn that an idempotent request started; "" without a key."""
@@ -44,8 +46,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def digest(self) -> str:
-        """The same for the same body. The language, the key and the route are not of the body."""
-        body = msgspec.structs.replace(self, language="en", idempotency_key="", streamed=False)
+        """The same for the same body. The language, the key and how it came are not of the body."""
+        body = msgspec.structs.replace(self, language="en", idempotency_key="", streamed=False, request_id="")
         fields = msgspec.to_builtins(body)
         return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
 

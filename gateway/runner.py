@@ -345,6 +345,7 @@ class Runner:
                 outcome=turn.outcome,
                 fullResponseLength=len(turn.content),
                 seconds=round(live.seconds, 3),
+                requestId=order.request_id,
                 **course,
             )
 

@@ -35,6 +35,7 @@ def everything_happened(ledger: Ledger) -> Metrics:
     metrics.upstream_retried(Code.UPSTREAM_RATE_LIMITED)
     metrics.upstream_recovered(Recovery.COMPLETED)
     metrics.record_skipped(Skipped("malformed"))
+    metrics.request_refused(Code.NOT_FOUND)
     return metrics
 
 
