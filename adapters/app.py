@@ -19,6 +19,7 @@ from aiohttp import http_parser, web
 from adapters import browser, chat, longpoll, operations, shared, sse, storage, websocket
 from adapters.auth import Authenticator
 from adapters.binding import bind, url_of
+from adapters.explained import explaining
 from adapters.failures import OBSERVER
 from adapters.guard import Guard
 from adapters.limits import Connections, TurnRate
@@ -240,6 +241,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     app = web.Application(client_max_size=settings.max_body_bytes)
     app[SERVICES] = services
     app[OBSERVER] = Refusals(services.metrics.request_refused)
+    app.middlewares.append(explaining)
     Guard(settings).install(app)
     # The routes that are asked for most stand first: aiohttp tries them in this order.
     for adapter in (sse, websocket, longpoll, chat, shared, operations, browser):

@@ -3,7 +3,7 @@
 import msgspec
 from aiohttp import web
 
-from adapters import openapi
+from adapters import explained, openapi
 from adapters.services import SERVICES, Services
 from gateway import __version__
 from gateway.errors import Code, GatewayError
@@ -94,6 +94,7 @@ async def description(request: web.Request) -> web.Response:
 
 
 def add_routes(app: web.Application) -> None:
+    app.router.add_get("/", explained.home)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/openapi.json", description)

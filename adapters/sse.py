@@ -9,6 +9,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
 from adapters import wire
+from adapters.explained import navigates, not_a_page
 from adapters.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.lastmile import Line, Place, hand_over
 from adapters.limits import Seat
@@ -116,6 +117,8 @@ def events(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]
     """The route that streams a topic's events."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
+        if navigates(request):
+            return not_a_page(request)
         services = request.app[SERVICES]
         if not services.settings.use_sse_streaming:
             raise GatewayError(Code.STREAMING_DISABLED)

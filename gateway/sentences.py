@@ -1,6 +1,6 @@
 """What a person is told about a problem, in their language."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.errors import Code, Language
 
@@ -183,3 +183,43 @@ def too_much(language: Language) -> str:
 def title(code: Code) -> str:
     """A few English words, the same for every problem with this code."""
     return _SENTENCES[code][0]
+
+
+class Words(NamedTuple):
+    """What the pages say that a person gets who opens an address of the service in a browser."""
+
+    home: str
+    needs_token: str
+    for_programs: str
+    stream: str
+    to_page: str
+
+
+_WORDS: Final[dict[Language, Words]] = {
+    "zh": Words(
+        home="对话机器人的实时回复服务",
+        needs_token="本服务需要访问令牌。您可以在测试页面中填写令牌并试用。",
+        for_programs="这个地址供程序使用",
+        stream="程序在这里逐段接收回复，浏览器无法直接显示。您可以在测试页面中试用。",
+        to_page="打开测试页面",
+    ),
+    "en": Words(
+        home="A service that streams the answers of chat bots",
+        needs_token="This service asks for a token. The test page has a field for it.",
+        for_programs="This address is for programs",
+        stream="Programs receive answers here piece by piece, which a browser can't show by itself. The test page can.",
+        to_page="Open the test page",
+    ),
+    "es": Words(
+        home="Un servicio que transmite las respuestas de asistentes de chat",
+        needs_token="Este servicio pide una credencial. La página de prueba tiene un campo para ella.",
+        for_programs="Esta dirección es para programas",
+        stream="Los programas reciben aquí las respuestas por partes, y un navegador no puede mostrarlas por sí solo. "
+        "La página de prueba sí puede.",
+        to_page="Abrir la página de prueba",
+    ),
+}
+
+
+def words(language: Language) -> Words:
+    return _WORDS[language]

@@ -19,8 +19,8 @@ MODULES = {
 }
 COMPOSITION = {"adapters.app", "adapters.__main__"}
 _SHARED = (
-    "auth binding delivery failures guard languages lastmile limits listening openapi requests services sockets"
-    " starting storage turns wire"
+    "auth binding delivery explained failures guard languages lastmile limits listening openapi requests services"
+    " sockets starting storage turns wire"
 )
 SHARED = {f"adapters.{room}" for room in _SHARED.split()}
 """What adapters share. All others give routes and know nothing of each other."""

@@ -113,6 +113,7 @@ def test_what_is_open_without_a_token_is_what_the_contract_lists() -> None:
     assert {path for path in free if not path.startswith("/client/")} == {
         "/metrics",  # by where the listener is, not by a token
         "/debug/ledger",
+        "/",
         "/healthz",
         "/readyz",
         "/openapi.json",
