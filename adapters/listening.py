@@ -118,7 +118,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     if (row := await services.store.turn(turn)) is None:
         raise GatewayError(Code.NOT_FOUND)
     key = LogKey(row.conversation_id)
-    last = parse_position(row.position) or Position(epoch_mark(key), 1)
+    last = parse_position(row.position) or _place_of_the_lost(row)
     subscription = hub.apart(key, turn, last)
     seen = parse_position(asked or "")
     if seen == last:
@@ -131,6 +131,11 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         Entry(sequence, body(_last_event(row))),
     ]
     return subscription, False
+
+
+def _place_of_the_lost(row: TurnRow) -> Position:
+    """Where a turn ends that was lost with its log: in an epoch of its own, which no other turn's events share."""
+    return Position(f"{epoch_mark(row.conversation_id)}lost{epoch_mark(row.turn_id)}", 1)
 
 
 async def _tell_last_turn(services: Services, conversation: str, subscription: Subscription) -> None:
