@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from adapters import wire
 from gateway.events import Notice, Text, body
 from gateway.ids import LogKey
+from gateway.log.epochs import Epochs
 from gateway.log.stretch import Entry
 from gateway.log.tail import Tail
 
-TAIL = Tail(LogKey("conv_1"), "abc123")
+TAIL = Tail(LogKey("conv_1"), Epochs.parse("abc123"))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 ENTRIES = st.lists(st.builds(Entry, st.integers(1, 10**9), TEXTS.map(lambda t: body(Text("message", t)))), max_size=5)
 
