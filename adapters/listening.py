@@ -152,7 +152,7 @@ def _last_event(row: TurnRow) -> Last:
     """The last event of a turn whose events retention took, told again from the store."""
     match row.status:
         case "completed":
-            return Completed(row.conversation_id, row.turn_id, row.content, row.usage, recovered=False)
+            return Completed(row.conversation_id, row.turn_id, row.content, row.usage, row.recovered)
         case "cancelled":
             return Cancelled(row.conversation_id, row.turn_id, row.content)
         case _:

@@ -57,6 +57,7 @@ def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
         updated_at=now,
         position=live.tail.position(stretch.last if stretch is not None else live.tail.head),
         tool_calls=seen.tool_calls if seen is not None and seen.status == "action_required" else [],
+        recovered=seen is not None and bool((seen.last or {}).get("recovered")),
     )
 
 
@@ -113,6 +114,7 @@ def told(stretch: Stretch, note: Note, position: str, now: float) -> TurnUpdate:
         updated_at=now,
         position=position,
         tool_calls=[],
+        recovered=bool(last.get("recovered")),
     )
 
 

@@ -45,6 +45,7 @@ class TurnUpdate(Struct, frozen=True, kw_only=True):
     updated_at: float
     position: str = ""
     tool_calls: list[dict[str, Any]] = []
+    recovered: bool = False
 
 
 class ConversationRow(Struct, frozen=True):
@@ -80,6 +81,7 @@ class TurnRow(Struct, frozen=True):
     coze_conversation_id: str = ""
     position: str = ""
     tool_calls: list[dict[str, Any]] = []
+    recovered: bool = False
     digest: str = ""
 
 

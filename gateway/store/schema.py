@@ -3,6 +3,7 @@
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -12,11 +13,12 @@ from sqlalchemy import (
     Table,
     Text,
     column,
+    false,
     table,
     text,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration. Known here too, so that a start on a current database need not import Alembic (0.3 s)."""
 
 metadata = MetaData()
@@ -64,6 +66,7 @@ turns = Table(
     Column("position", Text, nullable=False),
     Column("tool_calls", _json, nullable=False),
     Column("digest", Text, nullable=False, server_default=text("''")),
+    Column("recovered", Boolean, nullable=False, server_default=false()),
     Index("turns_id", "id", unique=True),
     Index("turns_of_conversation", "conversation_id", "ordinal"),
     Index("turns_digest", "digest", sqlite_where=_ASKED, postgresql_where=_ASKED),

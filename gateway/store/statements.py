@@ -143,6 +143,7 @@ def _state(update: TurnUpdate) -> Row:
         "coze_conversation_id": update.coze_conversation_id,
         "position": update.position,
         "tool_calls": _json(update.tool_calls),
+        "recovered": update.recovered,
         "updated_at": update.updated_at,
     }
 

@@ -157,3 +157,23 @@ async def test_a_log_older_than_the_database_loses_no_answer_that_the_database_h
         new = Reader()
         await new.ask(session, process.url, "/fault plain rate:0 pieces:5", **same)
         assert not {event["id"] for event in new.events} & {event["id"] for event in [*reader.events, *after.events]}
+
+
+async def test_a_last_event_that_is_told_from_the_database_is_the_same_to_the_letter(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
+        readers = [Reader() for _ in range(3)]
+        for reader, plan in zip(readers, ("pieces:12", "pieces:12 drop-after:4", "pieces:3 status:400"), strict=True):
+            await reader.ask(session, process.url, f"/fault plain rate:0 {plan} -- {plan}")
+        assert [reader.last.get("recovered") for reader in readers] == [False, True, None]
+        await asyncio.sleep(0.5)
+        await process.kill()
+        for part in data.glob("log.db*"):
+            part.unlink()
+        await process.start()
+        for reader in readers:
+            for transport in TRANSPORTS:
+                again = Reader(reader.book)
+                again.turn_id = reader.turn_id
+                await again.listen(session, process.url, transport)
+                assert again.last == reader.last
