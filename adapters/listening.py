@@ -114,7 +114,10 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         raise GatewayError(Code.NOT_FOUND)
     tail = await services.log.find(turn)
     if tail is not None:
-        return await hub.subscribe(tail.key, asked=asked, turn=turn)
+        subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)
+        if subscription.reading is not None and not subscription.gone:
+            return subscription, exact
+        subscription.close()  # retention was faster: what is told is the store's
     if (row := await services.store.turn(turn)) is None:
         raise GatewayError(Code.NOT_FOUND)
     key = LogKey(row.conversation_id)

@@ -132,6 +132,7 @@ class Hub:
 
         None asks for the beginning of the turn, or of the running turn, else for what comes from now on; "0" for the
         oldest kept. A position that can't be continued exactly gets a `reset` as its preface, and goes on from there.
+        `gone` says that retention was faster, and took the turn's events.
         """
         tail = await self.log.tail(key)
         span = next((s for s in reversed(tail.spans) if s.turn == turn), None) if turn is not None else None
@@ -140,12 +141,15 @@ class Hub:
             self, tail, self._ledger.open("subscription", "hub.subscribe"), after=after, turn=turn, span=span
         )
         subscription.reason = reason
-        if reason is not None:
-            try:
+        try:
+            if span is not None and span.stretch is None and after < span.last:
+                # Loaded, it is held for this reader, whatever retention takes from now on.
+                subscription.gone = await self.log.load(span) is None
+            if reason is not None and not subscription.gone:
                 await self._reset(subscription, reason, span)
-            except BaseException:
-                subscription.close()
-                raise
+        except BaseException:
+            subscription.close()
+            raise
         self.on_joined(subscription)
         return subscription, reason is None
 

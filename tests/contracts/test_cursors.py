@@ -336,3 +336,31 @@ async def test_a_drain_wakes_who_waits_and_says_farewell_to_the_idle(bench: Benc
     waiting.close()
     for listener in (busy, idle):
         hub.detach(listener)
+
+
+@pytest.mark.parametrize("when", ["before it is read", "while it is looked for"])
+async def test_a_turn_that_retention_takes_meanwhile_is_read_to_its_end_or_known_to_be_gone(
+    bench: Bench, hub: Hub, when: str
+) -> None:
+    bench.log._retention = 100
+    await bench.turn("turn_1")
+    await bench.log.fold()
+    bench.clock.now += 200
+    if when == "while it is looked for":
+        first = True
+
+        async def pause() -> None:
+            nonlocal first
+            if first:
+                first = False
+                await bench.log.trim()
+
+        bench.journal.pause = pause
+    subscription, _ = await hub.subscribe(KEY, asked=None, turn="turn_1")
+    if when == "before it is read":
+        await bench.log.trim()
+        events = await batches(hub, subscription, limit=2)
+        assert [event["event"] for event in events] == ["started", "message", "completed"]
+    assert subscription.gone == (when == "while it is looked for")
+    subscription.close()
+    assert bench.log.tails() == []
