@@ -34,13 +34,21 @@ async def close_books(
             tell(stretch, read_note(stretch.state))
 
 
-async def tell_missing(log: EventLog, store: Store, *, tell: Tell) -> None:
+async def newest_known(store: Store) -> float | None:
+    """When the newest turn began that the store knew at the start, before it is told of any; None if it can't say."""
+    try:
+        return await store.newest()
+    except GatewayError as error:
+        logger.warning("store.not_compared", reason=str(error))
+        return None
+
+
+async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell) -> None:
     """Tells the store of ended turns that only the log knows: the database was brought back from an earlier moment.
 
-    Of those alone that are newer than all that the store knows: what is missing among older ones was deleted.
+    Of those alone that are newer than the `newest` that the store knew: what is missing among older ones was deleted.
     """
     try:
-        newest = await store.newest()
         told = 0
         for turn in await store.missing(await log.saved_turns()):
             stretch = await _kept(log, turn)

@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.books import close_books, tell_missing
+from gateway.books import close_books, newest_known, tell_missing
 from gateway.errors import Code, GatewayError
 from gateway.events import Notification, Started
 from gateway.hub import Hub
@@ -482,6 +482,7 @@ class Runner:
         """Takes over what a former process left running, in the order it began; it goes on once that can be written."""
         self._keeper = asyncio.get_running_loop().create_task(self._keep_for_ever())
         self._means.faults.watch("keep", self._keeper)
+        newest = await newest_known(self._store)
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
         for stretch in self._log.ended_unsaved():
             if stretch.turn and stretch.last >= stretch.first:
@@ -511,7 +512,8 @@ class Runner:
             logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
             self.track(self._go_on_later(running))
         await close_books(self._log, self._store, running=self._live, tell=self._tell_store, clock=self._means.clock)
-        self.track(tell_missing(self._log, self._store, tell=self._tell_store))
+        if newest is not None:
+            self.track(tell_missing(self._log, self._store, newest=newest, tell=self._tell_store))
 
     async def _go_on_later(self, running: list[LiveTurn]) -> None:
         while self._log.trouble is not None:

@@ -5,12 +5,19 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from gateway import runner
+from gateway.log.log import EventLog
 from gateway.simulator import whole_text
+from gateway.store.store import Store
 from tests.faults.coze import simulated
 from tests.faults.disks import locked
 from tests.faults.mortal import mortal
 from tests.faults.reading import TRANSPORTS, Book, Reader, client
+from tests.transports.conftest import serving
 
 DATABASES = ("log.db", "gateway.db")
 LONG = "/fault plain pieces:200 rate:100 -- a long one"
@@ -127,6 +134,40 @@ async def test_a_database_older_than_the_log_is_told_what_it_lacks_and_nothing_t
         assert [one["turnId"] for one in found if one["role"] == "user"] == [one.turn_id for one in later]
         async with session.get(f"{process.url}/api/coze/turns/{deleted.turn_id}") as response:
             assert response.status == 404
+
+
+async def test_a_turn_that_goes_on_hides_no_ended_one_from_a_database_older_than_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a start takes: here the database has what it was told before it is compared with the log."""
+    close_books = runner.close_books
+
+    async def late(log: EventLog, store: Store, **others: Any) -> None:
+        await store.settled()
+        await close_books(log, store, **others)
+
+    monkeypatch.setattr(runner, "close_books", late)
+    data, slow = tmp_path / "data", "/fault plain pieces:400 rate:100 -- goes on"
+    async with serving(tmp_path, drain_seconds=0) as served:
+        await Reader().ask(served.session, served.url, "/fault plain rate:0 pieces:5 -- before")
+        await served.services.store.settled()
+        await asyncio.to_thread(back_up, data, tmp_path / "backup")
+        ended, running = Reader(), Reader()
+        await ended.ask(served.session, served.url, "/fault plain rate:0 pieces:5 -- ended")
+        await served.services.log.fold()
+        asking = asyncio.create_task(running.ask(served.session, served.url, slow))
+        await running.until(lambda r: len(r.events) > 20)
+    await asyncio.gather(asking, return_exceptions=True)
+    restore(data, tmp_path / "backup", "gateway.db")
+    async with serving(tmp_path) as served:
+        async with asyncio.timeout(10):
+            while True:
+                async with served.session.get(f"{served.url}/api/coze/turns/{ended.turn_id}") as response:
+                    if response.status == 200:
+                        break
+                await asyncio.sleep(0.05)
+        await running.listen(served.session, served.url)
+        assert (running.resets, running.text) == (0, whole_text(slow))
 
 
 async def test_a_log_older_than_the_database_loses_no_answer_that_the_database_has(tmp_path: Path) -> None:
