@@ -3,8 +3,8 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 SUPPORTED := python3.14 python3.13 python3.12 python3.11 python3
-PYTHON ?= $(shell for p in $(SUPPORTED); do \
-	$$p -c 'import sys, venv; from importlib.util import find_spec as f; sys.exit(sys.version_info < (3, 11) or not f("ensurepip"))' 2>/dev/null && echo $$p && break; done)
+SUITS := -c 'import sys, venv; from importlib.util import find_spec as f; sys.exit(sys.version_info < (3, 11) or not f("ensurepip"))' 2>/dev/null
+PYTHON ?= $(shell for p in $(SUPPORTED); do $$p $(SUITS) && echo $$p && break; done)
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
 ARGS ?=
 # Side by side, since most tests wait for processes; more than the cores would disturb those that measure.
@@ -63,10 +63,10 @@ soak: $(VENV)/.test
 
 # The stamps say which lock was installed last; an interrupted installation leaves none and is begun anew.
 $(VENV)/.run: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer with venv is needed (Debian: python3 and python3-venv),' \
-		'or name one: make PYTHON=/path/to/python' >&2; exit 1; }
+	@{ test -n "$(PYTHON)" && $(PYTHON) $(SUITS); } || { echo 'Python 3.11 or newer with venv is needed (Debian: python3 and' \
+		'python3-venv),$(if $(PYTHON), and $(PYTHON) is none,)' 'or name one: make PYTHON=/path/to/python' >&2; exit 1; }
 	@echo 'Installing the gateway into $(VENV), with $(PYTHON): ready in about a minute'
-	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@{ $(RUN) $(SUITS) && $(RUN) -m pip --version; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(RUN) scripts/install.py requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@

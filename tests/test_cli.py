@@ -181,6 +181,20 @@ def test_a_sample_of_all_settings_is_printed(tmp_path: Path) -> None:
     assert "#port = 3000  # GATEWAY_PORT" in done.stdout
 
 
+def test_an_interrupt_while_it_is_still_starting_prints_no_traceback(tmp_path: Path) -> None:
+    environment = clean_environment() | {"GATEWAY_DATA_DIR": str(tmp_path / "data")}
+    command = [sys.executable, "-X", "importtime", "-m", "gateway", "serve", "--port", "0"]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.rstrip().endswith(" aiohttp.http_exceptions"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(20) == -signal.SIGINT
+    assert "Traceback" not in rest
+
+
 # -- on a terminal ------------------------------------------------------------------------------------------------
 
 

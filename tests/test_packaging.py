@@ -80,13 +80,27 @@ def test_each_promised_target_exists() -> None:
     assert make("--dry-run", *targets).returncode == 0
 
 
-def test_without_a_python_make_says_which_one_is_needed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("python", ["", "false", "no-such-python"])  # `false`: one that is too old
+def test_without_a_python_that_suits_make_says_which_one_is_needed(tmp_path: Path, python: str) -> None:
     for name in ("Makefile", "pyproject.toml", *LOCKS):
         shutil.copy(ROOT / name, tmp_path)
-    done = make("install", "PYTHON=", folder=tmp_path)
+    done = make("install", f"PYTHON={python}", folder=tmp_path)
     assert done.returncode != 0
-    assert "Python 3.11 or newer with venv is needed" in done.stderr
+    assert "Python 3.11 or newer with venv" in " ".join(done.stderr.split())
+    assert f"{python} is none" in done.stderr or not python
     assert not (tmp_path / ".venv").exists()
+
+
+def test_a_virtual_environment_of_an_old_python_is_made_anew(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        shutil.copy(ROOT / name, tmp_path)
+    old, new = tmp_path / ".venv" / "bin" / "python", tmp_path / "new"
+    old.parent.mkdir(parents=True)
+    old.write_text('#!/bin/sh\ncase "$*" in *version_info*) exit 1 ;; esac\n')
+    new.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "asked for $*"; exit 1; }\n')
+    for script in (old, new):
+        script.chmod(0o755)
+    assert "asked for -m venv --clear .venv" in make("install", f"PYTHON={new}", folder=tmp_path).stdout
 
 
 def test_the_readmes_commands_are_makes() -> None:

@@ -131,6 +131,17 @@ async def test_offline_it_waits_and_online_it_catches_up(tab: Tab, stub: Stub) -
     assert await tab.over() == PLAIN
 
 
+async def test_a_gateway_that_can_be_reached_answers_whatever_the_browser_says(tab: Tab, stub: Stub) -> None:
+    """Without any network a browser calls itself offline, and a gateway on the same machine is there."""
+    stub.behaves(answer=PLAIN, delay=0.005)
+    await tab.page.evaluate("Object.defineProperty(Navigator.prototype, 'onLine', { get: () => false })")
+    await tab.ask("hi")
+    await until(tab.page, "word20")
+    await tab.page.click("#cut")
+    assert await tab.over() == PLAIN
+    assert "offline" not in await tab.page.locator("#network-log").inner_text()
+
+
 async def test_a_hidden_tab_gives_its_connection_back_and_catches_up_when_seen(tab: Tab, stub: Stub) -> None:
     stub.behaves(answer="one", delay=0)
     await tab.ask("first")

@@ -252,6 +252,7 @@ class Line {
   #breaks = []; // when connections broke, for a minute
   #patience = 1;
   #retryMs;
+  #offline = false; // nobody answered while the browser said that it was offline; a gateway on this machine may answer all the same
   #quiet = false;
   #quietTimer;
   #held; // the pause that the gateway asked for: since when, how long, and why
@@ -398,6 +399,7 @@ class Line {
 
   /** Nobody answered: waits, between half of a delay that doubles and all of it, less what was waited for an answer. */
   async #stayAway(outcome, waitedMs = 0) {
+    this.#offline = globalThis.navigator?.onLine === false;
     this.#away ??= { at: Date.now(), knockedAt: this.health.knockedAt, tries: 0, delays: 0, refusals: 0 };
     if (outcome.error?.code === "forbidden_origin" && ++this.#away.refusals >= REFUSALS) throw outcome.error;
     if (this.question && since(this.#away.at) >= this.timing.asks * this.#longestAway()) throw unreachable(outcome);
@@ -414,6 +416,7 @@ class Line {
 
   /** Somebody is there, whichever way that was found out. */
   isAnswered() {
+    this.#offline = false;
     if (!this.#away) return;
     this.#away = undefined;
     this.health.answered();
@@ -714,9 +717,9 @@ class Line {
       this.#report("waiting", { reason: "hidden" });
       await this.#sleep(Infinity);
     }
-    if (globalThis.navigator?.onLine === false && !this.#closed) {
+    if (this.#offline && globalThis.navigator?.onLine === false && !this.#closed) {
       this.#report("offline", {});
-      await this.#sleep(30_000); // a browser can be wrong about being offline: one try now and then
+      await this.#sleep(30_000); // one try now and then
     }
   }
 
