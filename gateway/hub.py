@@ -203,6 +203,7 @@ class Hub:
         self.log.drop(tail, subscription)
         if not tail.users:
             tail.resets.clear()
+            self._frames.drop(tail)
         self.on_left(subscription)
 
     def listeners(self, tail: Tail, turn: str) -> int:
@@ -354,7 +355,7 @@ class Hub:
             hold = self.unsent.reserve(len(data)) if len(data) > LARGE else None
         except GatewayError:
             return None
-        return self._frames.keep(key, Frame(data, len(entries), entries[-1].sequence, hold))
+        return self._frames.keep(outlet.subscription.tail, key, Frame(data, len(entries), entries[-1].sequence, hold))
 
     def _wait_for_room(self, outlet: Outlet) -> None:
         self._crowded_out[outlet] = None

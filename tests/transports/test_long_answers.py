@@ -236,11 +236,11 @@ async def test_who_waits_longest_is_cut_first_and_nobody_who_has_only_just_stall
 def test_kept_frames_are_bounded_in_bytes_and_large_ones_live_with_their_readers() -> None:
     frames = Frames()
     for number in range(200):
-        frames.keep(number, Frame(bytes(100_000), 1, number))
+        frames.keep("log", number, Frame(bytes(100_000), 1, number))
     assert frames.size <= 4 * 1024 * 1024
     assert frames.get(0) is None
     assert frames.get(199) is not None
-    large = frames.keep("large", Frame(bytes(LARGE + 1), 1, 1))
+    large = frames.keep("log", "large", Frame(bytes(LARGE + 1), 1, 1))
     assert frames.get("large") is large
     del large
     assert frames.get("large") is None
