@@ -158,7 +158,8 @@ class Stretch:
         if after + 1 >= newest.first:  # nearly always: a reader that is up to date but for the last pieces
             if isinstance(newest, _Run):
                 start = after + 1 - newest.first
-                if most and (stop := newest.portion(start, most)) < len(newest.ends):
+                ends = newest.ends
+                if most and ends[-1] > most and (stop := newest.portion(start, most)) < len(ends):
                     text = newest.text(start, stop)
                     return [Entry(newest.first + stop - 1, _TEXT_HEAD[newest.kind] + text_json(text))]
                 text = newest.text(start)
