@@ -219,6 +219,202 @@ async def test_a_block_that_grows_looks_like_the_same_block_rendered_anew(tab: T
     assert grown > 500
 
 
+ATOMS = [
+    *(
+        "**bold**",
+        "**two bold words**",
+        "*thin*",
+        "***both***",
+        "_under_",
+        "__strong__",
+        "~~gone~~",
+        "*a **b** c*",
+        "**重点**：内容",
+    ),
+    *(
+        "`code`",
+        "`` a ` b ``",
+        "`x = a[0] * 2`",
+        "**bold `code` in**",
+        "这是**重点**内容",
+        "“*引*”",
+        "\\*star\\*",
+        "2 * 3 * 4",
+        "a_b_c",
+    ),
+    *(
+        "[a link](https://h.invalid/a_b_c)",
+        "[**bold** link](https://h.invalid/)",
+        '[titled](https://h.invalid/ "a title")',
+    ),
+    *(f"![picture]({PNG})", "[![p](https://h.invalid/p.png)](https://h.invalid/)", "**[linked](https://h.invalid/)**"),
+    *(
+        "https://h.invalid/x_y",
+        "<https://h.invalid/z>",
+        "&amp;",
+        "&lt;b&gt;",
+        "[1]",
+        "[see below]",
+        "array[0]",
+        "(so)",
+        "Great!",
+    ),
+    *(
+        "it's",
+        "R&D",
+        "A < B",
+        "<b>",
+        "$a_1 * b_1 * c$",
+        "\\(x_1 * y_2 * z\\)",
+        "$5 and $10",
+        "50%",
+        "#1",
+        "C#",
+        "~5",
+        "words",
+    ),
+]
+STARTS = ["", "", "- ", "1. ", "## ", "> ", "> > ", "- [ ] ", "- [x] ", "  - ", "| a | b |\n|--|--|\n| "]
+
+
+def _typed_document(random: Random) -> str:
+    lines = [
+        random.choice(STARTS[:-1]) + " ".join(random.choices(ATOMS, k=random.randrange(1, 7)))
+        for _ in range(random.randrange(1, 5))
+    ]
+    return random.choice(["\n\n", "\n"]).join(lines)
+
+
+async def test_no_mark_is_shown_that_goes_again_when_its_markdown_is_complete(tab: Tab) -> None:
+    """At every character what is shown is the beginning of what is shown in the end; maths is closed in advance."""
+    random = Random(13)
+    documents = [start + atom for start in STARTS for atom in ATOMS] + [_typed_document(random) for _ in range(150)]
+    wrong = await tab.page.evaluate(
+        """async (documents) => {
+            const { OpenBlock } = await import("/page/open-block.js");
+            const { rendered } = await import("/page/markdown.js");
+            const text = (element) => element.textContent.replace(/\\s+/g, "");
+            const wrong = [];
+            for (const source of documents) {
+                const whole = document.createElement("div");
+                whole.append(rendered(source, {}));
+                const final = text(whole);
+                const open = new OpenBlock(document.createElement("div"));
+                for (let end = 1; end <= source.length; end++) {
+                    if (!open.grow(source.slice(0, end))) open.render(source.slice(0, end), {});
+                    const shown = text(open.element);
+                    if (final.startsWith(shown) || final.startsWith(shown.replace(/(?:\\$|\\\\\\))$/, ""))) continue;
+                    wrong.push([source.slice(0, end), shown.slice(-40), final]);
+                    break;
+                }
+            }
+            return wrong;
+        }""",
+        documents,
+    )
+    assert wrong == []
+
+
+async def test_unfinished_markdown_is_shown_as_it_will_be_also_in_a_long_pause(tab: Tab, stub: Stub) -> None:
+    begun = stub.by_hand()
+    await tab.ask("hi")
+    turn = await begun.get()
+    content = tab.page.locator(".content")
+    for piece, shown in [
+        ("Now **bold wor", "Now bold wor"),
+        ("ds** and `co", "Now bold words and co"),
+        ("de` and ![a picture](data:image/png;base64,iVBORw", "Now bold words and code and"),
+    ]:
+        await stub.world.append(turn, {"event": "message", "content": piece})
+        await expect(content).to_have_text(shown)
+    assert await content.locator("strong").inner_text() == "bold words"
+    assert await content.locator("code").inner_text() == "code"
+    turn.status = "completed"
+    text = "Now **bold words** and `code` and ![a picture](data:image/png;base64,iVBORw"
+    ids = {"conversationId": turn.conversation, "turnId": turn.id}
+    await stub.world.append(turn, {"event": "completed", **ids, "content": text, "usage": None, "recovered": False})
+    assert (await tab.over()).endswith("and ![a picture](data:image/png;base64,iVBORw"), "what was never closed is text"
+
+
+async def test_maths_stays_as_it_was_written(tab: Tab) -> None:
+    texts = {
+        "So $a_1 * b_1 * c$ is": "So $a_1 * b_1 * c$ is",
+        r"and \(x_1 * y_2 * z\) too": r"and \(x_1 * y_2 * z\) too",
+        "$$\na_1 * b\n= c *d*\n$$": "$$\na_1 * b\n= c *d*\n$$",
+        "Then\n\\[\n\\frac{a}{b}\n- c\n\\]\nand": "Then \\[\n\\frac{a}{b}\n- c\n\\] and",
+        r"a row \[ a_1 * b_1 * c \] of it": r"a row \[ a_1 * b_1 * c \] of it",
+        "from $5 to *$10*, $20": "from $5 to $10, $20",
+        r"\$5 is *not*": "$5 is not",
+    }
+    for source, shown in texts.items():
+        got = await tab.page.evaluate(
+            """async (source) => {
+                const { rendered } = await import("/page/markdown.js");
+                return [...rendered(source, {}).children].map((one) => one.textContent).join(" ");
+            }""",
+            source,
+        )
+        assert got == shown
+
+
+async def test_a_task_list_has_boxes_and_quotations_stand_in_each_other(tab: Tab, stub: Stub) -> None:
+    stub.behaves(
+        answer="- [ ] open\n- [x] **done**\n  - [X] inner\n- [y] none\n\n"
+        "> one\n>\n> > two\n> >\n> > > three\n>\n> one again"
+    )
+    await tab.ask("hi")
+    await tab.over()
+    content = tab.page.locator(".content")
+    assert await content.locator(".task").all_inner_texts() == ["☐", "☑", "☑"]
+    assert await content.locator("li").first.evaluate("(item) => getComputedStyle(item).listStyleType") == "none"
+    assert await content.locator("li > div").nth(3).inner_text() == "[y] none"
+    assert await content.locator("blockquote blockquote blockquote").inner_text() == "three"
+    assert await content.locator("blockquote > p").last.inner_text() == "one again"
+
+
+async def test_a_table_on_a_phone_keeps_its_words_and_says_that_it_can_be_scrolled(tab: Tab, stub: Stub) -> None:
+    await tab.page.set_viewport_size({"width": 375, "height": 700})
+    row = "| Events of a server | unaffected | `wss://gateway.invalid` | synchronisation |\n"
+    stub.behaves(
+        answer=f"| Transport | Behind a proxy | Address | Notes |\n|--|--|--|--|\n{row}\n\n"
+        "| a | b |\n|--|--|\n| 1 | 2 |\n"
+    )
+    await tab.ask("hi")
+    await tab.over()
+    frames = tab.page.locator(".table-frame")
+    wide = await frames.first.evaluate(
+        """(frame) => ({
+            scrolls: frame.scrollWidth - frame.clientWidth,
+            broken: [...frame.querySelectorAll("th, td")].filter((cell) => {
+                const longest = document.createElement("span");
+                longest.textContent = cell.textContent.split(" ").sort((a, b) => b.length - a.length)[0];
+                cell.append(longest);
+                const lines = longest.getClientRects().length;
+                longest.remove();
+                return lines > 1;
+            }).length,
+            shadows: getComputedStyle(frame).backgroundAttachment,
+        })"""
+    )
+    assert wide["scrolls"] > 50
+    assert wide["broken"] == 0
+    assert wide["shadows"] == "local, local, scroll, scroll"
+    assert await frames.last.evaluate("(frame) => frame.scrollWidth - frame.clientWidth") == 0
+    assert await tab.page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+async def test_what_is_too_deep_for_markdown_is_shown_as_it_was_written(tab: Tab) -> None:
+    deep = ">" * 150 + " at the bottom"
+    shown = await tab.page.evaluate(
+        """async (source) => {
+            const { rendered } = await import("/page/markdown.js");
+            return [...rendered(source, {}).children].map((one) => [one.nodeName, one.textContent.trim()]);
+        }""",
+        f"before **it**\n\n{deep}\n\nafter",
+    )
+    assert shown == [["P", "before it"], ["P", deep], ["P", "after"]]
+
+
 async def test_blocks_closed_one_by_one_look_like_the_whole_document(tab: Tab) -> None:
     random = Random(3)
     documents = ["".join(random.choices(PARTS, k=random.randrange(4, 40))) for _ in range(1_000)]

@@ -1,5 +1,7 @@
 """What an answer costs the browser."""
 
+from random import Random
+
 import pytest
 from playwright.async_api import CDPSession
 
@@ -57,6 +59,12 @@ class Cost:
 
     async def _metrics(self) -> dict[str, float]:
         return {m["name"]: m["value"] for m in (await self._session.send("Performance.getMetrics"))["metrics"]}
+
+    async def thread(self) -> float:
+        """Of all that its main thread did."""
+        now, before = await self._metrics(), self._before
+        self._before = now
+        return now["ThreadTime"] - before["ThreadTime"]
 
     async def script(self) -> float:
         now = await self._metrics()
@@ -142,3 +150,116 @@ async def test_one_endless_word_does_not_hold_the_tab(tab: Tab, stub: Stub) -> N
     )
     assert longest < 1_500, f"the page was deaf for {longest:.0f} ms"
     assert len(await tab.over()) == 400_000
+
+
+PIECES = [
+    *(
+        "> a\n",
+        ">\n",
+        "> ",
+        ">> ",
+        "- a\n",
+        "- ",
+        "  - b\n",
+        "1. ",
+        "* ",
+        "- [ ] a\n",
+        "\n",
+        "\n\n",
+        "  ",
+        "    ",
+        "  \n",
+        "\\\n",
+    ),
+    *(
+        "*",
+        "**",
+        "***",
+        "_",
+        "__",
+        "~~",
+        "*a ",
+        "a* ",
+        "`",
+        "``",
+        "`a",
+        "```\n",
+        "~~~\n",
+        "# ",
+        "## a\n",
+        "---\n",
+        "===\n",
+    ),
+    *(
+        "[",
+        "]",
+        "(",
+        ")",
+        "[a](",
+        "](",
+        "![",
+        "![a](",
+        "[a]: https://h.invalid/\n",
+        "[a]",
+        "[a][b]",
+        "[a](https://h.invalid/a)",
+    ),
+    *("https://h.invalid/a ", "http://", "<https://h.invalid>", "<", "<b>", "<!--", "&amp;", "&", "mailto:a@b.c ", ":"),
+    *("|", "|a|b|\n", "|-|-|\n", "|a|\n|-|\nb\n\n", "$", "$$", "$$\n", "\\(", "\\)", "\\[", "\\]\n", "\\", "$a_1$ "),
+    *("a", "word ", "你好，", "😀", '"', "\t", "\r\n", "\0", "data:image/png;base64,AAAA"),
+]
+SIZE = 100_000
+
+
+def _filled(*units: str) -> str:
+    return "".join(unit * (SIZE // len(units) // len(unit) + 1) for unit in units)[:SIZE]
+
+
+def _deep(prefix: str, depth: int) -> str:
+    lines = [prefix * (n % depth) + "a" for n in range(SIZE // len(prefix))]
+    return "\n".join(lines)[:SIZE]
+
+
+def _heavy_documents() -> list[str]:
+    """100 KB each: what is known to have been slow, and repetitions of pieces that a seed chooses."""
+    random = Random(18)
+    documents = [
+        _filled(unit) for unit in ("> a\n>\n", "\\\n", "*a*", "`a", "- a\n* b\n", "|a|\n|-|\nb\n\n", "- - - x\n", "> ")
+    ]
+    documents += [_deep("> ", 5_000), _deep("  ", 300).replace("a", "- a"), _deep("1. ", 90)]
+    documents += [
+        "![a](data:image/png;base64," + "A" * SIZE,
+        "|a" * 25_000 + "\n" + "|-" * 25_000,
+        "[" * 50_000 + "a](b)" * 10_000,
+    ]
+    documents += [_filled("".join(random.choices(PIECES, k=random.choice((2, 3, 5, 9))))) for _ in range(14)]
+    documents += [_filled("".join(random.choices(PIECES, k=2)), random.choice(PIECES)) for _ in range(6)]
+    documents += ["".join(random.choices(PIECES, k=SIZE // 2))[:SIZE] for _ in range(2)]
+    return documents
+
+
+async def test_no_markdown_of_100_kilobytes_holds_the_page(tab: Tab) -> None:
+    """Whole, still growing, and one step further: each within its time, and the same elements in the end."""
+    cost = await Cost.of(tab)
+    await tab.page.evaluate(
+        """async () => {
+            const { rendered } = await import("/page/markdown.js");
+            const { OpenBlock } = await import("/page/open-block.js");
+            const element = () => document.createElement("div");
+            window.whole = (source) => { window.all = element(); all.append(rendered(source, {})); };
+            window.grow = (source) => {
+                window.open_ = new OpenBlock(element());
+                open_.render(source.slice(0, -500), {});
+            };
+            window.step = (source) => { open_.grow(source) || open_.render(source, {}); };
+            window.end = (source) => { open_.close(source, {}); open_.end(); return open_.element.isEqualNode(all); };
+        }"""
+    )
+    for source in _heavy_documents():
+        assert len(source) >= SIZE * 0.9
+        for action, limit in (("whole", 2.5), ("grow", 2.5), ("step", 1.2), ("end", 2.5)):
+            await cost.thread()
+            same = await tab.page.evaluate(f"(source) => {action}(source)", source)
+            took = await cost.thread()
+            assert took < limit, f"{action} took {took:.2f} s of {source[:40]!r}"
+            assert same or action != "end", source[:40]

@@ -8,7 +8,11 @@ import hljs from "./vendor/highlight.js";
 import MarkdownIt from "./vendor/markdown-it.js";
 import { copyButton, make, say } from "./dom.js";
 import { t } from "./language.js";
+import { maths } from "./maths.js";
 import { mediaKind, placeMedia } from "./media.js";
+import { plain } from "./plain.js";
+import { taskBox, tasks } from "./tasks.js";
+import { finished } from "./unfinished.js";
 
 const RASTER = /^data:image\/(?:png|jpeg|gif|webp|avif);base64,/i;
 const LINK = /^(?:https?:\/\/|mailto:)/i;
@@ -37,6 +41,10 @@ markdown.validateLink = (url) => LINK.test(url.trim()) || RASTER.test(url.trim()
 const [blocks, words] = [new markdown.core.constructor(), new markdown.core.constructor()];
 blocks.ruler.enableOnly(["normalize", "block"]);
 words.ruler.disable(["normalize", "block"]);
+maths(markdown);
+tasks([markdown.core, words]);
+plain(markdown, [markdown.core, blocks], [markdown.core, words]);
+for (const chain of [markdown.core, blocks]) chain.ruler.after("block", "items", markItems);
 
 function highlight(code, info) {
   const language = info.split(/\s/)[0];
@@ -64,16 +72,21 @@ rules.link_close = (tokens, index) => {
 };
 // A list that becomes loose is the same elements, only further apart; copied, a `p` would put blank lines into every list.
 rules.paragraph_open = (tokens, index) => {
-  if (!isInItem(tokens, index)) return "<p>";
-  return tokens[index].hidden ? "<div>" : '<div class="loose">';
+  const { meta, hidden } = tokens[index];
+  if (!meta) return "<p>";
+  return (hidden ? "<div>" : '<div class="loose">') + taskBox(meta);
 };
-rules.paragraph_close = (tokens, index) => (isInItem(tokens, index) ? "</div>" : "</p>");
+rules.paragraph_close = (tokens, index) => (tokens[index].meta ? "</div>" : "</p>");
 
-function isInItem(tokens, index) {
-  const { level } = tokens[index];
-  let holder = level ? index - 1 : -1;
-  while (holder >= 0 && tokens[holder].level >= level) holder--;
-  return tokens[holder]?.type === "list_item_open";
+/** Marks the paragraphs that stand right in an item of a list. */
+function markItems({ tokens }) {
+  const open = [];
+  for (const token of tokens) {
+    if (token.nesting < 0) open.pop();
+    const holder = open.at(-1);
+    if (token.type.startsWith("paragraph_") && holder?.type === "list_item_open") token.meta = {};
+    if (token.nesting > 0) open.push(token);
+  }
 }
 
 const fence = rules.fence;
@@ -97,7 +110,8 @@ export function rendered(source, env) {
 
 /**
  * Markdown that is still being written. `html(from)` has its tokens from that one on, in the blocks that are open there.
- * @returns {{blocks: Block[], html: (from: number) => string}}
+ * `held` says that not all of it is shown: some may yet become something else.
+ * @returns {{blocks: Block[], html: (from: number) => string, held: boolean}}
  *
  * @typedef {object} Block stands for one element; what its element is made of is told by all of these but `from`
  * @property {number} from its first token
@@ -111,12 +125,45 @@ export function growing(source, env) {
   const state = new markdown.core.State(source, markdown, env);
   blocks.process(state);
   const { tokens } = state;
+  const held = finishLast(tokens, state.src, env);
   const html = (from) => {
     state.tokens = [...openAt(tokens, from), ...tokens.slice(from)];
     words.process(state);
     return markdown.renderer.render(state.tokens, markdown.options, env);
   };
-  return { blocks: tree(tokens, state.src.split("\n")), html };
+  return { blocks: tree(tokens, state.src.split("\n")), html, held };
+}
+
+const ENDED_BY_LINE = new Set(["heading_open", "th_open", "td_open"]);
+
+/** The words that are still being written get what they lack. @returns {boolean} whether some wait for more */
+function finishLast(tokens, source, env) {
+  const last = tokens.findLastIndex(({ nesting, type, content }) => !(nesting < 0 || (type === "inline" && !content) || /^t[dh]_open$/.test(type)));
+  const token = tokens[last];
+  if (token?.type !== "inline") return false;
+  const lines = token.content.slice(token.content.lastIndexOf("\n") + 1);
+  const over = ENDED_BY_LINE.has(tokens[last - 1].type) ? /\n[ \t>]*$/ : /\n[ \t>]*\n[ \t>]*$/;
+  if (over.test(source) || !source.trimEnd().endsWith(lines)) return false;
+  const whole = finished(token.content, (text) => unmatched(text, env));
+  const held = !whole.startsWith(token.content);
+  token.content = whole;
+  return held;
+}
+
+/** The marks that close what the emphasis in `text` leaves open. A star behind a letter or a number may be one that multiplies. */
+function unmatched(text, env) {
+  if (!/[*_~]/.test(text)) return "";
+  const state = new markdown.inline.State(text, markdown, env, []);
+  markdown.inline.tokenize(state);
+  const [balance] = markdown.inline.ruler2.getRules("");
+  balance(state);
+  let marks = "";
+  for (const { marker, open, end, token } of state.delimiters.toReversed()) {
+    const before = state.tokens[token - 1]?.content.at(-1) ?? "";
+    if (!open || end >= 0 || (marker === 42 && /[A-Za-z0-9]/.test(before) && state.tokens[token + 1]?.content !== "*")) continue;
+    marks += String.fromCharCode(marker).repeat(marker === 126 ? 2 : 1);
+  }
+  return marks;
 }
 
 const HOLDS_BLOCKS = /^(?:bullet_list|ordered_list|list_item|blockquote|table|tbody)_open$/;
@@ -181,7 +228,7 @@ function frameCode(pre) {
   frame.append(pre);
 }
 
-const ENDED_BY_BLANK = new Set(["paragraph_open", "heading_open", "table_open", "blockquote_open", "hr"]);
+const ENDED_BY_BLANK = new Set(["paragraph_open", "heading_open", "table_open", "blockquote_open", "hr", "maths_block"]);
 
 /**
  * How many characters of `source` belong to blocks that nothing coming later can change: all but the last block, and the

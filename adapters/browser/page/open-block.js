@@ -9,8 +9,9 @@ import { cutAfter, difference, patch, patchAt } from "./patch.js";
 // has a letter already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
 const WORDS = /^[\p{L}\p{M}\p{N} .,;?!'"(\-，。、；？！“”‘’（）《》…—]*$/u;
 const WORD_END = /(?:^|\s)([\p{L}\p{M}\p{N}.,?!'"(\-，。、；？！“”‘’（）《》…—]*) *$/u;
-const PROSE = new Set(["P", "DIV", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6"]);
+const PROSE = new Set(["P", "DIV", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6", "STRONG", "EM", "S"]);
 const FENCE = /^(?:`{3,}[^`\n]*|~{3,}.*)\n/;
+const MAYBE_IMAGE = /(?:^|\s)!$/;
 const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
 
 export class OpenBlock {
@@ -18,6 +19,7 @@ export class OpenBlock {
   #source; // what is shown, if that is known
   #blocks = []; // of what was rendered
   #references; // that it was rendered with
+  #held = false; // not all of the source is shown
   #last; // the text node that it ends in
 
   /** @param {Element} element holds the blocks before it, too, once they were closed */
@@ -30,11 +32,12 @@ export class OpenBlock {
 
   /** Renders it from where it differs from what was rendered before. */
   render(source, env) {
-    const { blocks, html } = growing(withTableBegun(withoutUnderline(source)), env);
+    const { blocks, html, held } = growing(withTableBegun(withoutUnderline(source)), env);
     const references = JSON.stringify(env.references ?? {});
     const way = difference(references === this.#references ? this.#blocks : [], blocks);
     patchAt(this.element, this.#closed, way, elements(html(way.from), false));
     [this.#source, this.#blocks, this.#references, this.#last] = [source, blocks, references, undefined];
+    this.#held = held;
   }
 
   /** The blocks in `source`, with which it begins, will not change any more. What is behind them is to be rendered next. */
@@ -71,7 +74,7 @@ export class OpenBlock {
 
   #growWords(source) {
     const added = source.slice(this.#source.length);
-    if (!WORDS.test(added)) return false;
+    if (this.#held || !WORDS.test(added) || MAYBE_IMAGE.test(source)) return false;
     if (!this.#last) {
       const line = this.#source.slice(this.#source.lastIndexOf("\n") + 1);
       const word = WORD_END.exec(line)?.[1];
@@ -118,8 +121,12 @@ function lastText(element, before = null) {
   return lastChild.nodeType === Node.ELEMENT_NODE ? lastText(lastChild) : lastChild;
 }
 
-/** What may underline a heading is mostly the beginning of a list: until its line ends it is not shown. */
-const withoutUnderline = (source) => (FENCE.test(source) ? source : source.replace(/\n[ \t>]*(?:-+|=+)[ \t]*$/, "\n"));
+/**
+ * What may underline a heading is mostly the beginning of a list: until its line ends it is not shown. Nor is what begins
+ * a heading or a numbered list, until that is known.
+ */
+const withoutUnderline = (source) => (FENCE.test(source) ? source : source.replace(MAYBE_BEGINNING, "$1$2"));
+const MAYBE_BEGINNING = /(\n)[ \t>]*(?:-+|=+)[ \t]*$|((?:^|\n)[ \t>]*)(?:#{1,6}|[+*]|\d{1,3}(?:[.)][ \t]*)?)$/;
 
 /** A table whose head is still being typed looks like one already: it is given the line that would follow. */
 function withTableBegun(source) {

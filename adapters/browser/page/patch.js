@@ -29,6 +29,8 @@ function firstDifference(old, fresh) {
   return place;
 }
 
+const MANY = 50; // changes at once
+
 const isSame = (one, other) => one.text === other.text && one.tight === other.tight && one.kind === other.kind;
 
 /** Puts `fresh` where `difference` has found that it belongs, among the children of `parent` behind `before`. */
@@ -49,20 +51,37 @@ export function patchAt(parent, before, { path: [place, ...path] }, fresh) {
 const holder = (element) => (element.matches(".table-frame") ? element.firstElementChild : element);
 
 /**
- * Makes the children of `parent` behind `last` (null: from the first one on) like those of `fresh`, which is used up.
- * Those from `end` on are right already. @returns the last one that was made; what is left between it and `end` is older
+ * Makes the children of `parent` behind `last` (null: from the first one on) like those of `fresh` up to `freshEnd`, which
+ * is used up. Those from `end` on are right already.
+ * @returns the last one that was made; what is left between it and `end` is older
  */
-export function patch(parent, last, fresh, end = null) {
-  for (const node of [...fresh.childNodes]) {
-    const old = after(parent, last);
-    last = old === end ? parent.insertBefore(node, end) : become(old, node);
+export function patch(parent, last, fresh, end = null, freshEnd = null) {
+  let node = fresh.firstChild;
+  for (let old = after(parent, last); node !== freshEnd && old !== end; old = after(parent, last)) {
+    const next = node.nextSibling;
+    last = become(old, node);
+    node = next;
   }
-  return last;
+  if (node === freshEnd) return last;
+  const more = document.createDocumentFragment(); // at once: a block whose direction is that of its words looks at them for each change
+  for (let next; node !== freshEnd; node = next) {
+    next = node.nextSibling;
+    more.append(node);
+  }
+  const { lastChild } = more;
+  parent.insertBefore(more, end);
+  return lastChild;
 }
 
 /** Removes the children of `parent` behind `last`, up to `end`. */
 export function cutAfter(parent, last, end = null) {
-  for (let next; (next = after(parent, last)) !== end; ) next.remove();
+  const directed = parent.closest("[dir=auto]");
+  let cut = 0;
+  for (let next; (next = after(parent, last)) !== end; cut++) {
+    if (cut === MANY && directed) directed.removeAttribute("dir"); // for each that goes it would look at all its words
+    next.remove();
+  }
+  if (cut > MANY && directed) directed.dir = "auto";
 }
 
 const after = (parent, last) => (last ? last.nextSibling : parent.firstChild);
@@ -81,8 +100,9 @@ function become(old, fresh) {
   if (isAnother(old, fresh)) return replace(old, fresh);
   for (const name of old.getAttributeNames()) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  const end = sameEnd(old, fresh);
-  cutAfter(old, patch(old, null, fresh, end), end);
+  fresh.removeAttribute("dir");
+  const [end, freshEnd] = sameEnd(old, fresh);
+  cutAfter(old, patch(old, null, fresh, end, freshEnd), end);
   return old;
 }
 
@@ -100,16 +120,15 @@ function isAnother(old, fresh) {
 /** Which of the page's frames an element is; a list's text is in none. */
 const frameOf = ({ className }) => /^(?:code|table)-/.exec(className)?.input;
 
-/** Something may have come to stand before what is there: takes from `fresh` what both end in. @returns where it begins */
+/** Something may have come to stand before what is there: @returns where what both end in begins, in each of the two */
 function sameEnd(old, fresh) {
-  let end = null;
-  let last = old.lastChild;
-  while (last && fresh.lastChild && last.isEqualNode(fresh.lastChild)) {
-    fresh.lastChild.remove();
-    end = last;
-    last = last.previousSibling;
+  let [end, freshEnd] = [null, null];
+  let [last, freshLast] = [old.lastChild, fresh.lastChild];
+  while (last && freshLast && last.isEqualNode(freshLast)) {
+    [end, freshEnd] = [last, freshLast];
+    [last, freshLast] = [last.previousSibling, freshLast.previousSibling];
   }
-  return end;
+  return [end, freshEnd];
 }
 
 function replace(old, fresh) {

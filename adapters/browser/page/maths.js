@@ -1,0 +1,93 @@
+/**
+ * Maths, left exactly as it was written: what stands in `$…$`, `$$…$$`, `\(…\)` and `\[…\]` is no Markdown, so that
+ * `$a_1 * b_1$` keeps its signs and `\(x\)` its backslashes.
+ */
+
+const CLOSING = { $: "$", $$: "$$", "\\(": "\\)", "\\[": "\\]" };
+const ALONE = /^(?:\$\$|\\\[)[ \t]*$/; // a line that only opens what the next ones hold
+const LOOKS_LIKE_MATHS = /\\[a-zA-Z]|\^|_[\d{]|\b[a-zA-Z]_[a-zA-Z]\b/; // and not like the name of a variable
+
+/** What opens maths at `at`, if something does. A dollar may be money, or part of a name. */
+function openingAt(text, at) {
+  const two = text.slice(at, at + 2);
+  if (two === "\\(" || two === "\\[" || two === "$$") return two;
+  if (text[at] !== "$" || !/\S/.test(text[at + 1] ?? "") || /[\w$]/.test(text[at - 1] ?? "")) return undefined;
+  return "$";
+}
+
+function closingAfter(text, from, opening) {
+  const closing = CLOSING[opening];
+  for (let at = text.indexOf(closing, from); at >= 0; at = text.indexOf(closing, at + 1)) {
+    if (opening === "\\[" && text[at + 2] === "(") continue; // an escaped link
+    if (opening !== "$") return at + 2;
+    if (text[at - 1] === "\\") continue;
+    return /\s/.test(text[at - 1]) || /[\d$]/.test(text[at + 1] ?? "") ? 0 : at + 1; // the next price, and no maths
+  }
+  return -1;
+}
+
+/**
+ * Where the maths that begins at `at` ends: behind its closing mark, `Infinity` when that may be yet to come, 0 where none
+ * begins. `none` remembers what is not closed any more, so that a text of nothing but openings is searched once.
+ */
+export function mathsEnd(text, at, none) {
+  const opening = openingAt(text, at);
+  if (!opening) return 0;
+  const end = none[opening] ? -1 : closingAfter(text, at + opening.length, opening);
+  if (end >= 0) return end;
+  if (none[opening]) return 0;
+  none[opening] = true;
+  return opening !== "$" || (!/\d/.test(text[at + 1]) && LOOKS_LIKE_MATHS.test(text.slice(at))) ? Infinity : 0;
+}
+
+/** `text` with the maths closed that begins at `at`, and with what it has of the closing mark. */
+export function closedMaths(text, at) {
+  const closing = CLOSING[openingAt(text, at)];
+  return text.trimEnd().replace(closing[0] === "$" ? /\$$/ : /\\$/, "").trimEnd() + closing;
+}
+
+/** Teaches markdown-it. */
+export function maths(markdown) {
+  markdown.inline.ruler.before("escape", "maths", (state, silent) => {
+    const { src, pos } = state;
+    const code = src.charCodeAt(pos);
+    if (code !== 36 && code !== 92) return false;
+    const end = mathsEnd(src, pos, (state.mathsNotClosed ??= {}));
+    if (!end || end > state.posMax) return false;
+    if (!silent) state.push("text_special", "", 0).content = src.slice(pos, end);
+    state.pos = end;
+    return true;
+  });
+  markdown.block.ruler.before("fence", "maths_block", block, { alt: ["paragraph", "blockquote", "list"] });
+  markdown.renderer.rules.maths_block = (tokens, index) => `<p class="maths">${markdown.utils.escapeHtml(tokens[index].content)}</p>\n`;
+}
+
+function block(state, startLine, endLine, silent) {
+  if (state.sCount[startLine] - state.blkIndent >= 4) return false;
+  const line = (nth) => state.src.slice(state.bMarks[nth] + state.tShift[nth], state.eMarks[nth]).trimEnd();
+  const first = line(startLine);
+  const opening = first.slice(0, 2);
+  if (opening !== "$$" && opening !== "\\[") return false;
+  const alone = ALONE.test(first);
+  const none = (state.mathsNotClosed ??= {});
+  if (!alone && startLine < none[opening]) return false;
+  let next = startLine;
+  for (; next < endLine && !state.isEmpty(next) && state.sCount[next] >= state.blkIndent; next++) {
+    const text = next === startLine ? first.slice(2) : line(next);
+    const at = text.indexOf(CLOSING[opening]);
+    if (at < 0) continue;
+    if (at !== text.length - 2) return false; // words follow it: a paragraph with maths in it
+    return put(state, startLine, next + 1, silent);
+  }
+  none[opening] = next;
+  return alone && put(state, startLine, next, silent);
+}
+
+function put(state, startLine, nextLine, silent) {
+  if (silent) return true;
+  const token = state.push("maths_block", "p", 0);
+  token.content = state.getLines(startLine, nextLine, state.blkIndent, false).trim();
+  token.map = [startLine, nextLine];
+  state.line = nextLine;
+  return true;
+}

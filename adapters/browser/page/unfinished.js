@@ -1,0 +1,133 @@
+/**
+ * Words whose Markdown is still being written, as they will look: emphasis and code that were opened are closed, of a link
+ * the text stands already, and what can't be told yet, such as half of an image, waits until it can.
+ */
+import { closedMaths, mathsEnd } from "./maths.js";
+
+const LETTER = /[A-Za-z0-9]/;
+const LABEL = 80; // characters in brackets that are waited for: a link, or no link
+const ENTITY = /&(?:#[0-9xa-fA-F]{0,7}|[a-z]{0,6})$/;
+const ENTITIES = ["amp", "apos", "copy", "deg", "gt", "hellip", "laquo", "ldquo", "lt", "mdash", "nbsp", "ndash", "quot", "raquo", "rdquo", "times"];
+const ADDRESS = /<(?:(https?|mailto):[^\s<>]*|([a-z]{0,6}))$/;
+const SCHEMES = ["http", "https", "mailto"];
+
+/** @returns {string} Markdown that is complete; `unmatched(text)` tells the marks that close the emphasis it leaves open */
+export function finished(text, unmatched) {
+  const { code, maths, link, cut, settled } = look(text);
+  if (cut !== undefined) text = withoutEnd(text.slice(0, cut), settled);
+  else if (link !== undefined) text = text.slice(0, link.start) + text.slice(link.start + 1, link.end);
+  else if (code) text = closedCode(text, code);
+  else if (maths !== undefined) text = closedMaths(text, maths);
+  else text = withoutEnd(text, settled);
+  text = text.trimEnd();
+  return text + unmatched(text);
+}
+
+/**
+ * One pass over the text: what is open at its end. That is code, or maths; or a link with its address begun, of which
+ * `start` and `end` are the brackets of its words; or from `cut` on nobody can tell what it is. All up to `settled` is
+ * what it is.
+ */
+function look(text) {
+  const brackets = [];
+  const notClosed = {};
+  const runs = backticks(text);
+  let settled = 0;
+  for (let at = 0; at < text.length; at++) {
+    switch (text[at]) {
+      case "$": case "\\": {
+        const end = mathsEnd(text, at, notClosed);
+        if (end === Infinity) return waiting(text, brackets, { maths: at });
+        if (!end && text[at] === "$") break;
+        settled = Math.min(end || at + 2, text.length + 1);
+        at = settled - 1;
+        break;
+      }
+      case "`": {
+        const run = runs.get(at);
+        if (!run) break; // the rest of a run that was escaped
+        const opens = !LETTER.test(text[at - 1] ?? "") && at + run.length < text.length;
+        if (!run.end && opens) return waiting(text, brackets, { code: run });
+        at += run.length - 1;
+        if (run.end) at = (settled = run.end) - 1;
+        break;
+      }
+      case "[":
+        brackets.push(at);
+        break;
+      case "]": {
+        const start = brackets.pop();
+        if (start === undefined) break;
+        const end = afterLabel(text, at + 1);
+        if (end !== Infinity) at = end - 1;
+        else if (text[start - 1] === "!") return waiting(text, brackets, { cut: start - 1, settled });
+        else if (text[at + 1] === "(" && !text.startsWith("![", start + 1)) return waiting(text, brackets, { link: { start, end: at } });
+        else return waiting(text, brackets, { cut: start, settled });
+        break;
+      }
+      default:
+    }
+  }
+  return waiting(text, brackets, { settled });
+}
+
+/** `found`, or earlier brackets that may yet be a link's or an image's. */
+function waiting(text, brackets, found) {
+  const first = brackets.find((at) => text.length - at <= LABEL && !/[A-Za-z0-9)\]]/.test(text[at - 1] ?? ""));
+  if (first === undefined) return found;
+  return { cut: text[first - 1] === "!" ? first - 1 : first, settled: 0 };
+}
+
+/** The runs of backticks, by where they begin, each with where its code ends, if it does. */
+function backticks(text) {
+  const runs = [...text.matchAll(/`+/g)].map(({ index, 0: { length } }) => ({ at: index, length }));
+  const next = new Map(); // by length, the nearest one behind
+  for (const run of runs.reverse()) {
+    run.end = next.get(run.length);
+    next.set(run.length, run.at + run.length);
+  }
+  return new Map(runs.map((run) => [run.at, run]));
+}
+
+/** Where the address or the name behind a label ends: right here if there is none, `Infinity` if the end is yet to come. */
+function afterLabel(text, at) {
+  if (at === text.length) return Infinity;
+  if (text[at] === "[") return text.indexOf("]", at) + 1 || (text.length - at > LABEL ? at : Infinity);
+  if (text[at] !== "(") return at;
+  const title = lengthOf(/\([^\s()<>]*(?:\([^\s()]*\)[^\s()<>]*)*/y, text, at) + at;
+  if (title === text.length) return Infinity;
+  if (text[title] === ")") return title + 1;
+  const rest = lengthOf(/\s+(?:["'(][^"')]{0,300}["')]?\s*)?/y, text, title);
+  if (rest && title + rest === text.length) return Infinity;
+  return rest && text[title + rest] === ")" ? title + rest + 1 : at;
+}
+
+function lengthOf(pattern, text, at) {
+  pattern.lastIndex = at;
+  return pattern.exec(text)?.[0].length ?? 0;
+}
+
+/** Behind the code's last backtick there may yet be one that closes it. */
+function closedCode(text, { length }) {
+  const run = "`".repeat(length);
+  return `${text.slice(0, lengthWithout(text, "`")).trimEnd()}${run}`;
+}
+
+/** Without what can't be told yet at a text's very end: marks that may close, or open, or stand for themselves. */
+function withoutEnd(text, settled) {
+  if (settled > text.length) return text.slice(0, -1); // a backslash, and what it is before is to come
+  const address = ADDRESS.exec(text);
+  if (address?.[1]) return text.slice(0, address.index) + text.slice(address.index + 1);
+  if (address && SCHEMES.some((scheme) => scheme.startsWith(address[2]))) return text.slice(0, address.index);
+  const entity = ENTITY.exec(text)?.[0];
+  if (entity && (entity[1] === "#" || ENTITIES.some((name) => name.startsWith(entity.slice(1))))) return text.slice(0, -entity.length);
+  if (/(?:^|\s)!$/.test(text)) return text.slice(0, -1);
+  return text.slice(0, Math.max(lengthWithout(text, "*_~`"), settled));
+}
+
+/** How long a text is without the run of such characters that it ends in. */
+function lengthWithout(text, characters) {
+  let { length } = text;
+  while (length && characters.includes(text[length - 1])) length--;
+  return length;
+}
