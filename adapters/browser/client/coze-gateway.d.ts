@@ -240,7 +240,7 @@ export class GatewayError extends Error {
   readonly problem: Record<string, unknown> | undefined;
 }
 
-/** Incremental parser of `text/event-stream`; text comes in pieces cut anywhere. */
+/** Incremental parser of `text/event-stream`; text comes in pieces cut anywhere. An event above 64 Mi characters is a `RangeError`. */
 export class EventStreamParser {
   constructor(handlers: {
     onEvent: (data: string, id: string | undefined, type: string) => void;

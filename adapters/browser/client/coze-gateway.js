@@ -18,6 +18,8 @@ const BODY_FIELDS = [
   "onDisconnect",
 ];
 const SEATS = 2; // how many streams and long-polls a page holds: browsers allow six to a host over HTTP/1.1, for all tabs
+const LARGEST = 64 * 2 ** 20; // characters of one event or one answer: four times what the gateway lets an answer have
+const SEEN = 20_000; // ids that are remembered: a server that begins anew repeats a long answer's events
 const TRIES = 5; // of a stop that the gateway does not take
 const RENEWALS = 4; // of a token that the gateway refuses, one after another
 const REFUSALS = 3; // of the page's origin, until that is final: gateways that are being restarted may differ
@@ -53,7 +55,7 @@ export class GatewayError extends Error {
 /** The text of an answer after one more event: joins pieces, starts over at `replace` and `reset`. */
 export function fold(text, event) {
   if (event.event === "message") {
-    if (event.contentType !== undefined && event.contentType !== "text") return text;
+    if ((event.contentType !== undefined && event.contentType !== "text") || typeof event.content !== "string") return text;
     return event.replace ? event.content : text + event.content;
   }
   if (event.event === "started") return "";
@@ -67,6 +69,7 @@ export class EventStreamParser {
   #afterCr = false;
   #begun = false;
   #data = [];
+  #size = 0; // of what is kept for the event that is on its way
   #id;
   #type = "";
 
@@ -94,6 +97,7 @@ export class EventStreamParser {
       this.#line(line);
     }
     this.#partial += chunk.slice(start);
+    if (this.#size + this.#partial.length > LARGEST) throw new RangeError("The event is too large.");
   }
 
   #line(line) {
@@ -103,8 +107,11 @@ export class EventStreamParser {
     const field = colon < 0 ? line : line.slice(0, colon);
     let value = colon < 0 ? "" : line.slice(colon + 1);
     if (value.charCodeAt(0) === 32) value = value.slice(1);
-    if (field === "data") this.#data.push(value);
-    else if (field === "event") this.#type = value;
+    if (field === "data") {
+      this.#data.push(value);
+      this.#size += value.length + 1;
+    }
+    if (field === "event") this.#type = value;
     else if (field === "id" && !value.includes("\0")) this.#id = value;
     else if (field === "retry" && /^[0-9]+$/.test(value)) this.handlers.onRetry?.(Number(value));
   }
@@ -113,6 +120,7 @@ export class EventStreamParser {
     const data = this.#data;
     const type = this.#type;
     this.#data = [];
+    this.#size = 0;
     this.#type = "";
     if (data.length) this.handlers.onEvent(data.join("\n"), this.#id, type || "message");
     else if (this.#id !== undefined) this.handlers.onId?.(this.#id);
@@ -264,6 +272,8 @@ class Line {
   #last = null;
   #stopping; // a promise, while a stop looks for its turn: nothing is asked meanwhile
   #refusals = 0; // of tokens, one after another
+  #renewedAt = -Infinity; // when a token was last refused
+  #disabled = 0; // how often it was told that there is no streaming
   #unlisten = [];
   #config; // what the gateway says it can, once somebody was there to ask
   #away; // while nobody answers: since when, how often it was tried, and whether any tries were told to be at once
@@ -460,8 +470,8 @@ class Line {
       },
       deliver: (event, id) => {
         if (abort.signal.aborted) return false;
-        leg.progressed = true;
-        this.#deliver(event, id);
+        const isNew = this.#deliver(event, id);
+        if (isNew && event.event !== "reset") leg.progressed = leg.given = true;
         return this.#last !== null;
       },
     };
@@ -496,12 +506,15 @@ class Line {
       case "fatal":
         if (outcome.error.code === "unauthorized" && typeof this.options.token === "function" && this.#refusals < RENEWALS) {
           // A fresh token is asked for at once; a clock that is slow gives the old one for a while yet.
-          if (!this.#refusals++) return undefined;
-          return this.#pause(Math.min(1_000 * 2 ** (this.#refusals - 2), this.timing.backoffMaxMs), 0.1, outcome);
+          const again = since(this.#renewedAt) < 5_000;
+          this.#renewedAt = Date.now();
+          if (!this.#refusals++ && !again) return undefined;
+          return this.#pause(Math.min(1_000 * 2 ** Math.max(this.#refusals - 2, 0), this.timing.backoffMaxMs), 0.1, outcome);
         }
         if (outcome.error.code === "streaming_disabled" && this.#config.streaming !== false) {
           this.#config = { ...this.#config, streaming: false };
-          return;
+          if (this.#disabled++) return this.#pause(this.#jitter(), 0, outcome); // and otherwise in between
+          return undefined;
         }
         return this.#finish(outcome.error);
       case "told": { // the gateway has spread this delay already; a tenth more keeps clones apart
@@ -590,12 +603,13 @@ class Line {
 
   #give(event) { if (!this.#closed) call(this.options.onEvent, event); }
 
+  /** @returns whether it is given: not when it was given before */
   #deliver(event, id = event.id) {
     if (event.event === "reset") this.#seen.clear();
-    else if (id !== undefined && this.#seen.has(id)) return;
+    else if (id !== undefined && this.#seen.has(id)) return false;
     if (id !== undefined) {
       this.#seen.add(id);
-      if (this.#seen.size > 2_000) this.#seen.delete(this.#seen.values().next().value);
+      if (this.#seen.size > SEEN) this.#seen.delete(this.#seen.values().next().value);
       this.position = id;
     }
     if (this.question && event.turnId && event.event !== "notice") this.accept(event.turnId, event.conversationId);
@@ -603,6 +617,7 @@ class Line {
     const ours = this.question || (this.turnId && (event.turnId ?? this.turnId) === this.turnId);
     if (ours && LAST.has(event.event)) this.#last = event;
     this.#give(event);
+    return true;
   }
 
   /** The gateway has taken the question: from here on it is one turn to listen to. */
@@ -800,7 +815,7 @@ class Line {
       const response = await this.fetch(this.url(path, query), {
         cache: "no-store", ...init, headers: given, signal: abort.signal,
       });
-      return { response, text: await response.text() };
+      return { response, text: await textOf(response) };
     };
     try {
       return await (asks ? this.sending(exchange) : exchange());
@@ -832,8 +847,8 @@ class Line {
     try {
       const { events, next } = await this.#json(`${this.path}/poll`, { query: { wait: 0 }, timeoutMs: this.timing.configMs });
       this.isAnswered();
-      for (const event of events) this.#deliver(event);
-      if (next) this.position = next;
+      for (const event of events) if (isEvent(event)) this.#deliver(event);
+      if (isPosition(next)) this.position = next;
       return true;
     } catch (error) {
       if (this.#closed) return false;
@@ -934,7 +949,7 @@ class Line {
 
   /** Gives a whole turn that is over as the events that it would have been. They have no ids; the turn's end has one. */
   #emitWhole(turn, { lastOnly = false } = {}) {
-    if (typeof turn.position === "string") this.position = turn.position;
+    if (isPosition(turn.position)) this.position = turn.position;
     const { status, content = "", conversationId = this.conversationId, turnId = this.turnId } = turn;
     if (!lastOnly) {
       this.#give({ event: "started", conversationId, turnId, input: turn.input });
@@ -1033,19 +1048,19 @@ async function readSse(leg) {
     onRetry: (ms) => line.retry((told = boundedDelay(ms))),
     onEvent: (data, id, type) => {
       if (over || damaged || type !== "message") return;
-      const event = parseObject(data);
+      const event = parseEvent(data, id);
       told = undefined; // an advice before the last event was for a rainy day, not "go now"
-      if (!event?.event) damaged = true; // somebody on the way broke it: ask again from the last good position
+      if (!event) damaged = true; // somebody on the way broke it: ask again from the last good position
       else over = leg.deliver(event, event.id ?? id);
     },
     onComment: (text) => { timeIsUp ||= text === "unauthorized" && Boolean(line.options.token); },
-    onId: (id) => { line.position = id; },
+    onId: (id) => { if (isPosition(id)) line.position = id; },
   });
   try {
     const response = await openSse(line, headers, abort.signal);
     leg.heard(response.status);
-    if (response.status === 204) return { end: "finished" };
-    if (!response.ok) return verdict(problem(response, await response.text()));
+    if (response.status === 204 && line.isRunning) return { end: "finished" };
+    if (!response.ok) return verdict(problem(response, await textOf(response)));
     if (!streams(response)) return { end: "refused", why: "no event stream", error: stranger(response) };
     answered = true;
     line.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id"));
@@ -1150,9 +1165,10 @@ async function readWebSocket(leg) {
       if (outcome) return;
       watch.heard();
       leg.open();
-      const event = parseObject(data);
-      if (!event) return end({ end: "broke", why: "damaged" });
-      if (event.event && leg.deliver(event)) end({ end: "finished" });
+      const said = parseObject(data);
+      if (!said || (said.event !== undefined && !isEvent(said))) return end({ end: "broke", why: "damaged" });
+      if (said.event && leg.deliver(said)) end({ end: "finished" });
+      return undefined;
     };
     socket.onerror = () => setTimeout(() => end(refusal(1006)), 0); // some runtimes forget the close event after it
     socket.onclose = ({ code }) => {
@@ -1194,7 +1210,7 @@ async function pollOnce({ line, signal, heard }, wait, limit) {
   heard(response.status);
   if (!response.ok) throw problem(response, text);
   const answer = parseObject(text);
-  if (!Array.isArray(answer?.events) || !answer.events.every((event) => event?.event)) throw stranger(response);
+  if (!Array.isArray(answer?.events) || !answer.events.every((event) => isEvent(event))) throw stranger(response);
   return answer;
 }
 
@@ -1202,8 +1218,8 @@ async function pollOnce({ line, signal, heard }, wait, limit) {
 function give(leg, { events, next, ended }) {
   for (const event of events) if (leg.deliver(event)) return { end: "finished" };
   if (leg.signal.aborted) return { end: "interrupted" };
-  if (typeof next === "string") leg.line.position = next;
-  return ended ? { end: "finished" } : undefined;
+  if (isPosition(next)) leg.line.position = next;
+  return ended && leg.line.isRunning ? { end: "finished" } : undefined;
 }
 
 /** @returns {Promise<Outcome>} */
@@ -1213,10 +1229,11 @@ async function readPoll(leg) {
     const began = Date.now();
     const answer = await pollOnce(leg, wait);
     leg.open();
+    leg.given = false;
     const outcome = give(leg, answer);
     if (outcome) return outcome;
     const took = since(began);
-    if (wait && !answer.events.length && took < 500) return { end: "told", why: "answered at once" }; // it is draining
+    if (wait && !leg.given && took < 500) return { end: "told", why: "answered at once" }; // it is draining
     if (took < line.timing.pollGapMs) await new Promise((resolve) => { setTimeout(resolve, line.timing.pollGapMs - took); });
     if (leg.signal.aborted) return { end: "interrupted" };
   }
@@ -1248,8 +1265,8 @@ async function readEventSource(leg) {
     source.onmessage = ({ data, lastEventId }) => {
       if (ended) return;
       alive();
-      const event = parseObject(data);
-      if (!event?.event) end({ end: "broke", why: "damaged" });
+      const event = parseEvent(data, lastEventId || undefined);
+      if (!event) end({ end: "broke", why: "damaged" });
       else if (leg.deliver(event, event.id ?? (lastEventId || undefined))) end({ end: "finished" });
     };
     // It would come back by itself, but at its own pace, for ever, and without a word when nobody answers.
@@ -1362,6 +1379,23 @@ function problem(response, text) {
 /** Somebody on the way answered instead: a portal that wants a login, a proxy, another server. */
 function stranger({ status }) {
   return new GatewayError(`What answered (${status}) was not the gateway.`, { status, code: "unknown" });
+}
+
+/** What was answered, as text; rejects when it does not end within `LARGEST`. */
+async function textOf(response) {
+  if (!response.body?.getReader) return response.text();
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    text += decoder.decode(value, { stream: !done });
+    if (done) return text;
+    if (text.length > LARGEST) {
+      reader.cancel().catch(() => {});
+      throw new RangeError("The answer is too large.");
+    }
+  }
 }
 
 function streams(response) {
@@ -1506,6 +1540,21 @@ function parseObject(text) {
   } catch {
     return undefined;
   }
+}
+
+/** The event in `text`; undefined for what is none, or has an id that could not be gone back to. */
+function parseEvent(text, id) {
+  const event = parseObject(text);
+  return isEvent(event, id) ? event : undefined;
+}
+
+function isEvent(event, id) {
+  return typeof event?.event === "string" && event.event !== "" && isPosition(event.id ?? id ?? "");
+}
+
+/** Whether a header can carry it, so that it can be gone back to. */
+function isPosition(id) {
+  return typeof id === "string" && id.length <= 1_024 && isHeader(id);
 }
 
 /** Milliseconds that have passed. A clock that was put back counts as time, too: at worst one try comes early. */
