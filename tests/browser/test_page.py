@@ -382,7 +382,8 @@ async def test_a_card_between_two_answers_stays_between_them(tab: Tab, stub: Stu
     last = {"event": "completed", **ids, "content": turn.text, "usage": None, "recovered": False}
     await stub.world.append(turn, last)
     for _ in range(2):
-        await tab.page.locator(".content[data-typed=whole]", has_text="Three.").wait_for()
+        for text in ("One two.", "Three."):
+            await tab.page.locator(".content[data-typed=whole]", has_text=text).wait_for()
         await tab.page.locator(".card").wait_for()
         shown = (await tab.page.locator(".answer").inner_text()).split("\n")
         words = [line for line in shown if line in ("One two.", "Parcel", "Three.")]
