@@ -16,7 +16,7 @@ from aiohttp import WSServerHandshakeError
 
 from tests.edge.whole import BODY, Whole, events_of, key, person, whole, with_tokens, within
 
-OPEN = {"/healthz", "/readyz", "/openapi.json", "/sse-stream-test.html", "/api/coze/config"}
+OPEN = {"/", "/healthz", "/readyz", "/openapi.json", "/sse-stream-test.html", "/api/coze/config"}
 OPERATORS = {"/metrics", "/debug/ledger"}
 """Open by where the listener is, not by a token: on loopback, and not through a proxy."""
 
