@@ -4,6 +4,7 @@ Tokens are API keys (their SHA-256 stands in a file) or JWTs (RFC 7519). The alg
 from the token; a token can name one of our keys (`kid`), not bring its own (`jku`, `jwk`, `x5u` are ignored).
 """
 
+import codecs
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from adapters.failures import InvalidRequest, Mistake
+from adapters.failures import InvalidRequest, Mistake, tell_of_key
 from gateway.config import Settings
 from gateway.errors import Code, GatewayError
 
@@ -30,6 +31,7 @@ ALL: Final = "*"
 Shops = frozenset[str] | Literal["*"]
 
 _LONGEST_ID = 128
+_SHORTEST_SECRET = 32  # bytes, RFC 7518, section 3.2
 _KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
 
 
@@ -44,6 +46,9 @@ Reason = Literal[
     "not yet valid",
     "audience",
     "issuer",
+    "claim exp",
+    "claim sub",
+    "claim shop",
     "claims",
 ]
 """Why a token was refused. For logs: to its holder every refusal is the same."""
@@ -53,11 +58,11 @@ _REASONS: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (jwt.InvalidAudienceError, "audience"),
     (jwt.InvalidIssuerError, "issuer"),
     (jwt.InvalidAlgorithmError, "algorithm"),
-    (jwt.MissingRequiredClaimError, "claims"),
+    (jwt.exceptions.InvalidSubjectError, "claim sub"),
     (jwt.DecodeError, "malformed"),
     (KeyError, "unknown key"),
 )
-_BY_CLAIM: Final[Mapping[str, Reason]] = {"aud": "audience", "iss": "issuer"}
+_BY_CLAIM: Final[Mapping[str, Reason]] = {"aud": "audience", "iss": "issuer", "exp": "claim exp", "sub": "claim sub"}
 
 
 class UnauthorizedError(GatewayError):
@@ -101,7 +106,7 @@ class Caller:
                 return next(iter(self.shops))
             raise InvalidRequest([Mistake("shopId", "is required: the token is for several shops")])
         if not self._holds(asked):
-            raise GatewayError(Code.NOT_FOUND)
+            raise GatewayError(Code.NOT_FOUND, "the shop is not one of the token's")
         return asked
 
     def account(self, user_id: str) -> str:
@@ -118,6 +123,11 @@ class Caller:
 
 
 ANYONE: Final = Caller()
+
+
+def no_such(found: object | None) -> GatewayError:
+    """What is not there, and what is another user's or shop's, are the same to the caller. The log tells them apart."""
+    return GatewayError(Code.NOT_FOUND, "there is none" if found is None else "it is another user's or shop's")
 
 
 class _PublicKey(NamedTuple):
@@ -172,7 +182,10 @@ class Authenticator:
         token = bearer_token(request)
         if token is None:
             raise UnauthorizedError("no token")
-        return self.caller_of(token)
+        caller = self.caller_of(token)
+        if caller.kind == "api-key" and "Origin" in request.headers:
+            tell_of_key(request, caller.key_name)
+        return caller
 
     def caller_of(self, token: str) -> Caller:
         # Looked up by hash: what timing tells about a hash tells nothing about the key.
@@ -221,9 +234,13 @@ class Authenticator:
 
     def _caller_with(self, claims: Mapping[str, Any]) -> Caller:
         now = self._clock()
-        user, expires, shop = claims["sub"], _time(claims["exp"]), claims.get("shop")
+        user, shop = claims["sub"], claims.get("shop")
+        try:
+            expires = _time(claims["exp"])
+        except (ValueError, TypeError, OverflowError):
+            raise UnauthorizedError("claim exp") from None
         if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
-            raise ValueError("sub")
+            raise UnauthorizedError("claim sub")
         user.encode()  # a lone surrogate is nobody
         if now >= expires:
             raise UnauthorizedError("expired")
@@ -233,7 +250,7 @@ class Authenticator:
         if shop is not None:
             names = [shop] if isinstance(shop, str) else shop
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError("shop")
+                raise UnauthorizedError("claim shop")
             shops = frozenset(names)
             "".join(names).encode()
         scope = claims.get("scope", "")
@@ -303,6 +320,21 @@ def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:
     if wrong or not keys:
         raise ValueError(f"GATEWAY_API_KEYS_FILE: {'; '.join(wrong) or 'holds no key'}")
     return keys
+
+
+def doubts(settings: Settings) -> list[tuple[str, str]]:
+    """What is probably not meant, as log lines' events and sentences. The settings have been checked."""
+    if "jwt" not in settings.auth or settings.jwt_secret_file is None:
+        return []
+    secret = _read_secret(settings.jwt_secret_file)
+    said = []
+    if len(secret) < _SHORTEST_SECRET:
+        said.append(f"GATEWAY_JWT_SECRET_FILE holds {len(secret)} bytes, which can be guessed: HS256 wants 32 or more")
+    if secret[:1] == secret[-1:] and secret[:1] in (b'"', b"'"):
+        said.append("GATEWAY_JWT_SECRET_FILE holds a secret in quotes, and they count as part of it")
+    if secret.startswith(codecs.BOM_UTF8):
+        said.append("GATEWAY_JWT_SECRET_FILE begins with a byte order mark, which counts as part of the secret")
+    return [("auth.doubtful_secret", sentence) for sentence in said]
 
 
 def _read_secret(path: Path) -> bytes:

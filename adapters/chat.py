@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from adapters import turns
-from adapters.auth import Caller
+from adapters.auth import Caller, no_such
 from adapters.delivery import deliver
 from adapters.failures import InvalidRequest, Mistake, problem, refusal
 from adapters.listening import Topic, caller_of, subscribe
@@ -145,7 +145,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     page = page_query(request)
     row = await services.store.conversation(name)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise GatewayError(Code.NOT_FOUND)
+        raise no_such(row)
     with services.connections.acquire():
         async with services.hub.unsent.making:
             answer = await _page(services, name, page)
@@ -184,7 +184,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     name = conversation_id(request.match_info["id"])
     row = await services.store.conversation(name)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise GatewayError(Code.NOT_FOUND)
+        raise no_such(row)
     await services.erasure.erase(row.id)
     logger.info("conversation.deleted", conversationId=row.id, userId=row.user_id)
     return web.Response(status=204, headers=_NO_STORE)

@@ -39,6 +39,9 @@ class Observer(Protocol):
     def unshared(self, origin: str) -> None:
         """A browser gives a page of this origin nothing of the answer: no setting names it."""
 
+    def key_in_page(self, name: str) -> None:
+        """A browser sent the API key of this name."""
+
 
 OBSERVER: Final = web.AppKey("observer", Observer)
 
@@ -102,6 +105,7 @@ class Mistake(NamedTuple):
 
     field: str
     message: str
+    named_by_client: bool = False  # the field's name is the client's, so no log may hold it
 
 
 class InvalidRequest(GatewayError):
@@ -194,6 +198,12 @@ def tell(error: GatewayError, request: web.Request) -> None:
     """Tells the observer of a refusal that is answered in a transport's own way."""
     if (observer := request.config_dict.get(OBSERVER)) is not None:
         observer.refused(request, error)
+
+
+def tell_of_key(request: web.BaseRequest, name: str) -> None:
+    """Tells the observer of an API key that a browser sent."""
+    if isinstance(request, web.Request) and (observer := request.config_dict.get(OBSERVER)) is not None:
+        observer.key_in_page(name)
 
 
 def bad_framing(request: web.Request) -> web.Response:

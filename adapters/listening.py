@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from adapters import requests, wire
-from adapters.auth import Caller
+from adapters.auth import Caller, no_such
 from adapters.limits import Seat
 from adapters.services import SERVICES, Services
 from gateway.errors import Code, GatewayError
@@ -65,7 +65,7 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
         elif topic.kind == "conversations":
             row = await services.store.conversation(topic.name)
             if row is None or not caller.may_read(row.user_id, row.shop_id):
-                raise GatewayError(Code.NOT_FOUND)
+                raise no_such(row)
             subscription, exact = await services.hub.subscribe(LogKey(topic.name), asked=asked)
             if not exact and not subscription.tail.spans:
                 await _tell_last_turn(services, topic.name, subscription)
@@ -111,7 +111,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         return subscription, exact
     row = await services.store.turn(turn, texts=False)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise GatewayError(Code.NOT_FOUND)
+        raise no_such(row)
     tail = await services.log.find(turn)
     if tail is not None:
         subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)

@@ -1,5 +1,6 @@
 """Refusals: which requests were turned away and why, told to the log and to a metric."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -31,6 +32,7 @@ class Refusals:
         self._said: dict[Code, tuple[float, int]] = {}  # since when, and how often since
         self._origins: dict[str, float] = {}  # told of at; the oldest first
         self._many = -_HOUR
+        self._keys: dict[str, float] = {}  # told of at, by the names in the operator's file
 
     def refused(self, request: web.Request, error: GatewayError) -> None:
         code = error.code
@@ -41,7 +43,7 @@ class Refusals:
         logger.info(
             "request.refused",
             code=code.value,
-            reason=f"{len(error.errors)} mistakes" if isinstance(error, InvalidRequest) else error.detail,
+            reason=_fields(error) if isinstance(error, InvalidRequest) else error.detail,
             status=error.status if isinstance(error, InvalidRequest) else status_of(code),
             method=request.method,
             route=resource.canonical if resource is not None else None,
@@ -69,6 +71,14 @@ class Refusals:
             why = "its pages can read nothing, unless GATEWAY_ALLOWED_ORIGINS names it"
             logger.warning("origin.refused", origin=origin, why=why, setting="GATEWAY_ALLOWED_ORIGINS", add=origin)
 
+    def key_in_page(self, name: str) -> None:
+        """Whoever opens a page can read what is in it: the operator is told once an hour of each key."""
+        now = self._clock()
+        if now - self._keys.get(name, -_HOUR) >= _HOUR:
+            self._keys[name] = now
+            why = "it came with a page's Origin: whoever opens a page that holds it speaks for every user of its shops"
+            logger.warning("auth.key_in_page", keyName=name, why=why)
+
     def _left_out(self, code: Code) -> int | None:
         """How many lines of this code were left out before this one; None: this one is left out too."""
         now = self._clock()
@@ -78,3 +88,12 @@ class Refusals:
             return 0 if said < _LINES else None
         self._said[code] = now, 1
         return max(0, said - _LINES)
+
+
+def _fields(error: InvalidRequest) -> str:
+    """The fields that are wrong, without a word of the client's."""
+    names = {re.split(r"[.\[]", mistake.field)[0] for mistake in error.errors if not mistake.named_by_client}
+    said = [", ".join(sorted(names - {""}))] if names - {""} else []
+    if unknown := sum(mistake.named_by_client for mistake in error.errors):
+        said.append(f"{unknown} unknown")
+    return f"fields: {' and '.join(said)}" if said else "not in the expected form"

@@ -340,7 +340,7 @@ def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:
             wrong.append(Mistake(name + (path[1] if path else ""), _PATH.sub("", text)))
     strange = (str(name)[:_SHOWN] for name in fields if name not in known)
     for number, name in enumerate(islice(strange, _MISTAKES)):
-        wrong.append(Mistake(name, _unknown(name, known) if number < _SUGGESTIONS else _UNKNOWN))
+        wrong.append(Mistake(name, _unknown(name, known) if number < _SUGGESTIONS else _UNKNOWN, True))
     return wrong
 
 

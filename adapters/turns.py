@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from adapters.auth import Caller
+from adapters.auth import Caller, no_such
 from adapters.failures import InvalidRequest, Mistake
 from adapters.listening import failed_from
 from adapters.requests import turn_id as checked_turn_id
@@ -36,7 +36,7 @@ async def find(services: Services, caller: Caller, turn_id: str) -> LiveTurn | T
         return live  # somebody else's takes the way of what never existed, and as long
     row = await services.store.turn(turn_id, texts=False)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise GatewayError(Code.NOT_FOUND)
+        raise no_such(row)
     return row
 
 

@@ -180,13 +180,14 @@ def _load(options: argparse.Namespace) -> Any:
     flags = {field: value for field in ("host", "port") if (value := getattr(options, field, None)) is not None}
     configuration = load(flags, options.config)
     if configuration.settings.auth:
-        from adapters.auth import Authenticator
+        from adapters.auth import Authenticator, doubts
 
         try:
             Authenticator.from_settings(configuration.settings)
         except ValueError as error:  # it names the setting, and never a key
             setting, _, wrong = str(error).partition(": ")
             raise ConfigError([Mistake(setting, "", wrong)]) from None
+        configuration = configuration._replace(remarks=(*configuration.remarks, *doubts(configuration.settings)))
     return configuration
 
 

@@ -122,7 +122,7 @@ class Runner:
         row = await self._store.conversation(naming.conversation_id)
         ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
         if row is None or not ours or not owns(row.user_id, row.shop_id):
-            raise GatewayError(Code.NOT_FOUND, "no such conversation")
+            raise GatewayError(Code.NOT_FOUND, "there is none" if row is None else "it is another user's or shop's")
         naming.known(row.coze_conversation_id, row.naming)
         return order if order.shop_id == row.shop_id else replace(order, shop_id=row.shop_id)
 

@@ -111,6 +111,26 @@ def test_keys_that_cannot_be_used_are_a_mistake_too(
     assert "hidden" not in line
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"secret\n", ["holds 6 bytes, which can be guessed"]),
+        (b'"0123456789abcdef0123456789abcdef"\n', ["in quotes"]),
+        (b"\xef\xbb\xbf0123456789abcdef0123456789abcdef\r\n", ["byte order mark"]),
+        (b"0123456789abcdef0123456789abcdef\r\n", []),
+    ],
+)
+def test_a_secret_that_is_probably_not_what_was_meant_is_told_of(
+    tmp_path: Path, content: bytes, said: list[str]
+) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    done = run("check-config", folder=tmp_path, GATEWAY_AUTH="jwt", GATEWAY_JWT_SECRET_FILE="secret")
+    assert done.returncode == 0
+    assert "0123" not in done.stderr
+    for line, words in zip(done.stderr.splitlines(), said, strict=True):
+        assert words in line
+
+
 async def test_a_second_gateway_on_the_same_data_is_refused_with_a_sentence(
     start_gateway: Callable[..., Awaitable[GatewayProcess]], tmp_path: Path
 ) -> None:

@@ -87,10 +87,12 @@ class Exchanges:
             # Another try would meet the same certificate.
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, f"Coze was not reached: {_kind(error)}") from None
         except aiohttp.ClientResponseError as error:
-            raise not_coze(f"Coze's answer is no HTTP: {_kind(error)}") from None
+            raise not_coze(f"Coze's answer is no HTTP: {_kind(_innermost(error))}") from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if progress.sent:
                 detail = f"the connection was lost before Coze answered: {_kind(error)}"
+                if isinstance(error, TimeoutError):
+                    detail = "nothing came from Coze within GATEWAY_UPSTREAM_IDLE_TIMEOUT"
                 raise UpstreamError(Code.UPSTREAM_UNCERTAIN, detail, retryable=True, taken="unknown") from None
             detail = f"Coze was not reached: {_kind(error)}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
@@ -191,6 +193,12 @@ def _progress_trace() -> aiohttp.TraceConfig:
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(headers_sent)
     return trace
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return error
 
 
 def _kind(error: BaseException) -> str:

@@ -521,7 +521,7 @@ test("close ends the request for the configuration, too", async () => {
   assert.match(aborted ?? "nothing", /config$/);
 });
 
-test("begun offline it says so, asks nothing, and asks once it is online", async () => {
+test("begun offline it tries once, says so, waits, and asks once it is online", async () => {
   const w = await world({ answer: LONG });
   const navigator = Object.getOwnPropertyDescriptor(globalThis, "navigator");
   const page = new EventTarget(); // or a worker
@@ -529,9 +529,21 @@ test("begun offline it says so, asks nothing, and asks once it is online", async
   const connection = { onLine: false };
   Object.defineProperty(globalThis, "navigator", { value: connection, configurable: true });
   try {
-    const [kept, other] = [ask(w), ask(w)];
+    let tries = 0;
+    const cut = async (...request) => {
+      if (connection.onLine) return fetch(...request);
+      tries++;
+      throw new TypeError("fetch failed");
+    };
+    const [kept, other] = [ask(w, { network: { fetch: cut } }), ask(w, { network: { fetch: cut } })];
+    for (let n = 0; n < 300 && ![kept, other].every(({ states }) => states.at(-1)?.[0] === "offline"); n++) {
+      await new Promise((resolve) => { setTimeout(resolve, 10); });
+    }
+    assert.deepEqual([kept, other].map(({ states }) => states.at(-1)[0]), ["offline", "offline"]);
+    const before = tries;
+    assert.ok(before <= 2, String(before));
     await new Promise((resolve) => { setTimeout(resolve, 150); });
-    assert.deepEqual(kept.states.map(([state]) => state), ["offline"]);
+    assert.equal(tries, before);
     assert.deepEqual([(await w.seen()).configs, (await w.seen()).seen], [0, []]);
     await stopsAtOnce(other, async () => (await w.seen()).seen.length);
     connection.onLine = true;
@@ -542,6 +554,20 @@ test("begun offline it says so, asks nothing, and asks once it is online", async
     assert.equal((await w.seen()).turns, 1);
   } finally {
     hearing(undefined);
+    delete globalThis.navigator;
+    if (navigator) Object.defineProperty(globalThis, "navigator", navigator);
+  }
+});
+
+test("a gateway that answers is there, also when the browser says that it is offline", async () => {
+  const w = await world({ answer: LONG, cuts: 2, cut_after: 40 });
+  const navigator = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  Object.defineProperty(globalThis, "navigator", { value: { onLine: false }, configurable: true });
+  try {
+    const kept = ask(w);
+    await exact(kept, LONG);
+    assert.ok(!kept.states.some(([state]) => state === "offline"));
+  } finally {
     delete globalThis.navigator;
     if (navigator) Object.defineProperty(globalThis, "navigator", navigator);
   }

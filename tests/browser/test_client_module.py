@@ -94,7 +94,8 @@ async def test_a_page_of_an_origin_that_is_not_allowed_is_told_which_setting_lac
     ended: dict[str, Any] = await shop.evaluate("ended")
     assert ended["code"] == "forbidden_origin"
     assert "GATEWAY_ALLOWED_ORIGINS" in ended["message"]
-    assert (await shop.evaluate("location.origin") if place == "http" else "file") in ended["message"]
+    advice = f"Add {await shop.evaluate('origin')} to" if place == "http" else "serve it over http"
+    assert advice in ended["message"]
     states = [state[1:] for state in await shop.evaluate("states")]
     assert ["waiting", "forbidden_origin"] in states
     assert states[-1][0] == "closed"

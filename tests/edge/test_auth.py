@@ -415,11 +415,13 @@ async def test_without_auth_a_token_changes_nothing(serve: Serve) -> None:
         ({"aud": None}, "audience"),
         ({"iss": "another"}, "issuer"),
         ({"iss": None}, "issuer"),
-        ({"sub": ""}, "claims"),
-        ({"sub": None}, "claims"),
-        ({"exp": None}, "claims"),
-        ({"exp": "soon"}, "claims"),
-        ({"shop": 1}, "claims"),
+        ({"sub": ""}, "claim sub"),
+        ({"sub": None}, "claim sub"),
+        ({"sub": 7}, "claim sub"),
+        ({"exp": None}, "claim exp"),
+        ({"exp": "soon"}, "claim exp"),
+        ({"shop": 1}, "claim shop"),
+        ({"nbf": "soon"}, "claims"),
     ],
 )
 def test_a_claim_that_is_refused_is_told_apart(tmp_path: Path, claims: dict[str, Any], reason: str) -> None:

@@ -194,3 +194,40 @@ def test_origins_are_told_of_again_after_an_hour_and_never_more_than_a_hundred()
         assert [line["origin"] for line in lines] == ["https://0.example"]
         refused.unshared("https://" + "x" * 8000)
         assert len(lines) == 1
+
+
+async def test_what_is_not_found_and_what_is_wrong_says_why_in_the_log_alone(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        async with whole(tmp_path, **with_tokens(tmp_path)) as gateway:
+            turn = await gateway.finished_turn(key("key-a"), userId="ann")
+            url, conversation = f"{gateway.url}/api/coze", turn["conversationId"]
+            chat = {"userId": "ann", "botId": "b", "message": "hi"}
+            strange = {**chat, "botId": 7, "customVariables": {"s3cr3t": 1}, "s3cr3t": 1, "onBusy": "s3cr3t"}
+            requests: list[tuple[str, str, str, dict[str, Any], str]] = [
+                ("GET", f"{url}/conversations/{conversation}/messages", "key-b", {}, "it is another user's or shop's"),
+                ("GET", f"{url}/turns/{turn['turnId']}/events", "key-b", {}, "it is another user's or shop's"),
+                ("DELETE", f"{url}/conversations/conv_{UUID}", "key-b", {}, "there is none"),
+                ("POST", f"{url}/chat", "key-b", {**chat, "conversationId": conversation}, "another user's or shop's"),
+                ("POST", f"{url}/chat", "key-b", {**chat, "shopId": "a"}, "the shop is not one of the token's"),
+                ("POST", f"{url}/chat", "key-a", strange, "fields: botId, customVariables, onBusy and 1 unknown"),
+                ("POST", f"{url}/chat", "key-a", {"s3cr3t": chat}, "fields: botId, message, userId and 1 unknown"),
+            ]
+            told = []
+            for method, address, name, body, _ in requests:
+                async with gateway.session.request(method, address, json=body or None, headers=key(name)) as answer:
+                    told.append(await answer.text())
+    for line, (*_, reason) in zip(refusals(lines), requests, strict=True):
+        assert line["reason"].endswith(reason)
+    assert not any("another user's" in text or "token's" in text for text in told)
+    assert "s3cr3t" not in json.dumps(refusals(lines))
+
+
+async def test_an_api_key_that_comes_from_a_page_is_told_of_once_by_its_name(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        async with whole(tmp_path, allowed_origins="https://shop.example", **with_tokens(tmp_path)) as gateway:
+            page = {"Origin": "https://shop.example"}
+            for headers in (key("key-a"), key("key-a") | page, key("key-a") | page, token() | page):
+                async with gateway.session.get(f"{gateway.url}{TURN}", headers=headers) as answer:
+                    await answer.read()
+    (line,) = (line for line in lines if line["event"] == "auth.key_in_page")
+    assert (line["keyName"], line["log_level"]) == ("key-a", "warning")

@@ -1342,7 +1342,7 @@ async function configOf(line, timeoutMs) {
 
 /** For the page's author, who alone can help: which setting lacks what. */
 function forbiddenOrigin(line, { status, problem }) {
-  const { origin = "null" } = globalThis.location ?? {};
+  const { origin = "null" } = globalThis; // of a file, or in a sandbox, it is "null", whatever its address says
   const remedy = origin === "null"
     ? "A page opened from a file has no origin: serve it over http, and list that origin in GATEWAY_ALLOWED_ORIGINS."
     : `Add ${origin} to GATEWAY_ALLOWED_ORIGINS.`;
