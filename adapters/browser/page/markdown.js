@@ -145,7 +145,7 @@ function finishLast(tokens, source, env) {
   const over = ENDED_BY_LINE.has(tokens[last - 1].type) ? /\n[ \t>]*$/ : /\n[ \t>]*\n[ \t>]*$/;
   if (over.test(source) || !source.trimEnd().endsWith(lines)) return false;
   const whole = finished(token.content, (text) => unmatched(text, env));
-  const held = !whole.startsWith(token.content);
+  const held = !whole.startsWith(token.content) || /[^*_~]/.test(whole.slice(token.content.length));
   token.content = whole;
   return held;
 }

@@ -4,7 +4,6 @@
  */
 
 const CLOSING = { $: "$", $$: "$$", "\\(": "\\)", "\\[": "\\]" };
-const ALONE = /^(?:\$\$|\\\[)[ \t]*$/; // a line that only opens what the next ones hold
 const LOOKS_LIKE_MATHS = /\\[a-zA-Z]|\^|_[\d{]|\b[a-zA-Z]_[a-zA-Z]\b/; // and not like the name of a variable
 
 /** What opens maths at `at`, if something does. A dollar may be money, or part of a name. */
@@ -62,25 +61,23 @@ export function maths(markdown) {
   markdown.renderer.rules.maths_block = (tokens, index) => `<p class="maths">${markdown.utils.escapeHtml(tokens[index].content)}</p>\n`;
 }
 
+/**
+ * Lines of maths, up to the one with the closing mark, or to a blank one as long as there is none. What follows may not
+ * change what they are, for they may be shown for good by then.
+ */
 function block(state, startLine, endLine, silent) {
   if (state.sCount[startLine] - state.blkIndent >= 4) return false;
   const line = (nth) => state.src.slice(state.bMarks[nth] + state.tShift[nth], state.eMarks[nth]).trimEnd();
-  const first = line(startLine);
-  const opening = first.slice(0, 2);
+  const opening = line(startLine).slice(0, 2);
   if (opening !== "$$" && opening !== "\\[") return false;
-  const alone = ALONE.test(first);
-  const none = (state.mathsNotClosed ??= {});
-  if (!alone && startLine < none[opening]) return false;
-  let next = startLine;
+  const rest = line(startLine).slice(2);
+  const closed = rest.indexOf(CLOSING[opening]);
+  if (closed >= 0) return closed === rest.length - 2 && put(state, startLine, startLine + 1, silent); // else words follow it
+  let next = startLine + 1;
   for (; next < endLine && !state.isEmpty(next) && state.sCount[next] >= state.blkIndent; next++) {
-    const text = next === startLine ? first.slice(2) : line(next);
-    const at = text.indexOf(CLOSING[opening]);
-    if (at < 0) continue;
-    if (at !== text.length - 2) return false; // words follow it: a paragraph with maths in it
-    return put(state, startLine, next + 1, silent);
+    if (line(next).includes(CLOSING[opening])) return put(state, startLine, next + 1, silent);
   }
-  none[opening] = next;
-  return alone && put(state, startLine, next, silent);
+  return put(state, startLine, next, silent);
 }
 
 function put(state, startLine, nextLine, silent) {
