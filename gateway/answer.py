@@ -35,7 +35,7 @@ class Part:
     A part in the list always has text. `whole` says that Coze gave the answer in full, so its deltas are over.
     """
 
-    __slots__ = ("_held", "append", "id", "shown", "whole")
+    __slots__ = ("_held", "_shown", "append", "id", "whole")
 
     append: Callable[[str], object]
     """Adds a shown piece."""
@@ -48,19 +48,19 @@ class Part:
 
     @property
     def text(self) -> str:
-        return self.shown.getvalue()
+        return self._shown.getvalue()
 
     @text.setter
     def text(self, text: str) -> None:
         # a buffer, not a list of pieces: an endless stream of single characters would cost 60 bytes for each
-        self.shown = StringIO()
-        self.append = self.shown.write
+        self._shown = StringIO()
+        self.append = self._shown.write
         self.append(text)
 
     @property
     def length(self) -> int:
         """Code points shown, without making the text."""
-        return self.shown.tell()
+        return self._shown.tell()
 
     @property
     def held(self) -> str:
@@ -127,7 +127,7 @@ class Answers:
     @property
     def text(self) -> str:
         """What readers have been shown."""
-        return SEPARATOR.join([part.shown.getvalue() for part in self.parts])
+        return SEPARATOR.join(part.text for part in self.parts)
 
     def starts(self) -> list[tuple[str, int]]:
         """Each answer's id and where its own text begins in the turn's text, in code points."""
@@ -232,19 +232,16 @@ class Answers:
 
     def _replace(self, texts: dict[Part, str]) -> Message:
         """The whole text anew, with everything that was held back: a reader has to start over anyway."""
-        for part, text in texts.items():
-            part.text = text
+        for part in self.parts:
+            if part in texts:
+                part.text = texts[part]
+            elif held := part.held:
+                part.append(held)
             part.release()
-        if self._holding:
-            for part in self.parts:
-                if held := part.held:
-                    part.append(held)
-                    part.release()
         self._holding = False
         self.held_bytes = 0
         self.rewritten = True
-        if not all(texts.values()):
-            self.parts = [part for part in self.parts if part.length]
+        self.parts = [part for part in self.parts if part.length]
         self._find_open()
         self.moved = True
         return Message(self.text, replace=True)

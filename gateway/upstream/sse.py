@@ -123,7 +123,7 @@ class _Lines:
         self._tail = bytearray()  # an unfinished line
         self._after_cr = False  # an LF at the beginning belongs to the CR that ended the last chunk
         self.name = b""  # the open record's type
-        self._data: bytes | bytearray | None = None  # the open record's
+        self._data: list[bytes] = []
         self._size = 0
         self._id = b""
         self.last_event_id = b""
@@ -135,7 +135,7 @@ class _Lines:
 
     @property
     def unfinished(self) -> bool:
-        return bool(self._tail or self._data is not None or self.name)
+        return bool(self._tail or self._data or self.name)
 
     def feed(self, chunk: bytes, events: list[SseEvent]) -> bool:
         """Appends the events that `chunk` completes. False, for good, when a record is over the limit."""
@@ -167,26 +167,17 @@ class _Lines:
             value = value[1:]
         if field == b"data":
             self._size += len(line)
-            self._add(value)
+            self._data.append(value)
         elif field == b"event":
             self.name = value
         elif field == b"id" and b"\0" not in value:
             self._id = value
         return self._size <= self._limit
 
-    def _add(self, value: bytes) -> None:
-        if self._data is None:
-            self._data = value
-            return
-        if isinstance(self._data, bytes):
-            self._data = bytearray(self._data)
-        self._data += b"\n"
-        self._data += value
-
     def _dispatch(self, events: list[SseEvent]) -> None:
-        if self._data is not None:
-            events.append((self.name, bytes(self._data)))
-            self._data = None
+        if self._data:
+            events.append((self.name, b"\n".join(self._data)))
+            self._data = []
             self._size = 0
         self.name = b""
         self.last_event_id = self._id
@@ -198,5 +189,5 @@ class _Lines:
         return True
 
     def _drop(self) -> bool:
-        self._tail, self._data, self._size, self.name = bytearray(), None, 0, b""
+        self._tail, self._data, self._size, self.name = bytearray(), [], 0, b""
         return False

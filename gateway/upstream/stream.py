@@ -11,11 +11,12 @@ from gateway.upstream import opening
 from gateway.upstream.codes import is_refusal
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.mask import MaskedLog
-from gateway.upstream.paced import PacedBody
 from gateway.upstream.protocol import ChatFailed, Item, OnItems, Opened, Skipped, StreamEnd
+from gateway.upstream.push import Body, body_of
 from gateway.upstream.refusal import log_id_of, refused, refused_in_stream
 from gateway.upstream.sse import SseDecoder
 from gateway.upstream.unpack import Unpacker
+from gateway.upstream.unpacked import UnpackedBody
 
 LINGER_SECONDS = 1.0
 """How long a response may stay open after Coze's last word, for its connection to be used again."""
@@ -91,7 +92,11 @@ class CozeStream:
         self._paused = False
         self._last = self._time()
         self._timer: asyncio.TimerHandle | None = None
-        self._body = PacedBody(response, self, unpacker, lambda: not self._over)
+        self._body: Body = (
+            body_of(response, self)
+            if unpacker is None
+            else UnpackedBody(response, self, unpacker, lambda: not self._over)
+        )
 
     def start(self) -> None:
         self._watch()
