@@ -142,7 +142,8 @@ class ChatReader:
                     continue
                 try:
                     piece = _decode_piece(data)
-                    data.decode()  # msgspec does not look into strings that it skips
+                    if not data.isascii():
+                        data.decode()  # msgspec does not look into strings that it skips
                 except UNREADABLE:
                     self._unusual(read_again(data, _Piece, _PIECES), items)
                     continue

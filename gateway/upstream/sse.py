@@ -150,21 +150,29 @@ class _Lines:
         self._tail += first
         if not rest:
             return self._bounded()
-        lines = [bytes(self._tail), *rest]
-        self._tail = bytearray(lines.pop())
-        for line in lines:
-            if not line:
-                self._dispatch(events)
-            elif not self._field(line):
+        whole = self._tail
+        self._tail = bytearray(rest.pop())
+        if not self._line(whole, events):
+            return self._drop()
+        del whole  # a long one is let go before its record is read
+        for line in rest:
+            if not self._line(line, events):
                 return self._drop()
         return self._bounded()
 
-    def _field(self, line: bytes) -> bool:
+    def _line(self, line: bytes | bytearray, events: list[SseEvent]) -> bool:
+        if line:
+            return self._field(line)
+        self._dispatch(events)
+        return True
+
+    def _field(self, line: bytes | bytearray) -> bool:
         if len(line) > self._limit:
             return False
-        field, _, value = line.partition(b":")
-        if value.startswith(b" "):
-            value = value[1:]
+        colon = line.find(b":")
+        field = line if colon < 0 else line[:colon]
+        start = len(line) if colon < 0 else colon + (2 if line.startswith(b" ", colon + 1) else 1)
+        value = bytes(memoryview(line)[start:])
         if field == b"data":
             self._size += len(line)
             self._data.append(value)

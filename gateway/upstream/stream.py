@@ -140,7 +140,9 @@ class CozeStream:
         if self._beginning is not None and not (data := self._begin(data)):
             return
         if events := self._decoder.feed(data):
-            if items := self._reader.items(events):
+            items = self._reader.items(events)
+            del events  # one of them may have megabytes
+            if items:
                 self._on_items(items)
             if self._reader.done:
                 self._stop(StreamEnd.FINISHED)
