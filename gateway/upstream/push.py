@@ -116,12 +116,15 @@ class PushedBody(asyncio.Protocol):
         self._hand_over()
 
     def pause(self) -> None:
-        if not self._transport.is_closing():
+        if self._is_ours():
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if not self._transport.is_closing():
+        if self._is_ours():
             self._transport.resume_reading()
+
+    def _is_ours(self) -> bool:
+        return not self._transport.is_closing() and self._transport.get_protocol() is self
 
     def detach(self) -> None:
         self._sink = None
@@ -166,7 +169,8 @@ class PushedBody(asyncio.Protocol):
 
     def _end(self, *, whole: bool) -> None:
         if whole and self._handler.transport is not None:
-            # aiohttp has put the connection back into its pool: it is no longer ours.
+            # aiohttp has put the connection back into its pool: it is no longer ours, and whoever takes it has to hear.
+            self.resume()
             self._transport.set_protocol(self._handler)
         sink, self._sink = self._sink, None
         if sink is not None:
