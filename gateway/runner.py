@@ -343,7 +343,7 @@ class Runner:
                 conversationId=turn.conversation_id,
                 turnId=turn.turn_id,
                 outcome=turn.outcome,
-                fullResponseLength=turn.length,
+                fullResponseLength=len(turn.content),
                 seconds=round(live.seconds, 3),
                 requestId=order.request_id,
                 **course,
