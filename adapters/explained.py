@@ -63,12 +63,14 @@ def _explained(request: web.Request, problem: web.Response) -> web.Response:
 def _page(request: web.Request, status: int, heading: str, text: str, code: str = "") -> web.Response:
     chosen = language(request)
     said = words(chosen)
+    # Relative: a proxy may have the gateway under a path of its own.
+    page = "../" * (request.rel_url.raw_path.count("/") - 1) + PAGE.removeprefix("/")
     note = f"<p><code>{status} {escape(code)}</code> · <code>{request_id(request)}</code></p>" if code else ""
     html = (
         f'<!doctype html><html lang="{chosen}"><head><meta charset="utf-8"><title>{escape(heading)}</title>'
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"></head>'
         f"<body><main><h1>{escape(heading)}</h1><p>{escape(text)}</p>{note}"
-        f'<p><a href="{PAGE}">{escape(said.to_page)}</a></p></main></body></html>'
+        f'<p><a href="{page}">{escape(said.to_page)}</a></p></main></body></html>'
     )
     headers = {"Vary": "Accept, Accept-Language"}
     return web.Response(text=html, status=status, content_type="text/html", charset="utf-8", headers=headers)

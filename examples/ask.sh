@@ -4,7 +4,7 @@ set -euo pipefail
 
 gateway=${GATEWAY_URL:-http://127.0.0.1:3000}
 message=${1:-你好}
-key=$(cat /proc/sys/kernel/random/uuid) # the same key for each try: the question is asked once
+key=$(uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid) # the same key for each try: the question is asked once
 headers=(-H 'Content-Type: application/json' -H "Idempotency-Key: $key")
 [[ -n ${TOKEN:-} ]] && headers+=(-H "Authorization: Bearer $TOKEN")
 
@@ -23,7 +23,7 @@ for _ in {1..20}; do
                 ;;
             '{'*) printf '%s\n' "$line" >&2; [[ $line == *'"status":5'* || $line == *'"status":429'* ]] || exit 1 ;; # a problem
         esac
-    done < <(curl -sN -X POST "$gateway/api/coze/chat/stream" "${headers[@]}" "${position[@]}" -d "$body"; echo)
+    done < <(curl -sSN -X POST "$gateway/api/coze/chat/stream" "${headers[@]}" ${position[@]+"${position[@]}"} -d "$body"; echo)
     sleep 1
 done
 echo 'no answer after 20 tries' >&2

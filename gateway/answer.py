@@ -4,13 +4,14 @@ Invariant: joining the pieces handed out, starting over at each `replace`, gives
 lose, interleave or rewrite its deltas), text that was shown changes only by an explicit `replace`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2s
 from io import StringIO
 from typing import Final
 
 from gateway.bounds import ID_LENGTH, size
 from gateway.events import Message, Text
+from gateway.longtext import BLOCK, LongText
 
 SEPARATOR: Final = "\n\n"
 """Between two answers of one turn; it is part of the text."""
@@ -35,7 +36,7 @@ class Part:
     A part in the list always has text. `whole` says that Coze gave the answer in full, so its deltas are over.
     """
 
-    __slots__ = ("_held", "append", "id", "shown", "whole")
+    __slots__ = ("_held", "_long", "_shown", "append", "id", "whole")
 
     append: Callable[[str], object]
     """Adds a shown piece."""
@@ -48,19 +49,50 @@ class Part:
 
     @property
     def text(self) -> str:
-        return self.shown.getvalue()
+        newest = self._shown.getvalue()
+        return newest if self._long is None else self._long.then(newest)
 
     @text.setter
     def text(self, text: str) -> None:
+        self._long: LongText | None = None
+        self._begin(text)
+
+    def _begin(self, text: str) -> None:
         # a buffer, not a list of pieces: an endless stream of single characters would cost 60 bytes for each
-        self.shown = StringIO()
-        self.append = self.shown.write
-        self.append(text)
+        self._shown = StringIO()
+        self.append = self._shown.write
+        if len(text) < BLOCK:
+            self.append(text)
+        else:
+            self._long = LongText(text)
+
+    def compact(self) -> None:
+        """Called now and then: keeps a long text in less memory."""
+        if self._shown.tell() >= BLOCK:
+            if self._long is None:
+                self._long = LongText()
+            self._long.add(self._shown.getvalue())
+            self._begin("")
 
     @property
     def length(self) -> int:
         """Code points shown, without making the text."""
-        return self.shown.tell()
+        return self._shown.tell() + (0 if self._long is None else len(self._long))
+
+    def parts(self) -> Iterator[str]:
+        """The text in parts of a bounded length."""
+        if self._long is not None:
+            yield from self._long.pieces()
+        yield self._shown.getvalue()
+
+    def begins(self, text: str) -> bool:
+        """Whether what was shown is how `text` begins."""
+        at = 0
+        for part in self.parts():
+            if not text.startswith(part, at):
+                return False
+            at += len(part)
+        return True
 
     @property
     def held(self) -> str:
@@ -124,10 +156,20 @@ class Answers:
         ends = [at - len(SEPARATOR) for _, at in found[1:]] + [len(text)]
         return cls(Part(message_id, text[at:end]) for (message_id, at), end in zip(found, ends, strict=True))
 
+    def compact(self) -> None:
+        """Called now and then: keeps a long text in less memory."""
+        if self.parts:
+            self.parts[-1].compact()
+
+    @property
+    def length(self) -> int:
+        """Code points of `text`."""
+        return sum(part.length for part in self.parts) + len(SEPARATOR) * max(0, len(self.parts) - 1)
+
     @property
     def text(self) -> str:
         """What readers have been shown."""
-        return SEPARATOR.join([part.shown.getvalue() for part in self.parts])
+        return SEPARATOR.join([part.text for part in self.parts])
 
     def starts(self) -> list[tuple[str, int]]:
         """Each answer's id and where its own text begins in the turn's text, in code points."""
@@ -175,11 +217,11 @@ class Answers:
             return self._begin(Part(key, text, whole=True)) if text else None
         part.whole = True
         part.release()
-        shown = part.text
-        if text == shown:
+        begins = part.begins(text)
+        if begins and part.length == len(text):
             return None
-        if text.startswith(shown) and part is self.parts[-1]:
-            rest = text[len(shown) :]
+        if begins and part is self.parts[-1]:
+            rest = text[part.length :]
             part.append(rest)
             return Text("message", rest)
         return self._replace({part: text})
@@ -228,23 +270,20 @@ class Answers:
         if key:
             return self._open.get("")
         length = len(text)
-        return next((p for p in self.parts if not p.whole and p.length <= length and text.startswith(p.text)), None)
+        return next((p for p in self.parts if not p.whole and p.length <= length and p.begins(text)), None)
 
     def _replace(self, texts: dict[Part, str]) -> Message:
         """The whole text anew, with everything that was held back: a reader has to start over anyway."""
-        for part, text in texts.items():
-            part.text = text
+        for part in self.parts:
+            if part in texts:
+                part.text = texts[part]
+            elif held := part.held:
+                part.append(held)
             part.release()
-        if self._holding:
-            for part in self.parts:
-                if held := part.held:
-                    part.append(held)
-                    part.release()
         self._holding = False
         self.held_bytes = 0
         self.rewritten = True
-        if not all(texts.values()):
-            self.parts = [part for part in self.parts if part.length]
+        self.parts = [part for part in self.parts if part.length]
         self._find_open()
         self.moved = True
         return Message(self.text, replace=True)

@@ -1,8 +1,8 @@
 """Bounds: what one turn may hold of what Coze sends, each with the reason for its size.
 
-All bytes are UTF-8, as they are stored and sent. A turn that would hold more ends with `error`. Together they keep what
-one turn costs, whatever Coze does, under 64 MiB of memory: a text is in memory about five times at its end (the turn,
-the log, the batch that is written, the last event, the frame that is sent), everything else about twice.
+All bytes are UTF-8, as they are stored and sent. A turn that would hold more ends with `error`. A text of 8,000,000
+bytes costs less than 64 MiB of memory: it is there about five times at its end (the turn, the log, the frame of the
+last event, and what the store writes, twice), everything else about twice.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,25 +16,22 @@ MIB: Final = 1024 * 1024
 
 RECORD_BYTES: Final = 8 * MIB
 """One record of Coze's stream, and one JSON answer. A record repeats a whole answer, so it may be as large as a text,
-with every character escaped. Coze's largest (cards, audio) are under 1 MiB."""
+and Chinese as it is; escaped, a Chinese character has six bytes. Coze's largest (cards, audio) are under 1 MiB."""
 
 STATE_BYTES: Final = 1 * MIB
 """A JSON answer about a chat and not of its messages: its status, its usage, the calls that it waits for. It is read
 as free JSON, which takes some thirty times its size. Coze's have a few KiB."""
 
-STATE_PARTS: Final = 20_000
-"""Values in it, each of which is looked at: 40 ms of the event loop."""
+TEXT_BYTES: Final = 8 * MIB
+"""A turn's text, with what is held back of it. The longest that a model says at once today has about 0.5 MiB; answers
+of 8,000,000 bytes are promised to callers."""
 
-USAGE_PARTS: Final = 64
-"""Counts that are passed on of what a chat has used, and characters of the name of each; Coze has three."""
+HELD_BYTES: Final = 2 * MIB
+"""What is held back of a turn's answers while another one is shown: all of it is said anew at once, with the text."""
 
-TEXT_BYTES: Final = 2 * MIB
-"""A turn's text, with what is held back of it. The longest that a model says at once today has about 0.5 MiB. With one
-emoji in it Python keeps four bytes for each of its characters."""
-
-TURN_BYTES: Final = 8 * MIB
+TURN_BYTES: Final = 24 * MIB
 """All that a turn's events hold: text, reasoning, tools, cards, suggestions, rewrites, and audio, of which this is
-two minutes as uncompressed speech (24 kHz) and a quarter of an hour as Opus."""
+six minutes as uncompressed speech (24 kHz). It leaves room to say the longest text anew once."""
 
 UNWRITTEN_BYTES: Final = 1 * MIB
 """What a turn may have appended to the log that is not durable yet, above which Coze is not read: it is in memory
@@ -113,5 +110,5 @@ class Allowance:
 
     def keep(self, *, held: int = 0, answers: int, ids: int) -> None:
         """Looks at what is kept besides the events: bytes held back, answers, ids."""
-        if self._text + held > TEXT_BYTES or answers > ANSWERS or ids > TURN_PARTS:
+        if held > HELD_BYTES or self._text + held > TEXT_BYTES or answers > ANSWERS or ids > TURN_PARTS:
             self.exceeded = True

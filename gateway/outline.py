@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.events import Outcome
-from gateway.log.stretch import MESSAGE, Stretch
+from gateway.log.stretch import LAST, MESSAGE, Stretch
 
 _AUDIO = b'"event":"audio"'  # not read: there may be much of it, and all of it says the same
 _OUTCOMES: dict[str, Outcome] = {"completed": "completed", "cancelled": "cancelled", "error": "failed"}
@@ -30,18 +30,20 @@ def outline(stretch: Stretch) -> Outline:
     found = Outline()
     content: list[str] = []
     reasoning: list[str] = []
+    repeats = True
     for kind, part in stretch.contents():
         if isinstance(part, bytes):
             if part.startswith(_AUDIO):
                 found.audio = True
             else:
+                repeats = kind != LAST
                 _add(found, content, msgspec.json.decode(b"{%b}" % part))
         elif kind == MESSAGE:
             content.append(part)
             found.status = "running"
         else:
             reasoning.append(part)
-    found.content = found.last["content"] if found.last is not None else "".join(content)
+    found.content = found.last["content"] if found.last is not None and repeats else "".join(content)
     found.reasoning = "".join(reasoning)
     return found
 

@@ -343,7 +343,7 @@ class Runner:
                 conversationId=turn.conversation_id,
                 turnId=turn.turn_id,
                 outcome=turn.outcome,
-                fullResponseLength=len(turn.content),
+                fullResponseLength=turn.length,
                 seconds=round(live.seconds, 3),
                 requestId=order.request_id,
                 **course,

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any, Final, Literal, assert_never
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 
 from gateway.answer import SEPARATOR, Answers, common, real_id
 from gateway.bounds import ID_LENGTH, NOTE_BYTES, TEXT_BYTES, Allowance, size
@@ -186,6 +186,11 @@ class Turn:
         return self._answers.text
 
     @property
+    def length(self) -> int:
+        """Code points of `content`."""
+        return self._answers.length
+
+    @property
     def bytes_shown(self) -> int:
         """Bytes of all its events but the last."""
         return self._allowance.bytes
@@ -215,6 +220,7 @@ class Turn:
                 break
         allowance.spend(events, counted)
         allowance.keep(held=answers.held_bytes, answers=len(answers.parts), ids=answers.ids + len(self._seen))
+        answers.compact()
         if answers.moved:
             self._remember_answers()
         if allowance.exceeded and self.phase != "ended":
@@ -467,7 +473,7 @@ class Turn:
         if log_id and (coze_code or code.startswith("upstream_")):
             upstream["logId"] = log_id
         events = self._flush()
-        self.failure = Failed(
+        failed = Failed(
             error=words or sentence(code, self.language),
             code=code.value,
             retryable=code in RETRYABLE,
@@ -476,7 +482,8 @@ class Turn:
             content=self.content,
             upstream=upstream or UNSET,
         )
-        return self._end(events, "failed", self.failure)
+        self.failure = structs.replace(failed, content="") if failed.content else failed
+        return self._end(events, "failed", failed)
 
     def _flush(self) -> list[Event]:
         """Shows the text that was held back, so that the last event's content is what the pieces make."""
@@ -526,7 +533,7 @@ class Turn:
 
     def __repr__(self) -> str:
         return (
-            f"Turn({self.turn_id}, {self.phase}, ref={self.ref}, {len(self.content)} characters, "
+            f"Turn({self.turn_id}, {self.phase}, ref={self.ref}, {self.length} characters, "
             f"{len(self._answers.parts)} answers, {len(self._cards)} cards, {len(self.suggestions)} suggestions)"
         )
 

@@ -3,20 +3,22 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Coroutine
+from itertools import chain
 from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
+from msgspec import structs
 
 from gateway.errors import Code, GatewayError
-from gateway.events import Event, Text, body
+from gateway.events import Event, Last, Text, body
 from gateway.faults import Faults, Part
 from gateway.ids import LogKey, new_token
 from gateway.ledger import Ledger
 from gateway.log.apart import commit_apart
 from gateway.log.epochs import Epochs
 from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Broken, Journal, JournalError, Place, Record
-from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
+from gateway.log.stretch import LAST, MESSAGE, REASONING, WHOLE, Stretch
 from gateway.log.tail import Span, Tail
 from gateway.waiting import outlived
 
@@ -33,6 +35,7 @@ _TRIM_EVERY = 30.0
 _BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
 _RETRY_EVERY = 1.0
 _MINE = 10  # hex digits
+_LONG = 64 * 1024  # characters of a text that a last event doesn't repeat
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
 
 
@@ -179,7 +182,7 @@ class EventLog:
         if type(event) is Text:
             pending.append((number, _TEXT_KINDS[event.kind], sequence, event.content))
         else:
-            pending.append((number, WHOLE, sequence, body(event)))
+            pending.append(self._whole(stretch, sequence, event))
         tail.next = sequence + 1  # only now: an event that can't be encoded must not leave a gap
         if len(pending) == 1:
             self._wake.set()
@@ -211,7 +214,7 @@ class EventLog:
         if last is not None:
             if number in self._foreign:
                 records.append(self._go_on_with(number, tail))
-            records.append((number, WHOLE, sequence, body(last)))
+            records.append(self._whole(stretch, sequence, last))
             tail.next = max(tail.next, sequence + 1)
         records.append((number, END, 0, self._clock()))
         self._owed += records
@@ -232,6 +235,14 @@ class EventLog:
     def backlog(self) -> int:
         """Records appended and not yet durable."""
         return len(self._pending) + len(self._in_flight)
+
+    def _whole(self, stretch: Stretch, sequence: int, event: Event) -> Record:
+        """The record of an event that is no piece of text. A last one doesn't repeat a long text that was shown."""
+        if isinstance(event, Last) and len(event.content) > _LONG:
+            later = chain(self._in_flight, self._pending)
+            if stretch.says(event.content, later):
+                return stretch.number, LAST, sequence, body(structs.replace(event, content=""))
+        return stretch.number, WHOLE, sequence, body(event)
 
     def _put(self, record: Record) -> None:
         self._pending.append(record)
@@ -361,8 +372,8 @@ class EventLog:
                 continue
             stretch, tail = live[number]
             try:
-                if kind <= WHOLE:
-                    if kind == WHOLE:
+                if kind <= WHOLE or kind == LAST:
+                    if kind >= WHOLE:
                         name = payload[9 : payload.index(b'"', 9)].decode()
                         shown[name] = shown.get(name, 0) + 1
                     else:

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Index, Jou
 from gateway.log.stretch import Stretch, pack, unpack
 from gateway.waiting import outlived
 
-SCHEMA_VERSION = 4  # 2 knew one epoch a log, 3 wrote a note whole each time; their files need no change
+SCHEMA_VERSION = 5
+"""2 knew one epoch a log, 3 wrote a note whole each time, 4 repeated a long answer in its last event; their files need
+no change."""
 _BUSY_MS = 4000
 _QUICK_CHECK_LIMIT = 256 * 1024 * 1024
 _TRIM_AT_ONCE = 500
@@ -44,10 +46,11 @@ CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 _COMMIT = "INSERT INTO batches (number, body) VALUES (?, ?)"
 _SAVE = (
     "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?)"
+    " SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10 WHERE ?1 > 0"
     " ON CONFLICT (number) DO UPDATE SET epoch = excluded.epoch, last = excluded.last, ended = excluded.ended,"
     " state = excluded.state, body = excluded.body"
 )
+_SAVE_NOTHING = (0, "", "", 0, 0, "", "", None, b"", b"")
 _SAVE_HEAD = (
     "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
     " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = excluded.head WHERE excluded.head >= heads.head"
@@ -196,13 +199,18 @@ class SqliteJournal:
         return True
 
     async def save(self, stretches: list[Stretch]) -> None:
-        rows = [
-            (s.number, s.key, s.epochs, s.first, s.last, s.turn, s.mark, s.ended, s.state, pack(s)) for s in stretches
-        ]
-        heads = [(s.key, s.epochs, s.last) for s in stretches]
         async with self._locked() as db, _transaction(db):
-            await _many(db, _SAVE, rows)
-            await _many(db, _SAVE_HEAD, heads)
+            rows: list[Sequence[Any]] = []
+            size = 0
+            for s in stretches:
+                body = pack(s)
+                rows.append((s.number, s.key, s.epochs, s.first, s.last, s.turn, s.mark, s.ended, s.state, body))
+                size += len(body)
+                if size > _MOST_HERE or s is stretches[-1]:
+                    del body
+                    await _many(db, _SAVE, _consumed(rows))
+                    size = 0
+            await _many(db, _SAVE_HEAD, [(s.key, s.epochs, s.last) for s in stretches])
 
     async def forget(self, *, before: int) -> None:
         async with self._locked() as db:
@@ -349,6 +357,14 @@ async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
 
 async def _many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]]) -> None:
     await (await db.executemany(sql, rows)).close()
+
+
+def _consumed(rows: list[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """The rows, leaving the list empty, and what makes SQLite forget them: it keeps what a statement was last given
+    until that is given something else, and an answer may be megabytes."""
+    while rows:
+        yield rows.pop()
+    yield _SAVE_NOTHING
 
 
 def _erased_key(number: int) -> str:

@@ -2,20 +2,26 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from gateway.events import text_json
+from gateway.longtext import BLOCK, LongText
 
-MESSAGE, REASONING, WHOLE = 0, 1, 2
-"""Kinds of entries: a piece of the answer's text, a piece of reasoning, and any other event."""
-Kind = Literal[0, 1, 2]
+MESSAGE, REASONING, WHOLE, LAST = 0, 1, 2, 9
+"""Kinds of entries: a piece of the answer's text, a piece of reasoning, any other event, and a last event whose content
+is the text that was shown, and is left empty."""
+Kind = Literal[0, 1, 2, 9]
 
 _entry = tuple.__new__
 _TEXT_HEAD = {MESSAGE: b'"event":"message","content":', REASONING: b'"event":"reasoning","content":'}
 _FOLD_AT = 64
+_NO_CONTENT = b'"content":""'
+_REPLACES = b',"replace":true'
 
 
 class Entry(NamedTuple):
@@ -33,7 +39,7 @@ class _Run:
     def __init__(self, kind: int, first: int, text: str = "", ends: "array[int] | None" = None) -> None:
         self.kind = kind
         self.first = first
-        self._text = text
+        self._text = LongText(text)
         self._fresh: list[str] = []
         self.ends: array[int] = array("I") if ends is None else ends
 
@@ -41,13 +47,13 @@ class _Run:
         ends, fresh = self.ends, self._fresh
         ends.append((ends[-1] if ends else 0) + len(piece))
         fresh.append(piece)
-        # Folding costs a copy of the text, so it waits until enough has come to pay for it.
+        # Folding costs a copy of the text's newest part, so it waits until enough has come to pay for it.
         if len(fresh) >= _FOLD_AT and len(fresh) * 32 >= len(ends):
             self._fold()
 
-    def _fold(self) -> str:
+    def _fold(self) -> LongText:
         if self._fresh:
-            self._text += "".join(self._fresh)
+            self._text.add("".join(self._fresh))
             self._fresh.clear()
         return self._text
 
@@ -58,7 +64,21 @@ class _Run:
         begin = self.ends[start - 1] if start else 0
         end = None if stop is None else (self.ends[stop - 1] if stop else 0)
         text = self._text if end is not None and end <= len(self._text) else self._fold()
-        return text[begin:end]
+        return text.part(begin, end)
+
+    def parts(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
+        """The same in parts of a bounded length, which don't follow the pieces."""
+        begin = self.ends[start - 1] if start else 0
+        return self._fold().pieces(begin, None if stop is None else self.ends[stop - 1])
+
+    def body(self, start: int, stop: int) -> bytes:
+        """The JSON of the pieces from number `start` up to `stop` as one event, without braces."""
+        if self.ends[stop - 1] - (self.ends[start - 1] if start else 0) > BLOCK:
+            return _with_text(_TEXT_HEAD[self.kind], self.parts(start, stop))
+        return _TEXT_HEAD[self.kind] + text_json(self.text(start, stop))
+
+    def encoded(self) -> bytes:
+        return self._fold().encoded()
 
     def portion(self, start: int, most: int) -> int:
         """The number of the piece before which a slice of about `most` characters ends that begins with piece `start`.
@@ -73,7 +93,7 @@ class _Run:
 
     def cut(self, pieces: int) -> None:
         """Keeps the first so many pieces."""
-        self._text = self.text(0, pieces)
+        self._text = LongText(self.text(0, pieces))
         self._fresh.clear()
         del self.ends[pieces:]
 
@@ -86,6 +106,64 @@ class _Whole:
     def __init__(self, first: int, body: bytes) -> None:
         self.first = first
         self.body = body
+
+
+class _Last:
+    """A turn's last event. Its content, the text that the pieces before it make, is not kept a second time."""
+
+    __slots__ = ("bare", "first")
+
+    def __init__(self, first: int, bare: bytes) -> None:
+        self.first = first
+        self.bare = bare
+
+
+def _with_text(head: bytes, parts: Iterable[str], tail: bytes = b"") -> bytes:
+    """JSON with a long text in it, without a second copy of the text at any time."""
+    body = BytesIO()
+    body.write(head + b'"')
+    for part in parts:
+        body.write(text_json(part)[1:-1])
+    body.write(b'"' + tail)
+    return body.getvalue()
+
+
+_Segment = _Run | _Whole | _Last
+
+
+def _shown(segments: "list[_Segment]") -> Iterator[tuple[bool, str]]:
+    """The answer's text since it was last said anew, in parts, each with whether it is that saying."""
+    for segment in segments[_newest_replacement(segments) :]:
+        if isinstance(segment, _Whole):
+            if _is_replacement(segment.body):
+                yield True, _replacement(segment.body)
+        elif isinstance(segment, _Run) and segment.kind == MESSAGE:
+            for part in segment.parts():
+                yield False, part
+
+
+def _shown_later(number: int, records: Iterable[tuple[int, int, int, Any]]) -> Iterator[tuple[bool, str]]:
+    for of, kind, _, payload in records:
+        if of == number:
+            if kind == MESSAGE:
+                yield False, payload
+            elif kind == WHOLE and _is_replacement(payload):
+                yield True, _replacement(payload)
+
+
+def _newest_replacement(segments: "list[_Segment]") -> int:
+    for at in range(len(segments) - 1, -1, -1):
+        if isinstance(segment := segments[at], _Whole) and _is_replacement(segment.body):
+            return at
+    return 0
+
+
+def _is_replacement(body: bytes) -> bool:
+    return body.endswith(_REPLACES) and body.startswith(_TEXT_HEAD[MESSAGE])
+
+
+def _replacement(body: bytes) -> str:
+    return msgspec.json.decode(memoryview(body)[len(_TEXT_HEAD[MESSAGE]) : -len(_REPLACES)], type=str)
 
 
 class Stretch:
@@ -126,15 +204,16 @@ class Stretch:
         self.mark = mark
         self.ended: float | None = None
         self.backlog = 0  # the first batch of the journal that holds something of it which is not saved yet
-        self._segments: list[_Run | _Whole] = []
+        self._segments: list[_Segment] = []
         self._starts: list[int] = []
 
     def apply(self, kind: int, payload: str | bytes) -> None:
         """Adds the next event: text for a piece, encoded JSON for anything else."""
         self.last = sequence = self.last + 1
         segments = self._segments
-        if kind == WHOLE:
-            segments.append(_Whole(sequence, payload))  # type: ignore[arg-type]
+        if kind >= WHOLE:
+            made = _Whole(sequence, payload) if kind == WHOLE else _Last(sequence, payload)  # type: ignore[arg-type]
+            segments.append(made)
             self._starts.append(sequence)
             return
         if segments and isinstance(run := segments[-1], _Run) and run.kind == kind:
@@ -160,11 +239,13 @@ class Stretch:
                 start = after + 1 - newest.first
                 ends = newest.ends
                 if most and ends[-1] > most and (stop := newest.portion(start, most)) < len(ends):
-                    text = newest.text(start, stop)
-                    return [Entry(newest.first + stop - 1, _TEXT_HEAD[newest.kind] + text_json(text))]
+                    return [Entry(newest.first + stop - 1, newest.body(start, stop))]
                 text = newest.text(start)
+                if len(text) > BLOCK:
+                    del text
+                    return [Entry(self.last, newest.body(start, len(newest.ends)))]
                 return [_entry(Entry, (self.last, _TEXT_HEAD[newest.kind] + text_json(text)))]
-            return [_entry(Entry, (newest.first, newest.body))]
+            return [_entry(Entry, (newest.first, self._body(newest)))]
         after = max(after, self.first - 1)
         index = bisect_right(self._starts, after + 1) - 1
         found: list[Entry] = []
@@ -172,22 +253,28 @@ class Stretch:
         stop = len(segments) if not limit else min(len(segments), index + limit)
         for i in range(index, stop):
             segment = segments[i]
-            if isinstance(segment, _Whole):
-                if most and found and len(segment.body) > room:
+            if not isinstance(segment, _Run):
+                body = self._body(segment)
+                if most and found and len(body) > room:
                     break
-                found.append(Entry(segment.first, segment.body))
-                room -= len(segment.body)
+                found.append(Entry(segment.first, body))
+                room -= len(body)
             else:
                 start = max(0, after + 1 - segment.first)
                 end = segment.portion(start, most) if most else len(segment.ends)
-                text = segment.text(start, end)
-                found.append(Entry(segment.first + end - 1, _TEXT_HEAD[segment.kind] + text_json(text)))
-                room -= len(text)
+                found.append(Entry(segment.first + end - 1, segment.body(start, end)))
+                room -= segment.ends[end - 1] - (segment.ends[start - 1] if start else 0)
                 if end < len(segment.ends):
                     break
             if most and room <= 0:
                 break
         return found
+
+    def _body(self, segment: _Whole | _Last) -> bytes:
+        if isinstance(segment, _Whole):
+            return segment.body
+        head, _, tail = segment.bare.partition(_NO_CONTENT)
+        return _with_text(head + b'"content":', (text for _, text in _shown(self._segments)), tail)
 
     def cut(self, after: int) -> None:
         """Forgets the events after a position."""
@@ -199,13 +286,24 @@ class Stretch:
             run.cut(after + 1 - run.first)
         self.last = max(min(self.last, after), self.first - 1)
 
+    def says(self, content: str, later: Iterable[tuple[int, int, int, Any]] = ()) -> bool:
+        """Whether this is the text that a reader shows, once it has the `later` records of it too."""
+        at, same = 0, True
+        for anew, text in chain(_shown(self._segments), _shown_later(self.number, later)):
+            at, same = (0, True) if anew else (at, same)
+            same = same and content.startswith(text, at)
+            at += len(text)
+        return same and at == len(content)
+
     def contents(self) -> Iterator[tuple[int, str | bytes]]:
-        """Each run's whole text, and each other event's encoded JSON, in order, with its kind."""
+        """Each run's whole text, and each other event's JSON as it is kept, in order, with its kind."""
         for segment in self._segments:
-            if isinstance(segment, _Whole):
+            if isinstance(segment, _Run):
+                yield segment.kind, segment.text()
+            elif isinstance(segment, _Whole):
                 yield WHOLE, segment.body
             else:
-                yield segment.kind, segment.text()
+                yield LAST, segment.bare
 
     def __repr__(self) -> str:
         life = "ended" if self.ended is not None else "runs"
@@ -226,10 +324,12 @@ def pack(stretch: Stretch) -> bytes:
     """The stretch's events, text merged with its boundaries (32-bit code-point offsets, native order of this file)."""
     rows: list[tuple[int, bytes, bytes]] = []
     for segment in stretch._segments:
-        if isinstance(segment, _Whole):
+        if isinstance(segment, _Run):
+            rows.append((segment.kind, segment.encoded(), _little(segment.ends)))
+        elif isinstance(segment, _Whole):
             rows.append((WHOLE, segment.body, b""))
         else:
-            rows.append((segment.kind, segment.text().encode(), _little(segment.ends)))
+            rows.append((LAST, segment.bare, b""))
     return _encoder.encode(Saved(rows))
 
 
@@ -238,8 +338,9 @@ def unpack(stretch: Stretch, data: bytes) -> Stretch:
     sequence = stretch.first
     for kind, content, boundaries in _decoder.decode(data).segments:
         stretch._starts.append(sequence)
-        if kind == WHOLE:
-            stretch._segments.append(_Whole(sequence, content))
+        if kind >= WHOLE:
+            whole = _Whole(sequence, content) if kind == WHOLE else _Last(sequence, content)
+            stretch._segments.append(whole)
             sequence += 1
         else:
             ends = array("I")

@@ -22,6 +22,8 @@ INSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
 TOUCH = "UPDATE alembic_version SET version_num = version_num"
 """The smallest real write: it tells whether the database can be written, and changes nothing."""
 
+_LONG = 64 * 1024
+
 Row = dict[str, Any]
 
 
@@ -97,6 +99,9 @@ class Statements:
         ):
             if rows:
                 yield prepared.sql, list(map(prepared.values, rows))
+        if changed and len(changed[-1]["content"]) > _LONG:
+            # SQLite keeps what a statement was last given until it is given something else.
+            yield self._change_turn.sql, [self._change_turn.values(_NO_TURN)]
 
 
 class _Prepared:
@@ -160,4 +165,5 @@ def _json(value: Any) -> str | None:
 
 _encode = msgspec.json.Encoder().encode
 _STATE = _state(TurnUpdate(turn_id=TurnId(""), conversation_id=ConversationId(""), status="queued", updated_at=0.0))
+_NO_TURN = _STATE | {"turn": "", "answered": None, "ends": False}
 _NOTHING = _STATE | {"answered_at": None}

@@ -24,8 +24,6 @@ OVER_ALREADY = 4104
 """A chat that is over cannot be cancelled."""
 
 _RETRY_AFTER_DIGITS = 12
-_RECORDS_LIMIT = 8 * 1024
-"""Bytes in which a record that tells of a refusal is looked for; Coze's have a few hundred."""
 
 
 Taken = Literal["no", "unknown", "yes"]
@@ -76,7 +74,7 @@ def refused(status: int, headers: Mapping[str, str], body: bytes, *, now: dateti
     said = f"Coze answered {status}"
     if (envelope := _envelope(body)) is not None:
         return _refused(status, headers, coze_code(envelope.code), envelope.detail, said, now)
-    items = ChatReader().items(SseDecoder().feed(body[:_RECORDS_LIMIT] + b"\n\n"))
+    items = ChatReader().items(SseDecoder().feed(body + b"\n\n"))
     failed = next((item for item in items if isinstance(item, ChatFailed)), None)
     if failed is not None:
         return _refused(status, headers, failed.coze_code, {"logid": failed.log_id}, said, now)

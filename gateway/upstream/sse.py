@@ -70,14 +70,10 @@ class SseDecoder:
 
     @property
     def open_event(self) -> bytes:
-        """The type of the record that the text's end leaves open, b"" where it has not named one.
-
-        Its line may be cut, and so the name, too.
-        """
-        tail = self._tail or self._lines.tail
+        """The type of the record that the text's end leaves open, b"" where it has not named one."""
         lines = _Lines(self.limit)
-        lines.feed(tail if tail.endswith(b"\n") else tail + b"\n", [])
-        return lines.name or self._lines.name
+        lines.feed(self._tail, [])
+        return self._lines.name or lines.name
 
     @property
     def cut(self) -> bool:
@@ -127,7 +123,7 @@ class _Lines:
         self._tail = bytearray()  # an unfinished line
         self._after_cr = False  # an LF at the beginning belongs to the CR that ended the last chunk
         self.name = b""  # the open record's type
-        self._data: bytes | bytearray | None = None  # the open record's
+        self._data: list[bytes] = []
         self._size = 0
         self._id = b""
         self.last_event_id = b""
@@ -138,13 +134,8 @@ class _Lines:
         return not (self._after_cr or self.unfinished)
 
     @property
-    def tail(self) -> bytes:
-        """The line that has not ended."""
-        return bytes(self._tail)
-
-    @property
     def unfinished(self) -> bool:
-        return bool(self._tail or self._data is not None or self.name)
+        return bool(self._tail or self._data or self.name)
 
     def feed(self, chunk: bytes, events: list[SseEvent]) -> bool:
         """Appends the events that `chunk` completes. False, for good, when a record is over the limit."""
@@ -159,43 +150,42 @@ class _Lines:
         self._tail += first
         if not rest:
             return self._bounded()
-        lines = [bytes(self._tail), *rest]
-        self._tail = bytearray(lines.pop())
-        for line in lines:
-            if not line:
-                self._dispatch(events)
-            elif not self._field(line):
+        whole = self._tail
+        self._tail = bytearray(rest.pop())
+        if not self._line(whole, events):
+            return self._drop()
+        del whole  # a long one is let go before its record is read
+        for line in rest:
+            if not self._line(line, events):
                 return self._drop()
         return self._bounded()
 
-    def _field(self, line: bytes) -> bool:
+    def _line(self, line: bytes | bytearray, events: list[SseEvent]) -> bool:
+        if line:
+            return self._field(line)
+        self._dispatch(events)
+        return True
+
+    def _field(self, line: bytes | bytearray) -> bool:
         if len(line) > self._limit:
             return False
-        field, _, value = line.partition(b":")
-        if value.startswith(b" "):
-            value = value[1:]
+        colon = line.find(b":")
+        field = line if colon < 0 else line[:colon]
+        start = len(line) if colon < 0 else colon + (2 if line.startswith(b" ", colon + 1) else 1)
+        value = bytes(memoryview(line)[start:])
         if field == b"data":
             self._size += len(line)
-            self._add(value)
+            self._data.append(value)
         elif field == b"event":
             self.name = value
         elif field == b"id" and b"\0" not in value:
             self._id = value
         return self._size <= self._limit
 
-    def _add(self, value: bytes) -> None:
-        if self._data is None:
-            self._data = value
-            return
-        if isinstance(self._data, bytes):
-            self._data = bytearray(self._data)
-        self._data += b"\n"
-        self._data += value
-
     def _dispatch(self, events: list[SseEvent]) -> None:
-        if self._data is not None:
-            events.append((self.name, bytes(self._data)))
-            self._data = None
+        if self._data:
+            events.append((self.name, b"\n".join(self._data)))
+            self._data = []
             self._size = 0
         self.name = b""
         self.last_event_id = self._id
@@ -207,5 +197,5 @@ class _Lines:
         return True
 
     def _drop(self) -> bool:
-        self._tail, self._data, self._size, self.name = bytearray(), None, 0, b""
+        self._tail, self._data, self._size, self.name = bytearray(), [], 0, b""
         return False

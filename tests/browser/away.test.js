@@ -225,6 +225,22 @@ timed("a returning network, a tab that is seen, and retryNow() try at once", asy
   }
 });
 
+timed("a machine that slept for an hour while nobody answered gives its question up no sooner", async () => {
+  const place = new Place();
+  place.away = "refused";
+  const kept = ask(place, 3);
+  let failure;
+  kept.line.done.catch((error) => { failure = error; });
+  await advance(Date.now() + 5_000);
+  mock.timers.setTime(Date.now() + 3_600_000);
+  await advance(Date.now() + 10_000);
+  assert.equal(failure, undefined);
+  place.away = undefined;
+  await advance(Date.now() + 10_000, () => kept.line.state === "open");
+  assert.equal(kept.line.state, "open");
+  kept.line.close();
+});
+
 timed("twenty lines of a page ask no more often than one, and all are back when one is answered", async () => {
   const place = new Place();
   const lines = Array.from({ length: 20 }, (_, i) => connect({

@@ -1,7 +1,9 @@
 """A person who opens an address of the API is told what it is; a program gets what the contract says."""
 
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -31,6 +33,12 @@ async def opened(gateway: Whole, path: str, **headers: str) -> tuple[Any, str]:
         return answer, await answer.text()
 
 
+def leads_to(text: str, path: str) -> str:
+    """Where the page's link leads when a proxy has the gateway under /gw."""
+    (link,) = re.findall(r'href="([^"]*)"', text)
+    return urljoin(f"/gw{path}", link)
+
+
 @pytest.mark.parametrize("accept", BROWSERS.values(), ids=BROWSERS)
 async def test_a_browser_is_shown_a_page_for_every_problem_and_for_a_stream(tmp_path: Path, accept: str) -> None:
     statuses = dict(zip(PATHS, (404, 406, 405, 404, 400), strict=True))
@@ -38,7 +46,7 @@ async def test_a_browser_is_shown_a_page_for_every_problem_and_for_a_stream(tmp_
         for path, status in statuses.items():
             answer, text = await opened(gateway, path, Accept=accept)
             assert (answer.status, answer.content_type) == (status, "text/html"), path
-            assert f'href="{PAGE}"' in text
+            assert leads_to(text, path) == f"/gw{PAGE}"
             assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
             assert "<script" not in text
             assert "style=" not in text
@@ -84,7 +92,7 @@ async def test_where_a_token_is_needed_the_root_says_so_and_leads_to_the_page(tm
         answer, text = await opened(gateway, "/", **{"Accept-Language": "es"})
         assert (answer.status, answer.content_type) == (200, "text/html")
         assert "credencial" in text
-        assert f'href="{PAGE}"' in text
+        assert leads_to(text, "/") == f"/gw{PAGE}"
         answer, text = await opened(gateway, f"/api/coze/turns/turn_{UUID}")
         assert (answer.status, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
         assert "unauthorized" in text

@@ -161,6 +161,49 @@ async def test_a_turn_within_its_bounds_is_whole_and_writes_no_more_than_it_has(
         assert written(tmp_path) < 32 * MIB
 
 
+def small_pieces(character: str, pieces: int, length: int) -> list[str]:
+    return [character * length] * pieces
+
+
+EIGHT = {
+    "ascii": small_pieces("x", 2000, 4000),
+    "chinese": small_pieces("好", 2000, 1333),
+    "one piece": ["a", "x" * 8_000_000],
+    "one piece of chinese": ["a", "好" * 2_666_000],
+}
+"""Answers of eight million bytes."""
+
+
+@pytest.mark.parametrize("name", EIGHT)
+async def test_an_answer_of_eight_million_bytes_is_whole_everywhere_and_costs_little(name: str, tmp_path: Path) -> None:
+    pieces = EIGHT[name]
+    text = "".join(pieces)
+
+    def records() -> Iterator[bytes]:
+        for piece in pieces:
+            yield delta(1, piece)
+        yield whole(1, text)
+
+    async with (
+        serving(streams(records)) as coze,
+        gateway(tmp_path, coze.url) as process,
+        client(headers=ENGLISH) as session,
+    ):
+        before = peak(process.pid, reset=True)
+        reader = Reader()
+        await reader.ask(session, process.url, "?")
+        assert reader.last["event"] == "completed"
+        assert reader.text == reader.last["content"] == text
+        assert peak(process.pid) - before < 64 * MIB
+        turn = f"{process.url}/api/coze/turns/{reader.turn_id}"
+        async with session.get(turn) as response:
+            assert (await response.json())["content"] == text
+        async with session.get(f"{turn}/events") as response:  # somebody who comes late
+            assert (await response.read()).count(text[-1000:].encode()) >= 2
+        assert peak(process.pid) - before < 64 * MIB
+        assert written(tmp_path) < 5 * len(text.encode())
+
+
 def written(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("log.db*"))
 

@@ -276,7 +276,7 @@ class Line {
   #disabled = 0; // how often it was told that there is no streaming
   #unlisten = [];
   #config; // what the gateway says it can, once somebody was there to ask
-  #away; // while nobody answers: since when, how often it was tried, and whether any tries were told to be at once
+  #away; // while nobody answers: what was waited, how often it was tried, and which of the page's knocks was this line's
   heartbeatSeconds = 15;
 
   constructor(options, { scope, question, position }) {
@@ -410,14 +410,18 @@ class Line {
   /** Nobody answered: waits, between half of a delay that doubles and all of it, less what was waited for an answer. */
   async #stayAway(outcome, waitedMs = 0) {
     this.#offline = globalThis.navigator?.onLine === false;
-    this.#away ??= { at: Date.now(), knockedAt: this.health.knockedAt, tries: 0, delays: 0, refusals: 0 };
+    this.#away ??= { spentMs: 0, knockedAt: this.health.knockedAt, tries: 0, delays: 0, refusals: 0 };
     if (outcome.error?.code === "forbidden_origin" && ++this.#away.refusals >= REFUSALS) throw outcome.error;
-    if (this.question && since(this.#away.at) >= this.timing.asks * this.#longestAway()) throw unreachable(outcome);
+    if (this.question && this.#away.spentMs >= this.timing.asks * this.#longestAway()) throw unreachable(outcome);
     const ms = (this.#delayAway() * (1 + this.random())) / 2;
+    const delayMs = Math.max(ms - waitedMs, Math.min(ms, AWAY_MS.first / 2));
     this.#away.delays++;
+    const began = Date.now();
     const forget = this.health.whenAnswered(() => this.#wake?.());
-    await this.#pause(Math.max(ms - waitedMs, Math.min(ms, AWAY_MS.first / 2)), 0, outcome);
+    await this.#pause(delayMs, 0, outcome);
     forget();
+    // A machine that slept meanwhile has waited for nobody.
+    if (this.#away) this.#away.spentMs += Math.min(since(began), delayMs) + Math.min(waitedMs, this.timing.requestMs);
   }
 
   #delayAway() { return Math.min(AWAY_MS.first * 2 ** (this.#away?.delays ?? 0), this.#longestAway()); }

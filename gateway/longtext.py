@@ -1,0 +1,75 @@
+"""A long text: kept as UTF-8 in blocks, for one emoji makes Python keep four bytes for each character of a string."""
+
+from collections.abc import Iterator
+from typing import Final
+
+BLOCK: Final = 512 * 1024
+"""Characters of a block, which is decoded to read any of them. The C library gives a block of this size back to the
+system when it is freed; smaller ones leave holes."""
+
+
+class LongText:
+    """A text that grows at its end. Places in it are code points. Its newest part is a plain string."""
+
+    __slots__ = ("_base", "_blocks", "_newest")
+
+    def __init__(self, text: str = "") -> None:
+        self._blocks: list[bytes] = []
+        self._base = 0  # where the newest part begins
+        self._newest = ""
+        self.add(text)
+
+    def __len__(self) -> int:
+        return self._base + len(self._newest)
+
+    def add(self, text: str) -> None:
+        newest = self._newest + text
+        if len(newest) >= 2 * BLOCK:
+            full = len(newest) // BLOCK * BLOCK
+            self._blocks += [_encode(newest[at : at + BLOCK]) for at in range(0, full, BLOCK)]
+            self._base += full
+            newest = newest[full:]
+        self._newest = newest
+
+    def __str__(self) -> str:
+        return self.then("")
+
+    def then(self, more: str) -> str:
+        """The text with more after it, in one copy."""
+        return _decode(self.encoded(more)) if self._blocks else self._newest + more
+
+    def encoded(self, more: str = "") -> bytes:
+        """The text, and more after it, as UTF-8."""
+        return b"".join([*self._blocks, _encode(self._newest), _encode(more)])
+
+    def part(self, start: int = 0, stop: int | None = None) -> str:
+        """The text from `start` up to `stop`."""
+        if start >= self._base:
+            return self._newest[start - self._base : None if stop is None else stop - self._base]
+        stop = len(self) if stop is None else min(stop, len(self))
+        if start >= stop:
+            return ""
+        first, last = start // BLOCK, (stop - 1) // BLOCK
+        if start == 0 and stop == len(self):
+            return str(self)
+        data = self._blocks[first : last + 1]
+        if stop > self._base:
+            data.append(_encode(self._newest[: stop - self._base]))
+        offset = start - first * BLOCK
+        return _decode(b"".join(data))[offset : offset + stop - start]
+
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
+        """The text from `start` up to `stop` in pieces of a block at most, none of them empty."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        while start < stop:
+            end = min(stop, (start // BLOCK + 1) * BLOCK)
+            yield self.part(start, end)
+            start = end
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
