@@ -35,6 +35,8 @@ _TRIM_EVERY = 30.0
 _BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
 _RETRY_EVERY = 1.0
 _MINE = 10  # hex digits
+_LONGEST_PIECE = 64 * 1024  # characters; what is said at once and is longer becomes several pieces
+_PORTION = 1024 * 1024  # characters of a long text that are committed at once
 _LONG = 64 * 1024  # characters of a text that a last event doesn't repeat
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
 
@@ -83,6 +85,7 @@ class EventLog:
         self._told: set[str] = set()  # turns in `_open` of whose end others know
         self._marks: dict[str, Stretch] = {}  # likewise, for `marked`
         self._pending: list[Record] = []
+        self._long = False  # it has pieces of a long text, between which it may be cut
         self._owed: list[Record] = []
         self._in_flight: list[Record] = []
         self._waiters: list[asyncio.Future[None]] = []  # for what is pending
@@ -180,6 +183,9 @@ class EventLog:
         sequence = tail.next
         pending = self._pending
         if type(event) is Text:
+            if len(event.content) > _LONGEST_PIECE:
+                self._append_long(stretch, event)
+                return
             pending.append((number, _TEXT_KINDS[event.kind], sequence, event.content))
         else:
             pending.append(self._whole(stretch, sequence, event))
@@ -235,6 +241,12 @@ class EventLog:
     def backlog(self) -> int:
         """Records appended and not yet durable."""
         return len(self._pending) + len(self._in_flight)
+
+    def _append_long(self, stretch: Stretch, text: Text) -> None:
+        """Adds a text in several pieces, for which `_take` needs not make one batch."""
+        for at in range(0, len(text.content), _LONGEST_PIECE):
+            self.append(stretch, Text(text.kind, text.content[at : at + _LONGEST_PIECE]))
+        self._long = True
 
     def _whole(self, stretch: Stretch, sequence: int, event: Event) -> Record:
         """The record of an event that is no piece of text. A last one doesn't repeat a long text that was shown."""
@@ -344,9 +356,15 @@ class EventLog:
         return outcome.durable
 
     def _take(self) -> list[Record]:
-        """What is to be committed next: all that was appended until now."""
+        """What is to be committed next: all that was appended until now, or of a long text as much as is little."""
         batch, self._pending = self._pending, []
+        if self._long:
+            end = _end_of_portion(batch)
+            batch, self._pending = batch[:end], batch[end:]
         self._in_flight = batch
+        if self._pending:
+            return batch  # whoever waits, waits for the rest too
+        self._long = False
         self._in_flight_waiters, self._waiters = self._waiters, []
         return batch
 
@@ -732,6 +750,17 @@ class EventLog:
 
     def __repr__(self) -> str:
         return f"EventLog({len(self._tails)} tails, {len(self._open)} unsaved, {len(self._pending)} pending)"
+
+
+def _end_of_portion(batch: list[Record]) -> int:
+    """Where a batch can be cut: after a piece of a long text, since what else comes together is kept together."""
+    size = 0
+    for at, (_, kind, _, payload) in enumerate(batch):
+        if kind <= WHOLE:
+            size += len(payload)
+            if size >= _PORTION and kind != WHOLE and len(payload) == _LONGEST_PIECE:
+                return at + 1
+    return len(batch)
 
 
 def epoch_mark(key: str) -> str:

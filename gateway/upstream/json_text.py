@@ -54,7 +54,8 @@ def read(data: bytes, decode: Callable[[bytes], T], kind: type[T]) -> T:
         raise BadJson("malformed")
     try:
         value = decode(data)
-        data.decode()  # msgspec does not look into strings that it skips
+        if not data.isascii():
+            data.decode()  # msgspec does not look into strings that it skips
     except UNREADABLE:
         return read_again(data, kind)
     return value

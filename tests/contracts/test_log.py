@@ -53,6 +53,25 @@ async def test_what_comes_while_one_batch_is_written_goes_into_the_next_one_toge
     assert bench.journal.batches[-2:] == [1, 200]
 
 
+async def test_a_long_text_is_written_in_portions_and_what_comes_with_its_end_is_written_with_it(bench: Bench) -> None:
+    stretch = await bench.begin()
+    await bench.log.committed()
+    text = "0123456789" * 400_000
+    before = len(bench.journal.batches)
+    bench.log.append(stretch, piece("short"))
+    bench.log.append(stretch, piece(text))
+    bench.log.append(stretch, last("turn_1", "short" + text))
+    bench.log.end(stretch)
+    await bench.log.committed()
+    assert stretch.ended is not None
+    sizes = bench.journal.batches[before:]
+    assert len(sizes) == 4
+    assert max(sizes) <= 17
+    *_, end = stretch.read(after=0)
+    assert fields(end)["event"] == "completed"
+    assert fields(end)["content"] == "short" + text
+
+
 async def test_positions_are_contiguous_over_the_turns_of_a_log(bench: Bench) -> None:
     spans = [await bench.turn(f"turn_{n}", pieces=n) for n in range(4)]
     expected = 1
