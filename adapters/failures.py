@@ -163,7 +163,7 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
         wait = error.retry_after
         if isinstance(error, InvalidRequest):
             fields["detail"] += f" ({error.detail})"
-            fields["errors"] = [mistake._asdict() for mistake in error.errors]
+            fields["errors"] = [{"field": mistake.field, "message": mistake.message} for mistake in error.errors]
         elif isinstance(error, TooLarge):
             fields["detail"] += f" (> {error.most} bytes)"
         elif code is Code.MISDIRECTED:

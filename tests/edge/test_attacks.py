@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from adapters import server
-from adapters.app import _listening_sockets
+from adapters.binding import bind
 from gateway.events import ActionNeeded, Failed, Message, Started, Text, ToolUse, body
 from tests.edge.conftest import Serve, talk
 from tests.edge.whole import whole
@@ -119,7 +119,7 @@ async def test_what_follows_doubtful_chunks_is_never_a_request(serve: Serve) -> 
 
 async def test_one_read_brings_little_whatever_was_sent() -> None:
     """Of a body in chunks of one byte the parser reads some 15 kB a millisecond, while everyone else waits."""
-    (listener,) = await _listening_sockets("127.0.0.1", 0, 60)
+    (listener,) = await bind(["127.0.0.1"], 0, 60)
     with listener, socket.socket() as client:
         listener.listen()
         client.connect(listener.getsockname())

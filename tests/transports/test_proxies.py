@@ -15,7 +15,7 @@ from tests.transports.nginx import UPGRADES, Nginx, nginx
 from tests.transports.readers import LISTENING, TRANSPORTS, Door, Event, Read, everything, longpoll, sse
 
 Require = Callable[[str], str]
-ANSWER = "/fault plain pieces:40 rate:40 -- through a proxy"
+ANSWER = "/fault plain pieces:80 rate:40 -- through a proxy"
 FORCED = "proxy_ignore_headers X-Accel-Buffering; proxy_buffering on; proxy_buffers 8 64k; proxy_buffer_size 64k;"
 GZIP = "gzip on; gzip_min_length 0; gzip_types text/event-stream application/json;"
 
