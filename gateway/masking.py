@@ -4,13 +4,14 @@ import re
 
 # JSON within JSON puts backslashes before a quote, each time more of them, or writes it as \u0022; a query writes %22.
 # A value ends at the quote that has as many as the one that began it; without an end it is masked as far as the line
-# goes. A `token` that is a short number is how many of them Coze's model has used.
+# goes. A `token` that is a short number is how many of them Coze's model has used. What must not be tried again is in
+# `(?>…)`: a possessive quantifier behind a group takes too much in Python before 3.11.5.
 _SECRETS = re.compile(
     r"""
-    (?P<named> (?: (?<=[a-z_-])token | token(?! \\*+ ["'] : \s*+ (?: \\*+ ["'] )?+ [0-9]{1,7}+ ["',}\\\s] ) | secret
-        | password | authorization | api[_-]?key | private_?key )
-        (?: \\*+ (?: ["'] | u002[27] ) | %22 )?+ \s*+ (?: [=:] | %3[ad] ) [\s\[]*+ )
-        (?: (?P<open> \\*+ (?: ["'] | u002[27] ) | %22 ) (?: (?! (?<!\\) (?P=open) ) [^\r\n] )++
+    (?P<named> (?: (?<=[a-z_-])token | token(?! \\*+ ["'] : \s*+ (?> (?: \\*+ ["'] )? ) [0-9]{1,7}+ ["',}\\\s] )
+        | secret | password | authorization | api[_-]?key | private_?key )
+        (?> (?: \\*+ (?: ["'] | u002[27] ) | %22 )? ) \s*+ (?: [=:] | %3[ad] ) [\s\[]*+ )
+        (?: (?P<open> \\*+ (?: ["'] | u002[27] ) | %22 ) (?> (?: (?! (?<!\\) (?P=open) ) [^\r\n] )+ )
           | (?: (?: bearer | basic ) \s++ )? [^\s"',;&]+ )
   | (?P<scheme> bearer (?: \s++ | %20 | \+ ) ) [^\s"',;&]+
   | (?P<user> :// ) [^\s/@"']+ (?=@)
