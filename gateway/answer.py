@@ -274,16 +274,19 @@ class Answers:
 
     def _replace(self, texts: dict[Part, str]) -> Message:
         """The whole text anew, with everything that was held back: a reader has to start over anyway."""
-        for part in self.parts:
-            if part in texts:
-                part.text = texts[part]
-            elif held := part.held:
-                part.append(held)
+        for part, text in texts.items():
+            part.text = text
             part.release()
+        if self._holding:
+            for part in self.parts:
+                if held := part.held:
+                    part.append(held)
+                    part.release()
         self._holding = False
         self.held_bytes = 0
         self.rewritten = True
-        self.parts = [part for part in self.parts if part.length]
+        if not all(texts.values()):
+            self.parts = [part for part in self.parts if part.length]
         self._find_open()
         self.moved = True
         return Message(self.text, replace=True)

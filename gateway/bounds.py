@@ -22,6 +22,12 @@ STATE_BYTES: Final = 1 * MIB
 """A JSON answer about a chat and not of its messages: its status, its usage, the calls that it waits for. It is read
 as free JSON, which takes some thirty times its size. Coze's have a few KiB."""
 
+STATE_PARTS: Final = 20_000
+"""Values in it, each of which is looked at: 40 ms of the event loop."""
+
+USAGE_PARTS: Final = 64
+"""Counts that are passed on of what a chat has used, and characters of the name of each; Coze has three."""
+
 TEXT_BYTES: Final = 8 * MIB
 """A turn's text, with what is held back of it. The longest that a model says at once today has about 0.5 MiB; answers
 of 8,000,000 bytes are promised to callers."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from gateway.bounds import STATE_BYTES
+from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.ledger import Held, Ledger
 from gateway.upstream.coze_protocol import (
@@ -24,8 +24,8 @@ from gateway.upstream.coze_protocol import (
     usage_of,
 )
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
-from gateway.upstream.json_text import BadJson, converted, write
-from gateway.upstream.listing import messages_of
+from gateway.upstream.json_text import BadJson, converted, parts, write
+from gateway.upstream.listing import entries_of, messages_of
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, Item, OnItems, Skipped
 from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
@@ -39,7 +39,7 @@ _STATUSES = {"created", "in_progress", "completed", "failed", "requires_action",
 
 
 def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
-    if len(body) > STATE_BYTES:
+    if len(body) > STATE_BYTES or parts(body) > STATE_PARTS:
         raise TooMuch("Coze's answer is too large", log_id=log_id_of(headers))
     return data_of(status, headers, body)
 
@@ -99,10 +99,9 @@ class CozeUpstream:
             raise not_coze("Coze's record of the chat cannot be read") from None
 
     async def messages(self, ref: ChatRef) -> list[Item]:
-        listed = await self._ask("messages", "GET", "/v3/chat/message/list", query=_query(ref), read=messages_of)
-        await asyncio.sleep(0)  # a long list is read in one round of the loop, and used in the next
+        entries = await self._ask("messages", "GET", "/v3/chat/message/list", query=_query(ref), read=entries_of)
         items: list[Item] = []
-        for message in listed:
+        async for message in messages_of(entries):
             if message.chat_id in (ref.chat_id, "0", "", None):
                 items += (item for item in message_items(message) if not isinstance(item, Skipped))
         return items

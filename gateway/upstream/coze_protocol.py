@@ -7,13 +7,15 @@ message inside; v2 names its type in the JSON). The type decides what a record i
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from gateway.bounds import STATE_BYTES, STATE_PARTS, USAGE_PARTS
 from gateway.upstream.halves import REPLACEMENT, Halves, mend
-from gateway.upstream.json_text import UNREADABLE, BadJson, plain, read, read_again
+from gateway.upstream.json_text import UNREADABLE, BadJson, parts, plain, read, read_again
 from gateway.upstream.protocol import (
     ActionRequired,
     Answer,
@@ -228,7 +230,7 @@ class ChatReader:
 
     def _chat(self, name: bytes, data: bytes, items: list[Item]) -> None:
         """A chat's state. An end that its status names is one in any event; that all is well is said by the event."""
-        chat = read(data, _decode_chat, Chat)
+        chat = _read_chat(data)
         if self._foreign(chat.id, items):
             return
         tool_calls, status = tool_calls_of(chat), status_of(chat)
@@ -253,7 +255,7 @@ class ChatReader:
         """A failure is one even where its particulars cannot be read."""
         exists = name == _CHAT_FAILED
         try:
-            chat = read(data, _decode_chat, Chat)
+            chat = _read_chat(data)
         except BadJson as bad:
             items.append(Skipped(bad.fault))
             self._said(items)
@@ -264,11 +266,7 @@ class ChatReader:
             items.append(failure_of_chat(chat, exists=exists))
 
     def _wrapped(self, data: bytes, items: list[Item]) -> None:
-        try:
-            record = _decode_wrapped(data)
-            data.decode()
-        except UNREADABLE:
-            record = read_again(data, _Wrapped, _PIECES)
+        record = read(data, _decode_wrapped, _Wrapped, _PIECES)
         message = record.message
         if record.event == "done":
             # This dialect has no chat.completed: its `done` is both.
@@ -305,6 +303,12 @@ class ChatReader:
             return False
         items.append(Skipped("foreign_chat"))
         return True
+
+
+def _read_chat(data: bytes) -> Chat:
+    if len(data) > STATE_PARTS and (len(data) > STATE_BYTES or parts(data) > STATE_PARTS):
+        raise BadJson("malformed")
+    return read(data, _decode_chat, Chat)
 
 
 def message_items(message: Message) -> list[Item]:
@@ -352,8 +356,9 @@ def usage_of(chat: Chat) -> dict[str, Any] | None:
     """The counts, and nothing that is no number or string."""
     if not isinstance(chat.usage, dict):
         return None
-    kept = {k: v for k, v in plain(chat.usage).items() if isinstance(v, int | float | str)}
-    return kept or None
+    scalars = ((str(key)[:USAGE_PARTS], value) for key, value in islice(chat.usage.items(), USAGE_PARTS))
+    kept = {key: plain(value) for key, value in scalars if isinstance(value, int | float | str)}
+    return {key: _short(value) for key, value in kept.items() if value is not None} or None
 
 
 def tool_calls_of(chat: Chat) -> list[dict[str, Any]]:
@@ -362,6 +367,10 @@ def tool_calls_of(chat: Chat) -> list[dict[str, Any]]:
     outputs = action.get("submit_tool_outputs") if isinstance(action, dict) else None
     calls = outputs.get("tool_calls") if isinstance(outputs, dict) else None
     return [_with_text_id(plain(call)) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
+def _short(value: Any) -> Any:
+    return value[:_FAILURE_TEXT_LIMIT] if isinstance(value, str) else value
 
 
 def _with_text_id(call: dict[str, Any]) -> dict[str, Any]:

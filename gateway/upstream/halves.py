@@ -11,13 +11,20 @@ REPLACEMENT: Final = "\ufffd"
 HALVES_LIMIT: Final = 64
 """Texts that may wait for a second half at once; Coze streams one or two texts at a time."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+_PAIR = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+_REPLACEMENT_BYTES = REPLACEMENT.encode()
 
 
 def mend(text: str) -> str:
     """`text` with its pairs joined, and each half without a partner as U+FFFD."""
-    return _SURROGATE.sub(REPLACEMENT, _PAIR.sub(_joined, text))
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        # Looked for in bytes, where the first one of a surrogate is found four times as fast.
+        data = text.encode("utf-8", "surrogatepass")
+        return _SURROGATE.sub(_REPLACEMENT_BYTES, _PAIR.sub(_joined, data)).decode()
 
 
 def mend_inside(text: str) -> str:
@@ -55,5 +62,6 @@ class Halves:
         return left
 
 
-def _joined(pair: re.Match[str]) -> str:
-    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+def _joined(pair: re.Match[bytes]) -> bytes:
+    halves = pair[0].decode("utf-8", "surrogatepass")
+    return halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le").encode()

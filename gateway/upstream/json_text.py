@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, NoReturn, TypeVar, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, cast, get_type_hints
 
 import msgspec
 
@@ -24,11 +24,17 @@ DEPTH_LIMIT = 64
 """Levels of nesting that a value is passed on with; Coze's own have 6."""
 
 _DIGITS_LIMIT = 400
+# Each keeps what is read in one go, since this runs in the event loop, to 50 ms.
+_SLOW_PARTS = 50_000
+"""Values in a text that is read slowly, with fields of any form. Coze's have a few hundred."""
+_PARTS = 120_000
+"""Values, or commas of its texts, in any other that is read again, or with fields of any form."""
 _MENDABLE = re.compile(r"\\u[dD][89a-fA-F]|NaN|Infinity|[0-9]{19}|[eE]\+?[0-9]{3}")
 """What makes msgspec refuse a text that is no nonsense: surrogates, no finite numbers, numbers beyond a machine's."""
-_PARTS_LIMIT = 200_000
-"""Values in one text that is read slowly, or is large: a tenth of a second's work. Coze's have a few hundred."""
-_PLAIN_SIZE = 512 * 1024
+_LOOKED_AT = 4 * 1024
+"""Characters of a text that is looked through for those; a longer one is read faster than that."""
+_SURROGATES = 100_000
+"""Halves of surrogate pairs in a text that is read slowly."""
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -48,26 +54,25 @@ class _NotFinite(ValueError):
     pass
 
 
-def read(data: bytes, decode: Callable[[bytes], T], kind: type[T]) -> T:
-    """`data` as a `kind`; `decode` is msgspec's decoder for it. Raises BadJson."""
-    if len(data) > _PLAIN_SIZE and _parts(data) > _PARTS_LIMIT:
+def read(data: bytes, decode: Callable[[bytes], T], kind: type[T], pieces: frozenset[str] = frozenset()) -> T:
+    """`data` as a `kind`; `decode` is msgspec's decoder for it. Raises BadJson.
+
+    `pieces` names the fields that may hold a part of a text: there half of a surrogate pair stays at either edge.
+    """
+    if len(data) > _PARTS and parts(data) > _PARTS and _has_free_fields(cast("Any", kind)):
         raise BadJson("malformed")
     try:
         value = decode(data)
         if not data.isascii():
             data.decode()  # msgspec does not look into strings that it skips
     except UNREADABLE:
-        return read_again(data, kind)
+        return read_again(data, kind, pieces)
     return value
 
 
 def read_again(data: bytes, kind: type[T], pieces: frozenset[str] = frozenset()) -> T:
-    """The same for what msgspec refused to read as a `kind`, and raised UNREADABLE.
-
-    `pieces` names the fields that may hold a part of a text: there half of a surrogate pair stays at either edge.
-    """
-    # What is slow is done only where it may help, and for no more than it can do in a moment: this runs in the loop.
-    if _parts(data) > _PARTS_LIMIT:
+    """The same for what msgspec refused to read as a `kind`, and raised UNREADABLE."""
+    if parts(data) > _PARTS:
         raise BadJson("malformed")
     try:
         value = converted(msgspec.json.decode(data), kind)
@@ -79,7 +84,7 @@ def read_again(data: bytes, kind: type[T], pieces: frozenset[str] = frozenset())
     return value
 
 
-def _parts(data: bytes) -> int:
+def parts(data: bytes) -> int:
     """How many values a text can hold at most."""
     return data.count(b",") + data.count(b"[") + data.count(b"{")
 
@@ -99,6 +104,11 @@ def _with_digits(value: Any, kind: Any) -> Any:
 
 
 @cache
+def _has_free_fields(kind: Any) -> bool:
+    return any(hint is Any for hint in get_type_hints(kind).values())
+
+
+@cache
 def _fields(kind: Any) -> tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]:
     """The fields of a struct that are strings, and those that are structs."""
     types = [
@@ -109,11 +119,21 @@ def _fields(kind: Any) -> tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]:
 
 
 def _read_slowly(data: bytes, kind: type[T], pieces: frozenset[str]) -> T:
+    halves = data.count(b"\\ud") + data.count(b"\\uD")
+    if (
+        not data[:_LOOKED_AT].lstrip(b" \t\n\r").startswith(b"{")
+        or halves > _SURROGATES
+        or (_has_free_fields(cast("Any", kind)) and parts(data) > _SLOW_PARTS)
+    ):
+        raise BadJson("malformed")
     try:
         text = data.decode()
-        if not text.lstrip(" \t\n\r").startswith("{") or not _MENDABLE.search(text):
+        if len(text) <= _LOOKED_AT and not _MENDABLE.search(text):
             raise BadJson("malformed")
-        return converted(_mended(_decode_again(text), 0, pieces), kind)
+        value = _decode_again(text)
+        if not isinstance(value, dict):
+            raise BadJson("malformed")
+        return converted(_mended(_known(value, kind), 0, pieces), kind)
     except UnicodeDecodeError:
         raise BadJson("encoding") from None
     except _NotFinite:
@@ -122,6 +142,16 @@ def _read_slowly(data: bytes, kind: type[T], pieces: frozenset[str]) -> T:
         raise BadJson("too_deep") from None
     except (ValueError, msgspec.ValidationError):
         raise BadJson("malformed") from None
+
+
+def _known(value: dict[Any, Any], kind: Any) -> dict[Any, Any]:
+    """The fields that a struct has, likewise in its structs."""
+    inner = dict(_fields(kind)[1])
+    return {
+        name: _known(field, inner[name]) if name in inner and isinstance(field, dict) else field
+        for name in kind.__struct_fields__
+        if (field := value.get(name, value)) is not value
+    }
 
 
 def write(value: Any) -> bytes:

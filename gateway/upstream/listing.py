@@ -1,6 +1,7 @@
 """A chat's messages as Coze lists them: of bounded number, each read by itself, so that a bad one costs itself only."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,9 @@ from gateway.upstream.coze_protocol import Message
 from gateway.upstream.exchange import not_coze
 from gateway.upstream.json_text import UNREADABLE, BadJson, converted, read
 from gateway.upstream.refusal import data_of, log_id_of
+
+_READ_SECONDS = 0.01
+"""How long the loop may be held at a time."""
 
 _OBJECTS, _VALUES = 20, 50
 """Braces and commas for each message that may be listed: Coze's have 2 and 15, and their texts may have more."""
@@ -27,8 +31,20 @@ _decode_entries = msgspec.json.Decoder(list[Raw] | None).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 
 
-def messages_of(status: int, headers: Mapping[str, str], body: bytes) -> list[Message]:
-    """The messages that can be read, in Coze's order. Raises the `UpstreamError` that any other answer means."""
+async def messages_of(entries: Sequence[Any]) -> AsyncGenerator[Message, None]:
+    """The messages that can be read, in Coze's order; everybody else has their turn between them."""
+    time = asyncio.get_running_loop().time
+    until = 0.0
+    for entry in entries:
+        if time() >= until:
+            await asyncio.sleep(0)
+            until = time() + _READ_SECONDS
+        if (message := _message(entry)) is not None:
+            yield message
+
+
+def entries_of(status: int, headers: Mapping[str, str], body: bytes) -> Sequence[Any]:
+    """The list's entries, unread. Raises the `UpstreamError` that any other answer means."""
     if body.count(b"{") > _OBJECTS * TURN_PARTS or body.count(b",") > _VALUES * TURN_PARTS:
         raise _too_many(headers)
     try:
@@ -43,7 +59,7 @@ def messages_of(status: int, headers: Mapping[str, str], body: bytes) -> list[Me
             raise not_coze("Coze's list of messages cannot be read")
     if len(entries) > TURN_PARTS:
         raise _too_many(headers)
-    return [message for entry in entries if (message := _message(entry)) is not None]
+    return entries
 
 
 def _message(entry: Any) -> Message | None:

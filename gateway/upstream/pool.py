@@ -4,18 +4,22 @@ A connection that Coze closes in the very moment in which a message is written o
 message arrived. So the pool learns from the closings of idle connections how long Coze keeps one, and uses again only
 what has been idle for less than half of that. What is idle for longer stays, to learn from, until `KEEP` is over.
 
-aiohttp has no public way to do this: `_get` and `_release` of its connector are overridden, as read in 3.14.5.
+aiohttp has no public way to do this: `_get`, `_release` and `_factory` of its connector are overridden, as read in
+3.14.5.
 """
 
 import asyncio
 import select
 from collections import deque
+from functools import partial
 from statistics import median
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+
+from gateway.upstream.heads import Handler
 
 KEEP: Final = 10.0
 """Seconds that an idle connection is kept, and used again while nothing was learnt: under what most servers keep one
@@ -31,6 +35,7 @@ class Pool(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEP, resolver=aiohttp.ThreadedResolver())
+        self._factory = cast("partial[ResponseHandler]", partial(Handler, loop=self._loop))
         self._lives: deque[float] = deque(maxlen=_LEARN_FROM)
         self._idle: dict[ResponseHandler, float] = {}
         self._watched: set[ResponseHandler] = set()

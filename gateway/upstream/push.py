@@ -95,7 +95,18 @@ class PushedBody(asyncio.Protocol):
     `plain` says that the body's bytes are the chunks' as they are, not compressed.
     """
 
-    __slots__ = ("_handler", "_plain", "_reader", "_sink", "_transport", "between_chunks", "parts")
+    __slots__ = (
+        "_breathes",
+        "_handler",
+        "_over",
+        "_paused",
+        "_plain",
+        "_reader",
+        "_sink",
+        "_transport",
+        "between_chunks",
+        "parts",
+    )
 
     def __init__(self, handler: ResponseHandler, reader: StreamReader, sink: Sink, *, plain: bool) -> None:
         self._handler = handler
@@ -103,6 +114,9 @@ class PushedBody(asyncio.Protocol):
         self._sink: Sink | None = sink
         self._transport = cast("asyncio.Transport", handler.transport)
         self._plain = plain
+        self._over = False
+        self._paused = False
+        self._breathes = False  # reading goes on in the loop's next round
         self.parts: list[bytes] = []
         self.between_chunks = False
 
@@ -116,20 +130,28 @@ class PushedBody(asyncio.Protocol):
         self._hand_over()
 
     def pause(self) -> None:
-        if self._is_ours():
-            self._transport.pause_reading()
+        self._paused = True
+        self._flow()
 
     def resume(self) -> None:
-        if self._is_ours():
-            self._transport.resume_reading()
+        self._paused = False
+        self._flow()
 
-    def _is_ours(self) -> bool:
-        return not self._transport.is_closing() and self._transport.get_protocol() is self
+    def _flow(self) -> None:
+        """Reads from the socket, or not. Once the body is over the connection may be somebody else's."""
+        if self._over or self._transport.is_closing():
+            return
+        if self._paused or self._breathes:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def detach(self) -> None:
         self._sink = None
 
     def data_received(self, data: bytes) -> None:
+        if len(data) > _LARGE:
+            self._breathe()
         if self.between_chunks and (content := _one_chunk(data)):
             if self._sink is not None:
                 self._sink.received(content)
@@ -167,10 +189,23 @@ class PushedBody(asyncio.Protocol):
         elif self._reader.exception() is not None:
             self._end(whole=False)
 
+    def _breathe(self) -> None:
+        """Lets others have their turn after this read: libuv would read 32 times in one go while there is more."""
+        if not self._breathes:
+            self._breathes = True
+            self._flow()
+            asyncio.get_running_loop().call_soon(self._breathed)
+
+    def _breathed(self) -> None:
+        self._breathes = False
+        self._flow()
+
     def _end(self, *, whole: bool) -> None:
+        self._paused = self._breathes = False
+        self._flow()
+        self._over = True
         if whole and self._handler.transport is not None:
             # aiohttp has put the connection back into its pool: it is no longer ours, and whoever takes it has to hear.
-            self.resume()
             self._transport.set_protocol(self._handler)
         sink, self._sink = self._sink, None
         if sink is not None:
@@ -188,6 +223,9 @@ def _acknowledge_later(transport: asyncio.Transport) -> None:
 
 
 _SIZE_DIGITS = 8
+
+_LARGE = 64 * 1024
+"""Bytes of a read after which there is probably more to read."""
 
 
 def _one_chunk(data: bytes) -> bytes | None:

@@ -24,6 +24,8 @@ OVER_ALREADY = 4104
 """A chat that is over cannot be cancelled."""
 
 _RETRY_AFTER_DIGITS = 12
+_RECORDS_LIMIT = 8 * 1024
+"""Bytes in which a record that tells of a refusal is looked for; Coze's have a few hundred."""
 
 
 Taken = Literal["no", "unknown", "yes"]
@@ -66,15 +68,21 @@ def data_of(status: int, headers: Mapping[str, str], body: bytes, *, now: dateti
     envelope = _envelope(body)
     if 200 <= status < 300 and envelope is not None and coze_code(envelope.code) == 0:
         return envelope.data
-    raise refused(status, headers, body, now=now)
+    raise _refused_with(envelope, status, headers, body, now)
 
 
 def refused(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> UpstreamError:
     """What an answer means that should have been an event stream."""
+    return _refused_with(_envelope(body), status, headers, body, now)
+
+
+def _refused_with(
+    envelope: _Envelope | None, status: int, headers: Mapping[str, str], body: bytes, now: datetime | None
+) -> UpstreamError:
     said = f"Coze answered {status}"
-    if (envelope := _envelope(body)) is not None:
+    if envelope is not None:
         return _refused(status, headers, coze_code(envelope.code), envelope.detail, said, now)
-    items = ChatReader().items(SseDecoder().feed(body + b"\n\n"))
+    items = ChatReader().items(SseDecoder().feed(body[:_RECORDS_LIMIT] + b"\n\n"))
     failed = next((item for item in items if isinstance(item, ChatFailed)), None)
     if failed is not None:
         return _refused(status, headers, failed.coze_code, {"logid": failed.log_id}, said, now)

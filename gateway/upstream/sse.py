@@ -70,10 +70,14 @@ class SseDecoder:
 
     @property
     def open_event(self) -> bytes:
-        """The type of the record that the text's end leaves open, b"" where it has not named one."""
+        """The type of the record that the text's end leaves open, b"" where it has not named one.
+
+        Its line may be cut, and so the name, too.
+        """
+        tail = self._tail or self._lines.tail
         lines = _Lines(self.limit)
-        lines.feed(self._tail, [])
-        return self._lines.name or lines.name
+        lines.feed(tail if tail.endswith(b"\n") else tail + b"\n", [])
+        return lines.name or self._lines.name
 
     @property
     def cut(self) -> bool:
@@ -123,7 +127,7 @@ class _Lines:
         self._tail = bytearray()  # an unfinished line
         self._after_cr = False  # an LF at the beginning belongs to the CR that ended the last chunk
         self.name = b""  # the open record's type
-        self._data: list[bytes] = []
+        self._data: bytes | bytearray | None = None  # the open record's
         self._size = 0
         self._id = b""
         self.last_event_id = b""
@@ -134,8 +138,13 @@ class _Lines:
         return not (self._after_cr or self.unfinished)
 
     @property
+    def tail(self) -> bytes:
+        """The line that has not ended."""
+        return bytes(self._tail)
+
+    @property
     def unfinished(self) -> bool:
-        return bool(self._tail or self._data or self.name)
+        return bool(self._tail or self._data is not None or self.name)
 
     def feed(self, chunk: bytes, events: list[SseEvent]) -> bool:
         """Appends the events that `chunk` completes. False, for good, when a record is over the limit."""
@@ -175,17 +184,26 @@ class _Lines:
         value = bytes(memoryview(line)[start:])
         if field == b"data":
             self._size += len(line)
-            self._data.append(value)
+            self._add(value)
         elif field == b"event":
             self.name = value
         elif field == b"id" and b"\0" not in value:
             self._id = value
         return self._size <= self._limit
 
+    def _add(self, value: bytes) -> None:
+        if self._data is None:
+            self._data = value
+            return
+        if isinstance(self._data, bytes):
+            self._data = bytearray(self._data)
+        self._data += b"\n"
+        self._data += value
+
     def _dispatch(self, events: list[SseEvent]) -> None:
-        if self._data:
-            events.append((self.name, b"\n".join(self._data)))
-            self._data = []
+        if self._data is not None:
+            events.append((self.name, bytes(self._data)))
+            self._data = None
             self._size = 0
         self.name = b""
         self.last_event_id = self._id
@@ -197,5 +215,5 @@ class _Lines:
         return True
 
     def _drop(self) -> bool:
-        self._tail, self._data, self._size, self.name = bytearray(), [], 0, b""
+        self._tail, self._data, self._size, self.name = bytearray(), None, 0, b""
         return False

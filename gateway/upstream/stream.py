@@ -11,12 +11,11 @@ from gateway.upstream import opening
 from gateway.upstream.codes import is_refusal
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.mask import MaskedLog
+from gateway.upstream.paced import PacedBody
 from gateway.upstream.protocol import ChatFailed, Item, OnItems, Opened, Skipped, StreamEnd
-from gateway.upstream.push import Body, body_of
 from gateway.upstream.refusal import log_id_of, refused, refused_in_stream
 from gateway.upstream.sse import SseDecoder
 from gateway.upstream.unpack import Unpacker
-from gateway.upstream.unpacked import UnpackedBody
 
 LINGER_SECONDS = 1.0
 """How long a response may stay open after Coze's last word, for its connection to be used again."""
@@ -92,11 +91,7 @@ class CozeStream:
         self._paused = False
         self._last = self._time()
         self._timer: asyncio.TimerHandle | None = None
-        self._body: Body = (
-            body_of(response, self)
-            if unpacker is None
-            else UnpackedBody(response, self, unpacker, lambda: not self._over)
-        )
+        self._body = PacedBody(response, self, unpacker, lambda: not self._over)
 
     def start(self) -> None:
         self._watch()
@@ -215,9 +210,10 @@ class CozeStream:
         if self._beginning is not None and not (self._labelled and not self._is_answer):
             self._refuse(refused(200, self._response.headers, self._beginning))
             return
+        tells_of_failure = self._reader.tells_of_failure(self._decoder.open_event)
         if end is StreamEnd.EOF:
             end = self._last_record()
-        if end in (StreamEnd.BROKEN, StreamEnd.IDLE) and self._reader.tells_of_failure(self._decoder.open_event):
+        if end in (StreamEnd.BROKEN, StreamEnd.IDLE) and tells_of_failure:
             end = StreamEnd.FAILING
         if not self._opened.done():
             self._name_it([])

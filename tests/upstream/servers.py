@@ -5,7 +5,8 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +117,33 @@ async def serving(*plays: Play | bytes, tls: ssl.SSLContext | None = None) -> As
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def flooding(data: bytes) -> Iterator[str]:
+    """The address of a server of one connection, whose thread sends `data` as fast as it is taken."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(20)
+                asked = b""
+                while b"\r\n\r\n" not in asked:
+                    asked += peer.recv(65536)
+                peer.sendall(data)
+                while peer.recv(65536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.close()
+            thread.join()
 
 
 def streaming(*pieces: bytes) -> Play:

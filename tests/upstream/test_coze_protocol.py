@@ -271,7 +271,7 @@ def test_a_delta_of_other_types_is_malformed(wrong: dict[str, Any]) -> None:
         ('{"content":"a","x":' + "[" * 100_000 + "]" * 100_000 + "}", "too_deep"),
         ('{"content":"a","x":' + '{"y":' * 100_000 + "1" + "}" * 100_001, "too_deep"),
         ("[" * 1_000_000, "malformed"),
-        (r'  {"content":"\ud800","x":' + "[" * 100 + "]" * 100 + "}", "too_deep"),
+        (r'  {"content":"\ud800","x":' + "[" * 5_000 + "]" * 5_000 + "}", "too_deep"),
     ],
 )
 def test_what_cannot_be_read_is_skipped_with_its_reason(data: str, reason: str) -> None:

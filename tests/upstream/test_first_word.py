@@ -9,9 +9,20 @@ import pytest
 
 from gateway.errors import Code, UpstreamError
 from gateway.upstream.opening import LIMIT, opened
-from gateway.upstream.protocol import ChatFailed, ChatRef, ChatRequest, Created, Delta, Done, Item, Opened, Skipped
+from gateway.upstream.protocol import (
+    ChatFailed,
+    ChatRef,
+    ChatRequest,
+    Created,
+    Delta,
+    Done,
+    Item,
+    Opened,
+    Skipped,
+    StreamEnd,
+)
 from tests.upstream.conftest import Connect, Outcomes
-from tests.upstream.servers import LAST_CHUNK, Peer, Play, chunk, sample, serving
+from tests.upstream.servers import LAST_CHUNK, STREAM_HEAD, Peer, Play, chunk, sample, serving
 from tests.upstream.test_refused import Renewing
 
 REQUEST = ChatRequest(bot_id="b", user_id="u", message="hello")
@@ -280,6 +291,32 @@ def test_the_first_bytes_tell_a_stream_from_an_answer(text: bytes, labelled: boo
 
 
 # -- the last record, and the end
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"event:conversation.chat.failed",
+        b"event: error",
+        b"event:error\n",
+        b"event:error\r\n",
+        b"\r\nevent:error",
+        b"event:error\ndata:{",
+        b": x\r\nevent:error\r\nda",
+    ],
+)
+async def test_a_failure_of_which_only_the_name_has_come_is_no_uncertain_end(
+    connect: Connect, text: bytes, whole: bool
+) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.send(STREAM_HEAD + chunk(text) + (LAST_CHUNK if whole else b""))
+        peer.writer.close()
+
+    async with serving(play) as server, connect(server.url) as coze:
+        stream = await coze.chat(REQUEST, Heard())
+        assert await stream.ended() is StreamEnd.FAILING
+        stream.close()
 
 
 RECORDS = {

@@ -1,4 +1,8 @@
-"""A packed body on its way into a sink, unpacked in pieces between which everybody else has their turn."""
+"""A body on its way into a sink, in pieces between which everybody else has their turn.
+
+One read brings up to 256 KiB. Of a chat's own records that is a moment's work; of records of a few bytes, or of a
+packed body, it is a hundred times as much.
+"""
 
 import asyncio
 import time
@@ -7,6 +11,7 @@ from typing import Protocol
 
 import aiohttp
 
+from gateway.upstream.portions import PORTION, Portions
 from gateway.upstream.push import Sink, body_of
 from gateway.upstream.unpack import BadPacking, Overflow, Unpacker
 
@@ -24,23 +29,39 @@ class BoundedSink(Sink, Protocol):
         """The body unpacks to more than anybody would send; nothing more is called."""
 
 
-class UnpackedBody:
-    """Implements `Body`, and is the sink of the packed one. `wanted` says whether the sink still listens."""
+class PacedBody:
+    """Implements `Body`, and is the sink of the response's own. `wanted` says whether the sink still listens.
 
-    __slots__ = ("_again", "_body", "_end", "_held_back", "_loop", "_paused", "_sink", "_spent", "_unpacker", "_wanted")
+    `unpacker` is None for a body that is not packed: a small read of such a one goes straight on.
+    """
+
+    __slots__ = (
+        "_again",
+        "_body",
+        "_end",
+        "_held_back",
+        "_loop",
+        "_paused",
+        "_sink",
+        "_source",
+        "_spent",
+        "_straight",
+        "_wanted",
+    )
 
     def __init__(
-        self, response: aiohttp.ClientResponse, sink: BoundedSink, unpacker: Unpacker, wanted: Callable[[], bool]
+        self, response: aiohttp.ClientResponse, sink: BoundedSink, unpacker: Unpacker | None, wanted: Callable[[], bool]
     ) -> None:
         self._sink: BoundedSink | None = sink
-        self._unpacker = unpacker
+        self._source: Unpacker | Portions = Portions() if unpacker is None else unpacker
+        self._straight = self._most_straight()  # bytes of a read that goes straight on
         self._wanted = wanted
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.Handle | None = None
         self._end: bool | None = None  # whether the packed body's end was a clean one
         self._paused = False
         self._spent = 0.0
-        self._held_back = False  # reading is paused until what has come is unpacked
+        self._held_back = False  # reading is paused until what has come is handed on
         self._body = body_of(response, self)
 
     def start(self) -> None:
@@ -63,8 +84,12 @@ class UnpackedBody:
         self._body.detach()
 
     def received(self, data: bytes) -> None:
-        if self._wanted():
-            self._unpacker.feed(data)
+        if len(data) <= self._straight:
+            if self._sink is not None:
+                self._sink.received(data)
+        elif self._wanted():
+            self._straight = 0
+            self._source.feed(data)
             self._go_on()
 
     def finished(self) -> None:
@@ -76,20 +101,20 @@ class UnpackedBody:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Hands on what can be unpacked in a moment, and comes back for the rest."""
+        """Hands on what can be read in a moment, and comes back for the rest."""
         if self._again is not None or self._paused:
             return
         until = self._loop.time() + _TURN_SECONDS
         began = time.thread_time()
         try:
-            while self._sink is not None and self._wanted() and (piece := self._unpacker.step()) is not None:
+            while self._sink is not None and self._wanted() and (piece := self._source.step()) is not None:
                 if piece:
                     self._sink.received(piece)
                 if self._paused:
                     return
                 if self._loop.time() >= until:
                     self._spent += time.thread_time() - began
-                    if self._spent > _FREE_SECONDS + _SECONDS_PER_BYTE * self._unpacker.taken:
+                    if self._spent > _FREE_SECONDS + _SECONDS_PER_BYTE * self._source.taken:
                         raise Overflow
                     self._hold_back()
                     return
@@ -102,10 +127,15 @@ class UnpackedBody:
                 sink.overflowed()
             return
         if self._end is not None:
-            self._tell_end(whole=self._end and (self._unpacker.whole or not self._wanted()))
-        elif self._held_back:
+            self._tell_end(whole=self._end and (self._source.whole or not self._wanted()))
+            return
+        self._straight = self._most_straight()
+        if self._held_back:
             self._held_back = False
             self._body.resume()
+
+    def _most_straight(self) -> int:
+        return PORTION if isinstance(self._source, Portions) else 0
 
     def _hold_back(self) -> None:
         if not self._held_back and self._end is None:
