@@ -1,31 +1,27 @@
 """Who asks: a bearer token into a caller, who may do what the token says.
 
-Tokens are API keys (their SHA-256 stands in a file) or JWTs (RFC 7519). The algorithms come from our own keys, never
-from the token; a token can name one of our keys (`kid`), not bring its own (`jku`, `jwk`, `x5u` are ignored).
+Tokens are API keys (their SHA-256 stands in a file) or JWTs, which `adapters/jwts.py` checks.
 """
 
 import codecs
 import hashlib
-import json
 import math
 import re
 import secrets
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import jwt
 from aiohttp import web
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from adapters.failures import InvalidRequest, Mistake, tell_of_key
 from gateway.config import Settings
 from gateway.errors import Code, GatewayError
+
+if TYPE_CHECKING:
+    from adapters.jwts import Jwts, PublicKey
 
 ALL: Final = "*"
 Shops = frozenset[str] | Literal["*"]
@@ -52,17 +48,6 @@ Reason = Literal[
     "claims",
 ]
 """Why a token was refused. For logs: to its holder every refusal is the same."""
-
-_REASONS: Final[tuple[tuple[type[Exception], Reason], ...]] = (
-    (jwt.InvalidSignatureError, "signature"),
-    (jwt.InvalidAudienceError, "audience"),
-    (jwt.InvalidIssuerError, "issuer"),
-    (jwt.InvalidAlgorithmError, "algorithm"),
-    (jwt.exceptions.InvalidSubjectError, "claim sub"),
-    (jwt.DecodeError, "malformed"),
-    (KeyError, "unknown key"),
-)
-_BY_CLAIM: Final[Mapping[str, Reason]] = {"aud": "audience", "iss": "issuer", "exp": "claim exp", "sub": "claim sub"}
 
 
 class UnauthorizedError(GatewayError):
@@ -130,11 +115,6 @@ def no_such(found: object | None) -> GatewayError:
     return GatewayError(Code.NOT_FOUND, "there is none" if found is None else "it is another user's or shop's")
 
 
-class _PublicKey(NamedTuple):
-    key: Any
-    algorithm: str
-
-
 class Authenticator:
     """Knows every key. Files are read once, at the start; a mistake in one is a ValueError that names the setting."""
 
@@ -144,17 +124,18 @@ class Authenticator:
         ways: tuple[str, ...] = (),
         api_keys: Mapping[str, tuple[str, Shops]] | None = None,
         secret: bytes | None = None,
-        public_keys: Mapping[str, _PublicKey] | None = None,
+        public_keys: "Mapping[str, PublicKey] | None" = None,
         audience: str | None = None,
         issuer: str | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._ways = ways
         self._api_keys = api_keys or {}
-        self._secret = secret
-        self._public_keys = public_keys or {}
-        self._audience = audience
-        self._issuer = issuer
+        self._jwts: Jwts | None = None
+        if "jwt" in ways:
+            from adapters import jwts  # its libraries take 0.1 s to import: only where they are needed
+
+            self._jwts = jwts.Jwts(secret, public_keys or {}, audience=audience, issuer=issuer)
         self._clock = clock or _steady_clock()
 
     @classmethod
@@ -165,11 +146,16 @@ class Authenticator:
         if "jwt" in ways and (settings.jwt_secret_file is None) == (settings.jwks_file is None):
             raise ValueError("GATEWAY_JWT_SECRET_FILE, GATEWAY_JWKS_FILE: GATEWAY_AUTH=jwt needs exactly one of them")
         by_jwt = "jwt" in ways
+        public_keys = None
+        if by_jwt and settings.jwks_file:
+            from adapters.jwts import read_public_keys
+
+            public_keys = read_public_keys(settings.jwks_file)
         return cls(
             ways=ways,
             api_keys=read_api_keys(settings.api_keys_file) if "api-key" in ways and settings.api_keys_file else None,
             secret=_read_secret(settings.jwt_secret_file) if by_jwt and settings.jwt_secret_file else None,
-            public_keys=_read_public_keys(settings.jwks_file) if by_jwt and settings.jwks_file else None,
+            public_keys=public_keys,
             audience=settings.jwt_audience,
             issuer=settings.jwt_issuer,
             clock=clock,
@@ -192,45 +178,20 @@ class Authenticator:
         if found := self._api_keys.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()):
             name, shops = found
             return Caller(kind="api-key", shops=shops, key_name=name)
-        if "jwt" in self._ways:
-            return self._caller_of_jwt(token)
+        if self._jwts is not None:
+            return self._caller_of_jwt(self._jwts, token)
         raise UnauthorizedError("unknown key")
 
     def seconds_left(self, caller: Caller) -> float | None:
         """How long the caller's token still lasts, never negative; None: for ever."""
         return None if caller.expires_at is None else max(0.0, caller.expires_at - self._clock())
 
-    def _caller_of_jwt(self, token: str) -> Caller:
+    def _caller_of_jwt(self, jwts: "Jwts", token: str) -> Caller:
+        claims = jwts.claims(token)
         try:
-            key, algorithm = self._key_for(token)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # said once, at the start
-                claims = jwt.decode(
-                    token,
-                    key,
-                    algorithms=[algorithm],
-                    audience=self._audience,
-                    issuer=self._issuer,
-                    # Times are checked below, on a clock that does not jump.
-                    options={
-                        "require": ["exp", "sub"],
-                        "verify_exp": False,
-                        "verify_nbf": False,
-                        "verify_iat": False,
-                        "verify_aud": True,
-                    },
-                )
             return self._caller_with(claims)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            raise UnauthorizedError(_reason(error)) from None
-
-    def _key_for(self, token: str) -> _PublicKey:
-        if self._secret is not None:
-            return _PublicKey(self._secret, "HS256")
-        kid = jwt.get_unverified_header(token).get("kid")
-        if kid is None and len(self._public_keys) == 1:
-            return next(iter(self._public_keys.values()))
-        return self._public_keys[str(kid)]
+        except (ValueError, TypeError, OverflowError):
+            raise UnauthorizedError("claims") from None
 
     def _caller_with(self, claims: Mapping[str, Any]) -> Caller:
         now = self._clock()
@@ -262,12 +223,6 @@ class Authenticator:
             expires_at=expires,
             watches_shops=isinstance(scopes, list) and "shop" in scopes,
         )
-
-
-def _reason(error: Exception) -> Reason:
-    if isinstance(error, jwt.MissingRequiredClaimError):
-        return _BY_CLAIM.get(error.claim, "claims")
-    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), "claims")
 
 
 def bearer_token(request: web.BaseRequest) -> str | None:
@@ -341,39 +296,6 @@ def _read_secret(path: Path) -> bytes:
     if not (secret := path.read_bytes().strip()):
         raise ValueError("GATEWAY_JWT_SECRET_FILE: holds no secret")
     return secret
-
-
-def _read_public_keys(path: Path) -> dict[str, _PublicKey]:
-    """A JWK set (RFC 7517) of public keys, by `kid`."""
-    try:
-        entries = [entry for entry in json.loads(path.read_bytes())["keys"] if entry.get("use", "sig") == "sig"]
-        keys = {str(entry.get("kid", "")): _public_key(entry) for entry in entries}
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, jwt.PyJWTError) as error:
-        raise ValueError(f"GATEWAY_JWKS_FILE: no JWK set of public keys ({error or type(error).__name__})") from None
-    if not keys:
-        raise ValueError("GATEWAY_JWKS_FILE: holds no key for signatures")
-    if len(keys) < len(entries):
-        raise ValueError("GATEWAY_JWKS_FILE: holds two keys with the same kid")
-    return keys
-
-
-def _public_key(entry: dict[str, Any]) -> _PublicKey:
-    if "d" in entry or "k" in entry:
-        raise ValueError("a private or secret key, which belongs elsewhere")
-    # The key's own kind decides the algorithm: a token that asks for HS256 with a public key as secret gets nowhere.
-    key = jwt.PyJWK(entry).key
-    match key:
-        case RSAPublicKey() if key.key_size >= 2048:
-            algorithm = "RS256"
-        case EllipticCurvePublicKey() if isinstance(key.curve, SECP256R1):
-            algorithm = "ES256"
-        case Ed25519PublicKey():
-            algorithm = "EdDSA"
-        case _:
-            raise ValueError("a key that is neither RSA of 2048 bits, P-256 nor Ed25519")
-    if entry.get("alg", algorithm) != algorithm:
-        raise ValueError(f"a key for {entry['alg']}")
-    return _PublicKey(key, algorithm)
 
 
 def _time(claim: Any) -> float:

@@ -19,7 +19,7 @@ MODULES = {
 }
 COMPOSITION = {"adapters.app", "adapters.__main__"}
 _SHARED = (
-    "auth binding delivery explained failures guard languages lastmile limits listening openapi requests services"
+    "auth binding delivery explained failures guard jwts languages lastmile limits listening openapi requests services"
     " sockets starting storage turns wire"
 )
 SHARED = {f"adapters.{room}" for room in _SHARED.split()}
