@@ -4,16 +4,16 @@ import time
 from contextlib import AsyncExitStack
 
 from adapters import storage
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, LogKey
-from gateway.ledger import Ledger
 from gateway.log.epochs import Epochs
 from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
-from gateway.orders import read_note
-from gateway.standing import begun, told
 from gateway.store.store import Store
+from gateway.telemetry.ledger import Ledger
+from gateway.turns.orders import read_note
+from gateway.turns.standing import begun, told
 
 
 async def delete(

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from aiohttp import web
 
-from adapters.auth import Authenticator
-from adapters.limits import Connections, TurnRate
-from gateway.config import Settings
-from gateway.erasure import Erasure
-from gateway.faults import Faults
-from gateway.hub import Hub
-from gateway.ledger import Ledger
+from adapters.edge.auth import Authenticator
+from adapters.edge.limits import Connections, TurnRate
+from gateway.config.settings import Settings
 from gateway.log.log import EventLog
-from gateway.metrics import Metrics
-from gateway.runner import Runner
+from gateway.reading.hub import Hub
 from gateway.store.store import Store
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.metrics import Metrics
+from gateway.turns.erasure import Erasure
+from gateway.turns.runner import Runner
 
 _PROBE_EVERY = 1.0
 _PROBE_WAIT = 0.25

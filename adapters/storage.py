@@ -9,14 +9,14 @@ from pathlib import Path
 import structlog
 from sqlalchemy.engine import URL
 
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
-from gateway.ledger import Ledger
 from gateway.log.journal import Journal, JournalError
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
 from gateway.log.stretch import Stretch
+from gateway.telemetry.ledger import Ledger
 
 logger = structlog.get_logger()
 

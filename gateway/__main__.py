@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway import __version__, logs
+from gateway import __version__
 from gateway.errors import Code, GatewayError
+from gateway.telemetry import logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from gateway.config_load import ConfigError
+    from gateway.config.loading import ConfigError
 
     try:
         with _uncollected():
@@ -86,7 +87,7 @@ def _serve(options: argparse.Namespace) -> int:
     for event, sentence in configuration.remarks:
         logs.get_logger().warning(event, why=sentence)
     with _uncollected():
-        from adapters.app import serve
+        from adapters.composition import serve
 
     return _run(serve(settings))
 
@@ -103,10 +104,10 @@ def _uncollected() -> Iterator[None]:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    from gateway.config_load import ConfigError, describe
+    from gateway.config.loading import ConfigError, describe
 
     if options.sample:
-        from gateway.config_sample import sample
+        from gateway.config.sample import sample
 
         sys.stdout.buffer.write(sample().encode())
         sys.stdout.flush()
@@ -123,7 +124,7 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _make_key(options: argparse.Namespace) -> int:
-    from adapters.auth import make_key
+    from adapters.edge.auth import make_key
 
     try:
         key, line = make_key(options.name, options.shops)
@@ -138,7 +139,7 @@ def _make_key(options: argparse.Namespace) -> int:
 
 
 def _delete(options: argparse.Namespace) -> int:
-    from gateway.config_load import ConfigError
+    from gateway.config.loading import ConfigError
 
     if options.shop is not None and options.user is None:
         sys.stderr.write("--shop goes with --user\n")
@@ -190,12 +191,12 @@ async def _simulated(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> Any:
-    from gateway.config_load import ConfigError, Mistake, load
+    from gateway.config.loading import ConfigError, Mistake, load
 
     flags = {field: value for field in ("host", "port") if (value := getattr(options, field, None)) is not None}
     configuration = load(flags, options.config)
     if configuration.settings.auth:
-        from adapters.auth import Authenticator, doubts
+        from adapters.edge.auth import Authenticator, doubts
 
         try:
             Authenticator.from_settings(configuration.settings)

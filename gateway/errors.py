@@ -35,7 +35,7 @@ class Code(StrEnum):
 
 
 class GatewayError(Exception):
-    """A problem with a code of the contract; `adapters.failures` turns it into a status, a last event or a close code.
+    """A problem with a code of the contract. `adapters.edge.failures` makes a status or a close code of it.
 
     `detail` is an English sentence for logs and, where it names the caller's own mistake, for the answer; what a
     person sees is `sentence(code, language)`. Never put a secret or another user's text in it.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger import Ledger
+from gateway.telemetry.ledger import Ledger
 from tests.processes import GatewayProcess
 
 PACKAGES = {

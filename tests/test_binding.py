@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from adapters import binding
 from adapters.binding import bind, url_of
-from gateway.config import Settings
-from gateway.config_load import ConfigError, load
+from gateway.config.loading import ConfigError, load
+from gateway.config.settings import Settings
 from tests.processes import GatewayProcess
 
 Start = Callable[..., Awaitable[GatewayProcess]]

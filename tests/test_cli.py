@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from adapters.auth import Authenticator
-from gateway.config import Settings
+from adapters.edge.auth import Authenticator
+from gateway.config.settings import Settings
 from tests.processes import ROOT, GatewayProcess, clean_environment
 
 RECORDING = ROOT / "tests" / "coze" / "chat-plain.sse"
@@ -171,7 +171,7 @@ async def test_simulate_serves_cozes_format_until_it_is_told_to_stop(number: sig
 
 
 def test_the_command_line_imports_no_server_before_it_needs_one(tmp_path: Path) -> None:
-    code = "import gateway.__main__, gateway.config_load, sys; sys.exit('aiohttp' in sys.modules)"
+    code = "import gateway.__main__, gateway.config.loading, sys; sys.exit('aiohttp' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=True)
 
 
@@ -289,6 +289,6 @@ async def test_before_a_drain_the_gateway_takes_work_for_a_pause_in_which_it_is_
 def test_a_start_imports_nothing_that_only_some_settings_need() -> None:
     """Each took 0.1 to 0.5 s of every start."""
     others = {"alembic", "cryptography", "jwt", "sqlalchemy.dialects.postgresql", "gateway.simulator"}
-    code = f"import sys, gateway.__main__, adapters.app; print(sorted({others!r} & set(sys.modules)))"
+    code = f"import sys, gateway.__main__, adapters.composition; print(sorted({others!r} & set(sys.modules)))"
     command = [sys.executable, "-c", code]
     assert subprocess.check_output(command, env=clean_environment(), text=True).strip() == "[]"

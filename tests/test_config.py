@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import NOT_BUILT_YET, Settings, env_name, is_loopback
-from gateway.config_load import ConfigError, Configuration, describe, load
-from gateway.config_sample import MEANINGS, sample
-from gateway.config_values import origin
+from gateway.config.loading import ConfigError, Configuration, describe, load
+from gateway.config.sample import MEANINGS, sample
+from gateway.config.settings import NOT_BUILT_YET, Settings, env_name, is_loopback
+from gateway.config.values import origin
 
 CONTRACT = Path(__file__).parent.parent / "docs" / "contract.md"
 

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.config_load import load
-from gateway.metrics import Closing
+from gateway.config.loading import load
+from gateway.telemetry.metrics import Closing
 from tests.conftest import Require
 from tests.processes import ROOT, GatewayProcess
 from tests.test_metrics import everything_happened, samples
@@ -119,7 +119,7 @@ def test_compose_publishes_on_loopback_only_and_mounts_what_exists() -> None:
 
 
 def test_the_alerts_ask_only_for_metrics_and_reasons_that_exist() -> None:
-    from gateway.ledger import Ledger
+    from gateway.telemetry.ledger import Ledger
 
     known = {name for name, _ in samples(everything_happened(Ledger()))} | {"up"}
     text = (DEPLOY / "alerts.yml").read_text(encoding="utf-8")

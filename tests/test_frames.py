@@ -1,6 +1,6 @@
 """Frames are kept no longer than somebody reads the log that they are of."""
 
-from gateway.frames import Frame, Frames
+from gateway.reading.frames import Frame, Frames
 
 
 def test_nothing_is_kept_of_a_log_that_nobody_reads() -> None:

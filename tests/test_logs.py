@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from gateway import logs
 from gateway.errors import Code, GatewayError
+from gateway.telemetry import logs
 
 
 class Sink(io.BytesIO):

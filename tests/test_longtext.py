@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.events import Completed, Message, body
+from gateway.log.outline import outline
 from gateway.log.stretch import LAST, MESSAGE, WHOLE, Stretch, pack, unpack
 from gateway.longtext import BLOCK, LongText
-from gateway.outline import outline
 
 LONG = 'a "quoted" line\n' * (BLOCK // 8) + "好\N{GRINNING FACE}\u2028" * 1000
 

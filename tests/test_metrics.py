@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gateway import events
 from gateway.errors import Code
-from gateway.ledger import Ledger
-from gateway.metrics import EVENTS, RETRY_REASONS, Closing, Delays, Metrics, Operation, Recovery
+from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.metrics import EVENTS, RETRY_REASONS, Closing, Delays, Metrics, Operation, Recovery
 from gateway.upstream.protocol import Skipped
 
 DOCS = Path(__file__).parent.parent / "docs"

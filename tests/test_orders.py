@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from gateway.orders import Keeping, Note, Order, read_note
-from gateway.turn import Memory
+from gateway.turns.orders import Keeping, Note, Order, read_note
+from gateway.turns.turn import Memory
 
 ORDER = Order(
     user_id="u", bot_id="b", message="m", shop_id="s", custom_variables={"a": "1", "b": "2"}, idempotency_key="k"

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import pytest
 
-from gateway.outlet import ROOM, Outlet, QueuedOutlet, outlet
+from gateway.telemetry.outlet import ROOM, Outlet, QueuedOutlet, outlet
 from tests.faults.coze import SWIFT, simulated
 from tests.faults.reading import Reader, client
 from tests.processes import ROOT, clean_environment
@@ -154,7 +154,7 @@ def test_lines_of_many_threads_are_whole() -> None:
 
 def test_the_last_lines_are_written_at_the_end_and_a_reader_that_stands_still_delays_it_for_a_second_only() -> None:
     code = (
-        "from gateway import logs\nlogs.configure('json')\n"
+        "from gateway.telemetry import logs\nlogs.configure('json')\n"
         "for n in range({}): logs.get_logger().info('line', n=n, pad='x' * 100)\nraise SystemExit(3)"
     )
     environment = clean_environment()

@@ -15,8 +15,8 @@ from gateway.events import (
     ToolUse,
     body,
 )
+from gateway.log.outline import Outline, outline
 from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
-from gateway.outline import Outline, outline
 
 KINDS = {"message": MESSAGE, "reasoning": REASONING}
 STARTED = Started("conv_1", "turn_1", "what?")

@@ -19,7 +19,7 @@ from gateway.events import (
     ToolUse,
     body,
 )
-from gateway.turn import NEXT, RETRYABLE, Phase, Turn
+from gateway.turns.turn import NEXT, RETRYABLE, Phase, Turn
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (
     ActionRequired,

@@ -1,7 +1,7 @@
 """The text of one turn, put together from what Coze streams."""
 
-from gateway.answer import Answers
 from gateway.events import Event
+from gateway.turns.answer import Answers
 from gateway.upstream.protocol import ChatCompleted, Done
 from tests.turns import a, anew, begun, d, fold, piece
 

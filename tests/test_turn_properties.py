@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
-from gateway.answer import SEPARATOR
 from gateway.errors import Code, UpstreamError
 from gateway.events import Cancelled, Completed, Event, Failed, Message
-from gateway.turn import Memory, Turn
+from gateway.turns.answer import SEPARATOR
+from gateway.turns.turn import Memory, Turn
 from gateway.upstream.protocol import (
     ActionRequired,
     Answer,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.events import ActionNeeded, Completed, Event, Failed, FollowUp, Message, Notice, Text, ToolUse
-from gateway.turn import Turn
+from gateway.turns.turn import Turn
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.protocol import Answer, ChatState, Item, StreamEnd, Suggestion
 from gateway.upstream.sse import SseDecoder

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from gateway.answer import Part
 from gateway.bounds import TEXT_BYTES
 from gateway.events import ActionNeeded, Cancelled, Completed, Failed, FollowUp, Message, Notice
-from gateway.record import match, unseen
-from gateway.turn import Memory, Turn
+from gateway.turns.answer import Part
+from gateway.turns.record import match, unseen
+from gateway.turns.turn import Memory, Turn
 from gateway.upstream.protocol import (
     ActionRequired,
     ChatCompleted,

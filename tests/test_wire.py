@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters import wire
+from adapters.transports import wire
 from gateway.events import Notice, Text, body
 from gateway.ids import LogKey
 from gateway.log.epochs import Epochs

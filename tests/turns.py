@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from gateway.events import Cancelled, Completed, Event, Failed, Message, Text
 from gateway.ids import ConversationId, TurnId
-from gateway.turn import Memory, Turn
+from gateway.turns.turn import Memory, Turn
 from gateway.upstream.protocol import Answer, ChatState, Created, Delta
 
 CONVERSATION = ConversationId("conv_1")

@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import hdrs, web
 
 from adapters.services import SERVICES
-from gateway.config import Settings
+from gateway.config.settings import Settings
 
 PAGE_PATH = "/sse-stream-test.html"
 

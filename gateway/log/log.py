@@ -12,14 +12,14 @@ from msgspec import structs
 
 from gateway.errors import Code, GatewayError
 from gateway.events import Event, Last, Text, body
-from gateway.faults import Faults, Part
 from gateway.ids import LogKey, new_token
-from gateway.ledger import Ledger
 from gateway.log.apart import commit_apart
 from gateway.log.epochs import Epochs
 from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Broken, Journal, JournalError, Place, Record
 from gateway.log.stretch import LAST, MESSAGE, REASONING, WHOLE, Stretch
 from gateway.log.tail import Span, Tail
+from gateway.telemetry.faults import Faults, Part
+from gateway.telemetry.ledger import Ledger
 from gateway.waiting import outlived
 
 logger = structlog.get_logger()

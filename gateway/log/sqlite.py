@@ -12,9 +12,9 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from gateway.ledger import Held, Ledger
 from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Index, JournalError, Place, Record, Recovered
 from gateway.log.stretch import Stretch, pack, unpack
+from gateway.telemetry.ledger import Held, Ledger
 from gateway.waiting import outlived
 
 SCHEMA_VERSION = 5

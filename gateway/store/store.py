@@ -12,14 +12,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
-from gateway.faults import Faults
 from gateway.ids import ConversationId, TurnId
-from gateway.ledger import Ledger
 from gateway.store import failures
 from gateway.store.database import open_database
 from gateway.store.rows import ENDED, Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, messages, turns
 from gateway.store.writer import Writer
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
 from gateway.waiting import outlived
 
 # Columns come in the order of the values' fields.

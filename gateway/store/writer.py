@@ -8,12 +8,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
-from gateway.faults import Faults
 from gateway.ids import TurnId
-from gateway.ledger import Ledger
 from gateway.store import failures
 from gateway.store.batch import Batch
 from gateway.store.statements import TOUCH, Statements
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
 
 GATHER_SECONDS = 0.1
 """How long writes gather when nobody waits for them. A commit costs about 1 ms, however many turns it carries."""

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.errors import Code, TooMuch, UpstreamError
-from gateway.ledger import Held, Ledger
+from gateway.telemetry.ledger import Held, Ledger
 from gateway.upstream.coze_protocol import (
     Chat,
     ChatReader,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from gateway.masking import mask as mask_secrets
+from gateway.telemetry.masking import mask as mask_secrets
 
 # Telephone numbers: international form, mainland China's mobiles and land lines, 3-3-4 with marks between. Bare runs
 # of digits of other lengths are Coze's ids and times, which a log is read for.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import aiohttp
 
 from gateway.errors import UpstreamError
-from gateway.ledger import Held
+from gateway.telemetry.ledger import Held
 from gateway.upstream import opening
 from gateway.upstream.codes import is_refusal
 from gateway.upstream.coze_protocol import ChatReader

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.app import gateway
+from adapters.composition import gateway
 from adapters.services import Services
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.simulator import Simulator
 from tests.faults.coze import simulated
 from tests.faults.reading import eventually

@@ -9,11 +9,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from adapters.app import make_app
-from adapters.server import WebRunner
+from adapters.composition import make_app
+from adapters.edge.server import WebRunner
 from adapters.services import Services
-from gateway.orders import Order
 from gateway.simulator import whole_text
+from gateway.turns.orders import Order
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.steps import Cut
 from tests.faults.reading import GONE, Reader, client

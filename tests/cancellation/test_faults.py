@@ -8,13 +8,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from adapters import operations
+from adapters.native import operations
 from adapters.services import SERVICES, Services
-from gateway import live, runner
 from gateway.simulator import whole_text
 from gateway.store.batch import Batch
 from gateway.store.statements import Statements
-from gateway.turn import Turn
+from gateway.turns import live, runner
+from gateway.turns.turn import Turn
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.test_runner import _ending, _order, _start
 from tests.faults.reading import eventually

@@ -8,10 +8,10 @@ import pytest
 
 from gateway.events import Completed, Started, Text
 from gateway.ids import LogKey
-from gateway.ledger import Ledger
 from gateway.log.log import EventLog
 from gateway.log.sqlite import SqliteJournal
 from gateway.log.tail import Span, Tail
+from gateway.telemetry.ledger import Ledger
 from tests.cancellation.steps import cut
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from adapters.services import Services
-from gateway.live import LiveTurn
-from gateway.orders import Order
-from gateway.runner import Accepted
 from gateway.simulator import Simulator, whole_text
+from gateway.turns.live import LiveTurn
+from gateway.turns.orders import Order
+from gateway.turns.runner import Accepted
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.steps import Cut, cut
 from tests.faults.reading import eventually

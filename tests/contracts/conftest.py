@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger import Ledger
+from gateway.telemetry.ledger import Ledger
 from tests.contracts.journals import Bench
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from gateway.events import Completed, Event, Started, Text
 from gateway.ids import LogKey
-from gateway.ledger import Ledger
 from gateway.log.journal import Index, Journal, JournalError, Record, Recovered
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
 from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Tail
+from gateway.telemetry.ledger import Ledger
 
 KEY = LogKey("conv_1")
 

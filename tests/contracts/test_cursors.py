@@ -10,10 +10,10 @@ import pytest
 
 from gateway.errors import Code
 from gateway.events import FollowUp, Started
-from gateway.hub import Hub
 from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Tail
-from gateway.subscription import Subscription
+from gateway.reading.hub import Hub
+from gateway.reading.subscription import Subscription
 from tests.contracts.journals import KEY, Bench, last, piece
 from tests.transports.book import Book, Reader
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from gateway.events import Started
-from gateway.hub import Hub
 from gateway.ids import POSITION_LIMIT, Position, new_token, parse_position
 from gateway.log.epochs import MOST, Epochs
 from gateway.log.stretch import Stretch
+from gateway.reading.hub import Hub
 from tests.contracts.journals import KEY, Bench, fields, last, piece
 from tests.contracts.test_cursors import Watch
 

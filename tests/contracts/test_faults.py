@@ -8,13 +8,13 @@ import pytest
 
 from gateway.errors import Code
 from gateway.events import Failed, Started
-from gateway.faults import Faults
-from gateway.hub import Hub
 from gateway.ids import LogKey, shop_log
 from gateway.log import sqlite
 from gateway.log.journal import Broken, JournalError
 from gateway.log.stretch import Stretch
-from gateway.notifications import Notifications
+from gateway.reading.hub import Hub
+from gateway.telemetry.faults import Faults
+from gateway.turns.notifications import Notifications
 from tests.contracts.journals import KEY, Bench, fields, last, piece
 from tests.contracts.test_cursors import Listener, Watch
 from tests.contracts.test_trouble import durably

@@ -16,13 +16,13 @@ import pytest
 
 from gateway.errors import Code
 from gateway.events import Failed, Started, Text
-from gateway.hub import Hub
-from gateway.ledger import Ledger
 from gateway.log.journal import JournalError, Record
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
 from gateway.log.stretch import WHOLE, Entry, Stretch
-from gateway.subscription import Subscription
+from gateway.reading.hub import Hub
+from gateway.reading.subscription import Subscription
+from gateway.telemetry.ledger import Ledger
 from tests.contracts.journals import KEY, Clock, last
 from tests.contracts.test_cursors import Listener, Watch
 

@@ -10,12 +10,12 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from adapters import requests
-from adapters.auth import Authenticator
-from adapters.failures import request_id
-from adapters.guard import Guard
-from adapters.server import WebRunner
-from gateway.config import Settings
+from adapters.edge import requests
+from adapters.edge.auth import Authenticator
+from adapters.edge.failures import request_id
+from adapters.edge.guard import Guard
+from adapters.edge.server import WebRunner
+from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 
 Client = TestClient[web.Request, web.Application]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters import server
 from adapters.binding import bind
+from adapters.edge import server
 from gateway.events import ActionNeeded, Failed, Message, Started, Text, ToolUse, body
 from tests.edge.conftest import Serve, talk
 from tests.edge.whole import whole

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from multidict import CIMultiDict
 
-from adapters.auth import ALL, ANYONE, Authenticator, Caller, UnauthorizedError, read_api_keys
-from gateway.config import Settings
+from adapters.edge.auth import ALL, ANYONE, Authenticator, Caller, UnauthorizedError, read_api_keys
+from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from tests.edge.conftest import Serve
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.auth import Caller
-from adapters.failures import InvalidRequest
-from adapters.requests import chat_from, strict_json
-from gateway.config import Settings
+from adapters.edge.auth import Caller
+from adapters.edge.failures import InvalidRequest
+from adapters.edge.requests import chat_from, strict_json
+from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from tests.edge.conftest import Client, Serve, talk
 

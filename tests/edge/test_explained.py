@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from adapters.guard import PAGE
+from adapters.edge.guard import PAGE
 from tests.edge.whole import Whole, whole, with_tokens
 
 UUID = "00000000-0000-4000-8000-000000000000"

@@ -8,7 +8,7 @@ import structlog
 from aiohttp import ClientPayloadError
 from aiohttp.test_utils import make_mocked_request
 
-from adapters.failures import (
+from adapters.edge.failures import (
     COME_BACK,
     InvalidRequest,
     Mistake,
@@ -18,7 +18,7 @@ from adapters.failures import (
     sse_farewell,
     status_of,
 )
-from adapters.languages import best_language
+from adapters.edge.languages import best_language
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.events import Failed
 from tests.edge.conftest import Serve

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from aiohttp import WSServerHandshakeError
 
-from adapters.guard import PAGE_POLICY, Guard, is_same_origin
-from gateway.config import Settings
+from adapters.edge.guard import PAGE_POLICY, Guard, is_same_origin
+from gateway.config.settings import Settings
 from tests.edge.conftest import Serve, talk
 
 BODY = {"userId": "u", "message": "m", "botId": "b"}
@@ -356,7 +356,7 @@ def test_the_pages_policy_lets_nothing_inline_and_nothing_foreign_run() -> None:
 
 @pytest.mark.parametrize("sent", [b"GET /named HTTP/1.1\r\nHost: localhost\r\nX-A: ", b"", b"POST /chat HTT"])
 async def test_a_head_that_never_ends_is_cut(serve: Serve, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.server.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("adapters.edge.server.HEAD_SECONDS", 0.3)
     client = await serve()
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(sent)

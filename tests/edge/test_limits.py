@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapters.limits import Connections, TurnRate
+from adapters.edge.limits import Connections, TurnRate
 from gateway.errors import Code, GatewayError
 
 

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 import schemathesis
 
-from adapters.failures import status_of
-from adapters.openapi import document
-from adapters.requests import ChatBody, ToolOutputs
+from adapters.edge.failures import status_of
+from adapters.edge.requests import ChatBody, ToolOutputs
+from adapters.native.openapi import document
 from gateway import events
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from gateway.errors import Code
 
 DOCUMENT: dict[str, Any] = json.loads(document(Settings(max_message_chars=123)))

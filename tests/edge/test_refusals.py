@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from adapters.refusals import Refusals
+from adapters.edge.refusals import Refusals
 from tests.edge.whole import SECRET, Whole, key, whole, with_tokens
 
 UUID = "00000000-0000-4000-8000-000000000000"

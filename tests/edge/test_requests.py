@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from adapters.failures import InvalidRequest
-from adapters.requests import (
+from adapters.edge.failures import InvalidRequest
+from adapters.edge.requests import (
     Page,
     Poll,
     checked_key,

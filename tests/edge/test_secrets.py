@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.config import Settings
-from gateway.config_load import ConfigError, Configuration, describe, load
+from gateway.config.loading import ConfigError, Configuration, describe, load
+from gateway.config.settings import Settings
 from tests.edge.whole import key, person, with_tokens
 from tests.processes import GatewayProcess
 

@@ -13,10 +13,10 @@ from typing import Any
 import jwt
 from aiohttp import ClientSession, web
 
-from adapters.app import gateway, make_app
-from adapters.server import WebRunner
+from adapters.composition import gateway, make_app
+from adapters.edge.server import WebRunner
 from adapters.services import Services
-from gateway.config import Settings
+from gateway.config.settings import Settings
 
 SECRET = "a secret that is long enough for HS256, by some bytes"
 BODY = {"message": "hello", "botId": "b"}

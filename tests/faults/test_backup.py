@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway import runner
 from gateway.log.log import EventLog
 from gateway.simulator import whole_text
 from gateway.store.store import Store
+from gateway.turns import runner
 from tests.faults.coze import simulated
 from tests.faults.disks import locked
 from tests.faults.mortal import mortal

@@ -18,8 +18,8 @@ from typing import Any
 
 import aiohttp
 
-from adapters.app import gateway, listening
-from gateway.config import Settings
+from adapters.composition import gateway, listening
+from gateway.config.settings import Settings
 from gateway.simulator import start_simulator
 from tests.faults.reading import TRANSPORTS, Reader, client
 from tests.processes import ROOT

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.ledger import Ledger
 from gateway.store import Store
+from gateway.telemetry.ledger import Ledger
 
 OpenStore = Callable[[], Awaitable[Store]]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.ledger import Ledger
 from gateway.store import Store
+from gateway.telemetry.ledger import Ledger
 from tests.store.conftest import OpenStore, no_worker_threads
 from tests.store.writes import begun, update
 

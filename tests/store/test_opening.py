@@ -16,8 +16,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from gateway.errors import Code, GatewayError
-from gateway.ledger import Ledger
 from gateway.store import Store, schema
+from gateway.telemetry.ledger import Ledger
 from tests.store.conftest import OpenStore, no_worker_threads
 from tests.store.disks import damage, read_only
 from tests.store.writes import begun, dump
@@ -63,7 +63,7 @@ async def test_a_second_start_finds_what_the_first_one_wrote_and_changes_nothing
 
 OPENING = """
 import asyncio, sys, time
-from gateway.ledger import Ledger
+from gateway.telemetry.ledger import Ledger
 from gateway.store import Store
 import sqlalchemy.dialects.sqlite.aiosqlite, aiosqlite
 

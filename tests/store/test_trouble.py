@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy import event
 
 from gateway.errors import Code, GatewayError
-from gateway.ledger import Ledger
 from gateway.store import Store, database
 from gateway.store.writer import RETRY_SECONDS
+from gateway.telemetry.ledger import Ledger
 from tests.store.conftest import OpenStore
 from tests.store.disks import disk_errors, small_disk
 from tests.store.writes import begun, dump, eventually, update

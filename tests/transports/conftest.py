@@ -16,9 +16,9 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from adapters import app
+from adapters import composition as app
 from adapters.services import Services
-from gateway.config import Settings
+from gateway.config.settings import Settings
 from tests.transports.readers import Door, Event, sse_events
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from adapters import app, sockets
-from gateway import unsent
+from adapters import composition as app
+from adapters.transports import sockets
 from gateway.errors import Code, GatewayError
-from gateway.frames import LARGE, Frame, Frames
-from gateway.hub import PORTION
 from gateway.log.stretch import MESSAGE, WHOLE, Stretch
-from gateway.unsent import Unsent
+from gateway.reading import unsent
+from gateway.reading.frames import LARGE, Frame, Frames
+from gateway.reading.hub import PORTION
+from gateway.reading.unsent import Unsent
 from tests.transports.conftest import Serve, Served
 
 GIANT = "/fault plain rate:0 giant:1500000 pieces:40 -- "

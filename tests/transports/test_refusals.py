@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.orders import Order
+from gateway.turns.orders import Order
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import everything, sse
 from tests.transports.test_starting import SLOW, asked_for
@@ -95,7 +95,7 @@ async def test_a_drain_that_begins_while_a_message_is_looked_at_lets_it_start_no
 async def test_a_socket_with_all_its_topics_starts_nothing_and_finds_what_it_has(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.shared.MOST_TOPICS", 3)
+    monkeypatch.setattr("adapters.native.shared.MOST_TOPICS", 3)
     async with served.session.ws_connect(f"{served.url}/api/coze/ws") as socket:
 
         async def chat(key: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.ledger import Ledger
+from gateway.telemetry.ledger import Ledger
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.tokens import FixedToken, TokenSource
 

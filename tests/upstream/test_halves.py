@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.events import Completed
-from gateway.turn import Turn
+from gateway.turns.turn import Turn
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.halves import HALVES_LIMIT, mend, mend_inside
 from gateway.upstream.protocol import Answer, ChatCompleted, Created, Delta, Done, Item, Reasoning, StreamEnd

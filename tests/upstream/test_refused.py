@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from gateway.errors import Code, UpstreamError
-from gateway.ledger import Ledger
+from gateway.telemetry.ledger import Ledger
 from gateway.upstream.protocol import ChatRef, ChatRequest, Item
 from tests.upstream.certificates import self_signed
 from tests.upstream.conftest import Connect, Outcomes

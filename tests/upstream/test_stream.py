@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import Code, UpstreamError
-from gateway.ledger import Ledger
+from gateway.telemetry.ledger import Ledger
 from gateway.upstream import stream as stream_module
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.coze_protocol import ChatReader

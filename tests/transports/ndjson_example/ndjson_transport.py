@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from adapters import wire
-from adapters.listening import KINDS, Kind, caller_of, subscribe, topic_of
-from adapters.requests import position_asked
+from adapters.edge.requests import position_asked
 from adapters.services import SERVICES
+from adapters.transports import wire
+from adapters.transports.listening import KINDS, Kind, caller_of, subscribe, topic_of
 from gateway.errors import Code, GatewayError
-from gateway.metrics import Closing
+from gateway.telemetry.metrics import Closing
 
 _HEADERS = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 

@@ -1,0 +1,310 @@
+"""Who asks: a bearer token into a caller, who may do what the token says.
+
+Tokens are API keys (their SHA-256 stands in a file) or JWTs, which `adapters/edge/jwts.py` checks.
+"""
+
+import codecs
+import hashlib
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from aiohttp import web
+
+from adapters.edge.failures import InvalidRequest, Mistake, tell_of_key
+from gateway.config.settings import Settings
+from gateway.errors import Code, GatewayError
+
+if TYPE_CHECKING:
+    from adapters.edge.jwts import Jwts, PublicKey
+
+ALL: Final = "*"
+Shops = frozenset[str] | Literal["*"]
+
+_LONGEST_ID = 128
+_SHORTEST_SECRET = 32  # bytes, RFC 7518, section 3.2
+_KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
+
+
+Reason = Literal[
+    "no token",
+    "two headers",
+    "unknown key",
+    "malformed",
+    "algorithm",
+    "signature",
+    "expired",
+    "not yet valid",
+    "audience",
+    "issuer",
+    "claim exp",
+    "claim sub",
+    "claim shop",
+    "claims",
+]
+"""Why a token was refused. For logs: to its holder every refusal is the same."""
+
+
+class UnauthorizedError(GatewayError):
+    """A token that was refused, or none. `reason` holds nothing of the token."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(Code.UNAUTHORIZED, reason)
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `user_id` is a JWT's `sub`, else None: an API key's holder speaks for any user of its shops."""
+
+    kind: Literal["none", "api-key", "jwt"] = "none"
+    user_id: str | None = None
+    shops: Shops = ALL
+    expires_at: float | None = None
+    """On the authenticator's clock, seconds."""
+    watches_shops: bool = True
+    key_name: str = ""
+
+    def may_start(self, user_id: str, shop_id: str | None) -> bool:
+        return (self.user_id is None or self.user_id == user_id) and self._holds(shop_id)
+
+    def may_read(self, owner_user: str, owner_shop: str | None) -> bool:
+        """Without auth, whoever knows an id may read what it names."""
+        return (self.user_id is None or self.user_id == owner_user) and self._holds(owner_shop)
+
+    def may_watch_shop(self, shop_id: str) -> bool:
+        return self.watches_shops and self._holds(shop_id)
+
+    def shop_for(self, asked: str | None) -> str | None:
+        """The shop that a new turn belongs to. Who is bound to one shop need not name it.
+
+        Without any shop a turn would run on the gateway's own credentials, outside of the caller's bounds: so one of
+        several must be named (InvalidRequest). A shop that is not the caller's is NOT_FOUND, whether it exists or not.
+        """
+        if asked is None and self.shops != ALL:
+            if len(self.shops) == 1:
+                return next(iter(self.shops))
+            raise InvalidRequest([Mistake("shopId", "is required: the token is for several shops")])
+        if not self._holds(asked):
+            raise GatewayError(Code.NOT_FOUND, "the shop is not one of the token's")
+        return asked
+
+    def account(self, user_id: str) -> str:
+        """Whom a turn counts for in the limits: one user of one API key can't use up another's share."""
+        return f"{self.key_name}\0{user_id}" if self.key_name else user_id
+
+    @property
+    def listener_account(self) -> str | None:
+        """Whom a listening connection counts for; None: in all only."""
+        return self.user_id
+
+    def _holds(self, shop_id: str | None) -> bool:
+        return self.shops == ALL or shop_id in self.shops
+
+
+ANYONE: Final = Caller()
+
+
+def no_such(found: object | None) -> GatewayError:
+    """What is not there, and what is another user's or shop's, are the same to the caller. The log tells them apart."""
+    return GatewayError(Code.NOT_FOUND, "there is none" if found is None else "it is another user's or shop's")
+
+
+class Authenticator:
+    """Knows every key. Files are read once, at the start; a mistake in one is a ValueError that names the setting."""
+
+    def __init__(
+        self,
+        *,
+        ways: tuple[str, ...] = (),
+        api_keys: Mapping[str, tuple[str, Shops]] | None = None,
+        secret: bytes | None = None,
+        public_keys: "Mapping[str, PublicKey] | None" = None,
+        audience: str | None = None,
+        issuer: str | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._ways = ways
+        self._api_keys = api_keys or {}
+        self._jwts: Jwts | None = None
+        if "jwt" in ways:
+            from adapters import jwts  # its libraries take 0.1 s to import: only where they are needed
+
+            self._jwts = jwts.Jwts(secret, public_keys or {}, audience=audience, issuer=issuer)
+        self._clock = clock or _steady_clock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, clock: Callable[[], float] | None = None) -> "Authenticator":
+        ways = settings.auth
+        if "api-key" in ways and settings.api_keys_file is None:
+            raise ValueError("GATEWAY_API_KEYS_FILE: needed by GATEWAY_AUTH=api-key")
+        if "jwt" in ways and (settings.jwt_secret_file is None) == (settings.jwks_file is None):
+            raise ValueError("GATEWAY_JWT_SECRET_FILE, GATEWAY_JWKS_FILE: GATEWAY_AUTH=jwt needs exactly one of them")
+        by_jwt = "jwt" in ways
+        public_keys = None
+        if by_jwt and settings.jwks_file:
+            from adapters.edge.jwts import read_public_keys
+
+            public_keys = read_public_keys(settings.jwks_file)
+        return cls(
+            ways=ways,
+            api_keys=read_api_keys(settings.api_keys_file) if "api-key" in ways and settings.api_keys_file else None,
+            secret=_read_secret(settings.jwt_secret_file) if by_jwt and settings.jwt_secret_file else None,
+            public_keys=public_keys,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            clock=clock,
+        )
+
+    def authenticate(self, request: web.BaseRequest) -> Caller:
+        """The caller, or UNAUTHORIZED. Without auth everyone is ANYONE, whatever token comes along."""
+        if not self._ways:
+            return ANYONE
+        token = bearer_token(request)
+        if token is None:
+            raise UnauthorizedError("no token")
+        caller = self.caller_of(token)
+        if caller.kind == "api-key" and "Origin" in request.headers:
+            tell_of_key(request, caller.key_name)
+        return caller
+
+    def caller_of(self, token: str) -> Caller:
+        # Looked up by hash: what timing tells about a hash tells nothing about the key.
+        if found := self._api_keys.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()):
+            name, shops = found
+            return Caller(kind="api-key", shops=shops, key_name=name)
+        if self._jwts is not None:
+            return self._caller_of_jwt(self._jwts, token)
+        raise UnauthorizedError("unknown key")
+
+    def seconds_left(self, caller: Caller) -> float | None:
+        """How long the caller's token still lasts, never negative; None: for ever."""
+        return None if caller.expires_at is None else max(0.0, caller.expires_at - self._clock())
+
+    def _caller_of_jwt(self, jwts: "Jwts", token: str) -> Caller:
+        claims = jwts.claims(token)
+        try:
+            return self._caller_with(claims)
+        except (ValueError, TypeError, OverflowError):
+            raise UnauthorizedError("claims") from None
+
+    def _caller_with(self, claims: Mapping[str, Any]) -> Caller:
+        now = self._clock()
+        user, shop = claims["sub"], claims.get("shop")
+        try:
+            expires = _time(claims["exp"])
+        except (ValueError, TypeError, OverflowError):
+            raise UnauthorizedError("claim exp") from None
+        if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
+            raise UnauthorizedError("claim sub")
+        user.encode()  # a lone surrogate is nobody
+        if now >= expires:
+            raise UnauthorizedError("expired")
+        if "nbf" in claims and now < _time(claims["nbf"]):
+            raise UnauthorizedError("not yet valid")
+        shops: Shops = ALL
+        if shop is not None:
+            names = [shop] if isinstance(shop, str) else shop
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise UnauthorizedError("claim shop")
+            shops = frozenset(names)
+            "".join(names).encode()
+        scope = claims.get("scope", "")
+        scopes = scope.split() if isinstance(scope, str) else scope
+        return Caller(
+            kind="jwt",
+            user_id=user,
+            shops=shops,
+            expires_at=expires,
+            watches_shops=isinstance(scopes, list) and "shop" in scopes,
+        )
+
+
+def bearer_token(request: web.BaseRequest) -> str | None:
+    """The token of `Authorization: Bearer`, else of the cookie `gateway_token`, else of the query's `access_token`."""
+    headers = request.headers.getall("Authorization", ())
+    if len(headers) > 1:
+        raise UnauthorizedError("two headers")
+    if headers:
+        scheme, _, token = headers[0].partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+    if "Cookie" in request.headers and (cookie := request.cookies.get("gateway_token")):
+        return cookie
+    return request.query.get("access_token")
+
+
+def make_key(name: str, shops: str = ALL, *, key: str | None = None) -> tuple[str, str]:
+    """A new API key, and its line for `GATEWAY_API_KEYS_FILE`, which holds only its hash. Raises ValueError."""
+    key = key or f"gwk_{secrets.token_urlsafe(32)}"
+    line = f"{name} {hashlib.sha256(key.encode()).hexdigest()} {shops}"
+    if (match := _KEY_LINE.fullmatch(line)) is None or match[1] != name or name.startswith("#"):
+        raise ValueError("a name has 1 to 64 visible ASCII characters, and there is at least one shop, or *")
+    if not all(0 < len(shop.strip()) <= _LONGEST_ID for shop in shops.split(",")):
+        raise ValueError(f"a shop has 1 to {_LONGEST_ID} characters")
+    return key, line
+
+
+def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:
+    """The file `NAME SHA256-HEX SHOPS`, a key a line, into {hash: (name, shops)}. Blank and `#` lines are passed over.
+
+    Raises ValueError with every wrong line's number, and never what stands in it.
+    """
+    keys: dict[str, tuple[str, Shops]] = {}
+    names: set[str] = set()
+    wrong: list[str] = []
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        if (match := _KEY_LINE.fullmatch(line)) is None:
+            wrong.append(f"line {number} is not NAME SHA256-HEX SHOPS")
+            continue
+        name, digest, shops = match[1], match[2].lower(), frozenset(part.strip() for part in match[3].split(","))
+        if digest in keys or name in names:
+            wrong.append(f"line {number} repeats a key or a name")
+        if not all(0 < len(shop) <= _LONGEST_ID for shop in shops):
+            wrong.append(f"line {number} has a shop of no or over {_LONGEST_ID} characters")
+        keys[digest] = (name, ALL if ALL in shops else shops)
+        names.add(name)
+    if wrong or not keys:
+        raise ValueError(f"GATEWAY_API_KEYS_FILE: {'; '.join(wrong) or 'holds no key'}")
+    return keys
+
+
+def doubts(settings: Settings) -> list[tuple[str, str]]:
+    """What is probably not meant, as log lines' events and sentences. The settings have been checked."""
+    if "jwt" not in settings.auth or settings.jwt_secret_file is None:
+        return []
+    secret = _read_secret(settings.jwt_secret_file)
+    said = []
+    if len(secret) < _SHORTEST_SECRET:
+        said.append(f"GATEWAY_JWT_SECRET_FILE holds {len(secret)} bytes, which can be guessed: HS256 wants 32 or more")
+    if secret[:1] == secret[-1:] and secret[:1] in (b'"', b"'"):
+        said.append("GATEWAY_JWT_SECRET_FILE holds a secret in quotes, and they count as part of it")
+    if secret.startswith(codecs.BOM_UTF8):
+        said.append("GATEWAY_JWT_SECRET_FILE begins with a byte order mark, which counts as part of the secret")
+    return [("auth.doubtful_secret", sentence) for sentence in said]
+
+
+def _read_secret(path: Path) -> bytes:
+    if not (secret := path.read_bytes().strip()):
+        raise ValueError("GATEWAY_JWT_SECRET_FILE: holds no secret")
+    return secret
+
+
+def _time(claim: Any) -> float:
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not math.isfinite(claim):
+        raise ValueError("not a time")  # NaN compares as neither past nor future: it would never end
+    return float(claim)
+
+
+def _steady_clock() -> Callable[[], float]:
+    """Wall time that doesn't jump: a clock set back would give expired tokens a second life."""
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset

@@ -1,0 +1,282 @@
+"""The one table of failures: a problem's code -> HTTP status, WebSocket close code, advised wait.
+
+Before a stream has begun a failure is `application/problem+json` (RFC 9457). Foreign exceptions end here: whatever
+a route raises becomes one of the codes of `gateway.errors.Code`, and nothing of a trace or a message text goes out.
+"""
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from adapters.edge.languages import language
+from gateway.errors import Code, GatewayError, UpstreamError
+from gateway.events import Failed
+from gateway.ids import new_token
+from gateway.sentences import sentence, title
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+PROBLEM_TYPE: Final = "application/problem+json"
+COME_BACK_CLOSE_CODE: Final = 1012
+"""Closes a WebSocket that was open when the gateway began to drain ("service restart", IANA's registry)."""
+
+STRANGE_EXPECTATION: Final = web.RequestKey("strange_expectation", bool)
+"""Set where `Expect` asked for something else than `100-continue`."""
+
+
+class Observer(Protocol):
+    """Hears what becomes of requests. Never raises, never waits."""
+
+    def refused(self, request: web.Request, error: GatewayError) -> None:
+        """A request, or a command on the shared socket, is answered with this problem."""
+
+    def unshared(self, origin: str) -> None:
+        """A browser gives a page of this origin nothing of the answer: no setting names it."""
+
+    def key_in_page(self, name: str) -> None:
+        """A browser sent the API key of this name."""
+
+
+OBSERVER: Final = web.AppKey("observer", Observer)
+
+_REQUEST_ID: Final = web.RequestKey("request_id", str)
+_log = structlog.get_logger("gateway.http")
+
+
+class _Row(NamedTuple):
+    status: int
+    close_code: int
+    """RFC 6455, 7.4.1, and IANA: 1008 the peer broke a rule, 1009 too big, 1011 our fault, 1013 try again later."""
+    wait: int = 0
+    """Seconds for Retry-After where the error itself does not say; 0 sends none."""
+
+
+_TABLE: Final[dict[Code, _Row]] = {
+    Code.INVALID_REQUEST: _Row(422, 1008),
+    Code.UNAUTHORIZED: _Row(401, 1008),
+    Code.NOT_FOUND: _Row(404, 1008),
+    Code.FORBIDDEN_ORIGIN: _Row(403, 1008),
+    Code.REQUEST_TIMEOUT: _Row(408, 1008),
+    Code.METHOD_NOT_ALLOWED: _Row(405, 1008),
+    Code.UNSUPPORTED_MEDIA_TYPE: _Row(415, 1008),
+    Code.MISDIRECTED: _Row(421, 1008),
+    Code.STREAMING_DISABLED: _Row(404, 1008),
+    Code.CONVERSATION_BUSY: _Row(409, 1008),
+    Code.TOO_LARGE: _Row(413, 1009),
+    Code.RATE_LIMITED: _Row(429, 1013, wait=2),
+    Code.TOO_MANY_CONNECTIONS: _Row(429, 1013, wait=5),
+    Code.OVERLOADED: _Row(503, 1013, wait=2),
+    Code.DRAINING: _Row(503, 1013, wait=2),
+    Code.UPSTREAM_UNAVAILABLE: _Row(502, 1011),
+    Code.UPSTREAM_REJECTED: _Row(502, 1011),
+    Code.UPSTREAM_RATE_LIMITED: _Row(429, 1011, wait=5),
+    Code.UPSTREAM_UNAUTHORIZED: _Row(502, 1011),
+    Code.UPSTREAM_EMPTY: _Row(502, 1011),
+    Code.UPSTREAM_FAILED: _Row(502, 1011),
+    Code.UPSTREAM_UNCERTAIN: _Row(502, 1011),
+    Code.UPSTREAM_TIMEOUT: _Row(504, 1011),
+    Code.STORAGE_UNAVAILABLE: _Row(503, 1011, wait=5),
+    Code.INTERNAL: _Row(500, 1011),
+}
+
+COME_BACK: Final = frozenset({Code.OVERLOADED, Code.DRAINING, Code.TOO_MANY_CONNECTIONS, Code.RATE_LIMITED})
+"""Refusals after which a listener comes again: a listening SSE route answers them with `sse_farewell` and 200."""
+
+_FROM_STATUS: Final[dict[int, Code]] = {
+    401: Code.UNAUTHORIZED,
+    403: Code.NOT_FOUND,  # aiohttp's static files: what may not be read is not there
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    408: Code.REQUEST_TIMEOUT,
+    413: Code.TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+    421: Code.MISDIRECTED,
+}
+
+
+class Mistake(NamedTuple):
+    """One thing wrong with a request: which field (a path such as `attachments[0].url`), and what, in English."""
+
+    field: str
+    message: str
+    named_by_client: bool = False  # the field's name is the client's, so no log may hold it
+
+
+class InvalidRequest(GatewayError):
+    """A request that is wrong in itself. 400 for what can't be read at all, 422 for what is read and wrong."""
+
+    def __init__(self, errors: Sequence[Mistake], *, status: int = 422) -> None:
+        super().__init__(Code.INVALID_REQUEST, "; ".join(f"{e.field}: {e.message}".removeprefix(": ") for e in errors))
+        self.errors = tuple(errors)
+        self.status = status
+
+
+class TooLarge(GatewayError):
+    """A body of more than `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(Code.TOO_LARGE)
+        self.most = most
+
+
+def status_of(code: Code) -> int:
+    return _TABLE[code].status
+
+
+def close_code_of(code: Code) -> int:
+    return _TABLE[code].close_code
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """This request's id, ours and never the client's: it goes into logs and headers."""
+    try:
+        return request[_REQUEST_ID]
+    except KeyError:
+        known = request[_REQUEST_ID] = new_token()
+        return known
+
+
+def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Response:
+    """The answer that says what went wrong. `Failed` is a turn's last event, for whoever waited for the whole turn."""
+    code = Code(error.code)
+    row = _TABLE[code]
+    fields: dict[str, Any] = {
+        "type": f"urn:coze-gateway:problem:{code.value}",
+        "title": title(code),
+        "status": error.status if isinstance(error, InvalidRequest) else row.status,
+        "detail": error.error if isinstance(error, Failed) else sentence(code, language(request)),
+        "code": code.value,
+        "requestId": request_id(request),
+    }
+    wait: float | None = None
+    if isinstance(error, Failed):
+        fields |= {"retryable": error.retryable, "conversationId": error.conversation_id, "turnId": error.turn_id}
+        if error.upstream:
+            fields["upstream"] = error.upstream
+    else:
+        wait = error.retry_after
+        if isinstance(error, InvalidRequest):
+            fields["detail"] += f" ({error.detail})"
+            fields["errors"] = [{"field": mistake.field, "message": mistake.message} for mistake in error.errors]
+        elif isinstance(error, TooLarge):
+            fields["detail"] += f" (> {error.most} bytes)"
+        elif code is Code.MISDIRECTED:
+            fields["detail"] += " (GATEWAY_ALLOWED_HOSTS)"
+        elif isinstance(error, UpstreamError):
+            fields["retryable"] = error.retryable
+            upstream = {"code": error.coze_code, "logId": error.log_id}
+            if known := {key: value for key, value in upstream.items() if value is not None}:
+                fields["upstream"] = known
+    response = web.Response(
+        status=fields["status"],
+        body=msgspec.json.encode(fields),
+        content_type=PROBLEM_TYPE,
+        headers={"Vary": "Accept-Language"},
+    )
+    if row.wait:
+        response.headers["Retry-After"] = str(max(1, math.ceil(row.wait if wait is None else wait)))
+    if code is Code.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="coze-gateway"'
+    if code in (Code.REQUEST_TIMEOUT, Code.TOO_LARGE):
+        response.force_close()  # the rest of that body is not worth waiting for
+    return response
+
+
+def refusal(error: GatewayError, request: web.Request) -> web.Response:
+    """The answer to a request that is refused, which the observer is told of."""
+    tell(error, request)
+    return problem(error, request)
+
+
+def tell(error: GatewayError, request: web.Request) -> None:
+    """Tells the observer of a refusal that is answered in a transport's own way."""
+    if (observer := request.config_dict.get(OBSERVER)) is not None:
+        observer.refused(request, error)
+
+
+def tell_of_key(request: web.BaseRequest, name: str) -> None:
+    """Tells the observer of an API key that a browser sent."""
+    if isinstance(request, web.Request) and (observer := request.config_dict.get(OBSERVER)) is not None:
+        observer.key_in_page(name)
+
+
+def bad_framing(request: web.Request) -> web.Response:
+    """The answer to what breaks HTTP's own rules. It repeats nothing of it, and the connection ends."""
+    response = refusal(InvalidRequest([Mistake("", "the request breaks HTTP's own rules")], status=400), request)
+    response.force_close()
+    return response
+
+
+def sse_farewell(code: Code, retry_ms: float, *, chance: Callable[[], float] = random.random) -> bytes:
+    """The whole body for a listener who must come again later: a comment with the code, and when.
+
+    A native EventSource never comes back after an error status. `retry_ms` is spread by half of itself either way,
+    so that those who were sent away together don't return together.
+    """
+    return f": {code.value}\nretry: {spread(retry_ms, chance=chance)}\n\n".encode()
+
+
+def spread(milliseconds: float, *, chance: Callable[[], float] = random.random) -> int:
+    """`milliseconds`, give or take half: evenly between 50 % and 150 %."""
+    return max(1, round(milliseconds * (0.5 + chance())))
+
+
+@web.middleware
+async def errors_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a route raises into a problem. Outermost, so that it sees the other middlewares' errors too."""
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        if request.writer.output_size > 0:  # a stream has begun: it can only be cut
+            raise ConnectionResetError("the stream had begun") from error
+        return refusal(error, request)
+    except web.HTTPException as answer:
+        if answer.status < 400:
+            raise
+        return _translated(answer, request)
+    except ConnectionError:
+        raise  # the client left
+    except (HttpProcessingError, web.RequestPayloadError):
+        return bad_framing(request)  # a bad chunk, a cut length
+    except Exception as error:
+        _log_failure(error, request)
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("the stream had begun") from error
+        return refusal(GatewayError(Code.INTERNAL), request)
+
+
+def _translated(answer: web.HTTPException, request: web.Request) -> web.Response:
+    code = _FROM_STATUS.get(answer.status)
+    if code is None:
+        if answer.status >= 500:
+            code = Code.INTERNAL
+        else:  # the reason is HTTP's own phrase; aiohttp's text may repeat the client's bytes
+            return refusal(InvalidRequest([Mistake("", answer.reason)], status=400), request)
+    response = refusal(GatewayError(code), request)
+    if allow := answer.headers.get("Allow"):
+        response.headers["Allow"] = allow
+    return response
+
+
+def _log_failure(error: Exception, request: web.Request) -> None:
+    """Names the exception and the place in the code: an exception's text may hold a message or a token."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        place = f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    route = request.match_info.route.resource
+    _log.error(
+        "request.failed",
+        exception=type(error).__name__,
+        place=place,
+        method=request.method,
+        route=route.canonical if route is not None else None,
+        requestId=request_id(request),
+    )

@@ -1,0 +1,199 @@
+"""Chat: the older way with one answer, and a turn's state, cancel, tool outputs, and a conversation's messages."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from adapters.edge.auth import Caller, no_such
+from adapters.edge.delivery import deliver
+from adapters.edge.failures import InvalidRequest, Mistake, problem, refusal
+from adapters.edge.requests import Page, conversation_id, page_query, position_asked, prefer_wait, read_tool_outputs
+from adapters.native import turns
+from adapters.native.starting import read_order, seat_for, start
+from adapters.services import SERVICES, Services
+from adapters.transports.listening import Topic, caller_of, subscribe
+from gateway.errors import Code, GatewayError
+from gateway.ids import ConversationId
+from gateway.reading.subscription import Subscription
+from gateway.turns.runner import Accepted
+
+logger = structlog.get_logger()
+_PAGE = 256 * 1024
+"""Characters of a page of messages; a single message may be longer."""
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def _json(fields: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(fields),
+        status=status,
+        content_type="application/json",
+        headers={**_NO_STORE, **(headers or {})},
+    )
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """The older way: waits, and answers once. With `Prefer: wait=N` after N seconds at the latest."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    order = await read_order(request, services, caller)
+    wait = prefer_wait(request)
+    with seat_for(services, caller, order):
+        accepted = await start(services, caller, order, position=position_asked(request))
+        subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
+        try:
+            await _until_answered(services, caller, subscription, accepted, wait)
+            subscription.close()
+            answer = _outcome(request, services, await turns.state_of(services, caller, accepted.turn_id), accepted)
+            return await deliver(request, _named(answer, accepted))
+        except GatewayError as error:
+            return _named(refusal(error, request), accepted)
+        finally:
+            subscription.close()
+
+
+def _outcome(request: web.Request, services: Services, state: turns.State, accepted: Accepted) -> web.Response:
+    """What the older way answers when it has waited."""
+    if (failed := turns.failure(state)) is not None:
+        return problem(failed, request)
+    if turns.is_over(state) or state.status == "action_required":
+        return _json(turns.view(state))
+    if services.hub.draining:
+        return refusal(GatewayError(Code.DRAINING), request)
+    return _json(turns.view(state), 202, {"Location": f"/api/coze/turns/{accepted.turn_id}"})
+
+
+def _named(answer: web.Response, accepted: Accepted) -> web.Response:
+    """Whatever is answered: the turn was taken, and goes on under this name."""
+    answer.headers["X-Conversation-Id"] = accepted.conversation_id
+    answer.headers["X-Turn-Id"] = accepted.turn_id
+    return answer
+
+
+async def _until_answered(
+    services: Services, caller: Caller, subscription: Subscription, accepted: Accepted, wait: float | None
+) -> None:
+    """Waits for the turn's end, for its wish for tool outputs, or for `wait` seconds.
+
+    Raises `unauthorized` when the caller's token ends before that; the turn goes on.
+    """
+    loop = asyncio.get_running_loop()
+    allowed = services.authenticator.seconds_left(caller)
+    first = min((seconds for seconds in (wait, allowed) if seconds is not None), default=None)
+    deadline = None if first is None else loop.time() + first
+    while True:
+        news = subscription.tail.changed()
+        while await subscription.take():
+            pass
+        live = services.runner.live(accepted.turn_id)
+        if subscription.over or services.hub.closing:
+            return
+        if live is not None and live.status == "action_required":
+            await services.log.committed()  # the turn knows it a moment before its readers may
+            return
+        left = None if deadline is None else deadline - loop.time()
+        if left is not None and left <= 0:
+            if first == allowed:
+                raise GatewayError(Code.UNAUTHORIZED)
+            return
+        await asyncio.wait([news], timeout=left)
+
+
+async def turn(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    with services.connections.acquire():
+        async with services.hub.unsent.making:
+            answer = _json(turns.view(await turns.state_of(services, caller, request.match_info["id"])))
+        return await deliver(request, answer)
+
+
+async def cancel(request: web.Request) -> web.StreamResponse:
+    """202 when this ended the turn, 200 when it was over."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    turn_id = request.match_info["id"]
+    ended = await turns.cancel(services, caller, turn_id)
+    if not ended:
+        with contextlib.suppress(GatewayError):  # what is lost is told by the state
+            await services.log.committed()  # its end may have been decided and not be seen yet
+    state = await turns.state_of(services, caller, turn_id)
+    status = "cancelled" if ended else state.status
+    return await deliver(request, _json({**turns.view(state), "status": status}, 202 if ended else 200))
+
+
+async def tool_outputs(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    body = await read_tool_outputs(request, services.settings)
+    outputs = [(given.tool_call_id, given.output) for given in body.tool_outputs]
+    await turns.give_outputs(services, caller, request.match_info["id"], outputs)
+    state = await turns.state_of(services, caller, request.match_info["id"])
+    return await deliver(request, _json({**turns.view(state), "status": "running"}, 202))
+
+
+async def messages(request: web.Request) -> web.StreamResponse:
+    """What the database holds of a conversation, newest last."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    name = conversation_id(request.match_info["id"])
+    page = page_query(request)
+    row = await services.store.conversation(name)
+    if row is None or not caller.may_read(row.user_id, row.shop_id):
+        raise no_such(row)
+    with services.connections.acquire():
+        async with services.hub.unsent.making:
+            answer = await _page(services, name, page)
+        return await deliver(request, answer)
+
+
+async def _page(services: Services, name: ConversationId, page: Page) -> web.Response:
+    try:
+        found, more = await services.store.messages(name, before=page.before, limit=page.limit, most=_PAGE)
+    except GatewayError as error:
+        if error.code is Code.INVALID_REQUEST:
+            raise InvalidRequest([Mistake("before", "is no message of this conversation")]) from error
+        raise
+    return _json(
+        {
+            "messages": [
+                {
+                    "id": message.id,
+                    "turnId": message.turn_id,
+                    "role": message.role,
+                    "content": message.content,
+                    "status": message.status,
+                    "createdAt": message.created_at,
+                }
+                for message in found
+            ],
+            "hasMore": more,
+        }
+    )
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """Deletes a conversation with all that is kept of it. What runs in it is cancelled first."""
+    services = request.app[SERVICES]
+    caller = caller_of(request)
+    name = conversation_id(request.match_info["id"])
+    row = await services.store.conversation(name)
+    if row is None or not caller.may_read(row.user_id, row.shop_id):
+        raise no_such(row)
+    await services.erasure.erase(row.id)
+    logger.info("conversation.deleted", conversationId=row.id, userId=row.user_id)
+    return web.Response(status=204, headers=_NO_STORE)
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_post("/api/coze/chat", chat)
+    app.router.add_get("/api/coze/turns/{id}", turn, allow_head=False)
+    app.router.add_post("/api/coze/turns/{id}/cancel", cancel)
+    app.router.add_post("/api/coze/turns/{id}/tool-outputs", tool_outputs)
+    app.router.add_delete("/api/coze/conversations/{id}", delete)
+    app.router.add_get("/api/coze/conversations/{id}/messages", messages, allow_head=False)

@@ -1,0 +1,22 @@
+"""The OpenAPI 3.1 description of every route. Written by hand in `openapi.json`; tests hold it to the code."""
+
+import json
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from gateway import __version__
+from gateway.config.settings import Settings
+
+
+def document(settings: Settings) -> bytes:
+    """The description as it is served: with this gateway's version and its own limit for a message."""
+    return _filled_in(settings.max_message_chars)
+
+
+@lru_cache(maxsize=8)
+def _filled_in(message_chars: int) -> bytes:
+    description: dict[str, Any] = json.loads(resources.files("adapters.native").joinpath("openapi.json").read_bytes())
+    description["info"]["version"] = __version__
+    description["components"]["schemas"]["ChatBody"]["properties"]["message"]["maxLength"] = message_chars
+    return json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode()

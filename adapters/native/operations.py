@@ -1,0 +1,108 @@
+"""Operations: health, readiness, metrics, the ledger, the API's description, and what the page may know."""
+
+import msgspec
+from aiohttp import web
+
+from adapters.edge import explained
+from adapters.native import openapi
+from adapters.services import SERVICES, Services
+from gateway import __version__
+from gateway.errors import Code, GatewayError
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def _json(fields: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode(fields)
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers or _NO_STORE)
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """200 while the process lives, 503 when a loop has ended that it can't do without: only a restart helps."""
+    if stopped := request.app[SERVICES].faults.stopped:
+        return _json({"status": "broken", "reasons": list(stopped.values())}, 503, {**_NO_STORE, "Retry-After": "2"})
+    return _json({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 when it takes work, else 503 with the reason. Looks whether the storage can be written, for a moment."""
+    services = request.app[SERVICES]
+    await services.probes.look()
+    reasons = not_ready(services)
+    if reasons:
+        return _json({"status": "unavailable", "reasons": reasons}, 503, {**_NO_STORE, "Retry-After": "2"})
+    return _json({"status": "ready"})
+
+
+def not_ready(services: Services) -> list[str]:
+    """Why no turn can be started now, one sentence each."""
+    reasons = list(services.faults.stopped.values())
+    if services.runner.draining or services.probes.leaving:
+        reasons.append("draining: the gateway is stopping")
+    for trouble in (services.log.trouble, services.store.trouble):
+        if trouble is not None:
+            reasons.append(trouble)
+    reasons += [f"{name} is gone or was replaced: start the gateway again" for name in services.probes.gone()]
+    return reasons
+
+
+async def metrics(request: web.Request) -> web.Response:
+    body, content_type = request.app[SERVICES].metrics.render(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={**_NO_STORE, "Content-Type": content_type})
+
+
+async def ledger(request: web.Request) -> web.Response:
+    """What is open, by kind; with `?list=KIND` each with where it was opened."""
+    found = request.app[SERVICES].ledger
+    kind = request.query.get("list")
+    if kind is None:
+        return _json(found.totals())
+    if kind not in found.totals():
+        raise GatewayError(Code.NOT_FOUND, "no such kind")
+    return _json(found.list(kind))
+
+
+async def config(request: web.Request) -> web.Response:
+    """What is on, for a client to choose its transport; and for a page, whether it should ask for a token."""
+    services = request.app[SERVICES]
+    settings = services.settings
+    transports = ["sse", "websocket", "longpoll"] if settings.use_sse_streaming else ["longpoll"]
+    return _json(
+        {
+            "streaming": settings.use_sse_streaming,
+            "transports": transports,
+            "retryMs": settings.retry_ms,
+            "heartbeatSeconds": settings.heartbeat_interval,
+            "maxMessageChars": settings.max_message_chars,
+            "simulated": settings.embedded_simulator,
+            "needsToken": _needs_token(request, services),
+            "version": __version__,
+        }
+    )
+
+
+def _needs_token(request: web.Request, services: Services) -> bool:
+    """Whether other requests with the token of this one, or without any as this one, are refused."""
+    try:
+        services.authenticator.authenticate(request)
+    except GatewayError:
+        return True
+    return False
+
+
+async def description(request: web.Request) -> web.Response:
+    return web.Response(body=openapi.document(request.app[SERVICES].settings), content_type="application/json")
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_get("/", explained.home)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/openapi.json", description)
+    app.router.add_get("/api/coze/config", config)
+
+
+def add_operator_routes(app: web.Application) -> None:
+    """Only where operators are: on loopback, or on a listener of their own."""
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/debug/ledger", ledger)

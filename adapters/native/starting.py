@@ -1,0 +1,89 @@
+"""Starting: from an untrusted body to an accepted turn. What the ways to start one share."""
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from adapters.edge.auth import Caller
+from adapters.edge.failures import InvalidRequest, Mistake, request_id
+from adapters.edge.languages import language
+from adapters.edge.limits import Seat
+from adapters.edge.requests import ChatBody, idempotency_key, read_chat
+from adapters.services import Services
+from gateway.errors import Code, GatewayError
+from gateway.turns.orders import Order
+from gateway.turns.runner import Accepted
+
+logger = structlog.get_logger()
+
+
+async def read_order(request: web.Request, services: Services, caller: Caller, *, streamed: bool = False) -> Order:
+    """The request's order. Raises what is wrong with it."""
+    body = await read_chat(request, services.settings, caller)
+    order = order_from(body, caller, key=idempotency_key(request) or "", request=request)
+    return msgspec.structs.replace(order, streamed=streamed)
+
+
+def order_from(body: ChatBody, caller: Caller, *, key: str, request: web.BaseRequest) -> Order:
+    """A checked body as an order of its caller. Raises `not_found` for a shop that is not the caller's."""
+    return Order(
+        user_id=body.user_id or caller.user_id or "",
+        bot_id=body.bot_id,
+        message=body.message,
+        shop_id=body.shop_id,
+        conversation_id=body.conversation_id or "",
+        attachments=tuple(msgspec.to_builtins(attachment) for attachment in body.attachments or ()),
+        custom_variables=body.custom_variables,
+        meta_data=body.meta_data,
+        on_busy=body.on_busy,
+        on_disconnect=body.on_disconnect,
+        language=language(request),
+        idempotency_key=key,
+        request_id=request_id(request),
+    )
+
+
+def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
+    """A place for the connection that waits for the turn. Raises `overloaded` or `too_many_connections`."""
+    return services.connections.acquire(caller.account(order.user_id))
+
+
+async def start(
+    services: Services,
+    caller: Caller,
+    order: Order,
+    *,
+    key_field: str = "Idempotency-Key",
+    check_room: Callable[[], None] = lambda: None,
+    position: str | None = None,
+) -> Accepted:
+    """Starts the turn and logs that, or finds the one that is meant: by its key, or by a position of it.
+
+    Raises also `rate_limited`.
+
+    `key_field` is what this transport calls the key. `check_room` raises when it has no room for one more turn.
+    """
+
+    def admit() -> None:
+        check_room()
+        services.turn_rate.take(caller.account(order.user_id))
+
+    try:
+        accepted = await services.runner.start(order, owns=caller.may_read, admit=admit, position=position or "")
+    except GatewayError as error:
+        if error.code is Code.INVALID_REQUEST:
+            raise InvalidRequest([Mistake(key_field, "was used with another body")]) from error
+        raise
+    if not accepted.again:
+        logger.info(
+            "Starting SSE chat stream" if order.streamed else "Starting chat",
+            botId=order.bot_id,
+            userId=order.user_id,
+            conversationId=accepted.conversation_id,
+            turnId=accepted.turn_id,
+            messageLength=len(order.message),
+            requestId=order.request_id,
+        )
+    return accepted

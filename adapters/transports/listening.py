@@ -1,0 +1,183 @@
+"""Listening: from a request to a cursor. What the transports share before they differ."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+from msgspec import UNSET
+
+from adapters.edge import requests
+from adapters.edge.auth import Caller, no_such
+from adapters.edge.limits import Seat
+from adapters.services import SERVICES, Services
+from adapters.transports import wire
+from gateway.errors import Code, GatewayError
+from gateway.events import Cancelled, Completed, Failed, Last, body
+from gateway.ids import LogKey, Position, parse_position, shop_log
+from gateway.log.journal import JournalError
+from gateway.log.log import epoch_mark, is_of
+from gateway.log.stretch import Entry
+from gateway.reading.frames import LARGE
+from gateway.reading.hub import ResetReason, reset
+from gateway.reading.subscription import Subscription
+from gateway.sentences import sentence
+from gateway.store.rows import TurnRow
+
+Kind = Literal["turns", "conversations", "shops"]
+KINDS: tuple[Kind, ...] = ("turns", "conversations", "shops")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a reader listens to: a turn, a conversation, or a shop."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+def topic_of(request: web.Request, kind: Kind) -> Topic:
+    return topic_from(kind, request.match_info["id"])
+
+
+def topic_from(kind: str, name: str) -> Topic:
+    """Raises `not_found` for what can't be the name of anything."""
+    match kind:
+        case "turns":
+            return Topic(kind, requests.turn_id(name))
+        case "conversations":
+            return Topic(kind, requests.conversation_id(name))
+        case "shops":
+            return Topic(kind, requests.shop_id(name))
+    raise GatewayError(Code.NOT_FOUND, "no such topic")
+
+
+async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str | None, *, label: str) -> Subscription:
+    """A cursor for the caller.
+
+    Raises `not_found`, also for what belongs to somebody else; `storage_unavailable`; `overloaded` when what it has to
+    be told first is large and there is no room for it.
+    """
+    try:
+        if topic.kind == "turns":
+            subscription, exact = await _to_turn(services, caller, topic.name, asked)
+        elif topic.kind == "conversations":
+            row = await services.store.conversation(topic.name)
+            if row is None or not caller.may_read(row.user_id, row.shop_id):
+                raise no_such(row)
+            subscription, exact = await services.hub.subscribe(LogKey(topic.name), asked=asked)
+            if not exact and not subscription.tail.spans:
+                await _tell_last_turn(services, topic.name, subscription)
+        else:
+            if not caller.may_watch_shop(topic.name):
+                raise GatewayError(Code.NOT_FOUND)
+            subscription, exact = await services.hub.subscribe(shop_log(topic.name), asked=asked)
+    except JournalError as error:
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+    if (size := sum(len(entry.body) for entry in subscription.preface)) > LARGE:
+        try:
+            subscription.room = services.hub.unsent.reserve(size)
+        except GatewayError:
+            subscription.close()
+            raise
+    if asked is not None:
+        services.metrics.resumed(label, "exact" if exact else "reset")
+    return subscription
+
+
+async def take_place(
+    request: web.Request, services: Services, caller: Caller, kind: Kind, *, label: str
+) -> tuple[Subscription, Seat]:
+    """A cursor and a place for a connection that stays. Raises what `subscribe` does, `draining`, and limits' codes."""
+    topic = topic_of(request, kind)
+    if services.hub.draining:
+        raise GatewayError(Code.DRAINING)
+    seat = services.connections.acquire(caller.listener_account)
+    try:
+        return await subscribe(services, caller, topic, requests.position_asked(request), label=label), seat
+    except BaseException:
+        seat.close()
+        raise
+
+
+async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | None) -> tuple[Subscription, bool]:
+    hub = services.hub
+    live = services.runner.live(turn)
+    if live is not None and caller.may_read(live.order.user_id, live.order.shop_id):
+        subscription, exact = await hub.subscribe(live.tail.key, asked=asked, turn=turn)
+        if live.stretch is None and asked is None:  # once: a long-poll that goes on from `next` waits
+            subscription.preface.append(wire.queued())
+        return subscription, exact
+    row = await services.store.turn(turn, texts=False)
+    if row is None or not caller.may_read(row.user_id, row.shop_id):
+        raise no_such(row)
+    tail = await services.log.find(turn)
+    if tail is not None:
+        subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)
+        if subscription.reading is not None and not subscription.gone:
+            return subscription, exact
+        subscription.close()  # retention was faster: what is told is the store's
+    if (row := await services.store.turn(turn)) is None:
+        raise GatewayError(Code.NOT_FOUND)
+    key = LogKey(row.conversation_id)
+    last = parse_position(row.position) or _place_of_the_lost(row)
+    subscription = hub.apart(key, turn, last)
+    seen = parse_position(asked or "")
+    if seen == last:
+        return subscription, True
+    sequence = last.sequence
+    known = seen is not None and is_of(key, seen.epoch)
+    reason: ResetReason = "expired" if known or asked in (None, "0") else "unknown"
+    subscription.preface = [
+        reset(sequence - 1, reason, turn_id=row.turn_id, status=row.status, content=row.content),
+        Entry(sequence, body(_last_event(row))),
+    ]
+    return subscription, False
+
+
+def _place_of_the_lost(row: TurnRow) -> Position:
+    """Where a turn ends that was lost with its log: in an epoch of its own, which no other turn's events share."""
+    return Position(f"{epoch_mark(row.conversation_id)}lost{epoch_mark(row.turn_id)}", 1)
+
+
+async def _tell_last_turn(services: Services, conversation: str, subscription: Subscription) -> None:
+    """Puts into a conversation's `reset` what the store holds of its last turn, whose events retention took."""
+    found, _ = await services.store.messages(conversation, before=None, limit=1)
+    row = await services.store.turn(found[0].turn_id) if found else None
+    reason = subscription.reason
+    if row is not None and reason is not None and not subscription.tail.spans:
+        head = subscription.tail.head
+        subscription.preface = [reset(head, reason, turn_id=row.turn_id, status=row.status, content=row.content)]
+
+
+def _last_event(row: TurnRow) -> Last:
+    """The last event of a turn whose events retention took, told again from the store."""
+    match row.status:
+        case "completed":
+            return Completed(row.conversation_id, row.turn_id, row.content, row.usage, row.recovered)
+        case "cancelled":
+            return Cancelled(row.conversation_id, row.turn_id, row.content)
+        case _:
+            return failed_from(row)
+
+
+def failed_from(row: TurnRow) -> Failed:
+    """The error that a failed turn ended with. One that was lost with its log ended without a word: `internal`."""
+    error = row.error or {}
+    code = Code(error.get("code", Code.INTERNAL))
+    return Failed(
+        error=error.get("error") or sentence(code, "en"),
+        code=code.value,
+        retryable=bool(error.get("retryable", True)),
+        conversation_id=row.conversation_id,
+        turn_id=row.turn_id,
+        content=row.content,
+        upstream=error.get("upstream") or UNSET,
+    )
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who asks. Raises `unauthorized`."""
+    return request.app[SERVICES].authenticator.authenticate(request)

@@ -1,0 +1,218 @@
+"""Sockets: the server's side of a WebSocket on a taken-over transport, for one topic or for many."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp.http_websocket import WebSocketError
+
+from adapters.edge.failures import COME_BACK_CLOSE_CODE, InvalidRequest, Mistake, close_code_of, tell
+from adapters.transports import wire
+from adapters.transports.lastmile import Line, Place
+from gateway.errors import Code, GatewayError
+from gateway.reading.hub import Hub
+from gateway.reading.subscription import Subscription
+from gateway.telemetry.metrics import Closing, Connection
+
+MOST_MESSAGE = 64 * 1024
+"""Bytes of a message on a topic's own socket: a `ping` is all that it may hold."""
+
+_CLOSE_WAIT = 2.0
+_FLOOD = 500  # messages and pings in one read, which nobody sends who means to be answered
+_LARGE_READ = 32 * 1024  # bytes, after which others get their turn
+_PONG = wire.frame(wire.TEXT, b'{"type":"pong"}')
+_HANDSHAKE = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol")
+
+
+class Socket(Line):
+    """The server's side of a WebSocket on a taken-over transport. Frames are read by aiohttp's own reader.
+
+    The reader is made when the client first says something: a socket that only listens has none.
+    """
+
+    __slots__ = ("_goodbye", "_pinged", "_queue", "_reader", "_reading_paused", "_waits_for_close", "heartbeat_seconds")
+    label = "websocket"
+    encode = staticmethod(wire.websocket)
+
+    def __init__(
+        self,
+        hub: Hub,
+        subscription: Subscription | None,
+        connection: Connection,
+        place: Place,
+        *,
+        send_timeout: float,
+        heartbeat: float,
+    ) -> None:
+        super().__init__(hub, subscription, connection, place, send_timeout)
+        self.heartbeat_seconds = heartbeat
+        self._goodbye: asyncio.TimerHandle | None = None
+        self._pinged: float | None = None
+        self._queue: Any = None
+        self._reader: Any = None
+        self._reading_paused = False
+        self._waits_for_close = False
+
+    @property
+    def most_message(self) -> int:
+        """Bytes of one message from the client."""
+        return MOST_MESSAGE
+
+    # -- what the client says -------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._pinged = None
+        if self._reader is None:
+            # aiohttp's reader wants the protocol that it may pause; this is it.
+            self._queue = WebSocketDataQueue(self, 2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
+            self._reader = WebSocketReader(self._queue, self.most_message, compress=False, decode_text=True)
+        self._reader.feed_data(data)
+        if len(self._queue._buffer) > _FLOOD:
+            self._queue._buffer.clear()
+            self._reader = self._queue = None  # the two hold each other, and what was read
+            self.goodbye(WSCloseCode.POLICY_VIOLATION, Closing.PROTOCOL)
+            if self.transport is not None:
+                self.transport.close()
+            return
+        while self._queue._buffer:
+            self._hear(_next(self._queue))
+        if len(data) >= _LARGE_READ and self.transport is not None and self.transport.is_reading():
+            self.transport.pause_reading()  # uvloop would read on at once, and others would wait
+            asyncio.get_running_loop().call_soon(self.read_on)
+        if isinstance(error := self._queue.exception(), WebSocketError):
+            self.goodbye(error.code, Closing.PROTOCOL)
+
+    def read_on(self) -> None:
+        """Reads again, unless the connection is closing."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
+
+    def _hear(self, message: Any) -> None:
+        if message.type is WSMsgType.CLOSE:
+            if not self._waits_for_close:
+                self.write(wire.close(message.data or WSCloseCode.OK))
+            self.end(Closing.CLIENT_LEFT)
+            if self.transport is not None:
+                self.transport.close()
+        elif self._reason is not None:
+            return
+        elif message.type is WSMsgType.PING:
+            if not self.paused:
+                self.write(wire.frame(wire.PONG, message.data))
+        elif message.type is WSMsgType.TEXT:
+            self.heard(message.data)
+        elif message.type is WSMsgType.BINARY:
+            self.goodbye(WSCloseCode.POLICY_VIOLATION, Closing.PROTOCOL)
+
+    def heard(self, text: str) -> None:
+        """A text message came."""
+        if _is_ping(text):
+            if not self.paused:
+                self.write(_PONG)
+        else:
+            self.goodbye(WSCloseCode.POLICY_VIOLATION, Closing.PROTOCOL)
+
+    def pause_reading(self) -> None:
+        self._reading_paused = True
+
+    def resume_reading(self, resume_parser: bool = True) -> bool:
+        self._reading_paused = False
+        return False
+
+    # -- from the hub ---------------------------------------------------------------------------------------------
+
+    def heartbeat(self, now: float) -> None:
+        if self._pinged is None:
+            self._pinged = now
+            self.write(wire.PING)
+
+    def beat(self, now: float) -> None:
+        if self._pinged is not None and now - self._pinged >= self.send_timeout:
+            self.cut(Closing.SLOW if self.paused and self.acknowledges() else Closing.HALF_OPEN)
+            return
+        super().beat(now)
+
+    def finish(self) -> None:
+        self.goodbye(WSCloseCode.OK, Closing.FINISHED)
+
+    def farewell(self, code: Code) -> None:
+        if code is Code.DRAINING:
+            self.goodbye(COME_BACK_CLOSE_CODE, Closing.DRAINING)
+        else:
+            known = {Code.UNAUTHORIZED: Closing.UNAUTHORIZED, Code.NOT_FOUND: Closing.FINISHED}
+            closing = known.get(code, Closing.ERROR)
+            self.goodbye(close_code_of(code), closing, code.value)
+
+    def goodbye(self, code: int, reason: Closing, words: str = "") -> None:
+        """Says why, and closes once the client has answered, or soon anyway. Idempotent."""
+        if self._leave(reason) and self.transport is not None:
+            self.write(wire.close(code, words))
+            self._waits_for_close = True
+            self._close_soon()
+
+    def _close_soon(self) -> None:
+        self._goodbye = asyncio.get_running_loop().call_later(_CLOSE_WAIT, self._close_now)
+
+    def _close_now(self) -> None:
+        """The client has had the last word and time to answer it; while it still reads, it has not."""
+        if self.transport is None:
+            return
+        if self._large is not None or self.transport.get_write_buffer_size():
+            self._watch_stall()
+            self._close_soon()
+        else:
+            self.transport.abort()
+
+    def release(self, reason: Closing) -> None:
+        if self._goodbye is not None:
+            self._goodbye.cancel()
+            self._goodbye = None
+        super().release(reason)
+
+
+def _next(queue: Any) -> Any:
+    """The next message of a queue that has one: its `read` then never waits."""
+    reading = queue.read()
+    try:
+        reading.send(None)
+    except StopIteration as done:
+        return done.value
+    reading.close()
+    raise RuntimeError("the queue had nothing to read")
+
+
+def _is_ping(text: str) -> bool:
+    try:
+        return bool(msgspec.json.decode(text) == {"type": "ping"})
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+async def shake_hands(request: web.Request) -> None:
+    """Upgrades the connection. Raises `invalid_request` (400) for what is no WebSocket handshake."""
+    await _upgrade(request, web.WebSocketResponse(compress=False, autoping=False, autoclose=False))
+
+
+async def _upgrade(request: web.Request, socket: web.WebSocketResponse) -> None:
+    """aiohttp takes these headers for text that can be encoded, and repeats them where they are wrong."""
+    headers = request.headers
+    for name in _HANDSHAKE:
+        if not all(map(str.isascii, headers.getall(name, ()))):
+            raise InvalidRequest([Mistake(name, "is not ASCII")], status=400)
+    try:
+        await socket.prepare(request)
+    except web.HTTPBadRequest:
+        raise InvalidRequest([Mistake("", "is not a WebSocket handshake (RFC 6455, 4.1)")], status=400) from None
+
+
+async def refuse(request: web.Request, error: GatewayError) -> web.StreamResponse:
+    """Upgrades, only to close with the code: a browser's WebSocket can't see an HTTP status."""
+    tell(error, request)
+    code = error.code
+    socket = web.WebSocketResponse(compress=False)
+    await _upgrade(request, socket)
+    await socket.close(code=close_code_of(code), message=code.value.encode())
+    return socket

@@ -1,0 +1,173 @@
+"""Server-sent events: a stream of its own for each reader."""
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp_sse import EventSourceResponse
+
+from adapters.edge.explained import navigates, not_a_page
+from adapters.edge.failures import COME_BACK, spread, sse_farewell, tell
+from adapters.edge.limits import Seat
+from adapters.edge.requests import position_asked
+from adapters.native.starting import read_order, seat_for, start
+from adapters.services import SERVICES, Services
+from adapters.transports import wire
+from adapters.transports.lastmile import Line, Place, hand_over
+from adapters.transports.listening import KINDS, Kind, Topic, caller_of, subscribe, take_place
+from gateway.errors import Code, GatewayError
+from gateway.reading.hub import Hub
+from gateway.reading.subscription import Subscription
+from gateway.telemetry.metrics import Closing, Connection
+
+_CONTENT_TYPE = "text/event-stream; charset=utf-8"
+_CACHE_CONTROL = "no-cache, no-transform"
+
+
+class Head(EventSourceResponse):
+    """The head of an event stream whose body is written by a `Line`: no chunks, the end of the connection ends it."""
+
+    # As in aiohttp's own WebSocketResponse: neither a length nor chunks. And as in its Response: the head waits.
+    _length_check = False
+    _send_headers_immediately = False
+
+    def __init__(self) -> None:
+        super().__init__(allow_all_methods=True)
+        self.headers["Content-Type"] = _CONTENT_TYPE
+        self.headers["Cache-Control"] = _CACHE_CONTROL
+        self.headers["Connection"] = "close"
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Makes the head. The base class would also set what our listening socket has set, and start a task that
+        pings; the hub's timer does that for all."""
+        return await web.StreamResponse.prepare(self, request)
+
+    def take(self) -> bytes:
+        """The head's bytes, to go out with the first events in one write; b"" where aiohttp has sent them already."""
+        writer = self._payload_writer
+        head: bytes | None = getattr(writer, "_headers_buf", None)
+        if head is not None:
+            writer._headers_buf = None  # type: ignore[union-attr]
+        return head or b""
+
+
+class SseLine(Line):
+    """A reader of server-sent events."""
+
+    __slots__ = ("retry_ms",)
+    label = "sse"
+    encode = staticmethod(wire.sse)
+
+    def __init__(
+        self,
+        hub: Hub,
+        subscription: Subscription,
+        connection: Connection,
+        place: Place,
+        *,
+        send_timeout: float,
+        retry_ms: int,
+    ) -> None:
+        super().__init__(hub, subscription, connection, place, send_timeout)
+        self.retry_ms = retry_ms
+        self.greeting = wire.retry(spread(retry_ms, chance=random.random))
+
+    def heartbeat(self, now: float) -> None:
+        self.write(wire.HEARTBEAT)
+
+    def farewell(self, code: Code) -> None:
+        if code in (Code.UNAUTHORIZED, Code.NOT_FOUND):
+            self.write(f": {code}\n\n".encode())
+            self.end(Closing.UNAUTHORIZED if code is Code.UNAUTHORIZED else Closing.FINISHED)
+        else:
+            self.write(sse_farewell(code, self.retry_ms))
+            self.end(Closing.DRAINING if code is Code.DRAINING else Closing.ERROR)
+
+
+async def _stream(
+    request: web.Request, subscription: Subscription, seat: Seat, seconds: float | None, headers: dict[str, str]
+) -> NoReturn:
+    """Sends the head and hands the connection over. Takes the subscription and the seat in any case."""
+    services = request.app[SERVICES]
+    settings = services.settings
+    line = SseLine(
+        services.hub,
+        subscription,
+        services.metrics.connection("sse"),
+        seat,
+        send_timeout=settings.send_timeout,
+        retry_ms=settings.retry_ms,
+    )
+    try:
+        head = Head()
+        head.headers.update(headers)
+        await head.prepare(request)
+        line.greeting = head.take() + line.greeting
+        line.expire_in(seconds)
+        await hand_over(request, line)
+    except BaseException:
+        if line.transport is None:
+            line.release(Closing.CLIENT_LEFT)
+        raise
+
+
+def events(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The route that streams a topic's events."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if navigates(request):
+            return not_a_page(request)
+        services = request.app[SERVICES]
+        if not services.settings.use_sse_streaming:
+            raise GatewayError(Code.STREAMING_DISABLED)
+        try:
+            return await _listen(request, services, kind)
+        except GatewayError as error:
+            if error.code not in COME_BACK:
+                raise
+            tell(error, request)
+            # A native EventSource never comes back after an error status.
+            retry_ms = max(services.settings.retry_ms, (error.retry_after or 0) * 1000)
+            farewell = sse_farewell(error.code, retry_ms)
+            headers = {"Content-Type": _CONTENT_TYPE, "Cache-Control": _CACHE_CONTROL, "X-Accel-Buffering": "no"}
+            return web.Response(body=farewell, headers=headers)
+
+    return handler
+
+
+async def _listen(request: web.Request, services: Services, kind: Kind) -> web.StreamResponse:
+    caller = caller_of(request)
+    subscription, seat = await take_place(request, services, caller, kind, label="sse")
+    if subscription.over:
+        subscription.close()
+        seat.close()
+        return web.Response(status=204)
+    await _stream(request, subscription, seat, services.authenticator.seconds_left(caller), {})
+
+
+async def chat_stream(request: web.Request) -> web.StreamResponse:
+    """Starts a turn; the answer is its stream."""
+    services = request.app[SERVICES]
+    if not services.settings.use_sse_streaming:
+        raise GatewayError(Code.STREAMING_DISABLED)
+    caller = caller_of(request)
+    order = await read_order(request, services, caller, streamed=True)
+    seat = seat_for(services, caller, order)
+    try:
+        position = position_asked(request)
+        accepted = await start(services, caller, order, position=position)
+        asked = position if accepted.again else None
+        subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), asked, label="sse")
+    except BaseException:
+        seat.close()
+        raise
+    headers = {"X-Conversation-Id": accepted.conversation_id, "X-Turn-Id": accepted.turn_id}
+    await _stream(request, subscription, seat, services.authenticator.seconds_left(caller), headers)
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_post("/api/coze/chat/stream", chat_stream)
+    for kind in KINDS:
+        app.router.add_get(f"/api/coze/{kind}/{{id}}/events", events(kind), allow_head=False)

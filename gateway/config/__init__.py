@@ -1,0 +1,1 @@
+"""Settings: what the operator may choose, and where each value comes from."""

@@ -1,0 +1,1 @@
+"""Telemetry: what is open, what happened, and what is logged of it."""

@@ -1,0 +1,1 @@
+"""Turns: from an accepted order, through Coze's answer, to the last event in the log."""

@@ -1,0 +1,70 @@
+"""Notifications: what a shop's people are told of its turns, kept and resumed like events."""
+
+from collections.abc import Callable
+
+import structlog
+
+from gateway.events import Notification
+from gateway.ids import shop_log
+from gateway.log.journal import JournalError
+from gateway.log.log import EventLog
+from gateway.log.stretch import Stretch
+from gateway.telemetry.faults import Faults
+
+logger = structlog.get_logger()
+
+PREVIEW = 80
+_ROLL_AFTER = 200  # events, after which a shop's stretch is closed, so that retention can take it
+
+
+class Notifications:
+    """Appends to shops' logs. A shop's log is a row of stretches without a turn, closed by size and by age."""
+
+    def __init__(
+        self, log: EventLog, *, retention: float, clock: Callable[[], float], faults: Faults | None = None
+    ) -> None:
+        self._log = log
+        self._roll_seconds = min(60.0, retention / 4)
+        self._clock = clock
+        self._faults = faults or Faults()
+        self._open: dict[str, tuple[Stretch, float]] = {}
+
+    async def publish(self, shop: str, notification: Notification) -> None:
+        """Tells a shop's people. When that can't be done, they are not told, and our own log says so; never raises."""
+        try:
+            await self._publish(shop, notification)
+        except JournalError as error:
+            logger.warning("notification.lost", reason=str(error))
+        except Exception as error:
+            self._faults.broke("notify", error)
+
+    async def _publish(self, shop: str, notification: Notification) -> None:
+        tail = await self._log.tail(shop_log(shop))
+        stretch, since = self._open.get(shop, (None, 0.0))
+        if stretch is None:
+            stretch, since = self._log.begin(tail, ""), self._clock()
+            self._open[shop] = stretch, since
+        self._log.append(stretch, notification)
+        if tail.next - stretch.first >= _ROLL_AFTER:
+            self._end(shop)
+
+    def roll(self) -> None:
+        """Closes what is old enough; called now and then."""
+        for shop, (_, since) in list(self._open.items()):
+            if self._clock() - since >= self._roll_seconds:
+                try:
+                    self._end(shop)
+                except Exception as error:
+                    self._faults.broke("notify", error)
+
+    def forget(self, stretch: Stretch) -> None:
+        """The log lost what was appended to it; if it was begun with that, it is no more."""
+        for shop, (ours, _) in list(self._open.items()):
+            if ours is stretch:
+                del self._open[shop]
+        if not stretch.turn and stretch.last >= stretch.first and stretch.ended is None:
+            self._log.owe(stretch)
+
+    def _end(self, shop: str) -> None:
+        stretch, _ = self._open.pop(shop)
+        self._log.end(stretch)

@@ -1,0 +1,192 @@
+"""An order: what a caller asked for, and the note that a running turn keeps in the log so that it survives a crash."""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.errors import Language
+from gateway.turns.answer import common
+from gateway.turns.turn import Memory
+from gateway.upstream.protocol import ChatRequest
+
+OnBusy = Literal["reject", "queue", "interrupt"]
+OnDisconnect = Literal["continue", "cancel"]
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message of a user, checked. `conversation_id` is "" for a new conversation.
+
+    `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed`: by the SSE route.
+    `request_id` is the id of the HTTP request that brought it, for the log.
+    """
+
+    user_id: str
+    bot_id: str
+    message: str
+    shop_id: str | None = None
+    conversation_id: str = ""
+    attachments: tuple[dict[str, str], ...] = ()
+    custom_variables: dict[str, str] | None = None
+    meta_data: dict[str, str] | None = None
+    on_busy: OnBusy = "reject"
+    on_disconnect: OnDisconnect = "continue"
+    language: Language = "en"
+    idempotency_key: str = ""
+    streamed: bool = False
+    request_id: str = ""
+
+    def mark(self) -> str:
+        """Where the log finds the turn that an idempotent request started; "" without a key."""
+        if not self.idempotency_key:
+            return ""
+        parts = (self.user_id, self.shop_id or "", self.idempotency_key)
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+    def digest(self) -> str:
+        """The same for the same body. The language, the key and how it came are not of the body."""
+        body = msgspec.structs.replace(self, language="en", idempotency_key="", streamed=False, request_id="")
+        fields = msgspec.to_builtins(body)
+        return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+
+    def request(self, coze_conversation_id: str) -> ChatRequest:
+        return ChatRequest(
+            bot_id=self.bot_id,
+            user_id=self.user_id,
+            message=self.message,
+            coze_conversation_id=coze_conversation_id,
+            attachments=self.attachments,
+            custom_variables=self.custom_variables,
+            meta_data=self.meta_data,
+        )
+
+
+Stage = Literal["queued", "accepted", "sending", "taken"]
+"""How far the message is: waiting for another turn; ours to send; perhaps at Coze; surely at Coze."""
+
+
+class Note(msgspec.Struct, omit_defaults=True):
+    """Everything but the events that a turn needs to go on in another process."""
+
+    order: Order
+    conversation_id: str
+    started_at: float
+    stage: Stage = "accepted"
+    announced: bool = False  # the shop's people know that it began
+    coze_conversation_id: str = ""  # where the message was sent, or what Coze has said since
+    naming: int = 0  # how many names Coze had given the conversation by then
+    memory: Memory = msgspec.field(default_factory=Memory)
+    outputs: list[tuple[str, str]] = []
+
+    def pack(self) -> bytes:
+        """The whole note."""
+        return _frame(_encode(self))
+
+
+class _Change(msgspec.Struct, omit_defaults=True):
+    """What is new in a note. `answers` replace those from number `kept` on, `seen` are added."""
+
+    stage: Stage | None = None
+    announced: bool | None = None
+    coze_conversation_id: str | None = None
+    naming: int | None = None
+    chat_id: str | None = None
+    chat_conversation_id: str | None = None
+    kept: int = 0
+    answers: list[tuple[str, int]] | None = None
+    seen: list[str] = []
+    outputs: list[tuple[str, str]] | None = None
+
+
+class Keeping:
+    """Keeps a note by what is new in it: what a turn holds may grow, and what is written each time must not."""
+
+    __slots__ = ("_answers", "_fields", "_seen")
+
+    def __init__(self, note: Note) -> None:
+        """For a note that was packed whole just now."""
+        self._keep(note)
+
+    def news(self, note: Note) -> bytes:
+        """What has changed since the last time, to be added to what is kept; empty when nothing has."""
+        change = _Change(seen=note.memory.seen[self._seen :])
+        fields = _fields(note)
+        for name, value in fields.items():
+            if value != self._fields[name]:
+                setattr(change, name, value)
+        answers = note.memory.answers
+        if answers is not self._answers and answers != self._answers:
+            change.kept = common(answers, self._answers)
+            change.answers = answers[change.kept :]
+        if change == _Change():
+            return b""
+        self._keep(note)
+        return _frame(_encode(change))
+
+    def _keep(self, note: Note) -> None:
+        self._fields = _fields(note)
+        self._answers = note.memory.answers
+        self._seen = len(note.memory.seen)
+
+
+def _fields(note: Note) -> dict[str, Any]:
+    memory = note.memory
+    return {
+        "stage": note.stage,
+        "announced": note.announced,
+        "coze_conversation_id": note.coze_conversation_id,
+        "naming": note.naming,
+        "chat_id": memory.chat_id,
+        "chat_conversation_id": memory.coze_conversation_id,
+        "outputs": note.outputs,
+    }
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Note).decode
+_decode_change = msgspec.msgpack.Decoder(_Change).decode
+_FRAME = struct.Struct("<BI")
+_MARK = 0xC1  # begins nothing in MessagePack
+
+
+def _frame(data: bytes) -> bytes:
+    return _FRAME.pack(_MARK, len(data)) + data
+
+
+def read_note(data: bytes) -> Note:
+    """A whole note, with the changes that were added to it. Raises `msgspec.DecodeError` for what is no note."""
+    if not data.startswith(b"\xc1"):
+        return _decode(data)  # kept by a version that wrote it whole each time
+    frames = _frames(data)
+    note = _decode(next(frames))
+    for frame in frames:
+        _apply(note, _decode_change(frame))
+    return note
+
+
+def _frames(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        if len(data) - at < _FRAME.size:
+            raise msgspec.DecodeError("the note is cut")
+        mark, length = _FRAME.unpack_from(data, at)
+        at += _FRAME.size
+        if mark != _MARK or at + length > len(data):
+            raise msgspec.DecodeError("the note is cut")
+        yield data[at : at + length]
+        at += length
+
+
+def _apply(note: Note, change: _Change) -> None:
+    memory = note.memory
+    for name in ("stage", "announced", "coze_conversation_id", "naming", "outputs"):
+        if (value := getattr(change, name)) is not None:
+            setattr(note, name, value)
+    memory.chat_id = change.chat_id if change.chat_id is not None else memory.chat_id
+    if change.chat_conversation_id is not None:
+        memory.coze_conversation_id = change.chat_conversation_id
+    if change.answers is not None:
+        memory.answers[change.kept :] = change.answers
+    memory.seen += change.seen

@@ -1,0 +1,553 @@
+"""A turn: what Coze said, and what the events are that follow from it.
+
+A pure state machine: nothing here waits, reads a clock or touches the world. The runner tells it what happened
+(`take`, `stream_ended`, `settled`, `recovered`, `cancel`, `fail`) and appends the events that it gives back. Whatever
+happens, and in whatever order, there is one last event and nothing after it.
+
+    starting ──> streaming ──> settling ──> ended        settling: Coze is done; late audio, late suggestions
+        │          │   ▲           ▲          ▲
+        │          │   └─ action_required ────┤          waits for the caller's tool outputs
+        │          └────> recovering ─────────┤          the stream broke: ask for Coze's record
+        └─────────────────────────────────────┘
+
+From `recovering` a turn may also come to wait for tool outputs, or go on with them; `NEXT` is the whole table.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from typing import Any, Final, Literal, assert_never
+
+from msgspec import UNSET, Struct, structs
+
+from gateway.bounds import ID_LENGTH, NOTE_BYTES, TEXT_BYTES, Allowance, size
+from gateway.errors import Code, GatewayError, Language, UpstreamError
+from gateway.events import (
+    ActionNeeded,
+    AudioPiece,
+    Cancelled,
+    Completed,
+    Event,
+    Failed,
+    FollowUp,
+    Last,
+    Message,
+    Notice,
+    Outcome,
+    Text,
+    ToolUse,
+)
+from gateway.ids import ConversationId, TurnId
+from gateway.sentences import sentence, too_much
+from gateway.turns.answer import SEPARATOR, Answers, common, real_id
+from gateway.turns.record import is_text, match, unseen
+from gateway.upstream.codes import classify
+from gateway.upstream.protocol import (
+    ActionRequired,
+    Answer,
+    Audio,
+    ChatCanceled,
+    ChatCompleted,
+    ChatFailed,
+    ChatRef,
+    ChatState,
+    Created,
+    Delta,
+    Done,
+    Item,
+    Opened,
+    Reasoning,
+    Skipped,
+    StreamEnd,
+    Suggestion,
+    Tool,
+)
+
+Phase = Literal["starting", "streaming", "settling", "action_required", "recovering", "ended"]
+
+NEXT: Final[dict[Phase, frozenset[Phase]]] = {
+    "starting": frozenset({"streaming", "settling", "action_required", "ended"}),
+    "streaming": frozenset({"settling", "action_required", "recovering", "ended"}),
+    "settling": frozenset({"ended"}),
+    "action_required": frozenset({"streaming", "settling", "ended"}),
+    "recovering": frozenset({"action_required", "streaming", "ended"}),
+    "ended": frozenset(),
+}
+"""Where a turn can go from each phase."""
+
+RETRYABLE: Final = frozenset(
+    {
+        Code.CONVERSATION_BUSY,
+        Code.RATE_LIMITED,
+        Code.TOO_MANY_CONNECTIONS,
+        Code.OVERLOADED,
+        Code.DRAINING,
+        Code.UPSTREAM_UNAVAILABLE,
+        Code.UPSTREAM_RATE_LIMITED,
+        Code.UPSTREAM_EMPTY,
+        Code.UPSTREAM_FAILED,
+        Code.UPSTREAM_UNCERTAIN,
+        Code.UPSTREAM_TIMEOUT,
+        Code.STORAGE_UNAVAILABLE,
+        Code.INTERNAL,
+    }
+)
+"""Problems after which a person may reasonably send the same message again. Not what the gateway itself retries."""
+
+
+class Memory(Struct):
+    """What must survive a crash besides the events. Keep it with the events that came with it, or after them: an id
+    that is here counts as shown."""
+
+    chat_id: str = ""
+    coze_conversation_id: str = ""
+    answers: list[tuple[str, int]] = []
+    """Each answer's message id, and where it begins in the turn's text, in code points."""
+    seen: list[str] = []
+    """Ids of the cards, tools and suggestions already shown, where Coze gave them one."""
+
+
+class Turn:
+    """One turn of a conversation, from the message that was sent to its last event."""
+
+    def __init__(self, conversation_id: ConversationId, turn_id: TurnId, language: Language) -> None:
+        self.conversation_id = conversation_id
+        self.turn_id = turn_id
+        self.language: Language = language
+        self.phase: Phase = "starting"
+        self.memory = Memory()
+        self.memory_changed = False
+        """Set when `memory` has something new; the runner resets it once it has kept it."""
+        self.log_id: str | None = None
+        """Coze's log id of the stream, for `upstream` in a failure."""
+        self.suggestions: list[str] = []
+        self.tool_calls: list[dict[str, Any]] = []
+        self.usage: dict[str, Any] | None = None
+        self.overfull = False
+        """Whether it ended because Coze sent more than it may hold; Coze goes on with the chat."""
+        self.outcome: Outcome | None = None
+        self.failure: Failed | None = None
+        self._answers = Answers()
+        self._reasoning = StringIO()
+        self._cards: Counter[str] = Counter()
+        self._suggested: set[str] = set()
+        self._seen: set[str] = set()
+        self._allowance = Allowance()
+        self._audio = False
+        self._broke = False
+
+    @classmethod
+    def restore(
+        cls,
+        conversation_id: ConversationId,
+        turn_id: TurnId,
+        language: Language,
+        memory: Memory,
+        *,
+        content: str = "",
+        reasoning: str = "",
+        suggestions: Iterable[str] = (),
+        cards: Iterable[str] = (),
+        tool_calls: Iterable[dict[str, Any]] = (),
+        audio: bool = False,
+    ) -> "Turn":
+        """A turn that lost its process, from what its log holds. `recovering` when Coze's record can be asked for.
+
+        `tool_calls` are those of an `action_required` that was logged last; `audio` says whether any was. What tools
+        and audio took of its allowance is not known any more.
+        """
+        turn = cls(conversation_id, turn_id, language)
+        turn.memory = memory
+        turn._seen = set(memory.seen)
+        turn._answers = Answers.restore(content, memory.answers)
+        turn._reasoning.write(reasoning)
+        turn.suggestions = list(suggestions)
+        turn._suggested = set(turn.suggestions)
+        turn._cards = Counter(cards)
+        turn._allowance.restore(size(content), map(size, (reasoning, *turn.suggestions, *turn._cards)))
+        turn.tool_calls = list(tool_calls)
+        turn._audio = audio
+        turn._broke = True
+        if turn.ref is not None:
+            turn.phase = "recovering"
+        elif content or reasoning or turn._cards or audio:
+            turn.phase = "streaming"
+        return turn
+
+    @property
+    def ref(self) -> ChatRef | None:
+        """Coze's ids of the chat, once it said that it has the message."""
+        memory = self.memory
+        return ChatRef(memory.chat_id, memory.coze_conversation_id) if memory.chat_id else None
+
+    @property
+    def content(self) -> str:
+        """The turn's text so far, as shown."""
+        return self._answers.text
+
+    @property
+    def length(self) -> int:
+        """Code points of `content`."""
+        return self._answers.length
+
+    @property
+    def bytes_shown(self) -> int:
+        """Bytes of all its events but the last."""
+        return self._allowance.bytes
+
+    @property
+    def reasoning(self) -> str:
+        return self._reasoning.getvalue()
+
+    def take(self, items: Sequence[Item]) -> list[Event]:
+        """What Coze's stream brought, in its order, as events to append. Never raises, whatever the items are."""
+        events: list[Event] = []
+        answers = self._answers
+        allowance = self._allowance
+        counted = 0
+        for item in items:
+            if type(item) is Delta and self.phase == "streaming":  # nearly all items: nothing else is asked
+                if (piece := answers.delta(item.message_id, item.text)) is not None:
+                    events.append(piece)
+                continue
+            if self.phase == "settling":
+                self._take_late(item, events)
+            elif self.phase not in ("recovering", "ended"):
+                self._take(item, events)
+            allowance.spend(events, counted)  # each time: a few bytes of Coze's may make an event of megabytes
+            counted = len(events)
+            if allowance.exceeded:
+                break
+        allowance.spend(events, counted)
+        allowance.keep(held=answers.held_bytes, answers=len(answers.parts), ids=answers.ids + len(self._seen))
+        answers.compact()
+        if answers.moved:
+            self._remember_answers()
+        if allowance.exceeded and self.phase != "ended":
+            events += self._fail_too_much()
+        if answers.rewritten:
+            answers.rewritten = False
+            events = _newest_text(events)
+        return events
+
+    def stream_ended(self, end: StreamEnd) -> list[Event]:
+        """The stream is over. Without Coze's last word the chat's record decides, if there is a chat to ask for."""
+        match self.phase:
+            case "ended" | "recovering" | "action_required":
+                return []  # already decided; a chat that waits for tool outputs has ended its stream properly
+            case "settling":
+                return self._complete()
+            case "starting" | "streaming":
+                pass
+        if end is StreamEnd.FINISHED:
+            return self._done()
+        if end is StreamEnd.TOO_LARGE:
+            return self._fail_too_much()
+        if self.ref is not None:
+            return self._recover()
+        uncertain = self.phase == "starting" and end is not StreamEnd.FAILING
+        return self._fail(Code.UPSTREAM_UNCERTAIN if uncertain else Code.UPSTREAM_FAILED)
+
+    def settled(self) -> list[Event]:
+        """The short wait for what is late, after Coze said that the chat is complete, is over."""
+        return self._complete() if self.phase == "settling" else []
+
+    def recovered(self, state: ChatState, messages: Sequence[Item], *, final: bool = False) -> list[Event] | None:
+        """Coze's record of the chat. None: it can't be used yet, ask again; `final` takes a completed one as it is.
+
+        A list of messages may lag behind its chat's state: until `final`, one that has less than was streamed, or
+        nothing for a turn that has nothing, is not believed.
+        """
+        if self.phase == "ended":
+            return []
+        match state.status:
+            case "created" | "in_progress":
+                return None
+            case "completed":
+                return self._complete_from(state, messages, final=final)
+            case "requires_action":
+                events: list[Event] = []
+                for item in messages:
+                    if isinstance(item, Answer | Suggestion):  # what was lost before the turn came to wait
+                        taken = len(events)
+                        self._take(item, events)
+                        self._allowance.spend(events, taken)
+                        if self._allowance.exceeded:
+                            break
+                self._remember_answers()
+                events += self._need_action(list(state.tool_calls))
+                self._allowance.spend(events[-1:])
+                return events + self._fail_too_much() if self._allowance.exceeded else events
+            case "failed":
+                return self._fail_with(state.failure or ChatFailed(None, ""))
+            case "canceled":
+                return self.cancel()
+
+    def cancel(self) -> list[Event]:
+        """Ends the turn as cancelled, with the text there is."""
+        if self.phase == "ended":
+            return []
+        events = self._flush()
+        return self._end(events, "cancelled", Cancelled(self.conversation_id, self.turn_id, self.content))
+
+    def fail(self, error: GatewayError) -> list[Event]:
+        """Ends the turn as failed, with the text there is."""
+        if self.phase == "ended":
+            return []
+        coze_code, log_id = (error.coze_code, error.log_id) if isinstance(error, UpstreamError) else (None, None)
+        return self._fail(error.code, coze_code, log_id)
+
+    def overfill(self) -> list[Event]:
+        """Coze's record of the chat is larger than a turn may be."""
+        return [] if self.phase == "ended" else self._fail_too_much()
+
+    def outputs_given(self) -> list[Event]:
+        """The tool outputs are on their way to Coze: the same chat goes on in a new stream.
+
+        A turn that lost its process after it was given them, and whose chat still waits, goes on likewise.
+        """
+        if self.phase in ("action_required", "recovering"):
+            self._go("streaming")
+            self.tool_calls = []
+        return []
+
+    def retrying(self, attempt: int, delay_ms: int) -> list[Event]:
+        """The message is sent again after `delay_ms`; `attempt` counts from 1."""
+        self.log_id = None
+        return [] if self.phase == "ended" else [Notice("retrying", attempt=attempt, delay_ms=delay_ms)]
+
+    def _take(self, item: Item, events: list[Event]) -> None:
+        match item:
+            case Delta(message_id, text):
+                self._begin()
+                _add(events, self._answers.delta(message_id, text))
+            case Answer():
+                self._begin()
+                self._take_answer(item, events)
+            case Reasoning(_, text):
+                if text:
+                    self._begin()
+                    self._reasoning.write(text)
+                    events.append(Text("reasoning", text))
+            case Audio():
+                self._begin()
+                self._take_late(item, events)
+            case Tool(message_id, tool_phase, name, content):
+                self._begin()
+                if self._is_new(message_id, f"{tool_phase}:"):
+                    events.append(ToolUse(tool_phase, name, content))
+            case Suggestion():
+                self._begin()
+                self._take_late(item, events)
+            case Created(chat_id, conversation_id):
+                self._begin()
+                if len(chat_id) <= ID_LENGTH and len(conversation_id) <= ID_LENGTH:  # else they are none of Coze's
+                    self._take_ids(real_id(chat_id), real_id(conversation_id))
+            case ActionRequired(tool_calls):
+                events.extend(self._need_action(tool_calls))
+            case ChatCompleted(usage):
+                self._go("settling")
+                self.usage = usage or None
+            case ChatFailed():
+                events.extend(self._fail_with(item))
+            case ChatCanceled():
+                events.extend(self.cancel())
+            case Done():
+                if self.phase != "action_required":
+                    events.extend(self._done())
+            case Opened(log_id):
+                self.log_id = log_id
+            case Skipped():
+                pass
+            case _:
+                assert_never(item)
+
+    def _take_late(self, item: Item, events: list[Event]) -> None:
+        """After the chat is complete its audio and its suggestions may still come."""
+        if isinstance(item, Audio) and item.content:
+            self._audio = True
+            events.append(AudioPiece(item.content))
+        elif isinstance(item, Suggestion):
+            named, content = real_id(item.message_id), item.content
+            if self._is_new(item.message_id) and (named or content not in self._suggested):
+                self._suggest(content, events)
+        elif isinstance(item, Done):
+            events.extend(self._complete())
+
+    def _take_ids(self, chat_id: str, conversation_id: str) -> None:
+        """Keeps Coze's first word on its ids. The old form of the API gives a conversation's only."""
+        memory = self.memory
+        if not memory.chat_id and (chat_id or conversation_id not in ("", memory.coze_conversation_id)):
+            memory.chat_id = chat_id
+            memory.coze_conversation_id = conversation_id or memory.coze_conversation_id
+            self.memory_changed = True
+
+    def _take_answer(self, answer: Answer, events: list[Event]) -> None:
+        if is_text(answer):
+            _add(events, self._answers.complete(answer.message_id, answer.content))
+        elif answer.content_type == "audio":
+            if not self._audio:  # else it repeats the pieces that were sent
+                self._take_late(Audio(answer.content), events)
+        elif self._is_new(answer.message_id) and (real_id(answer.message_id) or answer.content not in self._cards):
+            _add(events, self._answers.withdraw(answer.message_id))
+            self._show_card(answer, events)
+
+    def _begin(self) -> None:
+        """Coze has said something: from now on there is a stream to lose."""
+        if self.phase == "starting":
+            self._go("streaming")
+
+    def _done(self) -> list[Event]:
+        """Coze's stream said its last word without saying how the chat ended."""
+        if self.ref is not None:
+            return self._recover()
+        return self._complete()  # the old form of the API gives no ids, and has no other last word
+
+    def _recover(self) -> list[Event]:
+        self._go("recovering")
+        self._broke = True
+        return [Notice("recovering")]
+
+    def _need_action(self, tool_calls: list[dict[str, Any]]) -> list[Event]:
+        waiting = self.phase == "action_required"
+        if not waiting:
+            self._go("action_required")
+        if tool_calls == self.tool_calls and (waiting or tool_calls):
+            return []  # already asked for: said twice, or before a crash
+        self.tool_calls = tool_calls
+        return [ActionNeeded(tool_calls)]
+
+    def _complete_from(self, state: ChatState, messages: Sequence[Item], *, final: bool) -> list[Event] | None:
+        answers = [item for item in messages if isinstance(item, Answer)]
+        texts = [answer for answer in answers if is_text(answer)]
+        self._allowance.keep(answers=len(texts), ids=len(messages))
+        if self._allowance.exceeded:
+            return self._fail_too_much()
+        found = match(self._answers.parts, texts)
+        if not final and (found.missing or not answers):
+            return None
+        shown = self.content
+        wanted = SEPARATOR.join(text for _, text in found.answers if text)
+        if not final and len(wanted) < len(shown) and shown.startswith(wanted):
+            return None
+        if found.cut_short:
+            return self._fail(Code.UPSTREAM_FAILED)
+        if size(wanted) > TEXT_BYTES:
+            return self._fail_too_much()
+        events: list[Event] = []
+        _add(events, self._answers.become(found.answers))
+        cards = [answer for answer in answers if not is_text(answer) and answer.content_type != "audio"]
+        for card in unseen(cards, self._seen, self._cards.elements()):
+            self._show_card(card, events)
+        for item in unseen([i for i in messages if isinstance(i, Suggestion)], self._seen, self.suggestions):
+            self._suggest(item.content, events)
+        self._allowance.spend(events)
+        self._remember_answers()
+        if self._allowance.exceeded:
+            return events + self._fail_too_much()
+        self.usage = state.usage or self.usage
+        return events + self._complete()
+
+    def _complete(self) -> list[Event]:
+        if not (self._answers.parts or self._cards or self._audio):
+            return self._fail(Code.UPSTREAM_EMPTY)
+        events = self._flush()
+        last = Completed(self.conversation_id, self.turn_id, self.content, self.usage, self._broke)
+        return self._end(events, "completed", last)
+
+    def _fail_with(self, failed: ChatFailed) -> list[Event]:
+        return self._fail(classify(failed.coze_code)[0], failed.coze_code, self.log_id or failed.log_id)
+
+    def _fail_too_much(self) -> list[Event]:
+        """Ends the turn: Coze has sent more than a turn may hold."""
+        self.overfull = True
+        return self._fail(Code.UPSTREAM_FAILED, words=too_much(self.language))
+
+    def _fail(
+        self, code: Code, coze_code: int | None = None, log_id: str | None = None, words: str = ""
+    ) -> list[Event]:
+        log_id = log_id or self.log_id
+        upstream: dict[str, Any] = {}
+        if coze_code:
+            upstream["code"] = coze_code
+        if log_id and (coze_code or code.startswith("upstream_")):
+            upstream["logId"] = log_id
+        events = self._flush()
+        failed = Failed(
+            error=words or sentence(code, self.language),
+            code=code.value,
+            retryable=code in RETRYABLE,
+            conversation_id=self.conversation_id,
+            turn_id=self.turn_id,
+            content=self.content,
+            upstream=upstream or UNSET,
+        )
+        self.failure = structs.replace(failed, content="") if failed.content else failed
+        return self._end(events, "failed", failed)
+
+    def _flush(self) -> list[Event]:
+        """Shows the text that was held back, so that the last event's content is what the pieces make."""
+        events: list[Event] = []
+        _add(events, self._answers.flush())
+        return events
+
+    def _end(self, events: list[Event], outcome: Outcome, last: Last) -> list[Event]:
+        self._go("ended")
+        self.outcome = outcome
+        events.append(last)
+        return events
+
+    def _go(self, phase: Phase) -> None:
+        if phase not in NEXT[self.phase]:
+            raise AssertionError(f"a turn cannot go from {self.phase} to {phase}")
+        self.phase = phase
+
+    def _is_new(self, message_id: str, prefix: str = "") -> bool:
+        """Whether this was not shown yet, as far as its id tells; remembers it."""
+        if not (key := real_id(message_id)):
+            return True
+        if (key := prefix + key) in self._seen:
+            return False
+        self._seen.add(key)
+        self.memory.seen.append(key)
+        self.memory_changed = True
+        return True
+
+    def _show_card(self, card: Answer, events: list[Event]) -> None:
+        self._cards[card.content] += 1
+        events.append(Message(card.content, content_type=card.content_type))
+
+    def _suggest(self, content: str, events: list[Event]) -> None:
+        self.suggestions.append(content)
+        self._suggested.add(content)
+        events.append(FollowUp(content))
+
+    def _remember_answers(self) -> None:
+        if self._answers.moved:
+            self._answers.moved = False
+            starts = self._answers.starts()
+            same = common(starts, self.memory.answers)
+            self._allowance.charge(NOTE_BYTES * (len(starts) - same))
+            self.memory.answers = starts
+            self.memory_changed = True
+
+    def __repr__(self) -> str:
+        return (
+            f"Turn({self.turn_id}, {self.phase}, ref={self.ref}, {self.length} characters, "
+            f"{len(self._answers.parts)} answers, {len(self._cards)} cards, {len(self.suggestions)} suggestions)"
+        )
+
+
+def _newest_text(events: list[Event]) -> list[Event]:
+    """The same without the rewritings that are themselves rewritten in the same read: each holds the whole text."""
+    anew = [at for at, event in enumerate(events) if isinstance(event, Message) and event.replace]
+    return [e for at, e in enumerate(events) if not anew or not anew[0] <= at < anew[-1] or not _is_text_of_answer(e)]
+
+
+def _is_text_of_answer(event: Event) -> bool:
+    return (isinstance(event, Text) and event.kind == "message") or (isinstance(event, Message) and event.replace)
+
+
+def _add(events: list[Event], event: Event | None) -> None:
+    if event is not None:
+        events.append(event)
