@@ -133,7 +133,7 @@ class Authenticator:
         self._api_keys = api_keys or {}
         self._jwts: Jwts | None = None
         if "jwt" in ways:
-            from adapters import jwts  # its libraries take 0.1 s to import: only where they are needed
+            from adapters.edge import jwts  # its libraries take 0.1 s to import: only where they are needed
 
             self._jwts = jwts.Jwts(secret, public_keys or {}, audience=audience, issuer=issuer)
         self._clock = clock or _steady_clock()
