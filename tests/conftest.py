@@ -1,15 +1,22 @@
 """What all tests share: tools that must be there, ledgers that must balance, gateways as real processes."""
 
+import gc
 import os
 import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.telemetry.ledger import Ledger
+from tests.folders import prepared
 from tests.processes import GatewayProcess
+
+# Several hundred processes read the same modules: one of them compiles each, whatever this machine's habit is.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PACKAGES = {
     "chromium": ("chromium", ("chromium", "chromium-browser", "google-chrome")),
@@ -33,6 +40,12 @@ Require = Callable[[str], str]
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = set()
     config.stash[LEFT_OUT] = []
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays: as in production, the garbage collector leaves it alone."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -105,10 +118,11 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable
     Its data lies in the test's folder, the same for each start, so that a second start goes on with the first's.
     """
     started: list[GatewayProcess] = []
+    data = await prepared(tmp_path / "data")
 
     async def start(*flags: str, **environment: str) -> GatewayProcess:
         gateway = await GatewayProcess.start(
-            "serve", "--port", "0", *flags, environment={"GATEWAY_DATA_DIR": str(tmp_path / "data")} | environment
+            "serve", "--port", "0", *flags, environment={"GATEWAY_DATA_DIR": str(data)} | environment
         )
         started.append(gateway)
         await gateway.ready()

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from gateway.simulator import Simulator, start_simulator
+from tests.folders import prepared
 from tests.processes import GatewayProcess
 
 SWIFT = {
@@ -35,7 +36,8 @@ def patience(seconds: float) -> float:
 @asynccontextmanager
 async def gateway(folder: Path, coze: str, **environment: str) -> AsyncIterator[GatewayProcess]:
     """A gateway that asks the Coze at that address. Killed at the end, if it still runs."""
-    settings = SWIFT | {"GATEWAY_DATA_DIR": str(folder / "data"), "COZE_API_BASE": coze} | environment
+    data = await prepared(folder / "data")
+    settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": coze} | environment
     process = await GatewayProcess.start("serve", "--port", "0", environment=settings)
     try:
         await process.ready()

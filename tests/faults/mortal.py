@@ -10,14 +10,15 @@ import aiohttp
 
 from tests.faults.coze import SWIFT
 from tests.faults.reading import GONE, Reader, Refused
+from tests.folders import prepared
 from tests.processes import GatewayProcess
 
 
 class Mortal:
     """`url` is that of the present life. `births` holds how many seconds each start took until it was ready."""
 
-    def __init__(self, folder: Path, coze: str, environment: dict[str, str]) -> None:
-        self._settings = SWIFT | {"GATEWAY_DATA_DIR": str(folder / "data"), "COZE_API_BASE": coze} | environment
+    def __init__(self, data: Path, coze: str, environment: dict[str, str]) -> None:
+        self._settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": coze} | environment
         self._process: GatewayProcess | None = None
         self.births: list[float] = []
         self.lives: list[GatewayProcess] = []
@@ -51,7 +52,7 @@ class Mortal:
 
 @asynccontextmanager
 async def mortal(folder: Path, coze: str, **environment: str) -> AsyncIterator[Mortal]:
-    gateway = Mortal(folder, coze, environment)
+    gateway = Mortal(await prepared(folder / "data"), coze, environment)
     try:
         await gateway.start()
         yield gateway
