@@ -17,6 +17,13 @@ from tests.processes import GatewayProcess
 # Several hundred processes read the same modules: one of them compiles each, whatever this machine's habit is.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A registry that can't be reached is said within seconds; by itself npm tries for minutes.
+os.environ |= {
+    "npm_config_fetch_retries": "1",
+    "npm_config_fetch_retry_mintimeout": "500",
+    "npm_config_fetch_retry_maxtimeout": "1000",
+    "npm_config_fetch_timeout": "20000",
+}
 
 PACKAGES = {
     "chromium": ("chromium", ("chromium", "chromium-browser", "google-chrome")),
@@ -30,6 +37,9 @@ PACKAGES = {
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 
+LONG = ("browser", "faults", "chaos", "leaks", "examples", "transports", "edge", "test_house.py", "bench")
+"""The folders and files whose tests take longest, the longest first."""
+
 CI = os.environ.get("CI", "").lower() in ("1", "true")
 MISSING = pytest.StashKey[set[str]]()
 LEFT_OUT = pytest.StashKey[list[str]]()
@@ -40,6 +50,17 @@ Require = Callable[[str], str]
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = set()
     config.stash[LEFT_OUT] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: else one worker ends alone with it. xdist orders by count."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        room = item.path.relative_to(here).parts[0]
+        return LONG.index(room) if room in LONG else len(LONG)
+
+    items.sort(key=rank)
 
 
 def pytest_collection_finish() -> None:
@@ -118,12 +139,11 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable
     Its data lies in the test's folder, the same for each start, so that a second start goes on with the first's.
     """
     started: list[GatewayProcess] = []
-    data = await prepared(tmp_path / "data")
 
     async def start(*flags: str, **environment: str) -> GatewayProcess:
-        gateway = await GatewayProcess.start(
-            "serve", "--port", "0", *flags, environment={"GATEWAY_DATA_DIR": str(data)} | environment
-        )
+        if "GATEWAY_DATA_DIR" not in environment:
+            environment["GATEWAY_DATA_DIR"] = str(await prepared(tmp_path / "data"))
+        gateway = await GatewayProcess.start("serve", "--port", "0", *flags, environment=environment)
         started.append(gateway)
         await gateway.ready()
         return gateway

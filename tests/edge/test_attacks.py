@@ -252,7 +252,7 @@ async def test_an_expectation_is_judged_after_the_host_and_the_origin(serve: Ser
 
 async def test_whoever_waits_to_be_told_to_continue_is_told(serve: Serve) -> None:
     head = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
-    answer = await talk(await serve(), head + b"Expect: 100-Continue\r\n\r\n{}")
+    answer = await talk(await serve(), head + b"Connection: close\r\nExpect: 100-Continue\r\n\r\n{}")
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 ")
 
 

@@ -394,7 +394,7 @@ async def test_a_response_held_open_after_done_is_closed_before_long(connect: Co
 
 
 async def test_a_stream_closed_early_gives_nothing_back(connect: Connect) -> None:
-    async with serving(STREAM_HEAD, streaming(DONE)) as server, connect(server.url) as coze:
+    async with serving(STREAM_HEAD + chunk(CREATED), streaming(DONE)) as server, connect(server.url) as coze:
         (await coze.chat(REQUEST, Listener())).close()
         stream = await coze.chat(REQUEST, Listener())
         assert await ended(stream) is StreamEnd.FINISHED
