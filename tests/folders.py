@@ -6,8 +6,8 @@ Tests of the database itself, of the folder and of first starts begin without on
 import tempfile
 from pathlib import Path
 
-from gateway.telemetry.ledger import Ledger
 from gateway.store import Store
+from gateway.telemetry.ledger import Ledger
 
 _made: list[bytes] = []
 
