@@ -18,6 +18,10 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | {"PYTHONPATH": str(ROOT)}
 
 
+NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+"""Gateways speak plain HTTP on loopback here: to read the machine's certificates would be a tenth of each start."""
+
+
 class GatewayProcess:
     """`python -m gateway …` and what it logs. Whoever starts one must `kill` it or see it `ended`."""
 
@@ -37,7 +41,7 @@ class GatewayProcess:
             "-m",
             "gateway",
             *arguments,
-            env=clean_environment() | dict(environment or {}),
+            env=clean_environment() | NO_CERTIFICATES | dict(environment or {}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
