@@ -404,6 +404,31 @@ async def test_a_table_on_a_phone_keeps_its_words_and_says_that_it_can_be_scroll
     assert await tab.page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
+async def test_a_cell_whose_words_have_no_blanks_between_them_is_no_pillar_of_single_syllables(
+    tab: Tab, stub: Stub
+) -> None:
+    await tab.page.set_viewport_size({"width": 390, "height": 700})
+    row = "| 长轮询 | 每一次都是一个完整的请求，任何代理都能通过 | GET | ほとんど届く | 상태가 좋은 연결 |\n"
+    stub.behaves(
+        answer=f"| 传输方式 | 说明 | 地址 | 備考 | 비고 |\n|--|:-:|--|--|--|\n{row}\n"
+        "| 甲 | 乙 |\n|--|--|\n| 一 | 二 |\n"
+    )
+    await tab.ask("hi")
+    await tab.over()
+    frames = tab.page.locator(".table-frame")
+    lines = await frames.first.evaluate(
+        """(frame) => [...frame.querySelectorAll("th, td")].map((cell) => {
+            const words = document.createRange();
+            words.selectNodeContents(cell);
+            return new Set([...words.getClientRects()].map(({ top }) => Math.round(top))).size;
+        })"""
+    )
+    assert lines[:6] == [1] * 6
+    assert max(lines) <= 3
+    assert await frames.last.evaluate("(frame) => frame.scrollWidth - frame.clientWidth") == 0
+    assert await tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 async def test_what_is_too_deep_for_markdown_is_shown_as_it_was_written(tab: Tab) -> None:
     deep = ">" * 150 + " at the bottom"
     shown = await tab.page.evaluate(

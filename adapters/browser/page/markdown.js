@@ -94,11 +94,22 @@ rules.fence = (...given) => {
   const language = given[0][given[1]].info.trim().split(/\s/)[0];
   return fence(...given).replace("<pre>", () => `<pre data-language="${escape(language)}">`); // "$&" in it is the bot's text
 };
+// Chinese, Japanese and Korean have no blanks to keep a cell's words apart: squeezed, it would be a pillar of single syllables.
+const SYLLABLE = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\u3000-\u303f\uff00-\uffef]/gu;
+const LINE = 8; // syllables that a cell holds in one line at least
+
+function roomy(content) {
+  const syllables = content.match(SYLLABLE)?.length ?? 0;
+  if (!syllables) return "";
+  return content.length > LINE ? "roomy" : "whole";
+}
+
 // markdown-it aligns cells by a style attribute, which a strict policy refuses and reports.
 for (const cell of ["th", "td"]) {
   rules[`${cell}_open`] = (tokens, index) => {
     const align = /text-align:(left|center|right)/.exec(tokens[index].attrGet("style") ?? "");
-    return align ? `<${cell} class="align-${align[1]}">` : `<${cell}>`;
+    const classes = [align ? `align-${align[1]}` : "", roomy(tokens[index + 1].content)].filter(Boolean).join(" ");
+    return classes ? `<${cell} class="${classes}">` : `<${cell}>`;
   };
 }
 
