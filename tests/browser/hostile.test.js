@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import http from "node:http";
 import test, { mock } from "node:test";
 
-const { chat, connect, fold } = await import(process.env.MODULE);
+const { chat, connect, fold, EventStreamParser } = await import(process.env.MODULE);
 
 const settle = async () => { for (let i = 0; i < 6; i++) await new Promise((resolve) => { setImmediate(resolve); }); };
 const sse = (text, headers = {}) => new Response(text, { headers: { "Content-Type": "text/event-stream", "X-Turn-Id": "turn_1", ...headers } });
@@ -200,3 +200,48 @@ for (const [what, head, body] of [
     });
   });
 }
+
+/** What comes of one question whose whole answer is `body`; `GET turns/ID` says the same. */
+async function wholeAnswer(body, status = 200) {
+  const kept = { asked: [], events: [] };
+  const fetch = async (url) => {
+    kept.asked.push(new URL(url).pathname);
+    return kept.asked.at(-1).endsWith("/config") ? Response.json({ streaming: false }) : Response.json(body, { status });
+  };
+  const made = chat({
+    baseUrl: `http://hostile-${++hosts}.example`, network: { fetch }, userId: "u", botId: "b", message: "hi", timing: { asks: 1 },
+    onEvent: (event) => kept.events.push(event),
+  });
+  kept.last = await made.done.catch((error) => error);
+  return kept;
+}
+
+for (const junk of [5, "text", {}, [{}, null, 5], null]) {
+  test(`a whole answer with ${JSON.stringify(junk)} for what it should hold ends all the same`, async () => {
+    const { last, events } = await wholeAnswer({ turnId: "t", status: "completed", content: "all", reasoning: junk, suggestions: junk, usage: junk });
+    assert.equal(last.event, "completed");
+    assert.equal(last.content, "all");
+    const texts = events.filter(({ event }) => event === "reasoning" || event === "suggestion").map(({ content }) => content);
+    assert.ok(texts.every((text) => typeof text === "string"), JSON.stringify(texts));
+    const failed = await wholeAnswer({ turnId: "t", status: "failed", content: [junk], error: junk });
+    assert.deepEqual(failed.last, { event: "error", error: "", code: "internal", retryable: false, conversationId: undefined, turnId: "t", content: "" });
+  });
+  test(`a problem with ${JSON.stringify(junk)} for its sentence says a sentence`, async () => {
+    const { last } = await wholeAnswer({ code: "invalid_request", detail: junk, title: junk }, 422);
+    assert.equal(last.message, typeof junk === "string" ? junk : "The gateway answered 422.");
+  });
+}
+
+test("the record of a turn is asked for below its own address, whatever its id is", async () => {
+  const { asked, last } = await wholeAnswer({ turnId: "../../x?y#z", code: "upstream_failed" }, 502);
+  assert.equal(last.event, "error");
+  assert.deepEqual(asked.slice(1), ["/api/coze/chat", "/api/coze/turns/..%2F..%2Fx%3Fy%23z"]);
+});
+
+test("an event of empty lines without an end costs no more than one of characters", () => {
+  const parser = new EventStreamParser({ onEvent: () => {} });
+  const lines = "data:\n".repeat(2 ** 18);
+  let pushed = 0;
+  assert.throws(() => { for (; pushed < 64; pushed++) parser.push(lines); }, RangeError);
+  assert.ok(pushed <= 16, String(pushed));
+});

@@ -19,6 +19,7 @@ const BODY_FIELDS = [
 ];
 const SEATS = 2; // how many streams and long-polls a page holds: browsers allow six to a host over HTTP/1.1, for all tabs
 const LARGEST = 64 * 2 ** 20; // characters of one event or one answer: four times what the gateway lets an answer have
+const LINE_COST = 16; // of an event: what each of its lines takes beside its characters
 const SEEN = 20_000; // ids that are remembered: a server that begins anew repeats a long answer's events
 const TRIES = 5; // of a stop that the gateway does not take
 const RENEWALS = 4; // of a token that the gateway refuses, one after another
@@ -109,7 +110,7 @@ export class EventStreamParser {
     if (value.charCodeAt(0) === 32) value = value.slice(1);
     if (field === "data") {
       this.#data.push(value);
-      this.#size += value.length + 1;
+      this.#size += value.length + LINE_COST;
     }
     if (field === "event") this.#type = value;
     else if (field === "id" && !value.includes("\0")) this.#id = value;
@@ -617,7 +618,7 @@ class Line {
       this.position = id;
     }
     if (this.question && event.turnId && event.event !== "notice") this.accept(event.turnId, event.conversationId);
-    if (!this.conversationId && event.conversationId) this.conversationId = event.conversationId;
+    if (!this.conversationId && typeof event.conversationId === "string") this.conversationId = event.conversationId;
     const ours = this.question || (this.turnId && (event.turnId ?? this.turnId) === this.turnId);
     if (ours && LAST.has(event.event)) this.#last = event;
     this.#give(event);
@@ -626,8 +627,8 @@ class Line {
 
   /** The gateway has taken the question: from here on it is one turn to listen to. */
   accept(turnId, conversationId) {
-    if (conversationId) this.conversationId = conversationId;
-    if (!turnId || this.turnId) return;
+    if (typeof conversationId === "string" && conversationId) this.conversationId = conversationId;
+    if (typeof turnId !== "string" || !turnId || this.turnId) return;
     this.turnId = turnId;
     this.scope = `turns/${turnId}`;
     this.question = undefined;
@@ -639,7 +640,7 @@ class Line {
   /** The line's turn is over. When its last event was not seen here, the turn's record says how it ended. */
   async #conclude() {
     if (!this.#last && this.turnId) {
-      const turn = await this.#json(`/api/coze/turns/${this.turnId}`).catch((error) => {
+      const turn = await this.#json(turnPath(this.turnId)).catch((error) => {
         if (error instanceof GatewayError && verdict(error).end === "fatal") throw error;
         return { status: "unknown" };
       });
@@ -917,7 +918,7 @@ class Line {
       if (response.ok) this.#report("open", { reason: "whole answer" });
       if (!response.ok) {
         const error = problem(response, text);
-        const { turnId } = error.problem ?? {};
+        const turnId = textOr(error.problem?.turnId);
         if (turnId || error.code.startsWith("upstream_")) return await this.#failWhole(error, turnId, body.message);
         this.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id")); // it goes on
         return await this.#decideAlone(verdict(error));
@@ -946,7 +947,7 @@ class Line {
   async #failWhole({ message, code, problem }, turnId, input) {
     const { retryable = false, upstream, conversationId, content } = problem ?? {};
     this.accept(turnId, conversationId);
-    const record = turnId && content === undefined ? await this.#json(`/api/coze/turns/${turnId}`).catch(() => undefined) : undefined;
+    const record = turnId && content === undefined ? await this.#json(turnPath(turnId)).catch(() => undefined) : undefined;
     const error = { error: message, code, retryable, ...(upstream ? { upstream } : {}) };
     this.#emitWhole({ ...record, input, error, status: "failed", content: content ?? record?.content, turnId }, { lastOnly: !turnId });
   }
@@ -954,17 +955,21 @@ class Line {
   /** Gives a whole turn that is over as the events that it would have been. They have no ids; the turn's end has one. */
   #emitWhole(turn, { lastOnly = false } = {}) {
     if (isPosition(turn.position)) this.position = turn.position;
-    const { status, content = "", conversationId = this.conversationId, turnId = this.turnId } = turn;
+    const { status, conversationId = this.conversationId, turnId = this.turnId } = turn;
+    const content = textOr(turn.content, "");
+    const suggestions = Array.isArray(turn.suggestions) ? turn.suggestions : [];
     if (!lastOnly) {
       this.#give({ event: "started", conversationId, turnId, input: turn.input });
-      if (turn.reasoning) this.#give({ event: "reasoning", content: turn.reasoning });
+      if (textOr(turn.reasoning)) this.#give({ event: "reasoning", content: turn.reasoning });
       if (content) this.#give({ event: "message", content });
-      for (const suggestion of turn.suggestions ?? []) this.#give({ event: "suggestion", content: suggestion });
+      for (const suggestion of suggestions) if (textOr(suggestion)) this.#give({ event: "suggestion", content: suggestion });
     }
     const ids = { conversationId, turnId, content };
     if (status === "cancelled") this.#end({ event: "cancelled", ...ids });
-    else if (status === "failed") this.#end({ event: "error", error: "", code: "internal", retryable: false, ...turn.error, ...ids });
-    else {
+    else if (status === "failed") {
+      const error = typeof turn.error === "object" && !Array.isArray(turn.error) ? turn.error : {};
+      this.#end({ event: "error", error: "", code: "internal", retryable: false, ...error, ...ids });
+    } else {
       const recovered = turn.recovered === undefined ? {} : { recovered: turn.recovered }; // a whole answer does not tell
       this.#end({ event: "completed", ...ids, usage: turn.usage ?? null, ...recovered });
     }
@@ -994,7 +999,7 @@ class Line {
     for (let attempt = 0; this.turnId && !this.#isOver(); attempt++) { // without a turn, the gateway never took the question
       let why;
       try {
-        const { response, text } = await this.request(`/api/coze/turns/${this.turnId}/cancel`, { method: "POST", signal: null });
+        const { response, text } = await this.request(`${turnPath(this.turnId)}/cancel`, { method: "POST", signal: null });
         if (response.ok) return;
         why = problem(response, text);
       } catch (error) {
@@ -1372,7 +1377,7 @@ function whyNot(error) {
 function problem(response, text) {
   const body = parseObject(text);
   const known = typeof body?.code === "string" ? body : undefined;
-  return new GatewayError(known?.detail ?? known?.title ?? `The gateway answered ${response.status}.`, {
+  return new GatewayError(textOr(known?.detail) ?? textOr(known?.title) ?? `The gateway answered ${response.status}.`, {
     status: response.status,
     code: known?.code ?? (response.status === 401 ? "unauthorized" : "unknown"),
     retryAfterMs: retryAfter(response.headers.get("Retry-After")),
@@ -1534,6 +1539,16 @@ function isHeader(value) {
 
 function canReadStreams() {
   return typeof globalThis.ReadableStream === "function" && typeof globalThis.Response === "function" && "body" in Response.prototype;
+}
+
+/** `value` if it is text, as it should be. */
+function textOr(value, other = undefined) {
+  return typeof value === "string" ? value : other;
+}
+
+/** Where a turn's record is. An id may hold whatever an address may not. */
+function turnPath(turnId) {
+  return `/api/coze/turns/${encodeURIComponent(turnId)}`;
 }
 
 /** The JSON object in `text`; undefined for anything else. */
