@@ -435,3 +435,39 @@ async def test_why_it_waits_is_not_made_up(tab: Tab) -> None:
         }"""
     )
     assert found == ["broke", "unreachable", "unreachable", "late", "buffered", "refused", "origin"]
+
+
+@pytest.mark.parametrize("size", [(720, 450), (600, 420), (961, 700), (320, 640)])
+async def test_the_conversations_head_hides_and_covers_nothing_however_narrow_it_is(
+    tab: Tab, stub: Stub, size: tuple[int, int]
+) -> None:
+    """The first is a laptop's screen at 200 %, with the panel beside the conversation."""
+    await tab.page.set_viewport_size({"width": size[0], "height": size[1]})
+    await tab.page.click("button[data-language=es]")
+    if size[0] < 961:
+        await tab.page.click("#panel-button")
+    await tab.page.evaluate("document.querySelector('#composer').scrollIntoView()")
+    await tab.ask("hi")
+    await tab.over()
+    for words in ("Conectada", "Esperando para reconectar"):
+        wrong = await tab.page.evaluate(
+            """(words) => {
+                const status = document.querySelector("#status span");
+                status.textContent = words;
+                document.querySelector("#try-now").hidden = words === "Conectada";
+                const parts = ["#status span", "#status-more", "#try-now", "#simulated", ".chat-head > *:not(.told)"];
+                const boxes = parts.flatMap((part) => [...document.querySelectorAll(part)])
+                    .map((part) => [part.id || part.tagName, part.getBoundingClientRect()])
+                    .filter(([, { width }]) => width);
+                const beside = (a, b) => a.left > b.right - 1 || b.left > a.right - 1;
+                const below = (a, b) => a.top > b.bottom - 1 || b.top > a.bottom - 1;
+                const covered = boxes.flatMap(([one, a], nth) => boxes.slice(nth + 1)
+                    .filter(([, b]) => !beside(a, b) && !below(a, b))
+                    .map(([other]) => `${one} and ${other}`));
+                if (status.scrollWidth > status.offsetWidth + 1) covered.push("the status is cut");
+                if (!status.getClientRects()[0]?.width) covered.push("the status is not seen");
+                return covered;
+            }""",
+            words,
+        )
+        assert wrong == [], words
