@@ -254,6 +254,8 @@ class Stretch:
         for i in range(index, stop):
             segment = segments[i]
             if not isinstance(segment, _Run):
+                if most and found and self._least(segment) > room:
+                    break  # before it is made: the whole text takes its time
                 body = self._body(segment)
                 if most and found and len(body) > room:
                     break
@@ -275,6 +277,13 @@ class Stretch:
             return segment.body
         head, _, tail = segment.bare.partition(_NO_CONTENT)
         return _with_text(head + b'"content":', (text for _, text in _shown(self._segments)), tail)
+
+    def _least(self, segment: _Whole | _Last) -> int:
+        """Bytes that the body has at least, without making it."""
+        if isinstance(segment, _Whole):
+            return len(segment.body)
+        shown = self._segments[_newest_replacement(self._segments) :]
+        return sum(s.ends[-1] for s in shown if isinstance(s, _Run) and s.kind == MESSAGE)
 
     def cut(self, after: int) -> None:
         """Forgets the events after a position."""

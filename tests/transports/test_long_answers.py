@@ -11,7 +11,7 @@ import pytest
 from adapters import composition as app
 from adapters.transports import sockets
 from gateway.errors import Code, GatewayError
-from gateway.log.stretch import MESSAGE, WHOLE, Stretch
+from gateway.log.stretch import LAST, MESSAGE, WHOLE, Stretch
 from gateway.reading import unsent
 from gateway.reading.frames import LARGE, Frame, Frames
 from gateway.reading.hub import PORTION
@@ -270,3 +270,21 @@ def test_slices_of_a_stretch_are_whole_and_end_at_the_same_places_wherever_they_
     assert len(whole) == 3
     assert ends[0] == ends[1]
     assert {end for end in ends[0] if end > 1700} == {end for end in ends[3] if end > 1700}
+
+
+def test_a_slice_before_the_last_event_does_not_make_the_whole_text_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[object] = []
+    body = Stretch._body
+    monkeypatch.setattr(Stretch, "_body", lambda self, segment: made.append(segment) or body(self, segment))
+    stretch = Stretch(1, "k", "e", 1, "t")
+    stretch.apply(WHOLE, b'"event":"started"')
+    for _ in range(40):
+        stretch.apply(MESSAGE, "x" * 1000)
+    stretch.apply(LAST, b'"event":"completed","content":""')
+    at = 0
+    while entries := stretch.read(after=at, most=5000):
+        at = entries[-1].sequence
+    assert at == stretch.last
+    assert len(made) == 2
