@@ -36,11 +36,11 @@ class LongText:
 
     def then(self, more: str) -> str:
         """The text with more after it, in one copy."""
-        return _decode(self.encoded(more)) if self._blocks else self._newest + more
+        return "".join([*map(_decode, self._blocks), self._newest, more])
 
-    def encoded(self, more: str = "") -> bytes:
-        """The text, and more after it, as UTF-8."""
-        return b"".join([*self._blocks, _encode(self._newest), _encode(more)])
+    def encoded(self) -> bytes:
+        """The text as UTF-8."""
+        return b"".join([*self._blocks, _encode(self._newest)])
 
     def part(self, start: int = 0, stop: int | None = None) -> str:
         """The text from `start` up to `stop`."""
@@ -52,11 +52,11 @@ class LongText:
         first, last = start // BLOCK, (stop - 1) // BLOCK
         if start == 0 and stop == len(self):
             return str(self)
-        data = self._blocks[first : last + 1]
+        parts = [_decode(block) for block in self._blocks[first : last + 1]]
         if stop > self._base:
-            data.append(_encode(self._newest[: stop - self._base]))
+            parts.append(self._newest[: stop - self._base])
         offset = start - first * BLOCK
-        return _decode(b"".join(data))[offset : offset + stop - start]
+        return "".join(parts)[offset : offset + stop - start]
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """The text from `start` up to `stop` in pieces of a block at most, none of them empty."""
@@ -72,4 +72,5 @@ def _encode(text: str) -> bytes:
 
 
 def _decode(data: bytes) -> str:
+    """A block's characters. Decoded in one go, a whole text would take four bytes for each of its own while it is."""
     return data.decode("utf-8", "surrogatepass")

@@ -1,5 +1,8 @@
 """A long text gives back what was put in, and the last event that leaves it out is read with it."""
 
+import sys
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +32,24 @@ def test_any_part_of_a_long_text_is_what_a_string_would_give(said: list[tuple[st
     assert "".join(text.pieces(start, stop)) == plain[start:stop]
     assert str(text) == plain
     assert text.then("c") == plain + "c"
+
+
+@pytest.mark.parametrize("character", ["好", "\N{GRINNING FACE}"])
+def test_reading_a_long_text_takes_little_more_than_twice_its_memory(character: str) -> None:
+    text = LongText(character * 5 * BLOCK)
+    tracemalloc.start()
+    try:
+        read = str(text)
+        part = text.part(1)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        del read
+        read = str(text)
+        took = tracemalloc.get_traced_memory()[1] - before + sys.getsizeof(read)
+    finally:
+        tracemalloc.stop()
+    assert part == read[1:]
+    assert took < 2.6 * sys.getsizeof(read)
 
 
 def last(content: str) -> Completed:
