@@ -25,7 +25,7 @@ from adapters.edge.guard import Guard
 from adapters.edge.limits import Connections, TurnRate
 from adapters.edge.refusals import Refusals
 from adapters.edge.server import WebRunner
-from adapters.native import chat, operations, shared
+from adapters.native import chat, operations, shared, stream
 from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
 from gateway import __version__
@@ -38,6 +38,7 @@ from gateway.telemetry import logs
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
+from gateway.turns.abandonment import Abandonment
 from gateway.turns.erasure import Erasure
 from gateway.turns.live import Means
 from gateway.turns.notifications import Notifications
@@ -169,6 +170,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             log_bytes=_log_bytes if settings.log_upstream_bytes else None,
         )
         stack.push_async_callback(upstream.close)
+        abandonment = Abandonment(settings.abandon_seconds)
         hub = Hub(
             log,
             ledger=ledger,
@@ -176,6 +178,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             heartbeat=settings.heartbeat_interval,
             faults=faults,
             unsent=Unsent(settings.max_unsent_bytes),
+            audience=abandonment,
         )
         stack.push_async_callback(hub.close)
         means = Means(
@@ -190,10 +193,11 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             turn_timeout=settings.turn_timeout,
             retries=settings.upstream_retries,
             retry_uncertain=settings.retry_uncertain,
+            readers=hub,
             address=base,
         )
         notifications = Notifications(log, retention=settings.retention_seconds, clock=clock, faults=faults)
-        runner = Runner(means, hub=hub, store=store, notifications=notifications, abandon=settings.abandon_seconds)
+        runner = Runner(means, store=store, notifications=notifications, abandonment=abandonment)
         stack.push_async_callback(runner.close)
         await runner.resume(orphans)
         probes = Probes(log, store, files)
@@ -205,7 +209,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             log=log,
             hub=hub,
             runner=runner,
-            erasure=Erasure(runner, log=log, store=store, hub=hub),
+            erasure=Erasure(runner, log=log, store=store, readers=hub),
             store=store,
             ledger=ledger,
             metrics=metrics,
@@ -247,7 +251,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     app.middlewares.append(explaining)
     Guard(settings).install(app)
     # The routes that are asked for most stand first: aiohttp tries them in this order.
-    for adapter in (sse, websocket, longpoll, chat, shared, operations, browser):
+    for adapter in (stream, sse, websocket, longpoll, chat, shared, operations, browser):
         adapter.add_routes(app)
     if settings.admin_port is None and settings.on_loopback:
         operations.add_operator_routes(app)

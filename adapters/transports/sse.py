@@ -11,12 +11,10 @@ from aiohttp_sse import EventSourceResponse
 from adapters.edge.explained import navigates, not_a_page
 from adapters.edge.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.edge.limits import Seat
-from adapters.edge.requests import position_asked
-from adapters.native.starting import read_order, seat_for, start
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
 from adapters.transports.lastmile import Line, Place, hand_over
-from adapters.transports.listening import KINDS, Kind, Topic, caller_of, subscribe, take_place
+from adapters.transports.listening import KINDS, Kind, caller_of, take_place
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
@@ -86,7 +84,7 @@ class SseLine(Line):
             self.end(Closing.DRAINING if code is Code.DRAINING else Closing.ERROR)
 
 
-async def _stream(
+async def stream(
     request: web.Request, subscription: Subscription, seat: Seat, seconds: float | None, headers: dict[str, str]
 ) -> NoReturn:
     """Sends the head and hands the connection over. Takes the subscription and the seat in any case."""
@@ -144,30 +142,9 @@ async def _listen(request: web.Request, services: Services, kind: Kind) -> web.S
         subscription.close()
         seat.close()
         return web.Response(status=204)
-    await _stream(request, subscription, seat, services.authenticator.seconds_left(caller), {})
-
-
-async def chat_stream(request: web.Request) -> web.StreamResponse:
-    """Starts a turn; the answer is its stream."""
-    services = request.app[SERVICES]
-    if not services.settings.use_sse_streaming:
-        raise GatewayError(Code.STREAMING_DISABLED)
-    caller = caller_of(request)
-    order = await read_order(request, services, caller, streamed=True)
-    seat = seat_for(services, caller, order)
-    try:
-        position = position_asked(request)
-        accepted = await start(services, caller, order, position=position)
-        asked = position if accepted.again else None
-        subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), asked, label="sse")
-    except BaseException:
-        seat.close()
-        raise
-    headers = {"X-Conversation-Id": accepted.conversation_id, "X-Turn-Id": accepted.turn_id}
-    await _stream(request, subscription, seat, services.authenticator.seconds_left(caller), headers)
+    await stream(request, subscription, seat, services.authenticator.seconds_left(caller), {})
 
 
 def add_routes(app: web.Application) -> None:
-    app.router.add_post("/api/coze/chat/stream", chat_stream)
     for kind in KINDS:
         app.router.add_get(f"/api/coze/{kind}/{{id}}/events", events(kind), allow_head=False)

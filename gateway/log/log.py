@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Coroutine
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import structlog
@@ -41,14 +41,21 @@ _LONG = 64 * 1024  # characters of a text that a last event doesn't repeat
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
 
 
+class Owner(Protocol):
+    """Who has begun a stretch."""
+
+    def lost(self, stretch: Stretch, error: JournalError) -> None:
+        """What was appended and nobody has seen is gone. It may end the stretch with `owe`."""
+
+
 class EventLog:
     """Logs by key, each a row of stretches. One process writes them all.
 
     Order: events of one stretch are seen in the order they were appended, none is left out, and none is seen before
-    it is durable, with one exception: when the journal can't be written, `on_lost` tells the writer, whose appended
-    and unseen events are gone, and the last event that it then gives to `owe` is shown at once and written first when
-    the journal heals. The same is done when one turn's data break the journal or the showing (`Broken`): the others go
-    on. `on_news` is called once a commit for every log that it touched.
+    it is durable, with one exception: when the journal can't be written, the stretch's owner is told that
+    what it appended and nobody has seen is gone, and the last event that it then gives to `owe` is shown at once and
+    written first when the journal heals. The same is done when one turn's data break the journal or the showing
+    (`Broken`): the others go on. A tail's watchers hear of each commit that touched it.
 
     With `until_told` a turn that ended is kept as one to be told of (`ended_unsaved`), over restarts too, until `told`
     says that others know of its end.
@@ -62,8 +69,6 @@ class EventLog:
         retention: float,
         clock: Callable[[], float],
         count: Callable[[str, int], None] = lambda *_: None,
-        on_news: Callable[[Tail], None] = lambda _: None,
-        on_lost: Callable[[Stretch, JournalError], None] = lambda *_: None,
         until_told: bool = False,
         faults: Faults | None = None,
     ) -> None:
@@ -74,13 +79,12 @@ class EventLog:
         self._clock = clock
         self._count = count
         self._faults = faults or Faults()
-        self.on_news = on_news
-        self.on_lost = on_lost
         self.trouble: str | None = None
         self._tails: dict[str, Tail] = {}
         self._loading: dict[str, asyncio.Task[Tail]] = {}
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._open: dict[int, tuple[Stretch, Tail]] = {}  # not saved yet
+        self._owners: dict[int, Owner] = {}  # of stretches in `_open`
         self._turns: dict[str, Tail] = {}  # turns in `_open`, for `find`
         self._told: set[str] = set()  # turns in `_open` of whose end others know
         self._marks: dict[str, Stretch] = {}  # likewise, for `marked`
@@ -158,10 +162,10 @@ class EventLog:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def begin(self, tail: Tail, turn: str, state: bytes = b"", *, mark: str = "") -> Stretch:
-        """Begins a stretch at the tail's end. There is one writer a tail: the one before must have ended.
+    def begin(self, tail: Tail, turn: str, state: bytes = b"", *, owner: Owner, mark: str = "") -> Stretch:
+        """Begins a stretch at the tail's end. There is one writer per tail: the one before must have ended.
 
-        `mark` is a name by which `marked` finds it as long as it is kept.
+        `mark` is a name by which `marked` finds it as long as it is kept. `owner` is told of losses.
         """
         if tail.writer is not None:
             raise RuntimeError(f"{tail!r} is being written by #{tail.writer}")
@@ -171,8 +175,13 @@ class EventLog:
         epochs = self._write_as_mine(tail)
         stretch = Stretch(number, tail.key, epochs, tail.next, turn, state, mark)
         self._remember(stretch, tail)
+        self._owners[number] = owner
         self._put((number, BEGIN, stretch.first, (tail.key, epochs, turn, state, mark)))
         return stretch
+
+    def take_over(self, stretch: Stretch, owner: Owner) -> None:
+        """Goes on with a stretch that a former process left running."""
+        self._owners[stretch.number] = owner
 
     def append(self, stretch: Stretch, event: Event) -> None:
         """Adds an event. It is seen once it is durable; nothing is awaited here."""
@@ -282,6 +291,7 @@ class EventLog:
 
     def _unremember(self, stretch: Stretch, tail: Tail) -> None:
         del self._open[stretch.number]
+        self._owners.pop(stretch.number, None)
         tail.unsaved -= 1
         if self._turns.get(stretch.turn) is tail:
             del self._turns[stretch.turn]
@@ -425,7 +435,6 @@ class EventLog:
             tail.published = now
             try:
                 tail.news()
-                self.on_news(tail)
             except Exception as error:
                 self._faults.broke("show", error)
         for number, why in broken.items():
@@ -437,7 +446,7 @@ class EventLog:
         self._faults.broke("turn", error, turn=stretch.turn)
         self._pending = [record for record in self._pending if record[0] != number]
         head = tail.head
-        self._tell(stretch, Broken(f"the turn is broken: {type(error).__name__}"))
+        self._tell(self._owners.get(number), stretch, Broken(f"the turn is broken: {type(error).__name__}"))
         if stretch.ended is None:
             self.owe(stretch)
         tail.head = max(tail.head, head)
@@ -458,12 +467,12 @@ class EventLog:
 
     def _let_go(self, lost: list[Record], error: JournalError) -> None:
         """These records were never written, and never seen: as if they had not been. Tells their writers."""
-        stretches: dict[int, Stretch] = {}
+        stretches: dict[int, tuple[Stretch, Owner | None]] = {}
         begun: set[int] = set()
         for number, kind, _, _ in lost:
             stretch, tail = self._open[number]
             tail.next = tail.head + 1
-            stretches[number] = stretch
+            stretches[number] = stretch, self._owners.get(number)
             if kind == BEGIN:
                 begun.add(number)
             elif kind == EPOCHS:
@@ -473,12 +482,13 @@ class EventLog:
             self._unremember(stretch, tail)
             tail.writer = None
             self._forget_tail(tail)
-        for stretch in stretches.values():
-            self._tell(stretch, error)
+        for stretch, owner in stretches.values():
+            self._tell(owner, stretch, error)
 
-    def _tell(self, stretch: Stretch, error: JournalError) -> None:
+    def _tell(self, owner: Owner | None, stretch: Stretch, error: JournalError) -> None:
         try:
-            self.on_lost(stretch, error)
+            if owner is not None:
+                owner.lost(stretch, error)
         except Exception as fault:
             self._faults.broke("turn", fault, turn=stretch.turn)
 

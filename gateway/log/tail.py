@@ -2,7 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.ids import LogKey
 from gateway.log.epochs import Epochs
@@ -27,12 +27,18 @@ class Span:
         return self._last if self.stretch is None else self.stretch.last
 
 
+class Watcher(Protocol):
+    """Who hears of news in a log, in the moment in which it can be seen."""
+
+    def news(self, tail: "Tail") -> None: ...
+
+
 class Tail:
     """What is known of one log. `spans` and `head`, the last position in them, are what readers may see: both grow only
     with what is durable. `next` is the position to be given next, and `writer` the number of the stretch that is being
     written; both run ahead of what readers may see.
 
-    `watchers` are served by the hub when there is news; `users` are all who keep the tail in memory, and so do the
+    `watchers` are told when there is news; `users` are all who keep the tail in memory, and so do the
     stretches of it that are not saved, of which there are `unsaved`.
     `resets` holds what readers were told who can't go on exactly, and is emptied when there is news.
     """
@@ -61,7 +67,7 @@ class Tail:
         self.users: set[object] = set()
         self.unsaved = 0
         self.writer: int | None = None
-        self.watchers: dict[Any, None] = {}
+        self.watchers: dict[Watcher, None] = {}
         self.resets: dict[Any, Any] = {}
         self.published = 0.0
         self._signal: asyncio.Future[None] | None = None
@@ -102,6 +108,8 @@ class Tail:
             self._signal = None
             if not signal.done():
                 signal.set_result(None)
+        for watcher in self.watchers:
+            watcher.news(self)
 
     def __repr__(self) -> str:
         return f"Tail({self.key} {self.floor}..{self.head} of {self.epochs.newest}, {len(self.watchers)} watching)"

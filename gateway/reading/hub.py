@@ -84,6 +84,13 @@ class Watch(Protocol):
     def delay(self, label: str, seconds: float, times: int) -> None: ...
 
 
+class Audience(Protocol):
+    """Who wants to know whether anybody listens: to a turn, or with None to all of a log."""
+
+    def joined(self, key: LogKey, turn: str | None) -> None: ...
+    def left(self, key: LogKey, turn: str | None) -> None: ...
+
+
 class Hub:
     """Subscriptions and outlets over one event log.
 
@@ -101,6 +108,7 @@ class Hub:
         heartbeat: float,
         unsent: Unsent | None = None,
         faults: Faults | None = None,
+        audience: Audience | None = None,
     ) -> None:
         self.log = log
         self.unsent = unsent or Unsent()
@@ -121,9 +129,8 @@ class Hub:
         self._frames = Frames()
         self._crowded_out: dict[Outlet, None] = {}  # those whose next frame finds no room
         self._room_timer: asyncio.TimerHandle | None = None
-        self.on_left: Callable[[Subscription], None] = lambda _: None
-        self.on_joined: Callable[[Subscription], None] = lambda _: None
-        log.on_news = self._news
+        self._outlets: dict[Tail, dict[Outlet, None]] = {}  # by the log that they read
+        self._audience = audience
 
     # -- subscribing ----------------------------------------------------------------------------------------------
 
@@ -141,6 +148,7 @@ class Hub:
             self, tail, self._ledger.open("subscription", "hub.subscribe"), after=after, turn=turn, span=span
         )
         subscription.reason = reason
+        self._joined(subscription)
         try:
             if span is not None and span.stretch is None and after < span.last:
                 # Loaded, it is held for this reader, whatever retention takes from now on.
@@ -150,7 +158,6 @@ class Hub:
         except BaseException:
             subscription.close()
             raise
-        self.on_joined(subscription)
         return subscription, reason is None
 
     def apart(self, key: LogKey, turn: str, at: Position) -> Subscription:
@@ -159,7 +166,12 @@ class Hub:
         held = self._ledger.open("subscription", "hub.apart")
         subscription = Subscription(self, tail, held, after=at.sequence, turn=turn, span=None)
         subscription.gone = True
+        self._joined(subscription)
         return subscription
+
+    def _joined(self, subscription: Subscription) -> None:
+        if self._audience is not None:
+            self._audience.joined(subscription.key, subscription.turn)
 
     async def _reset(self, subscription: Subscription, reason: ResetReason, span: Span | None) -> None:
         """Puts the cursor where it can go on exactly, and says so first."""
@@ -204,17 +216,14 @@ class Hub:
         if not tail.users:
             tail.resets.clear()
             self._frames.drop(tail)
-        self.on_left(subscription)
-
-    def listeners(self, tail: Tail, turn: str) -> int:
-        """How many listen to a turn, by itself or with its conversation."""
-        return sum(1 for u in tail.users if isinstance(u, Subscription) and u.turn in (None, turn))
+        if self._audience is not None:
+            self._audience.left(subscription.key, subscription.turn)
 
     # -- outlets --------------------------------------------------------------------------------------------------
 
     def attach(self, outlet: Outlet) -> None:
         """Serves the outlet from now on, at once with what there is."""
-        outlet.subscription.tail.watchers[outlet] = None
+        self._enlist(outlet)
         self.join(outlet)
         self.serve(outlet)
 
@@ -233,8 +242,20 @@ class Hub:
         if outlet in self._hearts:
             del self._hearts[outlet]
             self._forget(outlet)
-            outlet.subscription.tail.watchers.pop(outlet, None)
+            self._strike(outlet)
             outlet.subscription.close()
+
+    def _enlist(self, outlet: Outlet) -> None:
+        tail = outlet.subscription.tail
+        self._outlets.setdefault(tail, {})[outlet] = None
+        tail.watchers[self] = None
+
+    def _strike(self, outlet: Outlet) -> None:
+        tail = outlet.subscription.tail
+        outlets = self._outlets.get(tail, {})
+        outlets.pop(outlet, None)
+        if not outlets and self._outlets.pop(tail, None) is not None:
+            tail.watchers.pop(self, None)
 
     def _forget(self, outlet: Any) -> None:
         """Nothing is prepared for it any more."""
@@ -244,19 +265,21 @@ class Hub:
 
     def redirect(self, turn: str, old: Tail, new: Tail) -> None:
         """Moves the readers of a queued turn that will never be in its conversation's log to the log that it is in."""
+        outlets = [outlet for outlet in self._outlets.get(old, ()) if outlet.subscription.turn == turn]
+        for outlet in outlets:
+            self._strike(outlet)
         for user in [u for u in old.users if isinstance(u, Subscription) and u.turn == turn]:
             old.users.discard(user)
             new.users.add(user)
             user.tail, user.after = new, 0
-        for outlet in [o for o in old.watchers if o.subscription.turn == turn]:
-            del old.watchers[outlet]
-            new.watchers[outlet] = None
+        for outlet in outlets:
+            self._enlist(outlet)
         old.news()
-        self._news(new)
+        self.news(new)
 
     def dismiss(self, tail: Tail) -> None:
         """The log is gone: gives its readers what there is, and tells them to go."""
-        for outlet in list(tail.watchers):
+        for outlet in list(self._outlets.get(tail, ())):
             self.serve(outlet)
             if outlet in self._hearts:
                 outlet.farewell(Code.NOT_FOUND)
@@ -282,7 +305,7 @@ class Hub:
         self._hearts.pop(heart, None)
         self._forget(heart)
         if (subscription := getattr(heart, "subscription", None)) is not None:
-            subscription.tail.watchers.pop(heart, None)
+            self._strike(heart)  # type: ignore[arg-type]
             subscription.close()
 
     def _serve(self, outlet: Outlet) -> None:
@@ -438,12 +461,12 @@ class Hub:
 
     # -- news -----------------------------------------------------------------------------------------------------
 
-    def _news(self, tail: Tail) -> None:
-        if tail.watchers:
-            self._due[tail] = None
-            if not self._scheduled:
-                self._scheduled = True
-                self._loop.call_soon(self._flush)
+    def news(self, tail: Tail) -> None:
+        """A log has something new for those who are attached."""
+        self._due[tail] = None
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Serves what is due, a bounded number of deliveries a tick."""
@@ -474,7 +497,7 @@ class Hub:
         while self._due:
             due, self._due = self._due, {}
             for tail in due:
-                outlets = tuple(tail.watchers)
+                outlets = tuple(self._outlets.get(tail, ()))
                 if 0 < len(outlets) <= _SLICE:
                     yield tail, outlets
                     continue

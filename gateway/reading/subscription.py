@@ -32,13 +32,14 @@ class Subscription:
     Close it in any case.
     """
 
-    __slots__ = ("_held", "_source", "after", "gone", "preface", "reading", "reason", "room", "tail", "turn")
+    __slots__ = ("_held", "_source", "after", "gone", "key", "preface", "reading", "reason", "room", "tail", "turn")
 
     def __init__(
         self, source: Source, tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None
     ) -> None:
         self._source = source
         self.tail = tail
+        self.key = tail.key  # of the log that it asked for; a turn that never starts leads it to another
         self.turn = turn
         self.after = after
         self.preface: list[Entry] = []

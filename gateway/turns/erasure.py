@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from gateway.ids import ConversationId, LogKey
 from gateway.log.log import EventLog
-from gateway.reading.hub import Hub
 from gateway.store.store import Store
+from gateway.turns.readers import Readers
 from gateway.turns.runner import Runner
 from gateway.waiting import outlived
 
@@ -17,11 +17,11 @@ class Erasure:
     Coze itself keeps.
     """
 
-    def __init__(self, runner: Runner, *, log: EventLog, store: Store, hub: Hub) -> None:
+    def __init__(self, runner: Runner, *, log: EventLog, store: Store, readers: Readers) -> None:
         self._runner = runner
         self._log = log
         self._store = store
-        self._hub = hub
+        self._readers = readers
 
     async def erase(self, conversation_id: ConversationId) -> None:
         """Cancels what runs, deletes all, and sends the readers away; for good when it returns.
@@ -48,4 +48,4 @@ class Erasure:
     def _send_away(self, keys: Sequence[LogKey]) -> None:
         for key in keys:
             if (tail := self._log.loaded(key)) is not None:
-                self._hub.dismiss(tail)
+                self._readers.dismiss(tail)

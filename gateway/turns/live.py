@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct
 from gateway.bounds import UNWRITTEN_BYTES
 from gateway.errors import Code, GatewayError, TooMuch, UpstreamError
 from gateway.events import Event, Failed, Message, Notice, Text
-from gateway.log.journal import Broken
+from gateway.log.journal import Broken, JournalError
 from gateway.log.log import EventLog
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
@@ -25,6 +25,7 @@ from gateway.turns.answer import real_id
 from gateway.turns.course import Course
 from gateway.turns.naming import Naming
 from gateway.turns.orders import Keeping, Note, Order
+from gateway.turns.readers import Readers
 from gateway.turns.turn import Turn
 from gateway.upstream.backoff import delay
 from gateway.upstream.breaker import Breaker
@@ -55,6 +56,7 @@ class Means(Struct):
     turn_timeout: float
     retries: int
     retry_uncertain: bool
+    readers: Readers
     address: str = ""  # Coze's, for log lines
 
 
@@ -72,9 +74,9 @@ class LiveTurn:
         self.naming = naming
         self.stretch: Stretch | None = None
         self.waiting: Stretch | None = None  # the stretch that kept it while it was queued
-        self.number = 0  # the runner's: of the stretch that keeps the turn now
+        self.number = 0  # of the stretch that keeps the turn now: its own, or while it is queued the one that waits
         self.task: asyncio.Task[None] | None = None
-        self.lost: GatewayError | None = None
+        self.loss: GatewayError | None = None
         self.course = Course()
         self.erased = False  # its conversation was deleted: nobody is told more of it
         self.changed = True  # since the store was last told
@@ -132,12 +134,22 @@ class LiveTurn:
         self._remember()
         self._wake()
 
-    def lose(self, error: Exception) -> None:
+    def lost(self, stretch: Stretch, error: JournalError) -> None:
         """The log lost what was appended and not seen: the turn ends with an error that the log owes its readers."""
+        if stretch.number != self.number:
+            return  # what kept it while it was queued: it is told of its own stretch, too
+        self._end_lost(error)
+        if self.waiting is not None and stretch.last < stretch.first and self.turn.failure is not None:
+            # It was about to leave the queue: its readers are told where it waited.
+            log = self._means.log
+            self._means.readers.redirect(self.turn.turn_id, self.tail, log.tail_of(self.waiting))
+            log.owe(self.waiting, self.turn.failure)
+
+    def _end_lost(self, error: JournalError) -> None:
         code = Code.INTERNAL if isinstance(error, Broken) else Code.STORAGE_UNAVAILABLE
-        self.lost = GatewayError(code, str(error))
-        self.course.failed(self.lost)
-        self.turn.fail(self.lost)
+        self.loss = GatewayError(code, str(error))
+        self.course.failed(self.loss)
+        self.turn.fail(self.loss)
         self.turn.outcome = "failed"
         stretch = self.stretch
         if stretch is not None and stretch.last >= stretch.first and stretch.ended is None:
@@ -151,7 +163,7 @@ class LiveTurn:
         means.faults.broke("turn", error, turnId=turn.turn_id)
         with suppress(GatewayError):
             await means.log.committed()
-        if stretch is None or stretch.ended is not None or self.lost is not None:
+        if stretch is None or stretch.ended is not None or self.loss is not None:
             return
         self.course.failed(GatewayError(Code.INTERNAL, type(error).__name__))
         turn.phase, turn.outcome = "ended", "failed"
@@ -221,7 +233,7 @@ class LiveTurn:
                 self._append(self.turn.fail(GatewayError(Code.UPSTREAM_TIMEOUT)))
                 self._abandoning = True
         except GatewayError as error:
-            if self.lost is None:
+            if self.loss is None:
                 self.course.failed(error)
                 self._append(self.turn.fail(error))
         finally:
@@ -503,7 +515,7 @@ class LiveTurn:
     def _append(self, events: list[Event]) -> None:
         """Writes events to the log; the last one ends the stretch. Text that came in one read is one piece."""
         stretch = self.stretch
-        if not events or stretch is None or self.lost is not None:
+        if not events or stretch is None or self.loss is not None:
             return
         log = self._means.log
         for event in events if len(events) == 1 else _merged(events):
@@ -550,7 +562,7 @@ class LiveTurn:
             self.naming.told(self._question, name)
             if name == self.naming.name:
                 self.note.coze_conversation_id, self.note.naming = name, self.naming.version
-        if self.stretch is None or self.lost is not None or self.tail.writer != self.stretch.number:
+        if self.stretch is None or self.loss is not None or self.tail.writer != self.stretch.number:
             return
         if self._keeping is None:
             self._keeping = Keeping(self.note)

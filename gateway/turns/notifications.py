@@ -42,7 +42,7 @@ class Notifications:
         tail = await self._log.tail(shop_log(shop))
         stretch, since = self._open.get(shop, (None, 0.0))
         if stretch is None:
-            stretch, since = self._log.begin(tail, ""), self._clock()
+            stretch, since = self._log.begin(tail, "", owner=self), self._clock()
             self._open[shop] = stretch, since
         self._log.append(stretch, notification)
         if tail.next - stretch.first >= _ROLL_AFTER:
@@ -57,12 +57,12 @@ class Notifications:
                 except Exception as error:
                     self._faults.broke("notify", error)
 
-    def forget(self, stretch: Stretch) -> None:
-        """The log lost what was appended to it; if it was begun with that, it is no more."""
+    def lost(self, stretch: Stretch, error: JournalError) -> None:
+        """The log lost what was appended to a stretch; if the stretch was begun with that, it is no more."""
         for shop, (ours, _) in list(self._open.items()):
             if ours is stretch:
                 del self._open[shop]
-        if not stretch.turn and stretch.last >= stretch.first and stretch.ended is None:
+        if stretch.last >= stretch.first and stretch.ended is None:
             self._log.owe(stretch)
 
     def _end(self, shop: str) -> None:

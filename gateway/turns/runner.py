@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,10 +19,9 @@ from gateway.log.journal import JournalError
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
-from gateway.reading.hub import Hub
-from gateway.reading.subscription import Subscription
 from gateway.store.store import Store
 from gateway.telemetry.ledger import Held
+from gateway.turns.abandonment import Abandonment
 from gateway.turns.books import close_books, newest_known, tell_missing
 from gateway.turns.live import LiveTurn, Means, tell_cancelled
 from gateway.turns.naming import Names, Naming
@@ -58,27 +58,20 @@ class Accepted(Struct, frozen=True):
 class Runner:
     """The only owner of running turns: one task each, which no connection can end by leaving."""
 
-    def __init__(self, means: Means, *, hub: Hub, store: Store, notifications: Notifications, abandon: float) -> None:
+    def __init__(self, means: Means, *, store: Store, notifications: Notifications, abandonment: Abandonment) -> None:
         self._means = means
         self._log = means.log
-        self._hub = hub
         self._store = store
         self._notifications = notifications
-        self._abandon = abandon
+        self._abandonment = abandonment
         self._live: dict[str, LiveTurn] = {}
-        self._by_stretch: dict[int, LiveTurn] = {}
         self._queues: dict[str, deque[LiveTurn]] = {}
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._gates: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._names = Names(store)
-        self._leavable: dict[str, LiveTurn] = {}  # turns that are cancelled when all their listeners have left
-        self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self.draining = False
-        self._log.on_lost = self._lost
-        hub.on_left = self._left
-        hub.on_joined = self._joined
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -188,8 +181,8 @@ class Runner:
             else:
                 self._begin(live, mark)
             await self._log.committed()
-            if live.lost is not None:
-                raise live.lost
+            if live.loss is not None:
+                raise live.loss
         except GatewayError as error:
             self._dequeue(live)
             self._forget(live)
@@ -207,28 +200,21 @@ class Runner:
         self._live[live.turn.turn_id] = live
         live.tail.users.add(live)
         if live.order.on_disconnect == "cancel":
-            self._leavable[live.turn.turn_id] = live
-            self._watch_abandoned(live, at_least=_GRACE)  # nobody listens yet, and perhaps nobody ever will
+            cancel = partial(self.cancel, live)
+            self._abandonment.watch(live.turn.turn_id, live.tail.key, cancel, at_least=_GRACE)  # perhaps nobody comes
         return live
-
-    def _keep_number(self, live: LiveTurn, stretch: Stretch) -> None:
-        """The stretch that is the turn's now: its own, or while it is queued the one that keeps it."""
-        live.number = stretch.number
-        self._by_stretch[stretch.number] = live
 
     def _forget(self, live: LiveTurn) -> None:
         self._live.pop(live.turn.turn_id, None)
-        self._leavable.pop(live.turn.turn_id, None)
-        self._by_stretch.pop(live.number, None)
-        self._forget_abandoned(live.turn.turn_id)
+        self._abandonment.forget(live.turn.turn_id)
         self._log.drop(live.tail, live)
 
     def _begin(self, live: LiveTurn, mark: str = "") -> None:
         """Writes `started`: from now on the turn is in the log, and survives."""
         turn, note = live.turn, live.note
         note.stage = "accepted"
-        live.stretch = self._log.begin(live.tail, turn.turn_id, note.pack(), mark=mark)
-        self._keep_number(live, live.stretch)
+        live.stretch = self._log.begin(live.tail, turn.turn_id, note.pack(), mark=mark, owner=live)
+        live.number = live.stretch.number
         self._log.append(live.stretch, Started(turn.conversation_id, turn.turn_id, note.order.message))
 
     def _go(self, live: LiveTurn) -> None:
@@ -244,7 +230,7 @@ class Runner:
         """Puts a turn behind the running one. Until it starts it is kept in a log of its own, with no event in it."""
         live.note.stage = "queued"
         waiting = self._log.create(LogKey(live.turn.turn_id))
-        self._keep_number(live, self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark))
+        live.number = self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark, owner=live).number
         if live.order.on_busy == "interrupt":
             for other in [other for other in self._live.values() if other.tail is live.tail and other is not live]:
                 if other.stretch is not None:
@@ -276,29 +262,23 @@ class Runner:
         live = queue.popleft()
         if not queue:
             del self._queues[tail.key]
-        live.waiting = self._waiting(live)
+        live.waiting = self._log.stretch(live.number)
         self._log.end(live.waiting)
         live.restart_clock(self._means.turn_timeout)
         live.note.started_at = self._means.clock()
         self._begin(live, live.order.mark())
         self._go(live)
 
-    def _waiting(self, live: LiveTurn) -> Stretch:
-        """The stretch that keeps a queued turn."""
-        del self._by_stretch[live.number]
-        return self._log.stretch(live.number)
-
     def _cancel_queued(self, live: LiveTurn) -> None:
         """Ends a turn that never started, in the log of its own; its readers are led there."""
         self._dequeue(live)
-        stretch = self._waiting(live)
+        stretch = self._log.stretch(live.number)
         old, live.stretch = live.tail, stretch
         live.tail = self._log.tail_of(stretch)
         live.tail.users.add(live)
         self._log.drop(old, live)
-        self._keep_number(live, stretch)
         live.cancel()
-        self._hub.redirect(live.turn.turn_id, old, live.tail)
+        self._means.readers.redirect(live.turn.turn_id, old, live.tail)
         self._go(live)
 
     # -- running ------------------------------------------------------------------------------------------------
@@ -325,7 +305,7 @@ class Runner:
             except GatewayError:
                 pass  # the log owes its last event now
             self._means.metrics.turn_ended(turn.outcome or "failed", asyncio.get_running_loop().time() - began)
-            if live.lost is None and not live.erased:
+            if live.loss is None and not live.erased:
                 self._begin_in_store(live)  # an interrupted one that was never accepted may be here first
             if not live.erased:
                 self._keep(live)
@@ -362,18 +342,6 @@ class Runner:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _lost(self, stretch: Stretch, error: JournalError) -> None:
-        """The log lost what was appended to a stretch."""
-        live = self._by_stretch.get(stretch.number)
-        if live is None:
-            self._notifications.forget(stretch)
-            return
-        live.lose(error)
-        if live.waiting is not None and stretch.last < stretch.first and live.turn.failure is not None:
-            # It was about to leave the queue: its readers are told where it waited.
-            self._hub.redirect(live.turn.turn_id, live.tail, self._log.tail_of(live.waiting))
-            self._log.owe(live.waiting, live.turn.failure)
-
     # -- what is known of turns ---------------------------------------------------------------------------------
 
     def live(self, turn_id: str) -> LiveTurn | None:
@@ -403,34 +371,6 @@ class Runner:
         """Nothing is known of an ended turn any more, though its task may still have something to tell Coze."""
         live.erased = True
         self._live.pop(live.turn.turn_id, None)
-
-    # -- abandoned turns ----------------------------------------------------------------------------------------
-
-    def _left(self, subscription: Subscription) -> None:
-        for live in self._leavable.values():
-            if live.tail is subscription.tail:
-                self._watch_abandoned(live)
-
-    def _joined(self, subscription: Subscription) -> None:
-        for turn_id in list(self._abandoned):
-            live = self._live.get(turn_id)
-            if live is not None and live.tail is subscription.tail and subscription.turn in (None, turn_id):
-                self._forget_abandoned(turn_id)
-
-    def _watch_abandoned(self, live: LiveTurn, *, at_least: float = 0.0) -> None:
-        turn_id = live.turn.turn_id
-        if turn_id not in self._abandoned and not self._hub.listeners(live.tail, turn_id):
-            loop = asyncio.get_running_loop()
-            self._abandoned[turn_id] = loop.call_later(max(self._abandon, at_least), self._abandon_now, live)
-
-    def _abandon_now(self, live: LiveTurn) -> None:
-        self._abandoned.pop(live.turn.turn_id, None)
-        if not self._hub.listeners(live.tail, live.turn.turn_id):
-            self.cancel(live)
-
-    def _forget_abandoned(self, turn_id: str) -> None:
-        if (timer := self._abandoned.pop(turn_id, None)) is not None:
-            timer.cancel()
 
     # -- keeping ------------------------------------------------------------------------------------------------
 
@@ -538,7 +478,8 @@ class Runner:
         live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         live.stretch = stretch
         self._admit(live)
-        self._keep_number(live, stretch)
+        self._log.take_over(stretch, live)
+        live.number = stretch.number
         self._begin_in_store(live)
         return live
 
@@ -548,7 +489,8 @@ class Runner:
         turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
         live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         self._admit(live)
-        self._keep_number(live, stretch)
+        self._log.take_over(stretch, live)
+        live.number = stretch.number
         self._begin_in_store(live)
         self._line_up(live)
 
@@ -562,10 +504,7 @@ class Runner:
     async def close(self) -> None:
         """Lets go of the turns that still run; they stay unfinished in the log."""
         self.draining = True
-        for timer in self._abandoned.values():
-            timer.cancel()
-        self._abandoned.clear()
-        self._leavable.clear()
+        self._abandonment.close()
         tasks = [*self._tasks, *([self._keeper] if self._keeper is not None else [])]
         for task in tasks:
             task.cancel()

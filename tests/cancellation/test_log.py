@@ -13,6 +13,7 @@ from gateway.log.sqlite import SqliteJournal
 from gateway.log.tail import Span, Tail
 from gateway.telemetry.ledger import Ledger
 from tests.cancellation.steps import cut
+from tests.contracts.journals import BenchOwner
 
 
 def _log(path: Path, ledger: Ledger) -> EventLog:
@@ -22,7 +23,7 @@ def _log(path: Path, ledger: Ledger) -> EventLog:
 
 def _write(log: EventLog, turn: str, *, end: bool = True) -> Tail:
     tail = log.create(LogKey(f"conv_{turn}"))
-    stretch = log.begin(tail, turn, b"note", mark=f"mark-{turn}")
+    stretch = log.begin(tail, turn, b"note", owner=BenchOwner(), mark=f"mark-{turn}")
     log.append(stretch, Started("c", turn, "hello"))
     for piece in "abc":
         log.append(stretch, Text("message", piece))

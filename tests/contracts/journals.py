@@ -102,6 +102,18 @@ class Around:
         await self.inner.close()
 
 
+class BenchOwner:
+    """Owns all that is begun on a bench. `then` is what it does once it was told of a loss."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Stretch, JournalError]] = []
+        self.then: Callable[[Stretch], None] = lambda _: None
+
+    def lost(self, stretch: Stretch, error: JournalError) -> None:
+        self.told.append((stretch, error))
+        self.then(stretch)
+
+
 class Bench:
     """A log over a journal of one kind, and what it needs; can be crashed and opened again."""
 
@@ -111,7 +123,8 @@ class Bench:
         self.ledger = ledger
         self.clock = Clock()
         self.retention = 3600.0
-        self.lost: list[tuple[Stretch, JournalError]] = []
+        self.owner = BenchOwner()
+        self.lost = self.owner.told
         self.journal: Around
         self.log: EventLog
         self.running: list[Stretch] = []
@@ -132,9 +145,10 @@ class Bench:
             ledger=self.ledger,
             retention=self.retention,
             clock=self.clock,
-            on_lost=lambda stretch, error: self.lost.append((stretch, error)),
         )
         self.running = await self.log.open()
+        for stretch in self.running:
+            self.log.take_over(stretch, self.owner)
         return self.log
 
     async def crash(self) -> None:
@@ -162,7 +176,7 @@ class Bench:
         return await self.log.tail(key)
 
     async def begin(self, turn: str = "turn_1", key: LogKey = KEY, **more: Any) -> Stretch:
-        return self.log.begin(await self.log.tail(key), turn, **more)
+        return self.log.begin(await self.log.tail(key), turn, owner=self.owner, **more)
 
     async def write(self, stretch: Stretch, *events: Event, end: bool = False) -> None:
         for event in events:

@@ -202,7 +202,7 @@ async def test_who_is_attached_between_the_news_and_its_delivery_skips_nothing(b
     for event in (piece("b"), last("turn_1", "ab")):
         bench.log.append(first, event)
     bench.log.end(first)
-    bench.log.append(bench.log.begin(tail, "turn_2"), Started(KEY, "turn_2", "?"))
+    bench.log.append(bench.log.begin(tail, "turn_2", owner=bench.owner), Started(KEY, "turn_2", "?"))
     listener = Listener((await hub.subscribe(KEY, asked=None))[0])
     hub.attach(listener)
     pulled, exact = await hub.subscribe(KEY, asked=tail.position(2))

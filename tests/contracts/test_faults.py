@@ -10,8 +10,9 @@ from gateway.errors import Code
 from gateway.events import Failed, Started
 from gateway.ids import LogKey, shop_log
 from gateway.log import sqlite
-from gateway.log.journal import Broken, JournalError
+from gateway.log.journal import Broken
 from gateway.log.stretch import Stretch
+from gateway.log.tail import Tail
 from gateway.reading.hub import Hub
 from gateway.telemetry.faults import Faults
 from gateway.turns.notifications import Notifications
@@ -41,13 +42,12 @@ class Counted(Faults):
 def faults(durable: Bench) -> Counted:
     durable.log._faults = faults = Counted()
 
-    def end(stretch: Stretch, error: JournalError) -> None:
+    def end(stretch: Stretch) -> None:
         """As a live turn does it."""
-        durable.lost.append((stretch, error))
         if stretch.last >= stretch.first and stretch.ended is None:
             durable.log.owe(stretch, Failed("it broke", Code.INTERNAL.value, True, stretch.key, stretch.turn, ""))
 
-    durable.log.on_lost = end
+    durable.owner.then = end
     return faults
 
 
@@ -92,7 +92,7 @@ async def test_the_turn_that_begins_in_a_broken_log_is_lost_with_it(durable: Ben
     broken, other = await two(durable)
     durable.log.append(broken, piece("\ud83d"))
     durable.log.end(broken)
-    next_one = durable.log.begin(await durable.tail(), "turn_5")
+    next_one = durable.log.begin(await durable.tail(), "turn_5", owner=durable.owner)
     durable.log.append(next_one, Started(KEY, "turn_5", "?"))
     await durable.log.committed()
     assert [stretch.turn for stretch, _ in durable.lost] == ["turn_1", "turn_5"]
@@ -135,12 +135,18 @@ async def test_what_is_durable_and_cant_be_shown_ends_its_turn_and_is_not_shown_
     await works(durable, other)
 
 
+class Buggy:
+    def news(self, tail: Tail) -> None:
+        raise Bug
+
+
 async def test_counting_and_news_that_break_keep_nobody_from_what_is_written(durable: Bench, faults: Counted) -> None:
     def buggy(*_: object) -> None:
         raise Bug
 
-    durable.log._count = durable.log.on_news = buggy
+    durable.log._count = buggy
     broken, other = await two(durable)
+    (await durable.tail()).watchers[Buggy()] = None
     await durable.write(broken, piece("a"), last("turn_1", "a"), end=True)
     assert durable.lost == []
     assert set(faults.parts) == {"show"}

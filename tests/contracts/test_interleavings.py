@@ -128,7 +128,7 @@ class World:
         self, way: Way, turn: str | None, *, fails: bool = False, folds: bool = False, script: tuple[str, ...] = SCRIPT
     ) -> None:
         self.ledger = Ledger()
-        self.log = EventLog(MemoryJournal(), ledger=self.ledger, retention=3600, clock=Clock(), on_lost=self.lose)
+        self.log = EventLog(MemoryJournal(), ledger=self.ledger, retention=3600, clock=Clock())
         self.hands = Hands()
         self.hub = Hub(self.log, ledger=self.ledger, watch=Watch(), heartbeat=3600)
         self.hub._loop = self.hands  # type: ignore[assignment]
@@ -175,7 +175,7 @@ class World:
         match self.script.popleft():
             case "begin":
                 self.turns += 1
-                self.stretch = self.log.begin(self.tail, f"turn_{self.turns}")
+                self.stretch = self.log.begin(self.tail, f"turn_{self.turns}", owner=self)
                 self._append("started", Started(KEY, self.stretch.turn, "?"))
             case "piece":
                 self._append("message", Text("message", f"{len(self.written) + 1} "))
@@ -207,7 +207,7 @@ class World:
         while self.script and self.script[0] != "begin":
             self.script.popleft()
 
-    def lose(self, stretch: Stretch, error: JournalError) -> None:
+    def lost(self, stretch: Stretch, error: JournalError) -> None:
         if stretch.last < stretch.first:
             del self.written[stretch.first - 1 :]
         elif stretch.ended is None:

@@ -21,7 +21,7 @@ async def test_events_are_seen_in_the_order_in_which_they_were_appended(bench: B
 
 async def test_nothing_is_seen_before_it_is_written(bench: Bench) -> None:
     tail = await bench.tail()
-    stretch = bench.log.begin(tail, "turn_1")
+    stretch = bench.log.begin(tail, "turn_1", owner=bench.owner)
     bench.journal.writable.clear()
     for text in "abc":
         bench.log.append(stretch, piece(text))
@@ -215,7 +215,8 @@ async def test_a_turn_of_whose_end_nobody_was_told_is_kept_until_somebody_is_ove
     durable.log._until_told = True
     told = await durable.turn("turn_1")
     untold = await durable.turn("turn_2")
-    queue = durable.log.begin(durable.log.create(LogKey("turn_3")), "turn_3")  # keeps a queued turn: has no event
+    tail = durable.log.create(LogKey("turn_3"))
+    queue = durable.log.begin(tail, "turn_3", owner=durable.owner)  # keeps a queued turn: has no event
     durable.log.end(queue)
     shop = await durable.begin("", LogKey("shop:1"))
     await durable.write(shop, piece("a"), end=True)
