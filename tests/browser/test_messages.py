@@ -191,6 +191,7 @@ async def test_a_block_that_grows_looks_like_the_same_block_rendered_anew(tab: T
     documents += ["```py\nx\n y", "| one |\n|--|\n| a | a a a a a a a a"]
     documents += ['- "a"\n\n[name]: https://h.invalid "a"' + " " * 8 + "or not"]
     documents += [f"{MARKDOWN}\n\nMore **and** more words, then `code` and words."]
+    documents += ["| 甲 | b 你好\n|--|--|\n| c | d 你好 世界 天下 的 话 很长 很长 很长 |\n| 一 | 二 三 四 五\n| 六"]
     # Lists and tables, of which only the end is rendered anew: until they are loose, or another, or no list any more.
     documents += ["".join(random.choices(ROWS, k=random.randrange(4, 30))) for _ in range(200)]
     documents += ["| a | b |\n|:-|-:|\n" + "".join(random.choices(CELLS, k=40)) for _ in range(60)]

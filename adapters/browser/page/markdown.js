@@ -95,20 +95,31 @@ rules.fence = (...given) => {
   return fence(...given).replace("<pre>", () => `<pre data-language="${escape(language)}">`); // "$&" in it is the bot's text
 };
 // Chinese, Japanese and Korean have no blanks to keep a cell's words apart: squeezed, it would be a pillar of single syllables.
-const SYLLABLE = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\u3000-\u303f\uff00-\uffef]/gu;
+const SYLLABLE = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\u3000-\u303f\uff00-\uffef]/u;
 const LINE = 8; // syllables that a cell holds in one line at least
 
 function roomy(content) {
-  const syllables = content.match(SYLLABLE)?.length ?? 0;
-  if (!syllables) return "";
+  if (!SYLLABLE.test(content)) return "";
   return content.length > LINE ? "roomy" : "whole";
+}
+
+/** Marks the cells that words may yet be added to without a rendering: what they look like must not depend on their words. */
+function markOpenCells(tokens, lines) {
+  let row; // its source
+  let cell; // its last one so far
+  for (const token of tokens) {
+    if (token.type === "tr_open") row = lines[token.map[0]];
+    else if (token.type === "th_open" || token.type === "td_open") cell = token;
+    else if (token.type === "tr_close" && (cell.type === "th_open" || !row.trimEnd().endsWith("|"))) cell.meta = { open: true };
+  }
 }
 
 // markdown-it aligns cells by a style attribute, which a strict policy refuses and reports.
 for (const cell of ["th", "td"]) {
   rules[`${cell}_open`] = (tokens, index) => {
     const align = /text-align:(left|center|right)/.exec(tokens[index].attrGet("style") ?? "");
-    const classes = [align ? `align-${align[1]}` : "", roomy(tokens[index + 1].content)].filter(Boolean).join(" ");
+    const room = tokens[index].meta?.open ? "" : roomy(tokens[index + 1].content);
+    const classes = [align ? `align-${align[1]}` : "", room].filter(Boolean).join(" ");
     return classes ? `<${cell} class="${classes}">` : `<${cell}>`;
   };
 }
@@ -136,13 +147,15 @@ export function growing(source, env) {
   const state = new markdown.core.State(source, markdown, env);
   blocks.process(state);
   const { tokens } = state;
+  const lines = state.src.split("\n");
+  markOpenCells(tokens, lines);
   const held = finishLast(tokens, state.src, env);
   const html = (from) => {
     state.tokens = [...openAt(tokens, from), ...tokens.slice(from)];
     words.process(state);
     return markdown.renderer.render(state.tokens, markdown.options, env);
   };
-  return { blocks: tree(tokens, state.src.split("\n")), html, held };
+  return { blocks: tree(tokens, lines), html, held };
 }
 
 const ENDED_BY_LINE = new Set(["heading_open", "th_open", "td_open"]);
