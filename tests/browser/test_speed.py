@@ -133,23 +133,104 @@ async def test_at_most_one_paint_a_frame(tab: Tab, stub: Stub) -> None:
     assert paints <= frames + 20
 
 
-async def test_one_endless_word_does_not_hold_the_tab(tab: Tab, stub: Stub) -> None:
-    """Chromium's time for the lines of a word of symbols grows by the square of its length."""
-    stub.behaves(answer="\u2728" * 400_000, piece=2_000, delay=0.005)
+WORDS = {
+    "symbols": "\u2728" * 400_000,
+    "letters": "a" * 200_000,
+    "letters from right to left": "\u0645" * 200_000,
+    "letters and symbols by turns": "a\u2728" * 50_000,
+    "ideographs": "\u4e2d" * 200_000,
+    "symbols of several characters": "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 25_000,
+    "symbols in a list": "- first\n- " + "\U0001f44d\U0001f3fd" * 50_000,
+    "symbols in code": "```\n" + "\u2728" * 200_000,
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+async def test_one_endless_word_does_not_hold_the_tab(tab: Tab, stub: Stub, kind: str) -> None:
+    """From the question to the last rendering. What is shown and what is copied is what came."""
+    answer = WORDS[kind]
+    stub.behaves(answer=answer, piece=4_000, delay=0.005)
     await tab.ask("Sparkle")
     longest = await tab.page.evaluate(
         """async () => {
             let longest = 0;
-            for (let last = performance.now(), end = last + 4_000; last < end;) {
+            for (let last = performance.now(), frames = 3; frames;) {
                 await new Promise((resolve) => setTimeout(resolve, 10));
                 longest = Math.max(longest, performance.now() - last);
                 last = performance.now();
+                if (document.querySelector(".content[data-typed=whole]")) {
+                    await new Promise(requestAnimationFrame);
+                    frames--;
+                }
             }
             return longest;
         }"""
     )
     assert longest < 1_500, f"the page was deaf for {longest:.0f} ms"
-    assert len(await tab.over()) == 400_000
+    word = answer.split()[-1]
+    assert (await tab.over()).endswith(word)
+    copied = await tab.page.evaluate(
+        """() => {
+            getSelection().selectAllChildren(document.querySelector(".content"));
+            return getSelection().toString();
+        }"""
+    )
+    assert copied.endswith(word)
+
+
+async def test_a_long_word_has_the_same_parts_however_it_came(tab: Tab) -> None:
+    flag = "\U0001f1e9\U0001f1ea"
+    sources = [f"see {'ab' * 3_000} and {'x' + flag * 1_600} end", f"- {flag * 2_200}\n- b", f"**{'c' * 4_500}** d"]
+    parts = await tab.page.evaluate(
+        """async (sources) => {
+            const { OpenBlock } = await import("/page/open-block.js");
+            return sources.map((source) => {
+                const [grown, anew] = [0, 1].map(() => new OpenBlock(document.createElement("div")));
+                for (let end = 700; end < source.length + 700; end += 700) {
+                    const part = source.slice(0, end);
+                    if (part.isWellFormed()) grown.grow(part) || grown.render(part, {});
+                }
+                anew.render(source, {});
+                const texts = document.createTreeWalker(anew.element, NodeFilter.SHOW_TEXT);
+                const found = [];
+                while (texts.nextNode()) found.push(texts.currentNode.data);
+                return [grown.element.isEqualNode(anew.element), found];
+            });
+        }""",
+        sources,
+    )
+    for same, texts in parts:
+        assert same
+        assert len(texts) > 2
+        assert max(len(word) for text in texts for word in text.split()) <= 2_000
+        for text in texts:
+            assert text.replace(flag, "").isascii(), "a flag was halved"
+
+
+@pytest.mark.parametrize(("letter", "direction"), [("\u0645", "rtl"), ("a", "ltr"), ("\u2728", "ltr")])
+async def test_a_long_paragraph_is_laid_out_in_the_direction_of_its_own_words(
+    tab: Tab, letter: str, direction: str
+) -> None:
+    """As a short one is, and not in that of the list."""
+    found = await tab.page.evaluate(
+        """async (sources) => {
+            const { rendered } = await import("/page/markdown.js");
+            const content = document.createElement("div");
+            content.className = "content";
+            document.body.append(content);
+            return sources.map((source) => {
+                content.replaceChildren(rendered(source, {}));
+                const text = content.querySelectorAll("li > div")[1];
+                const range = document.createRange();
+                range.setStart(text.firstChild, 0);
+                range.setEnd(text.firstChild, 1);
+                const [first, whole] = [range.getBoundingClientRect(), text.getBoundingClientRect()];
+                return whole.right - first.right < first.left - whole.left ? "rtl" : "ltr";
+            });
+        }""",
+        [f"- \u0645\n- {letter * length}" for length in (5, 12_000)],
+    )
+    assert found == [direction, direction]
 
 
 PIECES = [

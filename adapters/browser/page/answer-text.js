@@ -14,9 +14,6 @@ const PAUSE_CHARACTERS = 60; // to be shown by the next one; while there are few
 const LONG_PAUSE_MS = 400; // but no longer than this
 const SHARE = 64; // and they take at most this part of the time, as long as they can keep that pause
 const AT_ONCE = 12; // a rendering is not made twice for so few characters more
-// Where lines may break in a word as long as this, a browser searches for a time that grows by the square of its length.
-const UNBROKEN = 2_000;
-const BREAK = /[\s\p{Ideographic}\p{P}]/u;
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -26,7 +23,6 @@ export class AnswerText {
   #shown = 0;
   #closed = 0;
   #checked = 0;
-  #word = ""; // that what is shown ends in
   #env = {};
   #finished = false;
   #timer;
@@ -60,10 +56,8 @@ export class AnswerText {
   #restart() {
     this.#shown = commonLength(this.text.slice(0, this.#shown), this.#arrived);
     this.#rendered = this.#closed = this.#checked = this.#renderAt = 0;
-    this.#word = "";
     this.#env = {};
     delete this.element.dataset.typed;
-    this.element.classList.remove("unbroken");
     this.#open.reopen();
   }
 
@@ -78,18 +72,13 @@ export class AnswerText {
   }
 
   #step(elapsed) {
-    let before = this.#shown;
-    if (!this.#arrived.startsWith(this.text.slice(0, before))) {
-      this.#restart();
-      before = 0;
-    }
+    if (!this.#arrived.startsWith(this.text.slice(0, this.#shown))) this.#restart();
     this.text = this.#arrived;
     const behind = this.text.length - this.#shown;
     if (behind) {
       const share = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
       this.#shown += Math.max(share, 1);
       if (isHalf(this.text, this.#shown)) this.#shown++;
-      this.#mindLongWords(before);
     }
     if (!this.#finished || this.#shown < this.text.length) {
       if (this.#open.grow(this.text.slice(this.#closed, this.#shown))) return this.#goOn();
@@ -113,13 +102,6 @@ export class AnswerText {
   #mayRenderAt() {
     const little = !this.#finished && this.#shown - this.#rendered < PAUSE_CHARACTERS;
     return little && this.#rendered ? Math.max(this.#renderAt, this.#renderedAt + LONG_PAUSE_MS) : this.#renderAt;
-  }
-
-  #mindLongWords(from) {
-    const words = this.text.slice(from, this.#shown).split(BREAK);
-    words[0] = this.#word + words[0];
-    if (words.some((word) => word.length >= UNBROKEN)) this.element.classList.add("unbroken");
-    this.#word = words.at(-1);
   }
 
   #goOn() {

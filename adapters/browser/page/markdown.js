@@ -8,6 +8,7 @@ import hljs from "./vendor/highlight.js";
 import MarkdownIt from "./vendor/markdown-it.js";
 import { copyButton, make, say } from "./dom.js";
 import { t } from "./language.js";
+import { boundWords } from "./long-words.js";
 import { maths } from "./maths.js";
 import { mediaKind, placeMedia } from "./media.js";
 import { plain } from "./plain.js";
@@ -230,6 +231,7 @@ export function elements(html, closed) {
     table.replaceWith(frame);
     frame.append(table);
   }
+  boundWords(part); // before they have a direction: a block whose direction is that of its words looks at them for each change
   for (const block of part.children) block.dir = block.matches(".code-frame") ? "ltr" : "auto"; // as its own words are written
   for (const link of part.querySelectorAll("a:has(span[data-media])")) freeMedia(link);
   for (const mark of part.querySelectorAll("span[data-media]")) placeMedia(mark, closed);

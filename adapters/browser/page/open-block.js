@@ -2,13 +2,14 @@
  * The block at an answer's end, which is still being written. Where the text that is added can surely mean nothing but
  * itself, it is appended to the last words on the page; else the block is rendered anew, and what is new of it put there.
  */
+import { boundGrown } from "./long-words.js";
 import { elements, growing, rendered } from "./markdown.js";
 import { cutAfter, difference, patch, patchAt } from "./patch.js";
 
 // Neither alone nor with what may come later is one of these a piece of Markdown, or of an address, inside a line that
-// has a letter already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
-const WORDS = /^[\p{L}\p{M}\p{N} .,;?!'"(\-，。、；？！“”‘’（）《》…—]*$/u;
-const WORD_END = /(?:^|\s)([\p{L}\p{M}\p{N}.,?!'"(\-，。、；？！“”‘’（）《》…—]*) *$/u;
+// has a letter or a symbol already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
+const WORDS = /^[\p{L}\p{M}\p{N}\p{So}\p{Emoji_Modifier}\u200d\ufe0f .,;?!'"(\-，。、；？！“”‘’（）《》…—]*$/u;
+const WORD_END = /(?:^|\s)([\p{L}\p{M}\p{N}\p{So}\p{Emoji_Modifier}\u200d\ufe0f.,?!'"(\-，。、；？！“”‘’（）《》…—]*) *$/u;
 const PROSE = new Set(["P", "DIV", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6", "STRONG", "EM", "S"]);
 const FENCE = /^(?:`{3,}[^`\n]*|~{3,}.*)\n/;
 const MAYBE_IMAGE = /(?:^|\s)!$/;
@@ -74,20 +75,23 @@ export class OpenBlock {
 
   #growWords(source) {
     const added = source.slice(this.#source.length);
-    if (this.#held || !WORDS.test(added) || MAYBE_IMAGE.test(source)) return false;
+    if (this.#held || !WORDS.test(added) || MAYBE_IMAGE.test(source.slice(-2))) return false;
     if (!this.#last) {
       const line = this.#source.slice(this.#source.lastIndexOf("\n") + 1);
       const word = WORD_END.exec(line)?.[1];
       // Where a definition may be, the text may be no text: [name]: address "title".
-      if (word === undefined || !/\p{L}/u.test(line) || line.includes("\r") || this.#source.includes("]:")) return false;
+      if (word === undefined || !/[\p{L}\p{So}]/u.test(line) || line.includes("\r") || this.#source.includes("]:")) return false;
       const last = lastText(this.element, this.#closed);
-      if (!PROSE.has(last?.parentNode.nodeName) || !last.data.endsWith(word || line.trimEnd().slice(-1))) return false;
+      if (!PROSE.has(last?.parentNode.nodeName) || !isEndOf(last.data, word || line.trimEnd().slice(-1))) return false;
       if (/^T[DH]$/.test(last.parentNode.nodeName) && !isInLastCell(line, last.parentNode.parentNode)) return false;
       this.#last = last;
     }
     // Spaces at the end of a line are not shown before something follows them.
     const words = source.slice(this.#source.trimEnd().length).trimEnd();
-    if (words) this.#last.appendData(words);
+    if (words) {
+      this.#last.appendData(words);
+      this.#last = boundGrown(this.#last);
+    }
     return true;
   }
 
@@ -107,6 +111,9 @@ export class OpenBlock {
 
 /** What an open fence shows: all but its first line, and no blanks that the last line may yet begin with. */
 const code = (source) => source.slice(source.indexOf("\n") + 1).replace(/(^|\n)[ \t]+$/, "$1");
+
+/** Whether a text node ends in a word, or is the last part of one that is long. */
+const isEndOf = (text, word) => text.endsWith(word) || (text.length < word.length && word.endsWith(text));
 
 /** Whether a table's row ends in its last cell: Markdown drops the cells that are more than the table's head has. */
 function isInLastCell(line, row) {
