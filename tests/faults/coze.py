@@ -36,7 +36,7 @@ def patience(seconds: float) -> float:
 @asynccontextmanager
 async def gateway(folder: Path, coze: str, **environment: str) -> AsyncIterator[GatewayProcess]:
     """A gateway that asks the Coze at that address. Killed at the end, if it still runs."""
-    data = await prepared(folder / "data")
+    data = prepared(folder / "data")
     settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": coze} | environment
     process = await GatewayProcess.start("serve", "--port", "0", environment=settings)
     try:

@@ -52,7 +52,7 @@ class Mortal:
 
 @asynccontextmanager
 async def mortal(folder: Path, coze: str, **environment: str) -> AsyncIterator[Mortal]:
-    gateway = Mortal(await prepared(folder / "data"), coze, environment)
+    gateway = Mortal(prepared(folder / "data"), coze, environment)
     try:
         await gateway.start()
         yield gateway
