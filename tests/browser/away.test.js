@@ -1,6 +1,7 @@
 // The client module while nobody answers, on a clock that the test moves: `MODULE=… node --test away.test.js`.
 import assert from "node:assert/strict";
-import test, { mock } from "node:test";
+import { mock } from "node:test";
+import { test } from "./share.js";
 
 const { chat, connect, fold } = await import(process.env.MODULE);
 

@@ -1,6 +1,6 @@
 // The client module against the stub gateway: `STUB_URL=… MODULE=… node --experimental-websocket --test client.test.js`.
 import assert from "node:assert/strict";
-import test from "node:test";
+import { test } from "./share.js";
 
 const { chat, connect, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
 const STUB = process.env.STUB_URL;
@@ -11,7 +11,7 @@ let worlds = 0;
 
 /** A world of its own on the stub, behaving as told. */
 async function world(manners = {}) {
-  const base = `${STUB}/w/${++worlds}`;
+  const base = `${STUB}/w/${process.pid}-${++worlds}`;
   const tell = async (more) => {
     const response = await fetch(`${base}/stub`, { method: "POST", body: JSON.stringify(more) });
     assert.equal(response.status, 200, await response.clone().text());

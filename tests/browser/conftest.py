@@ -27,6 +27,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--process-per-site",  # a tab more is no process more
 ]
 PLAIN = " ".join(f"word{i}" for i in range(300))
 """An answer whose text on the page is the text that was sent."""
@@ -71,18 +72,30 @@ class Stub:
         return begun
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def stub() -> AsyncIterator[Stub]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stub_server() -> AsyncIterator[Stub]:
+    """One address for all tests: what the browser has loaded from there once, it need not load and compile again."""
     app = stubs.make_app()
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield Stub(f"http://127.0.0.1:{runner.addresses[0][1]}", app)
-    for world in app[stubs.WORLDS].values():
+    await runner.cleanup()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stub(stub_server: Stub) -> AsyncIterator[Stub]:
+    """A gateway that nobody has asked anything yet."""
+    yield stub_server
+    worlds = stub_server.app[stubs.WORLDS]
+    for world in worlds.values():
         for task in world.tasks:
             task.cancel()
-    await runner.cleanup()
+    worlds.clear()
+
+
+def _quick(folder: Path) -> dict[str, str]:
+    return {"GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_SIMULATOR_FIRST_MS": "100"}
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -91,8 +104,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
     started: list[GatewayProcess] = []
 
     async def start(*flags: str, **environment: str) -> GatewayProcess:
-        quick = {"GATEWAY_DATA_DIR": str(tmp_path / "data"), "GATEWAY_SIMULATOR_FIRST_MS": "100"}
-        process = await GatewayProcess.start("serve", "--port", "0", *flags, environment=quick | environment)
+        process = await GatewayProcess.start("serve", "--port", "0", *flags, environment=_quick(tmp_path) | environment)
         started.append(process)
         await process.ready()
         return process
@@ -100,6 +112,18 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
     yield start
     for process in started:
         await process.kill()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def quick_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
+    """The real one for tests that want nothing of it but answers: they take a moment, and Coze may be silent for a second."""
+    settings = {"GATEWAY_SIMULATOR_RATE": "400", "GATEWAY_UPSTREAM_IDLE_TIMEOUT": "1"}
+    process = await GatewayProcess.start(
+        "serve", "--port", "0", environment=_quick(tmp_path_factory.mktemp("quick")) | settings
+    )
+    await process.ready()
+    yield process
+    await process.kill()
 
 
 @dataclass
@@ -143,7 +167,6 @@ NETWORK_LINE = re.compile(
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser(require: Require) -> AsyncIterator[Browser]:
-    """One Chromium for all tests: each has a context of its own, with storage and cache of its own."""
     chromium = require("chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, headless=True)
@@ -151,15 +174,39 @@ async def browser(require: Require) -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def first_page(browser: Browser, stub_server: Stub) -> AsyncIterator[Page]:
+    """A page of the one context, which stays open: with it stays what was loaded and compiled."""
     context = await browser.new_context(locale="en-US", viewport={"width": 1280, "height": 860})
     await context.add_init_script(
         "addEventListener('securitypolicyviolation',"
         " (e) => console.error('POLICY', e.violatedDirective, e.blockedURI, e.sample))"
     )
-    yield context
+    page = await context.new_page()
+    await page.goto(f"{stub_server.url}/page/icon.svg")
+    yield page
     await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(first_page: Page) -> AsyncIterator[BrowserContext]:
+    """A context as good as new: to start one takes longer than most tests."""
+    context = first_page.context
+    origins: set[str] = set()
+    context.on("request", note := lambda request: origins.add("/".join(request.url.split("/")[:3])))
+    yield context
+    context.remove_listener("request", note)
+    for page in context.pages:
+        if page is not first_page:
+            await page.close()
+    await context.set_offline(False)
+    await context.clear_permissions()
+    await context.clear_cookies()
+    session = await context.new_cdp_session(first_page)
+    for origin in origins:
+        if origin.startswith("http"):
+            await session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    await session.detach()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -1,7 +1,8 @@
 // The client module and a server that does what none should: `MODULE=… node --test hostile.test.js`.
 import assert from "node:assert/strict";
 import http from "node:http";
-import test, { mock } from "node:test";
+import { mock } from "node:test";
+import { test } from "./share.js";
 
 const { chat, connect, fold, EventStreamParser } = await import(process.env.MODULE);
 

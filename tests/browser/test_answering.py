@@ -292,18 +292,22 @@ async def test_before_the_first_question_is_taken_the_next_one_is_kept_in_the_fi
     await tab.over()
 
 
-async def test_the_real_gateway_queues_too_and_a_reload_loses_nothing(new_tab: NewTab, gateway: Start) -> None:
-    process = await gateway(GATEWAY_SIMULATOR_RATE="60")
-    tab = await new_tab(process.url)
+async def test_the_real_gateway_queues_too_and_a_reload_loses_nothing(
+    new_tab: NewTab, quick_gateway: GatewayProcess
+) -> None:
+    tab = await new_tab(quick_gateway.url)
     await tab.open()
-    await tab.ask("What can you do?")
+    await tab.ask("/fault rate:60 -- What can you do?")
     await tab.page.locator(".content p").first.wait_for()
     await tab.ask("And then?")
     notice = tab.page.locator(".notice", has_text="Waiting for the answer before it")
     await notice.wait_for()
     await tab.page.reload()
     await tab.page.locator(".turn[data-state=completed]").nth(1).wait_for(timeout=60_000)
-    assert await tab.page.locator(".asked p").all_inner_texts() == ["What can you do?", "And then?"]
+    assert await tab.page.locator(".asked p").all_inner_texts() == [
+        "/fault rate:60 -- What can you do?",
+        "And then?",
+    ]
 
 
 async def test_a_wait_can_be_ended_by_hand_unless_the_gateway_asked_for_it(tab: Tab, stub: Stub) -> None:
@@ -368,14 +372,15 @@ async def test_chips_are_in_the_pages_language_first_and_gone_after_the_first_qu
     assert await tab.page.is_visible("#quick")
 
 
-async def test_a_badge_says_that_answers_are_simulated(new_tab: NewTab, stub: Stub, gateway: Start) -> None:
+async def test_a_badge_says_that_answers_are_simulated(
+    new_tab: NewTab, stub: Stub, quick_gateway: GatewayProcess
+) -> None:
     tab = await new_tab()
     await tab.open()
     await tab.page.wait_for_timeout(300)
     assert await tab.page.is_hidden("#simulated")
-    process = await gateway()
     for width in (1280, 768, 375, 320):
-        tab = await new_tab(process.url)
+        tab = await new_tab(quick_gateway.url)
         await tab.page.set_viewport_size({"width": width, "height": 640})
         await tab.open()
         await tab.page.locator("#simulated", has_text="Simulated").wait_for()
@@ -408,13 +413,14 @@ async def test_without_a_token_the_field_for_it_is_open_and_has_the_focus(new_ta
 # -- deleting
 
 
-async def test_a_conversation_that_was_deleted_is_gone_from_every_tab(new_tab: NewTab, gateway: Start) -> None:
-    process = await gateway(GATEWAY_SIMULATOR_RATE="0")
-    tab = await new_tab(process.url)
+async def test_a_conversation_that_was_deleted_is_gone_from_every_tab(
+    new_tab: NewTab, quick_gateway: GatewayProcess
+) -> None:
+    tab = await new_tab(quick_gateway.url)
     await tab.open()
     await tab.ask("What can you do?")
     await tab.over()
-    other = await new_tab(process.url)
+    other = await new_tab(quick_gateway.url)
     other.faulty = tab.faulty = True
     await other.open(f"/sse-stream-test.html{await tab.page.evaluate('location.hash')}")
     await other.over()

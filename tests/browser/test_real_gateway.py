@@ -44,8 +44,8 @@ async def opened(new_tab: NewTab, process: GatewayProcess) -> Tab:
     return tab
 
 
-async def test_a_quick_question_is_answered_exactly(new_tab: NewTab, gateway: Start) -> None:
-    tab = await opened(new_tab, await gateway(GATEWAY_SIMULATOR_RATE="200"))
+async def test_a_quick_question_is_answered_exactly(new_tab: NewTab, quick_gateway: GatewayProcess) -> None:
+    tab = await opened(new_tab, quick_gateway)
     await tab.page.get_by_text("你好，请介绍一下你自己").click()
     await tab.over()
     record = await kept(tab)
@@ -58,8 +58,8 @@ async def test_a_quick_question_is_answered_exactly(new_tab: NewTab, gateway: St
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll", "eventsource", "whole"])
-async def test_it_is_exact_over_every_transport(new_tab: NewTab, gateway: Start, transport: str) -> None:
-    tab = await opened(new_tab, await gateway(GATEWAY_SIMULATOR_RATE="200"))
+async def test_it_is_exact_over_every_transport(new_tab: NewTab, quick_gateway: GatewayProcess, transport: str) -> None:
+    tab = await opened(new_tab, quick_gateway)
     await tab.page.select_option("#transport", transport)
     await tab.ask("What can you do?")
     await tab.over()
@@ -69,14 +69,13 @@ async def test_it_is_exact_over_every_transport(new_tab: NewTab, gateway: Start,
 
 @pytest.mark.parametrize("transport", ["sse", "websocket", "longpoll", "eventsource", "whole"])
 async def test_a_proxy_may_serve_it_below_a_path(
-    new_tab: NewTab, gateway: Start, require: Require, free_port: Callable[[], int], transport: str
+    new_tab: NewTab, quick_gateway: GatewayProcess, require: Require, free_port: Callable[[], int], transport: str
 ) -> None:
-    process = await gateway(GATEWAY_SIMULATOR_RATE="200")
     below = (
         UPGRADES
         + "if ($request_uri !~ ^/gw/) { return 404; } rewrite ^/gw/(.*)$ /$1 break; proxy_set_header Host $http_host;"
     )
-    async with nginx(require("nginx"), process.url, free_port(), location=below) as proxy:
+    async with nginx(require("nginx"), quick_gateway.url, free_port(), location=below) as proxy:
         tab = await new_tab(f"{proxy.url}/gw")
         await tab.open()
         await tab.page.select_option("#transport", transport)
@@ -109,8 +108,10 @@ async def test_the_gateway_may_be_killed_in_the_middle_of_an_answer(
     assert await tab.page.locator(".turn").get_by_text("Shown anew").count() == 0, "no reset was needed"
 
 
-async def test_a_break_between_gateway_and_coze_is_mended_in_sight(new_tab: NewTab, gateway: Start) -> None:
-    tab = await opened(new_tab, await gateway())
+async def test_a_break_between_gateway_and_coze_is_mended_in_sight(
+    new_tab: NewTab, quick_gateway: GatewayProcess
+) -> None:
+    tab = await opened(new_tab, quick_gateway)
     await tab.page.select_option("#fault", "drop-after:8")
     await tab.ask("What can you do?")
     await tab.over()
@@ -118,8 +119,10 @@ async def test_a_break_between_gateway_and_coze_is_mended_in_sight(new_tab: NewT
     assert await written(tab) == (await kept(tab))["content"]
 
 
-async def test_a_failure_of_coze_is_a_sentence_in_the_pages_language(new_tab: NewTab, gateway: Start) -> None:
-    tab = await opened(new_tab, await gateway(GATEWAY_SIMULATOR_RATE="200"))
+async def test_a_failure_of_coze_is_a_sentence_in_the_pages_language(
+    new_tab: NewTab, quick_gateway: GatewayProcess
+) -> None:
+    tab = await opened(new_tab, quick_gateway)
     await tab.page.get_by_role("button", name="中文").click()
     await tab.page.select_option("#fault", "failed")
     await tab.ask("你好")
@@ -130,9 +133,10 @@ async def test_a_failure_of_coze_is_a_sentence_in_the_pages_language(new_tab: Ne
 
 
 @pytest.mark.parametrize("fault", ["hostile", "multi", "audio", "rewrite", "reasoning", "tool", "stall-after:8"])
-async def test_whatever_coze_says_the_page_stays_quiet_and_exact(new_tab: NewTab, gateway: Start, fault: str) -> None:
-    process = await gateway(GATEWAY_SIMULATOR_RATE="200", GATEWAY_UPSTREAM_IDLE_TIMEOUT="1")
-    tab = await opened(new_tab, process)
+async def test_whatever_coze_says_the_page_stays_quiet_and_exact(
+    new_tab: NewTab, quick_gateway: GatewayProcess, fault: str
+) -> None:
+    tab = await opened(new_tab, quick_gateway)
     await tab.page.select_option("#fault", fault)
     await tab.ask("What can you do?")
     await tab.over()
@@ -141,8 +145,8 @@ async def test_whatever_coze_says_the_page_stays_quiet_and_exact(new_tab: NewTab
     assert wanted is None or await tab.page.locator(wanted).count() >= 1
 
 
-async def test_results_of_tools_are_asked_for_and_used(new_tab: NewTab, gateway: Start) -> None:
-    tab = await opened(new_tab, await gateway(GATEWAY_SIMULATOR_RATE="200"))
+async def test_results_of_tools_are_asked_for_and_used(new_tab: NewTab, quick_gateway: GatewayProcess) -> None:
+    tab = await opened(new_tab, quick_gateway)
     await tab.page.select_option("#fault", "action")
     await tab.ask("What can you do?")
     await tab.page.locator("form.outputs button").click()
@@ -150,19 +154,18 @@ async def test_results_of_tools_are_asked_for_and_used(new_tab: NewTab, gateway:
     assert (await kept(tab))["status"] == "completed"
 
 
-async def test_stop_reaches_coze(new_tab: NewTab, gateway: Start) -> None:
-    tab = await opened(new_tab, await gateway(GATEWAY_SIMULATOR_RATE="10"))
-    await tab.ask("What can you do?")
+async def test_stop_reaches_coze(new_tab: NewTab, quick_gateway: GatewayProcess) -> None:
+    tab = await opened(new_tab, quick_gateway)
+    await tab.ask("/fault rate:10 -- What can you do?")
     await tab.page.locator(".content p, .content h1, .content h2").first.wait_for()
     await tab.page.click("#stop")
     await tab.over("cancelled")
     assert (await kept(tab))["status"] == "cancelled"
 
 
-async def test_two_tabs_are_in_step_with_a_real_gateway(new_tab: NewTab, gateway: Start) -> None:
-    process = await gateway(GATEWAY_SIMULATOR_RATE="100")
-    first = await opened(new_tab, process)
-    second = await opened(new_tab, process)
+async def test_two_tabs_are_in_step_with_a_real_gateway(new_tab: NewTab, quick_gateway: GatewayProcess) -> None:
+    first = await opened(new_tab, quick_gateway)
+    second = await opened(new_tab, quick_gateway)
     await first.ask("What can you do?")
     assert await first.over() == await second.over()
     await second.ask("And what else?")
@@ -241,10 +244,9 @@ async def test_media_of_listed_hosts_need_no_click(new_tab: NewTab, gateway: Sta
 
 @pytest.mark.parametrize("simulated", [True, False])
 async def test_faults_of_the_simulated_coze_are_offered_where_it_answers(
-    new_tab: NewTab, gateway: Start, simulated: bool
+    new_tab: NewTab, gateway: Start, quick_gateway: GatewayProcess, simulated: bool
 ) -> None:
-    environment = {} if simulated else {"COZE_API_TOKEN": "pat_x"}
-    tab = await opened(new_tab, await gateway(**environment))
+    tab = await opened(new_tab, quick_gateway if simulated else await gateway(COZE_API_TOKEN="pat_x"))
     assert await tab.page.locator("#cut").is_visible()
     assert await tab.page.locator("#fault").is_visible() == simulated
 
