@@ -116,7 +116,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def quick_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
-    """The real one for tests that want nothing of it but answers: they take a moment, and Coze may be silent for a second."""
+    """The real one for tests that want only answers: these take a moment, and Coze may be silent for a second."""
     settings = {"GATEWAY_SIMULATOR_RATE": "400", "GATEWAY_UPSTREAM_IDLE_TIMEOUT": "1"}
     process = await GatewayProcess.start(
         "serve", "--port", "0", environment=_quick(tmp_path_factory.mktemp("quick")) | settings

@@ -72,7 +72,7 @@ async def test_what_is_kept_of_the_turns_is_shown_again(new_tab: NewTab, gateway
     conversation = await talk(process, failing, everything, "/fault plain -- and now?", everything)
     record = await last_turn(process, conversation)
     await tab.open(f"{PAGE}#{conversation}")
-    await page.locator(".suggestions button").first.wait_for()
+    await page.locator(".turn:last-child .suggestions button").first.wait_for()
     for nth in (3, 1):
         turn = page.locator(".turn").nth(nth)
         await turn.locator(".extras audio").wait_for()

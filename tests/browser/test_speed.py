@@ -100,7 +100,7 @@ async def test_eight_kilobytes_in_1400_pieces_cost_little_script_time_at_any_rat
     spent = await cost.script()
     print(f"{spent:.3f} s of script for {share:.0%} of the pieces, {rate} a second")  # noqa: T201
     shown = await tab.page.locator(".content").nth(1).locator("pre").count()
-    assert shown == text.count("```python")
+    assert shown == (text.count("```") + 1) // 2  # the last one may lack its end
     assert 10 < await tab.page.evaluate("renderings") < len(text) / 6 / 5  # most pieces are words, and are only added
     assert spent < 1.5 * share, f"{spent:.3f} s"
 
