@@ -593,7 +593,7 @@ for (const [options, more] of [
 for (const options of [{ transports: ["sse"] }, { transports: ["websocket"] }, { transports: ["longpoll"] }, { streaming: false }]) {
   test(`a token that never comes holds nobody for ever: ${JSON.stringify(options)}`, async () => {
     const w = await world({});
-    const silent = { ...options, token: () => new Promise(() => {}), timing: { ...FAST, configMs: 50, requestMs: 100, backoffMaxMs: 10, asks: 2 } };
+    const silent = { ...options, token: () => new Promise(() => {}), timing: { ...FAST, configMs: 5000, requestMs: 100, backoffMaxMs: 10, asks: 2 } };
     await assert.rejects(ask(w, silent).done, { name: "GatewayError", code: "unreachable", message: /token\(\) gave nothing within 100 ms/ });
     const patient = { ...silent, timing: { ...FAST, stopMs: 50 } };
     const stopped = ask(w, patient);

@@ -39,6 +39,7 @@ export class AnswerText {
 
   /** The whole text so far. Where it does not only grow, it goes on where it is another. */
   set(text) {
+    if (text !== this.#arrived) delete this.element.dataset.typed;
     this.#arrived = text;
     this.#schedule();
   }
