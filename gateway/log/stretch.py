@@ -71,9 +71,10 @@ class _Run:
         begin = self.ends[start - 1] if start else 0
         return self._fold().pieces(begin, None if stop is None else self.ends[stop - 1])
 
-    def body(self, start: int, stop: int) -> bytes:
+    def body(self, start: int, stop: int | None = None) -> bytes:
         """The JSON of the pieces from number `start` up to `stop` as one event, without braces."""
-        if self.ends[stop - 1] - (self.ends[start - 1] if start else 0) > BLOCK:
+        ends = self.ends
+        if ends[-1 if stop is None else stop - 1] - (ends[start - 1] if start else 0) > BLOCK:
             return _with_text(_TEXT_HEAD[self.kind], self.parts(start, stop))
         return _TEXT_HEAD[self.kind] + text_json(self.text(start, stop))
 
@@ -116,6 +117,11 @@ class _Last:
     def __init__(self, first: int, bare: bytes) -> None:
         self.first = first
         self.bare = bare
+
+
+def _single(kind: int, first: int, body: bytes) -> _Whole | _Last:
+    """The segment of an event that is no piece of text."""
+    return _Whole(first, body) if kind == WHOLE else _Last(first, body)
 
 
 def _with_text(head: bytes, parts: Iterable[str], tail: bytes = b"") -> bytes:
@@ -212,8 +218,7 @@ class Stretch:
         self.last = sequence = self.last + 1
         segments = self._segments
         if kind >= WHOLE:
-            made = _Whole(sequence, payload) if kind == WHOLE else _Last(sequence, payload)  # type: ignore[arg-type]
-            segments.append(made)
+            segments.append(_single(kind, sequence, payload))  # type: ignore[arg-type]
             self._starts.append(sequence)
             return
         if segments and isinstance(run := segments[-1], _Run) and run.kind == kind:
@@ -240,11 +245,7 @@ class Stretch:
                 ends = newest.ends
                 if most and ends[-1] > most and (stop := newest.portion(start, most)) < len(ends):
                     return [Entry(newest.first + stop - 1, newest.body(start, stop))]
-                text = newest.text(start)
-                if len(text) > BLOCK:
-                    del text
-                    return [Entry(self.last, newest.body(start, len(newest.ends)))]
-                return [_entry(Entry, (self.last, _TEXT_HEAD[newest.kind] + text_json(text)))]
+                return [_entry(Entry, (self.last, newest.body(start)))]
             return [_entry(Entry, (newest.first, self._body(newest)))]
         after = max(after, self.first - 1)
         index = bisect_right(self._starts, after + 1) - 1
@@ -348,8 +349,7 @@ def unpack(stretch: Stretch, data: bytes) -> Stretch:
     for kind, content, boundaries in _decoder.decode(data).segments:
         stretch._starts.append(sequence)
         if kind >= WHOLE:
-            whole = _Whole(sequence, content) if kind == WHOLE else _Last(sequence, content)
-            stretch._segments.append(whole)
+            stretch._segments.append(_single(kind, sequence, content))
             sequence += 1
         else:
             ends = array("I")
