@@ -1,8 +1,8 @@
 """Bounds: what one turn may hold of what Coze sends, each with the reason for its size.
 
 All bytes are UTF-8, as they are stored and sent. A turn that would hold more ends with `error`. A text of 8,000,000
-bytes costs less than 64 MiB of memory: it is there about five times at its end (the turn, the log, the frame of the
-last event, and what the store writes, twice), everything else about twice.
+bytes costs less than 64 MiB of memory: it is there about five times at its end (the log, the frame of the last event,
+and what the store writes, which is there three times while it is), everything else about twice.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,6 +31,9 @@ USAGE_PARTS: Final = 64
 TEXT_BYTES: Final = 8 * MIB
 """A turn's text, with what is held back of it. The longest that a model says at once today has about 0.5 MiB; answers
 of 8,000,000 bytes are promised to callers."""
+
+SAID_BYTES: Final = 9 * MIB
+"""A turn's text and its reasoning together: each is a whole where it is stored. A long chain of thought has 0.2 MiB."""
 
 HELD_BYTES: Final = 2 * MIB
 """What is held back of a turn's answers while another one is shown: all of it is said anew at once, with the text."""
@@ -68,19 +71,21 @@ def size(text: str) -> int:
 class Allowance:
     """What one turn has used of its bounds: `bytes` in all. `exceeded` stays True once it is."""
 
-    __slots__ = ("_parts", "_run", "_text", "bytes", "exceeded")
+    __slots__ = ("_parts", "_run", "_said", "_text", "bytes", "exceeded")
 
     def __init__(self) -> None:
         self.exceeded = False
         self._text = 0
+        self._said = 0  # text and reasoning
         self.bytes = 0
         self._parts = 0
         self._run = ""  # the kind of text that the newest event can still be merged with
 
-    def restore(self, text: int, others: Iterable[int]) -> None:
+    def restore(self, text: int, reasoning: int, others: Iterable[int]) -> None:
         """Counts what a turn that lost its process had shown."""
         self._text = text
-        self.bytes = text + sum(others)
+        self._said = text + reasoning
+        self.bytes = self._said + sum(others)
 
     def spend(self, events: Sequence[Event], start: int = 0) -> None:
         """Counts events from number `start` on. The last event of a turn costs nothing: it can always be said."""
@@ -88,6 +93,7 @@ class Allowance:
             if type(event) is Text:
                 used = size(event.content)
                 self.bytes += used
+                self._said += used
                 if event.kind == "message":
                     self._text += used
                 if event.kind != self._run:
@@ -104,8 +110,9 @@ class Allowance:
             used = size(getattr(event, "content", ""))
             self.bytes += used
             if isinstance(event, Message) and event.replace:
+                self._said += used - self._text
                 self._text = used
-        if self._text > TEXT_BYTES or self.bytes > TURN_BYTES or self._parts > TURN_PARTS:
+        if self._text > TEXT_BYTES or self._said > SAID_BYTES or self.bytes > TURN_BYTES or self._parts > TURN_PARTS:
             self.exceeded = True
 
     def charge(self, used: int) -> None:

@@ -171,6 +171,18 @@ class Answers:
         """What readers have been shown."""
         return SEPARATOR.join([part.text for part in self.parts])
 
+    def beginning(self, length: int) -> str:
+        """The first code points of `text`, without making all of it."""
+        found = ""
+        for part in self.parts:
+            if found:
+                found += SEPARATOR
+            for piece in part.parts():
+                found += piece[: length - len(found)]
+                if len(found) >= length:
+                    return found[:length]
+        return found
+
     def starts(self) -> list[tuple[str, int]]:
         """Each answer's id and where its own text begins in the turn's text, in code points."""
         starts, at = [], 0

@@ -300,6 +300,8 @@ class Runner:
                 raise
             except Exception as error:
                 await live.broke(error)
+            beginning = turn.beginning(PREVIEW)
+            turn.release_text()
             try:
                 await self._log.committed()
             except GatewayError:
@@ -310,7 +312,7 @@ class Runner:
             if not live.erased:
                 self._keep(live)
             outcome = turn.outcome or "failed"
-            await self._notify(live, f"turn.{outcome}", "" if live.erased else turn.content or order.message)
+            await self._notify(live, f"turn.{outcome}", "" if live.erased else beginning or order.message)
         finally:
             if not self.draining:
                 self._next(live.tail)

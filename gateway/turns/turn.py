@@ -15,7 +15,6 @@ From `recovering` a turn may also come to wait for tool outputs, or go on with t
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from io import StringIO
 from typing import Any, Final, Literal, assert_never
 
 from msgspec import UNSET, Struct, structs
@@ -39,7 +38,7 @@ from gateway.events import (
 )
 from gateway.ids import ConversationId, TurnId
 from gateway.sentences import sentence, too_much
-from gateway.turns.answer import SEPARATOR, Answers, common, real_id
+from gateway.turns.answer import SEPARATOR, Answers, Part, common, real_id
 from gateway.turns.record import is_text, match, unseen
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (
@@ -128,7 +127,8 @@ class Turn:
         self.outcome: Outcome | None = None
         self.failure: Failed | None = None
         self._answers = Answers()
-        self._reasoning = StringIO()
+        self._reasoning = Part("", "")
+        self._released = 0
         self._cards: Counter[str] = Counter()
         self._suggested: set[str] = set()
         self._seen: set[str] = set()
@@ -160,11 +160,11 @@ class Turn:
         turn.memory = memory
         turn._seen = set(memory.seen)
         turn._answers = Answers.restore(content, memory.answers)
-        turn._reasoning.write(reasoning)
+        turn._reasoning = Part("", reasoning)
         turn.suggestions = list(suggestions)
         turn._suggested = set(turn.suggestions)
         turn._cards = Counter(cards)
-        turn._allowance.restore(size(content), map(size, (reasoning, *turn.suggestions, *turn._cards)))
+        turn._allowance.restore(size(content), size(reasoning), map(size, (*turn.suggestions, *turn._cards)))
         turn.tool_calls = list(tool_calls)
         turn._audio = audio
         turn._broke = True
@@ -187,8 +187,18 @@ class Turn:
 
     @property
     def length(self) -> int:
-        """Code points of `content`."""
-        return self._answers.length
+        """Code points of `content`, also when that was released."""
+        return self._answers.length or self._released
+
+    def beginning(self, length: int) -> str:
+        """The first code points of `content`."""
+        return self._answers.beginning(length)
+
+    def release_text(self) -> None:
+        """Forgets the text of a turn that has ended: the log has it, and it may be megabytes."""
+        self._released = self.length
+        self._answers = Answers()
+        self._reasoning = Part("", "")
 
     @property
     def bytes_shown(self) -> int:
@@ -197,7 +207,7 @@ class Turn:
 
     @property
     def reasoning(self) -> str:
-        return self._reasoning.getvalue()
+        return self._reasoning.text
 
     def take(self, items: Sequence[Item]) -> list[Event]:
         """What Coze's stream brought, in its order, as events to append. Never raises, whatever the items are."""
@@ -221,6 +231,7 @@ class Turn:
         allowance.spend(events, counted)
         allowance.keep(held=answers.held_bytes, answers=len(answers.parts), ids=answers.ids + len(self._seen))
         answers.compact()
+        self._reasoning.compact()
         if answers.moved:
             self._remember_answers()
         if allowance.exceeded and self.phase != "ended":
@@ -327,7 +338,7 @@ class Turn:
             case Reasoning(_, text):
                 if text:
                     self._begin()
-                    self._reasoning.write(text)
+                    self._reasoning.append(text)
                     events.append(Text("reasoning", text))
             case Audio():
                 self._begin()

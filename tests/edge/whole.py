@@ -69,7 +69,7 @@ def key(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {name}"}
 
 
-def person(user: str, *, seconds: float = 600, **claims: Any) -> dict[str, str]:
+def person(user: str, *, seconds: float = 86_400, **claims: Any) -> dict[str, str]:
     return key(jwt.encode({"sub": user, "exp": time.time() + seconds, **claims}, SECRET, "HS256"))
 
 

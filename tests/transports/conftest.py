@@ -140,16 +140,21 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example of a transport from another package, really installed; the folder it was installed into."""
     source = shutil.copytree(Path(__file__).parent / "ndjson_example", tmp_path_factory.mktemp("ndjson") / "source")
     target = source.parent / "installed"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     command += ["--disable-pip-version-check", "--target", str(target), str(source)]
     subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
-    sys.path.append(str(target))
-    yield target
-    sys.path.remove(str(target))
+    return target
+
+
+@pytest.fixture
+def plugin(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example of a transport from another package, which this test's gateways find."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(package)])
+    return package
 
 
 @pytest.fixture
