@@ -4,7 +4,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SUPPORTED := python3.14 python3.13 python3.12 python3.11 python3
 SUITS := -c 'import sys, venv; from importlib.util import find_spec as f; sys.exit(sys.version_info < (3, 11) or not f("ensurepip"))' 2>/dev/null
-PYTHON ?= $(shell for p in $(SUPPORTED); do $$p $(SUITS) && echo $$p && break; done)
+SEARCH = $(shell for p in $(SUPPORTED); do $$p $(SUITS) && echo $$p && break; done)
+# Searched for where it is first used, and once only: a recipe is expanded as a whole before its first line says anything.
+PYTHON ?= $(eval PYTHON := $$(SEARCH))$(PYTHON)
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
 ARGS ?=
 # Side by side, since most tests wait for processes; more than the cores would disturb those that measure.

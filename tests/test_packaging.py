@@ -1,5 +1,6 @@
 """What is installed: locked by hash, whole in a wheel, and by commands that help on a strange machine."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -62,8 +63,9 @@ def test_a_wheel_holds_every_file_of_the_checkout(tmp_path: Path) -> None:
     assert inside == expected
 
 
-def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def make(*arguments: str, folder: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in clean_environment().items() if not name.startswith("MAKE")}
+    environment |= variables
     return subprocess.run(
         ["make", *arguments],
         cwd=folder,
@@ -101,6 +103,18 @@ def test_a_virtual_environment_of_an_old_python_is_made_anew(tmp_path: Path) -> 
     for script in (old, new):
         script.chmod(0o755)
     assert "asked for -m venv --clear .venv" in make("install", f"PYTHON={new}", folder=tmp_path).stdout
+
+
+def test_a_python_is_searched_for_only_once(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        shutil.copy(ROOT / name, tmp_path)
+    newest = tmp_path / "bin" / "python3.14"
+    newest.parent.mkdir()
+    newest.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo asked >> {tmp_path}/questions\n')
+    newest.chmod(0o755)
+    done = make("install", folder=tmp_path, PATH=f"{newest.parent}:{os.environ['PATH']}")
+    assert "with python3.14: ready in about a minute" in done.stdout
+    assert (tmp_path / "questions").read_text() == "asked\n" * 2  # by the search, and by the recipe's own check
 
 
 def test_the_readmes_commands_are_makes() -> None:
