@@ -93,7 +93,7 @@ class Guard:
             preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
             refusable = preflight or method in _CHANGING or "Upgrade" in headers or request.path == _CONFIG
             if refusable and not trusted:
-                raise GatewayError(Code.FORBIDDEN_ORIGIN)
+                raise GatewayError(Code.FORBIDDEN_ORIGIN, "the Origin is not in GATEWAY_ALLOWED_ORIGINS")
             if preflight:
                 return web.Response(status=204)
         if STRANGE_EXPECTATION in request:

@@ -67,13 +67,17 @@ class Course:
         elif turn.phase == "ended":
             self.told(turn, "Coze said")
 
-    def told(self, turn: Turn, who: str) -> None:
-        """Coze itself ended the turn, in its stream or in its record."""
+    def told(self, turn: Turn, who: str, status: str = "") -> None:
+        """What Coze said ended the turn, in its stream or in its record; there it also gave the chat's `status`."""
         failure = turn.failure
-        if turn.outcome == "cancelled":
+        if turn.overfull:
+            self.add("Coze sent more than a turn may hold")
+        elif turn.outcome == "cancelled":
             self.add(f"{who} that the chat was cancelled")
         elif failure is not None and failure.code == Code.UPSTREAM_EMPTY:
             self.add(f"{who} that the chat is complete, and there is no answer in it")
+        elif failure is not None and status == "completed":
+            self.add("Coze's record of the finished chat lacks the end of an answer that had begun")
         elif failure is not None:
             self.add(f"{who} that the chat failed")
 

@@ -402,12 +402,13 @@ class LiveTurn:
                         self._remember()
                         self._report_recovery(events)
                         if self.turn.outcome is not None:
-                            self.course.told(self.turn, "Coze's record says")
+                            self.course.told(self.turn, "Coze's record says", state.status)
                 if self.turn.phase != "recovering":
                     return
             except TooMuch:
                 self._means.metrics.upstream_recovered(Recovery.FAILED)
                 self._append(self.turn.overfill())
+                self.course.told(self.turn, "Coze's record says")
                 return
             except UpstreamError as error:
                 refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)

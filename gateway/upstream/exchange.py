@@ -5,6 +5,7 @@ followed. Its exceptions end here: what comes out is an `UpstreamError` that say
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -207,4 +208,5 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _kind(error: BaseException) -> str:
     """The error's kind alone: its text may hold the address, headers or bytes."""
-    return type(getattr(error, "os_error", None) or error).__name__
+    kind = type(getattr(error, "os_error", None) or error)
+    return "its host name was not found (gaierror)" if issubclass(kind, socket.gaierror) else kind.__name__

@@ -107,6 +107,8 @@ async def test_every_kind_of_refusal_has_its_line_and_is_counted(tmp_path: Path)
             assert await counted(gateway, "draining") == 0
     told = [(line["requestId"], line["code"], line["status"]) for line in refusals(lines)]
     assert told == ids
+    (origin,) = (line for line in refusals(lines) if line["code"] == "forbidden_origin")
+    assert origin["reason"] == "the Origin is not in GATEWAY_ALLOWED_ORIGINS"
     assert "s3cr3t" not in json.dumps(refusals(lines))
 
 

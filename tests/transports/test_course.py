@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from gateway.turns.course import Course
+from gateway.upstream.protocol import StreamEnd
 from tests.processes import GatewayProcess
 from tests.transports.conftest import Serve, Served
+from tests.turns import COMPLETED, a, begun, d
 
 ENDS = ("SSE stream ended", "Chat ended")
 
@@ -29,6 +32,40 @@ async def test_a_turn_that_reached_nobody_says_where_why_and_how_often(
     assert (line["attempts"], line["recovered"]) == (2, False)
     assert "hidden" not in str(logs)
     assert "secret words" not in str(logs)
+
+
+async def test_a_host_name_that_nobody_knows_is_told_in_words(serve: Serve, logs: list[dict[str, Any]]) -> None:
+    served = await serve(coze_api_base="http://no-such-host.invalid", coze_api_token="pat_x", upstream_retries=0)
+    await served.ask("hi")
+    await served.balanced()
+    (line,) = ends(logs)
+    assert line["reason"] == "Coze was not reached: its host name was not found (gaierror)"
+
+
+def test_what_the_gateway_gave_up_is_not_told_as_a_failure_of_cozes() -> None:
+    turn = begun()
+    turn.take([d("1", "the beginning")])
+    turn.stream_ended(StreamEnd.BROKEN)
+    assert turn.recovered(COMPLETED, [], final=True)
+    course = Course()
+    course.told(turn, "Coze's record says", COMPLETED.status)
+    assert course.reason == "Coze's record of the finished chat lacks the end of an answer that had begun"
+
+
+@pytest.mark.parametrize("way", ["stream", "list", "record"])
+def test_more_than_a_turn_may_hold_is_told_as_that(way: str) -> None:
+    turn = begun()
+    if way == "stream":
+        turn.take([d("1", "x" * 2**20) for _ in range(9)])
+    else:
+        turn.stream_ended(StreamEnd.BROKEN)
+        if way == "list":
+            turn.overfill()
+        else:
+            turn.recovered(COMPLETED, [a(str(n), "x" * 2**20) for n in range(9)])
+    course = Course()
+    course.told(turn, "Coze said")
+    assert course.reason == "Coze sent more than a turn may hold"
 
 
 async def test_while_coze_is_not_even_asked_the_line_still_says_why(serve: Serve, logs: list[dict[str, Any]]) -> None:
