@@ -591,6 +591,17 @@ for (const [options, more] of [
 }
 
 for (const options of [{ transports: ["sse"] }, { transports: ["websocket"] }, { transports: ["longpoll"] }, { streaming: false }]) {
+  test(`a token() that fails is named, and not the gateway: ${JSON.stringify(options)}`, async () => {
+    const w = await world({});
+    const token = () => fetch("http://127.0.0.1:9/token");
+    const kept = ask(w, { ...options, token, timing: { ...FAST, configMs: 5000, backoffMaxMs: 10, asks: 2 } });
+    await assert.rejects(kept.done, { name: "GatewayError", code: "unreachable", message: /: token\(\) failed: fetch failed/ });
+    assert.ok(kept.states.some(([state, { reason }]) => state === "waiting" && reason === "token() failed: fetch failed"));
+    assert.deepEqual((await w.seen()).seen, []);
+  });
+}
+
+for (const options of [{ transports: ["sse"] }, { transports: ["websocket"] }, { transports: ["longpoll"] }, { streaming: false }]) {
   test(`a token that never comes holds nobody for ever: ${JSON.stringify(options)}`, async () => {
     const w = await world({});
     const silent = { ...options, token: () => new Promise(() => {}), timing: { ...FAST, configMs: 5000, requestMs: 100, backoffMaxMs: 10, asks: 2 } };

@@ -791,7 +791,11 @@ class Line {
   /** The bearer token. A function that gives none counts as unreachable after a while, and ends with `signal`. */
   async token(signal, ms = this.timing.requestMs) {
     const { token } = this.options;
-    return typeof token === "function" ? within(ms, signal, (async () => token())(), "token()") : token;
+    if (typeof token !== "function") return token;
+    const given = (async () => token())().catch((error) => { // else its own server's fault would pass for the gateway's
+      throw new Error(`token() failed: ${error?.message ?? error}`, { cause: error });
+    });
+    return within(ms, signal, given, "token()");
   }
 
   async headers(extra, signal, ms) {
