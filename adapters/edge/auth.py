@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 ALL: Final = "*"
 Shops = frozenset[str] | Literal["*"]
 
+NOT_ITS_SHOP: Final = "the shop is not one of the token's"
+
 _LONGEST_ID = 128
 _SHORTEST_SECRET = 32  # bytes, RFC 7518, section 3.2
+_DOTS = 2  # in every JWT
+_KEY_PREFIX = "gwk_"
 _KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
 
 
@@ -35,6 +39,7 @@ Reason = Literal[
     "no token",
     "two headers",
     "unknown key",
+    "a key, not a JWT",
     "malformed",
     "algorithm",
     "signature",
@@ -91,7 +96,7 @@ class Caller:
                 return next(iter(self.shops))
             raise InvalidRequest([Mistake("shopId", "is required: the token is for several shops")])
         if not self._holds(asked):
-            raise GatewayError(Code.NOT_FOUND, "the shop is not one of the token's")
+            raise GatewayError(Code.NOT_FOUND, NOT_ITS_SHOP)
         return asked
 
     def account(self, user_id: str) -> str:
@@ -178,9 +183,11 @@ class Authenticator:
         if found := self._api_keys.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()):
             name, shops = found
             return Caller(kind="api-key", shops=shops, key_name=name)
-        if self._jwts is not None:
-            return self._caller_of_jwt(self._jwts, token)
-        raise UnauthorizedError("unknown key")
+        if self._jwts is None or ("api-key" in self._ways and token.count(".") != _DOTS):
+            raise UnauthorizedError("unknown key")
+        if token.startswith(_KEY_PREFIX):
+            raise UnauthorizedError("a key, not a JWT")
+        return self._caller_of_jwt(self._jwts, token)
 
     def seconds_left(self, caller: Caller) -> float | None:
         """How long the caller's token still lasts, never negative; None: for ever."""
@@ -241,7 +248,7 @@ def bearer_token(request: web.BaseRequest) -> str | None:
 
 def make_key(name: str, shops: str = ALL, *, key: str | None = None) -> tuple[str, str]:
     """A new API key, and its line for `GATEWAY_API_KEYS_FILE`, which holds only its hash. Raises ValueError."""
-    key = key or f"gwk_{secrets.token_urlsafe(32)}"
+    key = key or f"{_KEY_PREFIX}{secrets.token_urlsafe(32)}"
     line = f"{name} {hashlib.sha256(key.encode()).hexdigest()} {shops}"
     if (match := _KEY_LINE.fullmatch(line)) is None or match[1] != name or name.startswith("#"):
         raise ValueError("a name has 1 to 64 visible ASCII characters, and there is at least one shop, or *")

@@ -54,7 +54,9 @@ class Connections:
         if account is not None:
             held = self._by_account.get(account, 0)
             if held >= self._most_each:
-                raise GatewayError(Code.TOO_MANY_CONNECTIONS, retry_after=_COME_AGAIN_SECONDS)
+                raise GatewayError(
+                    Code.TOO_MANY_CONNECTIONS, "GATEWAY_MAX_CONNECTIONS_PER_USER", retry_after=_COME_AGAIN_SECONDS
+                )
             self._by_account[account] = held + 1
         self.open += 1
         return Seat(self, account)
@@ -91,7 +93,7 @@ class TurnRate:
         del times[: bisect_right(times, now - _MINUTE)]
         if len(times) >= self._most:
             self._started[account] = times
-            raise GatewayError(Code.RATE_LIMITED, retry_after=times[0] + _MINUTE - now)
+            raise GatewayError(Code.RATE_LIMITED, "GATEWAY_TURNS_PER_MINUTE", retry_after=times[0] + _MINUTE - now)
         times.append(now)
         self._started[account] = times  # at the end: the one that was active last
         self._forget(now)

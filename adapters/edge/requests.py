@@ -238,13 +238,13 @@ def page_query(request: web.BaseRequest) -> Page:
 def turn_id(text: str) -> TurnId:
     """`text` as a turn's id; what can't be one is NOT_FOUND, as one that does not exist."""
     if not (text.startswith("turn_") and is_id(text)):
-        raise GatewayError(Code.NOT_FOUND)
+        raise GatewayError(Code.NOT_FOUND, "that is no turn's id")
     return TurnId(text)
 
 
 def conversation_id(text: str) -> ConversationId:
     if not (text.startswith("conv_") and is_id(text)):
-        raise GatewayError(Code.NOT_FOUND)
+        raise GatewayError(Code.NOT_FOUND, "that is no conversation's id")
     return ConversationId(text)
 
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from adapters.edge import requests
-from adapters.edge.auth import Caller, no_such
+from adapters.edge.auth import NOT_ITS_SHOP, Caller, no_such
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
@@ -72,7 +72,8 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
                 await _tell_last_turn(services, topic.name, subscription)
         else:
             if not caller.may_watch_shop(topic.name):
-                raise GatewayError(Code.NOT_FOUND)
+                missing = NOT_ITS_SHOP if caller.watches_shops else "the token's scope does not hold `shop`"
+                raise GatewayError(Code.NOT_FOUND, missing)
             subscription, exact = await services.hub.subscribe(shop_log(topic.name), asked=asked)
     except JournalError as error:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from multidict import CIMultiDict
 
-from adapters.edge.auth import ALL, ANYONE, Authenticator, Caller, UnauthorizedError, read_api_keys
+from adapters.edge.auth import ALL, ANYONE, Authenticator, Caller, UnauthorizedError, make_key, read_api_keys
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from tests.edge.conftest import Serve
@@ -52,7 +52,8 @@ def token(key: Any = SECRET, algorithm: str = "HS256", headers: dict[str, Any] |
 def secret_authenticator(tmp_path: Path, **settings: Any) -> Authenticator:
     file = tmp_path / "secret"
     file.write_bytes(SECRET + b"\n")
-    return Authenticator.from_settings(Settings(auth="jwt", jwt_secret_file=str(file), **settings), clock=lambda: NOW)
+    settings = {"auth": "jwt", "jwt_secret_file": str(file)} | settings
+    return Authenticator.from_settings(Settings(**settings), clock=lambda: NOW)
 
 
 def jwks_authenticator(tmp_path: Path, *entries: dict[str, Any]) -> Authenticator:
@@ -446,6 +447,19 @@ def test_a_token_that_is_not_ours_says_why(tmp_path: Path, text: str, reason: st
     with pytest.raises(UnauthorizedError) as caught:
         secret_authenticator(tmp_path).caller_of(text)
     assert caught.value.reason == reason
+
+
+def test_a_key_where_a_jwt_is_wanted_is_told_from_a_broken_jwt(tmp_path: Path) -> None:
+    key, _ = make_key("backend")
+    with pytest.raises(UnauthorizedError, match=r"^a key, not a JWT$"):
+        secret_authenticator(tmp_path).caller_of(key)
+    keys = keys_file(tmp_path, f"name {digest('right')} *\n")
+    both = secret_authenticator(tmp_path, auth="api-key,jwt", api_keys_file=keys)
+    for wrong in (key, "wrong"):
+        with pytest.raises(UnauthorizedError, match=r"^unknown key$"):
+            both.caller_of(wrong)
+    with pytest.raises(UnauthorizedError, match=r"^malformed$"):
+        both.caller_of("a.b.c")
 
 
 def test_a_key_that_nobody_knows_and_no_token_at_all_are_told_apart(tmp_path: Path) -> None:

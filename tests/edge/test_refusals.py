@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from adapters.edge.refusals import Refusals
-from tests.edge.whole import SECRET, Whole, key, whole, with_tokens
+from tests.edge.whole import SECRET, Whole, key, person, whole, with_tokens
 
 UUID = "00000000-0000-4000-8000-000000000000"
 TURN = f"/api/coze/turns/turn_{UUID}"
@@ -38,7 +38,8 @@ def token(secret: str = SECRET, **claims: Any) -> dict[str, str]:
     ("headers", "reason"),
     [
         ({}, "no token"),
-        (key("s3cr3t"), "malformed"),
+        (key("s3cr3t"), "unknown key"),
+        (key("a.b.s3cr3t"), "malformed"),
         (token("another s3cr3t that is long enough for the algorithm"), "signature"),
         (token(exp=1), "expired"),
         (token(aud="s3cr3t"), "audience"),
@@ -107,8 +108,9 @@ async def test_every_kind_of_refusal_has_its_line_and_is_counted(tmp_path: Path)
             assert await counted(gateway, "draining") == 0
     told = [(line["requestId"], line["code"], line["status"]) for line in refusals(lines)]
     assert told == ids
-    (origin,) = (line for line in refusals(lines) if line["code"] == "forbidden_origin")
-    assert origin["reason"] == "the Origin is not in GATEWAY_ALLOWED_ORIGINS"
+    reasons = {line["code"]: line["reason"] for line in refusals(lines)}
+    assert reasons["forbidden_origin"] == "the Origin is not in GATEWAY_ALLOWED_ORIGINS"
+    assert reasons["rate_limited"] == "GATEWAY_TURNS_PER_MINUTE"
     assert "s3cr3t" not in json.dumps(refusals(lines))
 
 
@@ -211,6 +213,9 @@ async def test_what_is_not_found_and_what_is_wrong_says_why_in_the_log_alone(tmp
                 ("DELETE", f"{url}/conversations/conv_{UUID}", "key-b", {}, "there is none"),
                 ("POST", f"{url}/chat", "key-b", {**chat, "conversationId": conversation}, "another user's or shop's"),
                 ("POST", f"{url}/chat", "key-b", {**chat, "shopId": "a"}, "the shop is not one of the token's"),
+                ("GET", f"{url}/turns/s3cr3t", "key-b", {}, "that is no turn's id"),
+                ("DELETE", f"{url}/conversations/s3cr3t", "key-b", {}, "that is no conversation's id"),
+                ("GET", f"{url}/shops/a/events", "key-b", {}, "the shop is not one of the token's"),
                 ("POST", f"{url}/chat", "key-a", strange, "fields: botId, customVariables, onBusy and 1 unknown"),
                 ("POST", f"{url}/chat", "key-a", {"s3cr3t": chat}, "fields: botId, message, userId and 1 unknown"),
             ]
@@ -222,6 +227,17 @@ async def test_what_is_not_found_and_what_is_wrong_says_why_in_the_log_alone(tmp
         assert line["reason"].endswith(reason)
     assert not any("another user's" in text or "token's" in text for text in told)
     assert "s3cr3t" not in json.dumps(refusals(lines))
+
+
+async def test_a_shop_that_may_not_be_watched_is_told_by_the_scope_that_lacks(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        async with (
+            whole(tmp_path, **with_tokens(tmp_path)) as gateway,
+            gateway.session.get(f"{gateway.url}/api/coze/shops/a/events", headers=person("u", shop="a")) as answer,
+        ):
+            assert answer.status == 404
+    (line,) = refusals(lines)
+    assert line["reason"] == "the token's scope does not hold `shop`"
 
 
 async def test_an_api_key_that_comes_from_a_page_is_told_of_once_by_its_name(tmp_path: Path) -> None:
