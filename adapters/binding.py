@@ -11,6 +11,7 @@ logger = structlog.get_logger()
 
 _READ = 32 * 1024  # bytes that the kernel keeps for us (it doubles that): what one read may bring others wait for
 _TRIES = 20
+_ALL = ("0.0.0.0", "::")
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
@@ -37,14 +38,18 @@ async def _bind_all(hosts: Sequence[str], port: int, send_timeout: float) -> lis
     sockets: list[socket.socket] = []
     try:
         for host in hosts:
-            names = ("0.0.0.0", "::") if host == "*" else (host,)
+            names = _ALL if host == "*" else (host,)
             bound = 0
             for name in names:
                 try:
                     found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
                     for family, _, _, _, address in dict.fromkeys(found):
-                        if any(sock.family == family and sock.getsockname()[0] == address[0] for sock in sockets):
-                            continue  # named twice, as in `localhost,127.0.0.1`
+                        same = [sock for sock in sockets if sock.family == family]
+                        if any(sock.getsockname()[0] in (address[0], *_ALL) for sock in same):
+                            continue  # named twice, as in `localhost,127.0.0.1`, or part of what is bound
+                        for sock in same if address[0] in _ALL else ():
+                            sockets.remove(sock)  # part of what is bound now
+                            sock.close()
                         sockets.append(_socket(family, (address[0], port, *address[2:]), send_timeout))
                         port = port or sockets[0].getsockname()[1]
                 except OSError as error:

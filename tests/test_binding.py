@@ -42,6 +42,22 @@ async def test_all_of_both_families(start_gateway: Start, hosts: str) -> None:
         assert await answers(f"http://{host}:{port}") == 200
 
 
+@pytest.mark.parametrize("hosts", ["127.0.0.1,0.0.0.0", "*,127.0.0.1,::1", "::1,127.0.0.1,*", "::1,::,0,127.0.0.2"])
+async def test_an_address_that_all_of_its_family_holds_already_is_no_second_listener(hosts: str) -> None:
+    sockets = await bind(hosts.split(","), 0, 60)
+    try:
+        urls = [url_of(sock).rpartition(":")[0] for sock in sockets]
+        assert sorted(urls) == (
+            ["http://0.0.0.0"] if ":" not in hosts and "*" not in hosts else ["http://0.0.0.0", "http://[::]"]
+        )
+        assert len({sock.getsockname()[1] for sock in sockets}) == 1
+        for sock in sockets:
+            sock.listen()
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
 async def test_one_host_is_one_url(start_gateway: Start) -> None:
     line = await (await start_gateway()).logged("gateway.ready")
     assert "urls" not in line

@@ -487,6 +487,7 @@ def test_a_proxy_is_taken_and_its_password_is_printed_nowhere(proxy: str, monkey
         "http://u:hidden@pro xy",
         "http://u:hidden@proxy:99999",
         "http://u:%E5%AF%86@proxy",
+        "http://u%3Av:hidden@proxy",  # HTTP's Basic has no user with a colon
     ],
 )
 def test_what_is_no_proxy_is_refused_without_its_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:

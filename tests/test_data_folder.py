@@ -8,6 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gateway.log.sqlite import SqliteJournal
+from gateway.telemetry.ledger import Ledger
 from tests.processes import GatewayProcess
 from tests.test_cli import run
 
@@ -43,6 +45,17 @@ async def test_both_databases_lie_in_the_folder_that_was_named_and_are_found_aga
         session.get(f"{again.url}/api/coze/conversations/{conversation}/messages") as response,
     ):
         assert len((await response.json())["messages"]) == 2
+
+
+@pytest.mark.parametrize("name", ["file:a%20b", "file:a", ":memory:"])
+async def test_a_relative_folder_is_a_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir(name)
+    journal = SqliteJournal(Path(name) / "log.db", ledger=Ledger(), on_set_aside=lambda path, why: None)
+    await journal.open()
+    await journal.close()
+    assert os.listdir(tmp_path) == [name]
+    assert "log.db" in os.listdir(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", NAMES)

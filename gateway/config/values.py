@@ -103,6 +103,8 @@ def proxy_url(url: SecretStr | None) -> SecretStr | None:
         raise ValueError("more than a proxy's address")
     host_name(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname)
     _ = parts.port  # raises ValueError beyond 65535
+    if ":" in unquote(parts.username or ""):
+        raise ValueError("a colon in the user, which HTTP's Basic can't carry")
     unquote(parts.netloc, "utf-8", "strict").encode("latin-1")  # as HTTP's Basic carries it; UnicodeError is one too
     return url
 

@@ -70,7 +70,7 @@ class SqliteJournal:
     """
 
     def __init__(self, path: Path, *, ledger: Ledger, on_set_aside: Callable[[Path, str], None]) -> None:
-        self._path = path
+        self._path = path.absolute()  # SQLite takes what begins with `file:` for a URI
         self._ledger = ledger
         self._on_set_aside = on_set_aside
         self._writer: aiosqlite.Connection | None = None
