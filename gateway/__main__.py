@@ -24,9 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # Ctrl-C just ends what has no handler of its own yet, without a traceback
+    _fill_closed_streams()
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)
+
+
+def _fill_closed_streams() -> None:
+    """Opens on nothing those of stdin, stdout and stderr that came closed: a database would get their numbers."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _parser() -> argparse.ArgumentParser:

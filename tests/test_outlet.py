@@ -171,6 +171,44 @@ def test_the_last_lines_are_written_at_the_end_and_a_reader_that_stands_still_de
     assert time.monotonic() - began < 15
 
 
+def test_a_full_disk_costs_lines_and_not_the_exit_status() -> None:
+    code = (
+        "from gateway.telemetry import logs\nlogs.configure('json')\nlogs.get_logger().info('x')\nraise SystemExit(3)"
+    )
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, env=clean_environment(), stderr=full)
+    assert done.returncode == 3
+
+
+def test_a_line_that_a_full_disk_has_torn_is_a_line_of_its_own(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal\nfrom gateway.telemetry import logs\nlogs.configure('json')\nlog = logs.get_logger()\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (300, 10000))\n"
+        "for n in range(9): log.info('early', n=n)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\nlog.info('late')"
+    )
+    with (tmp_path / "log").open("wb") as file:
+        done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, env=clean_environment(), stderr=file)
+    assert done.returncode == 0
+    *whole, torn, last = (tmp_path / "log").read_bytes().splitlines()
+    assert [json.loads(line)["n"] for line in whole] == list(range(len(whole)))
+    assert torn.startswith(b"{")
+    assert not torn.endswith(b"}")
+    assert json.loads(last)["event"] == "late"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_streams_that_came_closed_are_opened_on_nothing(closed: str) -> None:
+    code = (
+        "import os\nfrom gateway.__main__ import main\nfrom gateway.telemetry import logs\n"
+        "assert main(['make-key', 'name']) == 0\nlogs.configure()\nlogs.get_logger().info('line')\n"
+        "raise SystemExit(os.open('.', os.O_RDONLY))  # a database's number"
+    )
+    environment = clean_environment()
+    shell = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    assert subprocess.run(shell, check=False, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode > 2
+
+
 async def test_a_gateway_whose_stderr_nobody_reads_serves_on_and_ends(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)

@@ -25,14 +25,23 @@ class Outlet:
     """Writes lines. A reader that has gone, or a full disk, costs lines and nothing else."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        # Not through a buffer: it would keep what a full disk refused, and fail once more when the process ends.
+        self._stream = getattr(stream, "raw", stream)
+        self._torn = False  # the disk was full in the middle of a line
         self.dropped = 0
 
     def msg(self, line: bytes) -> None:
+        whole = b"\n" * self._torn + line + b"\n"
+        left = memoryview(whole)
         try:
-            self._stream.write(line + b"\n")
+            while left:
+                if not (written := self._stream.write(left)):
+                    raise BlockingIOError
+                left = left[written:]
             self._stream.flush()
+            self._torn = False
         except (OSError, ValueError):
+            self._torn = self._torn or len(left) < len(whole)
             self.dropped += 1
 
     def flush(self, within: float) -> bool:
