@@ -150,6 +150,12 @@ def test_a_wrong_value_is_one_mistake_that_shows_it(monkeypatch: pytest.MonkeyPa
     assert line.startswith(f"{name}={value!r}: ")
 
 
+def test_a_toml_section_is_told_as_one(tmp_path: Path) -> None:
+    file = toml(tmp_path, "port = 1001\n[server]\nhost = 1\n[logging.json]\n")
+    said = "there are no sections: write the settings above the first one"
+    assert mistakes(file=file) == [f"{file}: [logging]: {said}", f"{file}: [server]: {said}"]
+
+
 def test_a_toml_flag_is_no_number(tmp_path: Path) -> None:
     file = toml(tmp_path, "port = true")
     assert mistakes(file=file)[0].startswith(f"{file}: port=True")

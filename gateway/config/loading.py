@@ -128,6 +128,11 @@ def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:
         return {}
     known = {key: value for key, value in written.items() if key in Settings.model_fields}
     for key in sorted(written.keys() - known.keys()):
+        if isinstance(written[key], dict):
+            mistakes.append(
+                Mistake(f"{file}: [{key}]", "", "there are no sections: write the settings above the first one")
+            )
+            continue
         mistakes.append(_unknown(f"{file}: {key}", key.lower().removeprefix("gateway_"), Settings.model_fields))
     for key in [key for key, value in known.items() if key != "data_dir" and "***" in str(value)]:
         mistakes.append(Mistake(f"{file}: {key}", "", f"{_STARS} or leave the line out and set {env_name(key)}"))
