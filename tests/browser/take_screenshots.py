@@ -96,11 +96,15 @@ async def take_all(browser: Browser, url: str) -> None:
 async def take_crash(browser: Browser, url: str, gateway: GatewayProcess) -> None:
     """The gateway dies in mid-answer."""
     page = await opened(browser, url, 768, 820)
+    small = await opened(browser, url, 320, 640, dark=True, tongue="zh-CN")
     await ask(page, "What can you do?")
-    await page.locator(".content p").nth(1).wait_for()
+    await ask(small, "你能做什么？")
+    for each in (page, small):
+        await each.locator(".content p").nth(1).wait_for()
     await gateway.kill()
-    await page.locator(".notice button").wait_for(timeout=60_000)
-    await take(page, "crash")
+    for each, name in ((page, "crash"), (small, "small-crash-dark")):
+        await each.locator(".notice button").wait_for(timeout=60_000)
+        await take(each, name)
 
 
 async def main() -> None:
