@@ -158,7 +158,10 @@ class EventLog:
             await self.fold(also_running=True)
         except JournalError as error:
             logger.warning("log.not_saved", reason=str(error))
-        await self._journal.close()
+        except Exception as error:
+            self._faults.broke("fold", error)
+        finally:
+            await self._journal.close()  # its threads would keep the process alive
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -200,6 +200,21 @@ async def test_the_loops_survive_what_nobody_thought_of(durable: Bench, faults: 
     await durable.turn()
 
 
+async def test_a_close_whose_last_save_meets_a_bug_still_gives_the_journal_back(
+    durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the journal's threads would keep a stopping process alive for ever."""
+    await durable.turn("turn_1")
+
+    async def buggy(**_: Any) -> None:
+        raise Bug
+
+    monkeypatch.setattr(durable.log, "fold", buggy)
+    await durable.log.close()
+    assert faults.parts == ["fold"]
+    assert durable.ledger.count("database") == 0
+
+
 @pytest.fixture
 async def hub(durable: Bench, faults: Counted) -> AsyncIterator[Hub]:
     hub = Hub(durable.log, ledger=durable.ledger, watch=Watch(), heartbeat=0.05, faults=faults)
