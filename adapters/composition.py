@@ -154,7 +154,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         )
         orphans = await storage.opened(log)
         stack.push_async_callback(log.close)
-        store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.told, faults=faults)
+        store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.keeper.told, faults=faults)
         stack.push_async_callback(store.close)
         base, token = settings.coze_api_base, settings.coze_api_token
         if settings.embedded_simulator:
@@ -172,7 +172,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(upstream.close)
         abandonment = Abandonment(settings.abandon_seconds)
         hub = Hub(
-            log,
+            log.shelf,
             ledger=ledger,
             watch=_Watch(metrics),
             heartbeat=settings.heartbeat_interval,

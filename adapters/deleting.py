@@ -35,7 +35,7 @@ async def delete(
         stack.push_async_callback(log.close)
         store = await Store.open(storage.database(settings), ledger=ledger)
         stack.push_async_callback(store.close)
-        for stretch in [*running, *log.ended_unsaved()]:
+        for stretch in [*running, *log.keeper.ended()]:
             if stretch.turn:  # the process that wrote it may have been killed before the store heard of it
                 _tell(store, stretch)
         await store.settled()
@@ -45,7 +45,7 @@ async def delete(
             row = await store.conversation(conversation_id or "")
             found = [row.id] if row is not None else []
         for one in found:
-            await log.erase([LogKey(one), *map(LogKey, await store.turns_of(one))])
+            await log.keeper.erase([LogKey(one), *map(LogKey, await store.turns_of(one))])
             await store.erase(one)
         return found
 

@@ -15,7 +15,7 @@ from gateway.errors import Code, GatewayError
 from gateway.events import Cancelled, Completed, Failed, Last, body
 from gateway.ids import LogKey, Position, parse_position, shop_log
 from gateway.log.journal import JournalError
-from gateway.log.log import epoch_mark, is_of
+from gateway.log.shelf import epoch_mark, is_of
 from gateway.log.stretch import Entry
 from gateway.reading.frames import LARGE
 from gateway.reading.hub import ResetReason, reset
@@ -114,7 +114,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     row = await services.store.turn(turn, texts=False)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
         raise no_such(row)
-    tail = await services.log.find(turn)
+    tail = await services.log.shelf.find(turn)
     if tail is not None:
         subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)
         if subscription.reading is not None and not subscription.gone:

@@ -52,6 +52,10 @@ class JournalError(Exception):
     """It can't be written or read now; the message is one sentence for an operator."""
 
 
+class Fenced(JournalError):
+    """Another process has taken the journal over: this one must write nothing more to it."""
+
+
 class Broken(JournalError):
     """Not the journal failed, but what it was given, or we: only one turn's data are concerned."""
 

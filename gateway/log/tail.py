@@ -26,6 +26,12 @@ class Span:
     def last(self) -> int:
         return self._last if self.stretch is None else self.stretch.last
 
+    def unload(self) -> None:
+        """The stretch leaves memory; it is stored."""
+        if self.stretch is not None:
+            self._last = self.stretch.last
+            self.stretch = None
+
 
 class Watcher(Protocol):
     """Who hears of news in a log, in the moment in which it can be seen."""
@@ -35,8 +41,8 @@ class Watcher(Protocol):
 
 class Tail:
     """What is known of one log. `spans` and `head`, the last position in them, are what readers may see: both grow only
-    with what is durable. `next` is the position to be given next, and `writer` the number of the stretch that is being
-    written; both run ahead of what readers may see.
+    with what is durable. `next` is the position to be given next, and `writer` is whoever writes in it now; both run
+    ahead of what readers may see.
 
     `watchers` are told when there is news; `users` are all who keep the tail in memory, and so do the
     stretches of it that are not saved, of which there are `unsaved`.
@@ -66,7 +72,7 @@ class Tail:
         self.spans: list[Span] = []
         self.users: set[object] = set()
         self.unsaved = 0
-        self.writer: int | None = None
+        self.writer: object | None = None
         self.watchers: dict[Watcher, None] = {}
         self.resets: dict[Any, Any] = {}
         self.published = 0.0

@@ -11,8 +11,8 @@ from gateway.events import encode_fields
 from gateway.ids import LogKey, Position, parse_position
 from gateway.log.epochs import Epochs
 from gateway.log.journal import JournalError
-from gateway.log.log import EventLog, is_of
 from gateway.log.outline import outline
+from gateway.log.shelf import Shelf, is_of
 from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Span, Tail
 from gateway.reading.frames import LARGE, Frame, Frames
@@ -101,7 +101,7 @@ class Hub:
 
     def __init__(
         self,
-        log: EventLog,
+        shelf: Shelf,
         *,
         ledger: Ledger,
         watch: Watch,
@@ -110,7 +110,7 @@ class Hub:
         faults: Faults | None = None,
         audience: Audience | None = None,
     ) -> None:
-        self.log = log
+        self.shelf = shelf
         self.unsent = unsent or Unsent()
         self.draining = False
         self.closing = False
@@ -141,7 +141,7 @@ class Hub:
         oldest kept. A position that can't be continued exactly gets a `reset` as its preface, and goes on from there.
         `gone` says that retention was faster, and took the turn's events.
         """
-        tail = await self.log.tail(key)
+        tail = await self.shelf.tail(key)
         span = next((s for s in reversed(tail.spans) if s.turn == turn), None) if turn is not None else None
         after, reason = _start(tail, asked, turn, span)
         subscription = Subscription(
@@ -152,7 +152,7 @@ class Hub:
         try:
             if span is not None and span.stretch is None and after < span.last:
                 # Loaded, it is held for this reader, whatever retention takes from now on.
-                subscription.gone = await self.log.load(span) is None
+                subscription.gone = await self.shelf.load(span) is None
             if reason is not None and not subscription.gone:
                 await self._reset(subscription, reason, span)
         except BaseException:
@@ -178,7 +178,7 @@ class Hub:
         tail = subscription.tail
         if span is None and subscription.turn is None and tail.spans:
             span = tail.spans[-1]
-        stretch = await self.log.load(span) if span is not None else None
+        stretch = await self.shelf.load(span) if span is not None else None
         if stretch is None:
             status = "queued" if subscription.turn is not None else ""
             subscription.after = tail.head
@@ -207,12 +207,12 @@ class Hub:
             await self._reset(subscription, "expired", None)
 
     async def load(self, span: Span) -> Stretch | None:
-        return await self.log.load(span)
+        return await self.shelf.load(span)
 
     def left(self, subscription: Subscription) -> None:
         """A subscription was closed."""
         tail = subscription.tail
-        self.log.drop(tail, subscription)
+        self.shelf.drop(tail, subscription)
         if not tail.users:
             tail.resets.clear()
             self._frames.drop(tail)
@@ -442,7 +442,7 @@ class Hub:
         async def fetch() -> None:
             with self._ledger.open("task", "hub.fetch"):
                 try:
-                    if outlet.subscription.outrun or await self.log.load(span) is None:
+                    if outlet.subscription.outrun or await self.shelf.load(span) is None:
                         await self.catch_up(outlet.subscription)
                 except JournalError as error:
                     logger.warning("hub.fetch_failed", reason=str(error))
@@ -556,7 +556,7 @@ class Hub:
             tail.news()
 
     def _waiting(self) -> list[Subscription]:
-        return [user for tail in list(self.log.tails()) for user in tail.users if isinstance(user, Subscription)]
+        return [user for tail in list(self.shelf.tails()) for user in tail.users if isinstance(user, Subscription)]
 
     async def close(self) -> None:
         if self._timer is not None:

@@ -50,7 +50,7 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
     """
     try:
         told = 0
-        for turn in await store.missing(await log.saved_turns()):
+        for turn in await store.missing(await log.keeper.saved_turns()):
             stretch = await _kept(log, turn)
             if stretch is None or stretch.ended is None or stretch.last < stretch.first:
                 continue
@@ -68,9 +68,9 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
 
 async def _kept(log: EventLog, turn: str) -> Stretch | None:
     """The turn's stretch, which doesn't stay in memory."""
-    if (tail := await log.find(turn)) is None:
+    if (tail := await log.shelf.find(turn)) is None:
         return None
     span = next((s for s in reversed(tail.spans) if s.turn == turn), None)
-    stretch = await log.load(span) if span is not None else None
-    log.drop(tail, None)
+    stretch = await log.shelf.load(span) if span is not None else None
+    log.shelf.drop(tail, None)
     return stretch

@@ -39,7 +39,7 @@ class Erasure:
             await self._store.settled()
             keys = [LogKey(conversation_id), *map(LogKey, await self._store.turns_of(conversation_id))]
             self._send_away(keys)
-            await self._log.erase(keys)
+            await self._log.keeper.erase(keys)
             for live in ours:
                 self._runner.disown(live)
             await self._store.erase(conversation_id)
@@ -47,5 +47,5 @@ class Erasure:
 
     def _send_away(self, keys: Sequence[LogKey]) -> None:
         for key in keys:
-            if (tail := self._log.loaded(key)) is not None:
+            if (tail := self._log.shelf.loaded(key)) is not None:
                 self._readers.dismiss(tail)

@@ -17,6 +17,7 @@ from gateway.log.log import EventLog
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
+from gateway.log.writer import Writer
 from gateway.sentences import sentence
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
@@ -73,8 +74,8 @@ class LiveTurn:
         self.tail = tail
         self.naming = naming
         self.stretch: Stretch | None = None
-        self.waiting: Stretch | None = None  # the stretch that kept it while it was queued
-        self.number = 0  # of the stretch that keeps the turn now: its own, or while it is queued the one that waits
+        self.writer: Writer | None = None  # of the stretch that keeps it now: its own, or the one that waits
+        self.waiting: Writer | None = None  # of the stretch that kept it while it was queued
         self.task: asyncio.Task[None] | None = None
         self.loss: GatewayError | None = None
         self.course = Course()
@@ -134,16 +135,23 @@ class LiveTurn:
         self._remember()
         self._wake()
 
-    def lost(self, stretch: Stretch, error: JournalError) -> None:
+    def lost(self, writer: Writer, error: JournalError) -> None:
         """The log lost what was appended and not seen: the turn ends with an error that the log owes its readers."""
-        if stretch.number != self.number:
+        if writer is not self.writer:
             return  # what kept it while it was queued: it is told of its own stretch, too
         self._end_lost(error)
-        if self.waiting is not None and stretch.last < stretch.first and self.turn.failure is not None:
+        stretch, waiting = writer.stretch, self.waiting
+        if waiting is not None and stretch.last < stretch.first and self.turn.failure is not None:
             # It was about to leave the queue: its readers are told where it waited.
-            log = self._means.log
-            self._means.readers.redirect(self.turn.turn_id, self.tail, log.tail_of(self.waiting))
-            log.owe(self.waiting, self.turn.failure)
+            self._means.readers.redirect(self.turn.turn_id, self.tail, waiting.tail)
+            waiting.owe(self.turn.failure)
+
+    def fenced(self, writer: Writer) -> None:
+        """Another process goes on with the turn: this one stops, and neither writes nor says anything more."""
+        if writer is self.writer:
+            self.loss = GatewayError(Code.STORAGE_UNAVAILABLE, "another process goes on with the turn")
+            if self.task is not None:
+                self.task.cancel()
 
     def _end_lost(self, error: JournalError) -> None:
         code = Code.INTERNAL if isinstance(error, Broken) else Code.STORAGE_UNAVAILABLE
@@ -154,7 +162,7 @@ class LiveTurn:
         stretch = self.stretch
         if stretch is not None and stretch.last >= stretch.first and stretch.ended is None:
             self.turn.failure = self._failed(code, outline(stretch).content)
-            self._means.log.owe(stretch, self.turn.failure)
+            self._writing().owe(self.turn.failure)
         self._abandon()
 
     async def broke(self, error: Exception) -> None:
@@ -168,8 +176,8 @@ class LiveTurn:
         self.course.failed(GatewayError(Code.INTERNAL, type(error).__name__))
         turn.phase, turn.outcome = "ended", "failed"
         turn.failure = self._failed(Code.INTERNAL, outline(stretch).content)
-        means.log.append(stretch, turn.failure)
-        means.log.end(stretch)
+        self._writing().append(turn.failure)
+        self._writing().end()
         await self._tell_coze()
 
     def _failed(self, code: Code, content: str) -> Failed:
@@ -515,10 +523,9 @@ class LiveTurn:
 
     def _append(self, events: list[Event]) -> None:
         """Writes events to the log; the last one ends the stretch. Text that came in one read is one piece."""
-        stretch = self.stretch
-        if not events or stretch is None or self.loss is not None:
+        if not events or self.stretch is None or self.loss is not None:
             return
-        log = self._means.log
+        writer = self._writing()
         for event in events if len(events) == 1 else _merged(events):
             if type(event) is Text:
                 if not self._talked and event.kind == "message":
@@ -527,17 +534,17 @@ class LiveTurn:
                     self._means.metrics.first_content(self.course.first_content)
             elif type(event) is Message and event.replace:
                 self.course.rewritten = True
-            log.append(stretch, event)
+            writer.append(event)
         self.changed = True
         if self.turn.phase == "ended":
             if self.turn.memory.coze_conversation_id not in ("", self.note.coze_conversation_id):
                 self._remember()
-            log.end(stretch)
+            writer.end()
             if self.turn.overfull:
                 self._abandon()
             self._wake()
             return
-        unwritten = self.turn.bytes_shown - self._written > UNWRITTEN_BYTES or log.backlog > MOST_BACKLOG
+        unwritten = self.turn.bytes_shown - self._written > UNWRITTEN_BYTES or self._means.log.backlog > MOST_BACKLOG
         if unwritten and self._stream is not None and self._resuming is None:
             self._stream.pause()
             self._resuming = self._loop.create_task(self._resume_when_written(self._stream))
@@ -563,13 +570,17 @@ class LiveTurn:
             self.naming.told(self._question, name)
             if name == self.naming.name:
                 self.note.coze_conversation_id, self.note.naming = name, self.naming.version
-        if self.stretch is None or self.loss is not None or self.tail.writer != self.stretch.number:
+        if self.stretch is None or self.loss is not None or not (writer := self._writing()).active:
             return
         if self._keeping is None:
             self._keeping = Keeping(self.note)
-            self._means.log.note(self.stretch, self.note.pack())
+            writer.note(self.note.pack())
         elif news := self._keeping.news(self.note):
-            self._means.log.note_more(self.stretch, news)
+            writer.note_more(news)
+
+    def _writing(self) -> Writer:
+        assert self.writer is not None, self.turn
+        return self.writer
 
     async def _pause(self, seconds: float) -> None:
         """Sleeps, unless the turn ends meanwhile."""

@@ -8,7 +8,7 @@ from gateway.events import Notification
 from gateway.ids import shop_log
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
-from gateway.log.stretch import Stretch
+from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 
 logger = structlog.get_logger()
@@ -27,7 +27,7 @@ class Notifications:
         self._roll_seconds = min(60.0, retention / 4)
         self._clock = clock
         self._faults = faults or Faults()
-        self._open: dict[str, tuple[Stretch, float]] = {}
+        self._open: dict[str, tuple[Writer, float]] = {}
 
     async def publish(self, shop: str, notification: Notification) -> None:
         """Tells a shop's people. When that can't be done, they are not told, and our own log says so; never raises."""
@@ -39,13 +39,13 @@ class Notifications:
             self._faults.broke("notify", error)
 
     async def _publish(self, shop: str, notification: Notification) -> None:
-        tail = await self._log.tail(shop_log(shop))
-        stretch, since = self._open.get(shop, (None, 0.0))
-        if stretch is None:
-            stretch, since = self._log.begin(tail, "", owner=self), self._clock()
-            self._open[shop] = stretch, since
-        self._log.append(stretch, notification)
-        if tail.next - stretch.first >= _ROLL_AFTER:
+        tail = await self._log.shelf.tail(shop_log(shop))
+        writer, since = self._open.get(shop, (None, 0.0))
+        if writer is None:
+            writer, since = self._log.begin(tail, "", owner=self), self._clock()
+            self._open[shop] = writer, since
+        writer.append(notification)
+        if tail.next - writer.stretch.first >= _ROLL_AFTER:
             self._end(shop)
 
     def roll(self) -> None:
@@ -57,14 +57,21 @@ class Notifications:
                 except Exception as error:
                     self._faults.broke("notify", error)
 
-    def lost(self, stretch: Stretch, error: JournalError) -> None:
+    def lost(self, writer: Writer, error: JournalError) -> None:
         """The log lost what was appended to a stretch; if the stretch was begun with that, it is no more."""
+        self._forget(writer)
+        if writer.stretch.last >= writer.stretch.first and writer.stretch.ended is None:
+            writer.owe()
+
+    def fenced(self, writer: Writer) -> None:
+        """Another process tells the shop's people from now on."""
+        self._forget(writer)
+
+    def _forget(self, writer: Writer) -> None:
         for shop, (ours, _) in list(self._open.items()):
-            if ours is stretch:
+            if ours is writer:
                 del self._open[shop]
-        if stretch.last >= stretch.first and stretch.ended is None:
-            self._log.owe(stretch)
 
     def _end(self, shop: str) -> None:
-        stretch, _ = self._open.pop(shop)
-        self._log.end(stretch)
+        writer, _ = self._open.pop(shop)
+        writer.end()

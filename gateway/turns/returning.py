@@ -1,7 +1,8 @@
 """Returning: a message that comes again with a position of its own turn means that turn, not another one."""
 
 from gateway.ids import LogKey, parse_position
-from gateway.log.log import EventLog, is_of
+from gateway.log.log import EventLog
+from gateway.log.shelf import is_of
 from gateway.store.rows import Asked
 from gateway.store.store import Store
 from gateway.turns.orders import Order
@@ -24,11 +25,11 @@ async def returning(log: EventLog, store: Store, order: Order, position: str) ->
         if not is_of(turn.conversation_id, asked.epoch):
             continue
         if spans is None:
-            tail = await log.tail(LogKey(turn.conversation_id))
+            tail = await log.shelf.tail(LogKey(turn.conversation_id))
             unclear = tail.epochs.refuses(asked) is not None
             # What is beyond the newest event can only have been the newest turn's.
             spans = {span.turn: (span.first, span.last if span is not tail.spans[-1] else 2**63) for span in tail.spans}
-            log.drop(tail, None)  # it may have been read for this alone
+            log.shelf.drop(tail, None)  # it may have been read for this alone
         if unclear:
             last = turn
         elif (span := spans.get(turn.turn_id)) is not None:

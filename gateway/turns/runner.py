@@ -134,7 +134,7 @@ class Runner:
 
     async def _earlier(self, order: Order, mark: str) -> Accepted | None:
         try:
-            found = await self._log.marked(mark)
+            found = await self._log.shelf.marked(mark)
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         if found is None:
@@ -153,7 +153,7 @@ class Runner:
         tail = None
         if naming is not None:
             try:
-                tail = await self._log.tail(LogKey(naming.conversation_id))
+                tail = await self._log.shelf.tail(LogKey(naming.conversation_id))
             except JournalError as error:
                 raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         else:
@@ -167,10 +167,10 @@ class Runner:
             admit()
         except GatewayError:
             if tail is not None:
-                self._log.drop(tail, None)  # it may have been read for this alone
+                self._log.shelf.drop(tail, None)  # it may have been read for this alone
             raise
         if tail is None:
-            tail = self._log.create(LogKey(conversation_id))
+            tail = self._log.shelf.create(LogKey(conversation_id))
         note = Note(order, conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(conversation_id, turn_id, order.language)
@@ -207,15 +207,15 @@ class Runner:
     def _forget(self, live: LiveTurn) -> None:
         self._live.pop(live.turn.turn_id, None)
         self._abandonment.forget(live.turn.turn_id)
-        self._log.drop(live.tail, live)
+        self._log.shelf.drop(live.tail, live)
 
     def _begin(self, live: LiveTurn, mark: str = "") -> None:
         """Writes `started`: from now on the turn is in the log, and survives."""
         turn, note = live.turn, live.note
         note.stage = "accepted"
-        live.stretch = self._log.begin(live.tail, turn.turn_id, note.pack(), mark=mark, owner=live)
-        live.number = live.stretch.number
-        self._log.append(live.stretch, Started(turn.conversation_id, turn.turn_id, note.order.message))
+        live.writer = self._log.begin(live.tail, turn.turn_id, note.pack(), mark=mark, owner=live)
+        live.stretch = live.writer.stretch
+        live.writer.append(Started(turn.conversation_id, turn.turn_id, note.order.message))
 
     def _go(self, live: LiveTurn) -> None:
         live.task = self.track(self._run(live))
@@ -229,8 +229,8 @@ class Runner:
     def _enqueue(self, live: LiveTurn, mark: str) -> None:
         """Puts a turn behind the running one. Until it starts it is kept in a log of its own, with no event in it."""
         live.note.stage = "queued"
-        waiting = self._log.create(LogKey(live.turn.turn_id))
-        live.number = self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark, owner=live).number
+        waiting = self._log.shelf.create(LogKey(live.turn.turn_id))
+        live.writer = self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark, owner=live)
         if live.order.on_busy == "interrupt":
             for other in [other for other in self._live.values() if other.tail is live.tail and other is not live]:
                 if other.stretch is not None:
@@ -262,8 +262,9 @@ class Runner:
         live = queue.popleft()
         if not queue:
             del self._queues[tail.key]
-        live.waiting = self._log.stretch(live.number)
-        self._log.end(live.waiting)
+        live.waiting = live.writer
+        if live.waiting is not None:
+            live.waiting.end()
         live.restart_clock(self._means.turn_timeout)
         live.note.started_at = self._means.clock()
         self._begin(live, live.order.mark())
@@ -272,11 +273,10 @@ class Runner:
     def _cancel_queued(self, live: LiveTurn) -> None:
         """Ends a turn that never started, in the log of its own; its readers are led there."""
         self._dequeue(live)
-        stretch = self._log.stretch(live.number)
-        old, live.stretch = live.tail, stretch
-        live.tail = self._log.tail_of(stretch)
+        assert live.writer is not None, live
+        old, live.stretch, live.tail = live.tail, live.writer.stretch, live.writer.tail
         live.tail.users.add(live)
-        self._log.drop(old, live)
+        self._log.shelf.drop(old, live)
         live.cancel()
         self._means.readers.redirect(live.turn.turn_id, old, live.tail)
         self._go(live)
@@ -426,7 +426,7 @@ class Runner:
         self._means.faults.watch("keep", self._keeper)
         newest = await newest_known(self._store)
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
-        for stretch in self._log.ended_unsaved():
+        for stretch in self._log.keeper.ended():
             if stretch.turn and stretch.last >= stretch.first:
                 note = read_note(stretch.state)
                 self._tell_store(stretch, note)
@@ -439,15 +439,15 @@ class Runner:
         writable = self._log.trouble is None
         running: list[LiveTurn] = []
         for stretch in orphans:
-            tail = self._log.tail_of(stretch)
             if not stretch.turn:
-                self._log.end(stretch) if writable else self._log.owe(stretch)
+                writer = self._log.take_over(stretch, self._notifications)
+                writer.end() if writable else writer.owe()
                 continue
             note = read_note(stretch.state)
             if note.stage == "queued":
                 await self._resume_queued(stretch, note)
             else:
-                running.append(self._resume_one(stretch, tail, note))
+                running.append(self._resume_one(stretch, await self._log.shelf.tail(LogKey(stretch.key)), note))
         if writable:
             self._go_on(running)
         else:
@@ -480,19 +480,17 @@ class Runner:
         live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         live.stretch = stretch
         self._admit(live)
-        self._log.take_over(stretch, live)
-        live.number = stretch.number
+        live.writer = self._log.take_over(stretch, live)
         self._begin_in_store(live)
         return live
 
     async def _resume_queued(self, stretch: Stretch, note: Note) -> None:
-        tail = await self._log.tail(LogKey(note.conversation_id))
+        tail = await self._log.shelf.tail(LogKey(note.conversation_id))
         naming = self._names.of(ConversationId(note.conversation_id))
         turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
         live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         self._admit(live)
-        self._log.take_over(stretch, live)
-        live.number = stretch.number
+        live.writer = self._log.take_over(stretch, live)
         self._begin_in_store(live)
         self._line_up(live)
 

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from adapters.native import operations
 from adapters.services import SERVICES, Services
+from gateway.log.writer import Writer
 from gateway.simulator import whole_text
 from gateway.store.batch import Batch
 from gateway.store.statements import Statements
@@ -71,15 +72,15 @@ async def test_a_turn_that_breaks_ends_with_internal(
             return turn.turn_id == first[0] and bool(turn.content)
 
         if where == "append":
-            append = services.log.append
+            append = Writer.append
 
-            def buggy(stretch: Any, event: Any) -> None:
-                first.append(stretch.turn)
-                if stretch.turn == first[0] and type(event).__name__ == "Text":
+            def buggy(writer: Writer, event: Any) -> None:
+                first.append(writer.stretch.turn)
+                if writer.stretch.turn == first[0] and type(event).__name__ == "Text":
                     raise Bug
-                append(stretch, event)
+                append(writer, event)
 
-            monkeypatch.setattr(services.log, "append", buggy)
+            monkeypatch.setattr(Writer, "append", buggy)
         else:
             monkeypatch.setattr(Turn, "take", planted(Turn.take, mine))
         accepted = await _start(services, _order(PLAIN))
@@ -199,7 +200,7 @@ async def test_a_loop_that_cant_go_on_is_said_by_health_and_readiness(
                 return response.status, json.loads(await response.text())
 
         assert (await said("/healthz"))[0] == (await said("/readyz"))[0] == 200
-        monkeypatch.setattr(services.log, "fold", fatal)
+        monkeypatch.setattr(services.log.keeper, "fold", fatal)
         await eventually(lambda: services.faults.stopped)
         for path in ("/healthz", "/readyz"):
             status, answer = await said(path)

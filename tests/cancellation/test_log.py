@@ -22,30 +22,30 @@ def _log(path: Path, ledger: Ledger) -> EventLog:
 
 
 def _write(log: EventLog, turn: str, *, end: bool = True) -> Tail:
-    tail = log.create(LogKey(f"conv_{turn}"))
-    stretch = log.begin(tail, turn, b"note", owner=BenchOwner(), mark=f"mark-{turn}")
-    log.append(stretch, Started("c", turn, "hello"))
+    tail = log.shelf.create(LogKey(f"conv_{turn}"))
+    writer = log.begin(tail, turn, b"note", owner=BenchOwner(), mark=f"mark-{turn}")
+    writer.append(Started("c", turn, "hello"))
     for piece in "abc":
-        log.append(stretch, Text("message", piece))
+        writer.append(Text("message", piece))
     if end:
-        log.append(stretch, Completed("c", turn, "abc", None, False))
-        log.end(stretch)
+        writer.append(Completed("c", turn, "abc", None, False))
+        writer.end()
     return tail
 
 
 async def _text(log: EventLog, turn: str) -> bytes:
-    tail = await log.find(turn)
+    tail = await log.shelf.find(turn)
     assert tail is not None
-    stretch = await log.load(next(span for span in tail.spans if span.turn == turn))
+    stretch = await log.shelf.load(next(span for span in tail.spans if span.turn == turn))
     assert stretch is not None
     return b"".join(entry.body for entry in stretch.read(after=0))
 
 
 def _span(log: EventLog) -> Coroutine[Any, Any, Any]:
     async def load() -> None:
-        tail = await log.tail(LogKey("conv_kept"))
+        tail = await log.shelf.tail(LogKey("conv_kept"))
         span: Span = tail.spans[0]
-        await log.load(span)
+        await log.shelf.load(span)
 
     return load()
 
@@ -53,11 +53,11 @@ def _span(log: EventLog) -> Coroutine[Any, Any, Any]:
 CALLS: dict[str, Callable[[EventLog], Coroutine[Any, Any, Any]]] = {
     "committed": lambda log: log.committed(),
     "probe": lambda log: log.probe(),
-    "fold": lambda log: log.fold(also_running=True),
-    "trim": lambda log: log.trim(),
-    "tail": lambda log: log.tail(LogKey("conv_kept")),
-    "find": lambda log: log.find("kept"),
-    "marked": lambda log: log.marked("mark-kept"),
+    "fold": lambda log: log.keeper.fold(also_running=True),
+    "trim": lambda log: log.keeper.trim(),
+    "tail": lambda log: log.shelf.tail(LogKey("conv_kept")),
+    "find": lambda log: log.shelf.find("kept"),
+    "marked": lambda log: log.shelf.marked("mark-kept"),
     "load": _span,
 }
 
@@ -68,7 +68,7 @@ async def test_a_call_cancelled_at_any_await_leaves_the_log_usable(tmp_path: Pat
     await log.open()
     _write(log, "kept")
     await log.committed()
-    await log.fold()
+    await log.keeper.fold()
     at, reached, turns = 0, True, []
     while reached:
         at += 1
@@ -79,7 +79,7 @@ async def test_a_call_cancelled_at_any_await_leaves_the_log_usable(tmp_path: Pat
         assert await _text(log, turn)
         assert log.trouble is None
     assert at > 1 or name == "committed"  # a quick disk has it already
-    await log.fold(also_running=True)
+    await log.keeper.fold(also_running=True)
     before = {turn: await _text(log, turn) for turn in [*turns, "kept"]}
     await log.close()
     log = _log(tmp_path, ledger)

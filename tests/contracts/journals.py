@@ -14,6 +14,8 @@ from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
 from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Tail
+from gateway.log.writer import Writer
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 
 KEY = LogKey("conv_1")
@@ -107,11 +109,26 @@ class BenchOwner:
 
     def __init__(self) -> None:
         self.told: list[tuple[Stretch, JournalError]] = []
+        self.stopped: list[Stretch] = []
         self.then: Callable[[Stretch], None] = lambda _: None
 
-    def lost(self, stretch: Stretch, error: JournalError) -> None:
-        self.told.append((stretch, error))
-        self.then(stretch)
+    def lost(self, writer: Writer, error: JournalError) -> None:
+        self.told.append((writer.stretch, error))
+        self.then(writer.stretch)
+
+    def fenced(self, writer: Writer) -> None:
+        self.stopped.append(writer.stretch)
+
+
+class Counted(Faults):
+    """Faults by part."""
+
+    def __init__(self) -> None:
+        super().__init__(self.add)
+        self.parts: list[str] = []
+
+    def add(self, part: str) -> None:
+        self.parts.append(part)
 
 
 class Bench:
@@ -124,6 +141,7 @@ class Bench:
         self.clock = Clock()
         self.retention = 3600.0
         self.owner = BenchOwner()
+        self.faults = Counted()
         self.lost = self.owner.told
         self.journal: Around
         self.log: EventLog
@@ -145,6 +163,7 @@ class Bench:
             ledger=self.ledger,
             retention=self.retention,
             clock=self.clock,
+            faults=self.faults,
         )
         self.running = await self.log.open()
         for stretch in self.running:
@@ -166,23 +185,27 @@ class Bench:
         """Everything kept after a position, over all stretches."""
         found: list[Entry] = []
         while (span := tail.span_after(after)) is not None:
-            stretch = await self.log.load(span)
+            stretch = await self.log.shelf.load(span)
             assert stretch is not None
             found += stretch.read(after=after)
             after = stretch.last
         return found
 
     async def tail(self, key: LogKey = KEY) -> Tail:
-        return await self.log.tail(key)
+        return await self.log.shelf.tail(key)
 
     async def begin(self, turn: str = "turn_1", key: LogKey = KEY, **more: Any) -> Stretch:
-        return self.log.begin(await self.log.tail(key), turn, owner=self.owner, **more)
+        return self.log.begin(await self.log.shelf.tail(key), turn, owner=self.owner, **more).stretch
+
+    def writer(self, stretch: Stretch) -> Writer:
+        """Whoever writes a stretch that is not saved yet."""
+        return self.log.shelf.unsaved[stretch.number]
 
     async def write(self, stretch: Stretch, *events: Event, end: bool = False) -> None:
         for event in events:
-            self.log.append(stretch, event)
+            self.writer(stretch).append(event)
         if end:
-            self.log.end(stretch)
+            self.writer(stretch).end()
         await self.log.committed()
 
     async def turn(self, turn: str = "turn_1", pieces: int = 5, key: LogKey = KEY, **more: Any) -> Stretch:

@@ -13,9 +13,9 @@ from tests.contracts.journals import KEY, Bench, fields, last, piece, thought
 async def test_a_running_turn_is_found_again_with_its_events_note_and_mark(durable: Bench) -> None:
     stretch = await durable.begin(state=b"note", mark="m")
     await durable.write(stretch, Started(KEY, "turn_1", "?"), thought("hm"), piece("a"), piece("b"))
-    durable.log.note(stretch, b"later ")
-    durable.log.note_more(stretch, b"no")
-    durable.log.note_more(stretch, b"te")
+    durable.writer(stretch).note(b"later ")
+    durable.writer(stretch).note_more(b"no")
+    durable.writer(stretch).note_more(b"te")
     await durable.write(stretch, FollowUp("c?"))
     tail = await durable.tail()
     wanted = {after: stretch.read(after=after) for after in range(6)}
@@ -25,9 +25,9 @@ async def test_a_running_turn_is_found_again_with_its_events_note_and_mark(durab
     assert again.state == b"later note"
     assert {after: again.read(after=after) for after in wanted} == wanted
     found = await durable.tail()
-    assert (found.head, found.next, found.writer) == (5, 6, again.number)
+    assert (found.head, found.next, found.writer) == (5, 6, durable.writer(again))
     assert [found.position(sequence) for sequence in range(6)] == [tail.position(sequence) for sequence in range(6)]
-    assert await log.marked("m") == ("turn_1", b"later note")
+    assert await log.shelf.marked("m") == ("turn_1", b"later note")
     await durable.write(again, piece("d"), last("turn_1", "abd"), end=True)
     assert [e.sequence for e in await durable.read(found)] == [1, 2, 4, 5, 6, 7]
     assert (await durable.turn("turn_2")).first == 8
@@ -37,7 +37,7 @@ async def test_what_was_appended_and_not_committed_is_gone_and_its_positions_are
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"))
     durable.journal.writable.clear()
-    durable.log.append(stretch, piece("never seen"))
+    durable.writer(stretch).append(piece("never seen"))
     await durable.reopen()
     (again,) = durable.running
     assert again.last == 1
@@ -54,27 +54,27 @@ async def test_a_finished_turn_that_was_not_folded_is_there_and_then_folded(dura
     again = await durable.tail()
     assert (again.position(again.head), again.head) == (tail.position(tail.head), tail.head)
     assert await durable.read(again) == wanted
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     assert await durable.read(await durable.tail()) == wanted
 
 
 async def test_a_turn_folded_while_it_runs_goes_on_after_a_crash(durable: Bench) -> None:
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
-    await durable.log.fold(also_running=True)
+    await durable.log.keeper.fold(also_running=True)
     await durable.write(stretch, piece("b"))
     await durable.reopen()
     (again,) = durable.running
     assert again.read(after=1) == stretch.read(after=1)
     await durable.write(again, last("turn_1", "ab"), end=True)
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     assert (await durable.tail()).head == 4
 
 
 async def test_closing_in_peace_keeps_a_running_turn_too(durable: Bench) -> None:
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
-    durable.log.append(stretch, piece("b"))
+    durable.writer(stretch).append(piece("b"))
     await durable.log.close()
     await durable.open(seed=3)
     (again,) = durable.running
@@ -85,7 +85,7 @@ async def test_positions_of_a_turn_whose_time_was_up_at_the_restart_are_never_gi
     """Killed between a turn's end and its folding, started again after the retention: a position that a client holds
     must not come to mean another turn's text."""
     first = await durable.turn("turn_1")
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     second = await durable.turn("turn_2", pieces=20)
     durable.clock.now += durable.retention + 10
     await durable.reopen()
@@ -100,7 +100,7 @@ async def test_numbers_are_never_given_twice_over_restarts(durable: Bench) -> No
         for turn in range(3):
             numbers.add((await durable.turn(f"turn_{round_}_{turn}", key=LogKey(f"conv_{turn}"))).number)
         if round_ % 2:
-            await durable.log.fold()
+            await durable.log.keeper.fold()
         await durable.reopen()
     assert len(numbers) == 15
 
@@ -135,11 +135,11 @@ async def test_any_course_of_writing_folding_and_crashing_keeps_what_was_seen(du
                 stretch = (await durable.tail(key)).spans[-1].stretch  # type: ignore[assignment]
                 await durable.write(stretch, last(turn, text), end=True)
             case "fold":
-                await durable.log.fold()
+                await durable.log.keeper.fold()
             case "fold all":
-                await durable.log.fold(also_running=True)
+                await durable.log.keeper.fold(also_running=True)
             case "trim":
-                await durable.log.trim()
+                await durable.log.keeper.trim()
             case "crash":
                 before = await everything()
                 await durable.reopen()
@@ -158,8 +158,8 @@ async def test_what_was_added_to_a_note_is_there_once_when_it_was_saved_and_is_r
     other = await durable.begin("turn_2", key=LogKey("conv_2"))
     await durable.write(other, Started("conv_2", "turn_2", "?"))
     for more in (b" 1", b" 2", b" 3"):
-        durable.log.note_more(stretch, more)
+        durable.writer(stretch).note_more(more)
         await durable.write(stretch, piece("a"))
-        await durable.log.fold(also_running=more == b" 2")
+        await durable.log.keeper.fold(also_running=more == b" 2")
     await durable.reopen()
     assert [again.state for again in durable.running if again.turn == "turn_1"] == [b"note 1 2 3"]

@@ -79,7 +79,7 @@ class Listener:
 
 @pytest.fixture
 async def hub(bench: Bench) -> AsyncIterator[Hub]:
-    hub = Hub(bench.log, ledger=bench.ledger, watch=Watch(), heartbeat=3600)
+    hub = Hub(bench.log.shelf, ledger=bench.ledger, watch=Watch(), heartbeat=3600)
     yield hub
     await hub.close()
 
@@ -96,25 +96,25 @@ async def batches(hub: Hub, subscription: Subscription, limit: int = 0) -> list[
 
 async def write_slowly(bench: Bench, rng: random.Random, begun: asyncio.Event, turn: str = "turn_1") -> Stretch:
     stretch = await bench.begin(turn)
-    bench.log.append(stretch, Started(KEY, turn, "?"))
+    bench.writer(stretch).append(Started(KEY, turn, "?"))
     begun.set()
     text = ""
     for number in range(40):
         if rng.random() < 0.1:
-            bench.log.append(stretch, FollowUp(str(number)))
+            bench.writer(stretch).append(FollowUp(str(number)))
         else:
-            bench.log.append(stretch, piece(f"{number} "))
+            bench.writer(stretch).append(piece(f"{number} "))
             text += f"{number} "
         match rng.choice(["on", "commit", "fold"]):
             case "commit":
                 await bench.log.committed()
             case "fold":
-                await bench.log.fold(also_running=rng.random() < 0.5)
+                await bench.log.keeper.fold(also_running=rng.random() < 0.5)
             case _:
                 pass
         await asyncio.sleep(0)
-    bench.log.append(stretch, last(turn, text))
-    bench.log.end(stretch)
+    bench.writer(stretch).append(last(turn, text))
+    bench.writer(stretch).end()
     await bench.log.committed()
     return stretch
 
@@ -129,7 +129,7 @@ async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: 
 
     bench.journal.pause = pause
     earlier = await bench.turn("turn_0")
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     listeners: list[Listener] = []
     pulling: list[asyncio.Task[list[dict[str, Any]]]] = []
     begun = asyncio.Event()
@@ -162,7 +162,7 @@ async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: 
     assert stretch.first == earlier.last + 1
     for listener in listeners:
         hub.detach(listener)
-    for tail in bench.log.tails():
+    for tail in bench.log.shelf.tails():
         for user in list(tail.users):
             if isinstance(user, Subscription):
                 user.close()
@@ -172,7 +172,7 @@ async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub:
     """The journal has its snapshot, then takes its time; meanwhile something is written. Who waits only then must
     still hear of it."""
     await bench.turn("turn_0")
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     wrote = asyncio.Event()
 
     async def pause() -> None:
@@ -200,9 +200,9 @@ async def test_who_is_attached_between_the_news_and_its_delivery_skips_nothing(b
     tail = await bench.tail()
     bench.journal.writable.clear()
     for event in (piece("b"), last("turn_1", "ab")):
-        bench.log.append(first, event)
-    bench.log.end(first)
-    bench.log.append(bench.log.begin(tail, "turn_2", owner=bench.owner), Started(KEY, "turn_2", "?"))
+        bench.writer(first).append(event)
+    bench.writer(first).end()
+    bench.log.begin(tail, "turn_2", owner=bench.owner).append(Started(KEY, "turn_2", "?"))
     listener = Listener((await hub.subscribe(KEY, asked=None))[0])
     hub.attach(listener)
     pulled, exact = await hub.subscribe(KEY, asked=tail.position(2))
@@ -220,7 +220,7 @@ async def test_who_is_attached_between_the_news_and_its_delivery_skips_nothing(b
 
 async def test_who_subscribes_while_another_leaves_hears_the_news(bench: Bench, hub: Hub) -> None:
     await bench.turn("turn_0")
-    await bench.log.fold()
+    await bench.log.keeper.fold()
 
     async def glance() -> None:
         subscription, _ = await hub.subscribe(KEY, asked=None)
@@ -265,7 +265,7 @@ async def test_next_batch_waits_as_long_as_asked_and_gives_nothing_then(bench: B
 async def test_a_reader_of_a_conversation_that_retention_overtook_gets_a_reset(
     bench: Bench, hub: Hub, way: str
 ) -> None:
-    bench.log._retention = 100
+    bench.log.keeper.retention = 100
     await bench.turn("turn_0")
     subscription, _ = await hub.subscribe(KEY, asked="0")
     listener = Listener(subscription)
@@ -274,10 +274,10 @@ async def test_a_reader_of_a_conversation_that_retention_overtook_gets_a_reset(
         hub.attach(listener)
     await bench.turn("turn_1")
     await bench.turn("turn_2")
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     bench.clock.now += 200
     kept = await bench.turn("turn_3")
-    await bench.log.trim()
+    await bench.log.keeper.trim()
     if way == "attached":
         listener.paused = False
         hub.serve(listener)
@@ -342,9 +342,9 @@ async def test_a_drain_wakes_who_waits_and_says_farewell_to_the_idle(bench: Benc
 async def test_a_turn_that_retention_takes_meanwhile_is_read_to_its_end_or_known_to_be_gone(
     bench: Bench, hub: Hub, when: str
 ) -> None:
-    bench.log._retention = 100
+    bench.log.keeper.retention = 100
     await bench.turn("turn_1")
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     bench.clock.now += 200
     if when == "while it is looked for":
         first = True
@@ -353,14 +353,14 @@ async def test_a_turn_that_retention_takes_meanwhile_is_read_to_its_end_or_known
             nonlocal first
             if first:
                 first = False
-                await bench.log.trim()
+                await bench.log.keeper.trim()
 
         bench.journal.pause = pause
     subscription, _ = await hub.subscribe(KEY, asked=None, turn="turn_1")
     if when == "before it is read":
-        await bench.log.trim()
+        await bench.log.keeper.trim()
         events = await batches(hub, subscription, limit=2)
         assert [event["event"] for event in events] == ["started", "message", "completed"]
     assert subscription.gone == (when == "while it is looked for")
     subscription.close()
-    assert bench.log.tails() == []
+    assert bench.log.shelf.tails() == []

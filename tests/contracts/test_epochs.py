@@ -40,7 +40,7 @@ class Readers:
         tail = await self.bench.tail()
         span = tail.span_after(sequence - 1)
         assert span is not None
-        stretch = await self.bench.log.load(span)
+        stretch = await self.bench.log.shelf.load(span)
         assert stretch is not None
         event = fields(stretch.read(after=sequence - 1, limit=1)[0])
         rest = stretch.read(after=sequence, limit=1)
@@ -50,7 +50,7 @@ class Readers:
 
     async def come_back(self) -> tuple[int, int]:
         """Everybody resumes: exactly where the same events are still before them, else with a reset."""
-        hub = Hub(self.bench.log, ledger=self.bench.ledger, watch=Watch(), heartbeat=3600)
+        hub = Hub(self.bench.log.shelf, ledger=self.bench.ledger, watch=Watch(), heartbeat=3600)
         tail = await self.bench.tail()
         there = [await self._event(sequence) for sequence in range(1, tail.head + 1)]
         exactly = resets = 0
@@ -105,7 +105,7 @@ async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_a
     durable: Bench, readers: Readers, tmp_path: Path
 ) -> None:
     await durable.turn("turn_0")
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     stretch = await durable.begin("turn_1")
     await say(durable, stretch, "a", "b")
     await readers.read()
@@ -122,7 +122,7 @@ async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_a
     new = kept + 4
     assert await readers.come_back() == (new, len(readers.given) - new)
     await durable.write(again, last("turn_1", "abxyz"), end=True)
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     await durable.turn("turn_2")
     await durable.reopen()
     assert await readers.come_back() == (new, len(readers.given) - new)
@@ -162,10 +162,10 @@ async def test_an_event_that_is_owed_in_a_stretch_that_was_taken_over_is_this_pr
     before = tail.epochs.newest
     (again,) = durable.running
     durable.journal.failing = True
-    durable.log.append(again, piece("lost"))
+    durable.writer(again).append(piece("lost"))
     with pytest.raises(Exception, match="disk is full"):
         await durable.log.committed()
-    durable.log.owe(again, last("turn_1", ""))
+    durable.writer(again).owe(last("turn_1", ""))
     assert not tail.position(2).startswith(before)
     assert tail.position(1).startswith(before)
     durable.journal.failing = False
@@ -175,13 +175,13 @@ async def test_an_event_that_is_owed_in_a_stretch_that_was_taken_over_is_this_pr
         await durable.reopen()
         tail = await durable.tail()
         assert [tail.position(sequence) for sequence in range(3)] == wanted
-        await durable.log.fold()
+        await durable.log.keeper.fold()
 
 
 async def test_positions_of_the_format_before_go_on(durable: Bench) -> None:
     """A file of format 2 knew one epoch, which every event of its logs has."""
     await durable.turn("turn_0")
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     await durable.crash()
     with closing(sqlite3.connect(durable.folder / "log.db")) as db:
         ((epochs,),) = db.execute("SELECT epoch FROM heads").fetchall()
@@ -191,7 +191,7 @@ async def test_positions_of_the_format_before_go_on(durable: Bench) -> None:
         db.execute("PRAGMA user_version=2")
         db.commit()
     await durable.open()
-    hub = Hub(durable.log, ledger=durable.ledger, watch=Watch(), heartbeat=3600)
+    hub = Hub(durable.log.shelf, ledger=durable.ledger, watch=Watch(), heartbeat=3600)
     for new in (0, 1):
         for sequence in range((await durable.tail()).head + 1 - 7 * new):
             subscription, exact = await hub.subscribe(KEY, asked=f"{old}-{sequence}")
@@ -206,7 +206,7 @@ async def test_positions_of_the_format_before_go_on(durable: Bench) -> None:
 async def test_a_log_into_which_nothing_was_written_can_be_waited_for_over_a_restart(durable: Bench) -> None:
     nothing = (await durable.tail()).position(0)
     await durable.reopen()
-    hub = Hub(durable.log, ledger=durable.ledger, watch=Watch(), heartbeat=3600)
+    hub = Hub(durable.log.shelf, ledger=durable.ledger, watch=Watch(), heartbeat=3600)
     subscription, exact = await hub.subscribe(KEY, asked=nothing)
     assert exact
     await durable.turn("turn_0")
@@ -258,7 +258,7 @@ async def test_any_course_of_kills_backups_and_restores_never_continues_at_anoth
                 await durable.write(running, last(running.turn, str(turn)), end=True)
                 durable.running = []
             case "fold":
-                await durable.log.fold(also_running=rng.random() < 0.5)
+                await durable.log.keeper.fold(also_running=rng.random() < 0.5)
             case "kill":
                 await durable.reopen()
             case "back up":

@@ -14,8 +14,8 @@ OTHER = LogKey("conv_2")
 
 
 async def nothing_is_left(bench: Bench, turn: str = "turn_1", mark: str = "key") -> None:
-    assert await bench.log.find(turn) is None
-    assert await bench.log.marked(mark) is None
+    assert await bench.log.shelf.find(turn) is None
+    assert await bench.log.shelf.marked(mark) is None
     tail = await bench.tail()
     assert (tail.head, tail.spans) == (0, [])
 
@@ -24,12 +24,12 @@ async def nothing_is_left(bench: Bench, turn: str = "turn_1", mark: str = "key")
 async def test_an_erased_log_is_gone_with_its_mark_also_after_a_crash(bench: Bench, saved: bool) -> None:
     await bench.turn(mark="key")
     if saved:
-        await bench.log.fold()
-    await bench.log.erase([KEY])
+        await bench.log.keeper.fold()
+    await bench.log.keeper.erase([KEY])
     await nothing_is_left(bench)
     if bench.durable:
         await bench.reopen()
-        assert bench.log.ended_unsaved() == []
+        assert bench.log.keeper.ended() == []
         await nothing_is_left(bench)
 
 
@@ -38,7 +38,7 @@ async def test_it_does_not_come_back_from_batches_that_a_running_neighbour_keeps
     await bench.write(neighbour, piece("a"))
     await bench.turn(mark="key")
     await bench.write(neighbour, piece("b"))
-    await bench.log.erase([KEY])
+    await bench.log.keeper.erase([KEY])
     await bench.write(neighbour, piece("c"))
     if bench.durable:
         await bench.reopen()
@@ -46,19 +46,19 @@ async def test_it_does_not_come_back_from_batches_that_a_running_neighbour_keeps
         await nothing_is_left(bench)
     assert len(await bench.read(await bench.tail(OTHER))) == 1
     await bench.write(neighbour, piece("d"), end=True)
-    await bench.log.fold()
-    assert await bench.log.find("turn_2") is not None
+    await bench.log.keeper.fold()
+    assert await bench.log.shelf.find("turn_2") is not None
 
 
 async def test_a_running_neighbour_gives_up_the_batches_at_the_next_fold(bench: Bench) -> None:
     neighbour = await bench.begin("turn_2", OTHER)
     await bench.write(neighbour, piece("a"))
     await bench.turn()
-    await bench.log.erase([KEY])
+    await bench.log.keeper.erase([KEY])
     inner: Any = bench.journal.inner
     batches = "SELECT number FROM batches WHERE number > ?"
     assert not bench.durable or await inner._read(batches, 0)
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     assert not bench.durable or not await inner._read(batches, 0)
     await bench.write(neighbour, piece("b"))
     if bench.durable:
@@ -70,9 +70,9 @@ async def test_a_running_neighbour_gives_up_the_batches_at_the_next_fold(bench: 
 async def test_what_is_being_saved_meanwhile_is_not_saved(bench: Bench) -> None:
     await bench.turn(mark="key")
     bench.journal.writable.clear()
-    erasing = asyncio.create_task(bench.log.erase([KEY]))
+    erasing = asyncio.create_task(bench.log.keeper.erase([KEY]))
     await asyncio.sleep(0)
-    folding = asyncio.create_task(bench.log.fold())  # has chosen what it saves, and waits for the same lock
+    folding = asyncio.create_task(bench.log.keeper.fold())  # has chosen what it saves, and waits for the same lock
     await asyncio.sleep(0)
     bench.journal.writable.set()
     await asyncio.gather(erasing, folding)
@@ -86,25 +86,25 @@ async def test_a_journal_that_refuses_changes_nothing(bench: Bench) -> None:
     stretch = await bench.turn(mark="key")
     bench.journal.failing = True
     with pytest.raises(GatewayError):
-        await bench.log.erase([KEY])
+        await bench.log.keeper.erase([KEY])
     bench.journal.failing = False
-    assert await bench.log.marked("key") == (stretch.turn, stretch.state)
-    await bench.log.erase([KEY])
+    assert await bench.log.shelf.marked("key") == (stretch.turn, stretch.state)
+    await bench.log.keeper.erase([KEY])
     await nothing_is_left(bench)
 
 
 async def test_a_log_that_is_not_there_is_erased_too(bench: Bench) -> None:
-    await bench.log.erase([LogKey("conv_none")])
+    await bench.log.keeper.erase([LogKey("conv_none")])
     await bench.turn()
-    assert await bench.log.find("turn_1") == await bench.tail()
+    assert await bench.log.shelf.find("turn_1") == await bench.tail()
 
 
 async def test_a_process_that_has_written_nothing_yet_gives_up_the_batches_of_the_one_before(bench: Bench) -> None:
     await bench.turn()
     if bench.durable:
         await bench.reopen()
-    await bench.log.erase([KEY])
-    await bench.log.fold()
+    await bench.log.keeper.erase([KEY])
+    await bench.log.keeper.fold()
     await nothing_is_left(bench)
     inner: Any = bench.journal.inner
     assert not bench.durable or not await inner._read("SELECT number FROM batches WHERE number > ?", 0)
@@ -117,16 +117,16 @@ async def test_a_crash_right_after_an_erasing_leaves_no_word_of_it_and_no_retent
     if neighbour_runs:
         await bench.write(await bench.begin("turn_2", OTHER), piece("a"))
     await bench.turn(mark="key")
-    await bench.log.erase([KEY])
+    await bench.log.keeper.erase([KEY])
     if not bench.durable:
         return
     await bench.reopen()
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     held = b"".join(file.read_bytes() for file in bench.folder.glob("log.db*"))
     assert b"turn_1" not in held
     await bench.journal.inner.trim(before=time.time() + 1, now=time.time())
     await bench.reopen()
-    assert bench.log.ended_unsaved() == []
+    assert bench.log.keeper.ended() == []
     assert [stretch.turn for stretch in bench.running] == ["turn_2"] * neighbour_runs
     await nothing_is_left(bench)
 
@@ -136,9 +136,11 @@ async def test_batches_whose_turns_are_all_saved_are_dropped_by_the_next_process
     if not bench.durable:
         return
     inner: Any = bench.journal.inner
-    await inner.save([stretch for stretch, _ in bench.log._open.values()])  # killed before the batches were dropped
+    await inner.save(
+        [writer.stretch for writer in bench.log.shelf.unsaved.values()]
+    )  # killed before the batches were dropped
     await bench.reopen()
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     inner = bench.journal.inner
     assert not await inner._read("SELECT number FROM batches WHERE number > ?", 0)
-    assert await bench.log.find("turn_1") is not None
+    assert await bench.log.shelf.find("turn_1") is not None

@@ -14,9 +14,8 @@ from gateway.log.journal import Broken
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.reading.hub import Hub
-from gateway.telemetry.faults import Faults
 from gateway.turns.notifications import Notifications
-from tests.contracts.journals import KEY, Bench, fields, last, piece
+from tests.contracts.journals import KEY, Bench, Counted, fields, last, piece
 from tests.contracts.test_cursors import Listener, Watch
 from tests.contracts.test_trouble import durably
 
@@ -27,28 +26,15 @@ class Bug(Exception):
     pass
 
 
-class Counted(Faults):
-    """Faults by part."""
-
-    def __init__(self) -> None:
-        super().__init__(self.add)
-        self.parts: list[str] = []
-
-    def add(self, part: str) -> None:
-        self.parts.append(part)
-
-
 @pytest.fixture
 def faults(durable: Bench) -> Counted:
-    durable.log._faults = faults = Counted()
-
     def end(stretch: Stretch) -> None:
         """As a live turn does it."""
         if stretch.last >= stretch.first and stretch.ended is None:
-            durable.log.owe(stretch, Failed("it broke", Code.INTERNAL.value, True, stretch.key, stretch.turn, ""))
+            durable.writer(stretch).owe(Failed("it broke", Code.INTERNAL.value, True, stretch.key, stretch.turn, ""))
 
     durable.owner.then = end
-    return faults
+    return durable.faults
 
 
 async def two(bench: Bench) -> tuple[Stretch, Stretch]:
@@ -63,7 +49,7 @@ async def works(bench: Bench, other: Stretch) -> None:
     await bench.write(other, piece("on"), last("turn_2", "on"), end=True)
     await bench.turn("turn_3", key=LogKey("conv_3"))
     await bench.turn("turn_4")
-    await bench.log.fold()
+    await bench.log.keeper.fold()
     keys = (KEY, OTHER, LogKey("conv_3"))
     found = [await bench.read(await bench.tail(key)) for key in keys]
     for _ in range(2):
@@ -74,9 +60,9 @@ async def works(bench: Bench, other: Stretch) -> None:
 
 async def test_records_that_break_the_journal_end_their_turn_alone(durable: Bench, faults: Counted) -> None:
     broken, other = await two(durable)
-    durable.log.append(broken, piece("lost with it"))
-    durable.log.append(broken, piece("half a character: \ud83d"))
-    durable.log.append(other, piece("o"))
+    durable.writer(broken).append(piece("lost with it"))
+    durable.writer(broken).append(piece("half a character: \ud83d"))
+    durable.writer(other).append(piece("o"))
     await durable.log.committed()
     (lost,) = durable.lost
     assert lost[0] is broken
@@ -90,10 +76,10 @@ async def test_records_that_break_the_journal_end_their_turn_alone(durable: Benc
 
 async def test_the_turn_that_begins_in_a_broken_log_is_lost_with_it(durable: Bench, faults: Counted) -> None:
     broken, other = await two(durable)
-    durable.log.append(broken, piece("\ud83d"))
-    durable.log.end(broken)
-    next_one = durable.log.begin(await durable.tail(), "turn_5", owner=durable.owner)
-    durable.log.append(next_one, Started(KEY, "turn_5", "?"))
+    durable.writer(broken).append(piece("\ud83d"))
+    durable.writer(broken).end()
+    next_one = durable.log.begin(await durable.tail(), "turn_5", owner=durable.owner).stretch
+    durable.writer(next_one).append(Started(KEY, "turn_5", "?"))
     await durable.log.committed()
     assert [stretch.turn for stretch, _ in durable.lost] == ["turn_1", "turn_5"]
     assert durably(await durable.read(await durable.tail())) == ["started", "error"]
@@ -103,7 +89,7 @@ async def test_the_turn_that_begins_in_a_broken_log_is_lost_with_it(durable: Ben
 async def test_an_event_that_cant_be_encoded_leaves_no_gap(durable: Bench, faults: Counted) -> None:
     broken, other = await two(durable)
     with pytest.raises(UnicodeEncodeError):
-        durable.log.append(broken, last("turn_1", "\ud83d"))
+        durable.writer(broken).append(last("turn_1", "\ud83d"))
     await durable.write(broken, last("turn_1", ""), end=True)
     await works(durable, other)
 
@@ -122,10 +108,10 @@ async def test_what_is_durable_and_cant_be_shown_ends_its_turn_and_is_not_shown_
 
     monkeypatch.setattr(Stretch, "apply", buggy)
     for text in ("b", "bug", "never shown"):
-        durable.log.append(broken, piece(text))
-    durable.log.append(other, piece("o"))
+        durable.writer(broken).append(piece(text))
+    durable.writer(other).append(piece("o"))
     await durable.log.committed()
-    durable.log.append(other, piece("o"))
+    durable.writer(other).append(piece("o"))
     await durable.log.committed()
     monkeypatch.undo()
     events = [fields(e) for e in await durable.read(await durable.tail())]
@@ -144,7 +130,7 @@ async def test_counting_and_news_that_break_keep_nobody_from_what_is_written(dur
     def buggy(*_: object) -> None:
         raise Bug
 
-    durable.log._count = buggy
+    durable.log.committer._showing._count = buggy
     broken, other = await two(durable)
     (await durable.tail()).watchers[Buggy()] = None
     await durable.write(broken, piece("a"), last("turn_1", "a"), end=True)
@@ -166,13 +152,13 @@ async def test_a_turn_that_cant_be_saved_keeps_none_of_the_others_from_it(
         return pack(stretch)
 
     monkeypatch.setattr(sqlite, "pack", buggy)
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     monkeypatch.undo()
     assert faults.parts == ["fold"]
-    assert durable.log.ended_unsaved() == []
+    assert durable.log.keeper.ended() == []
     assert [e.sequence for e in await durable.read(await durable.tail(OTHER))][-1] == wanted.last
     await durable.turn("turn_3")
-    await durable.log.fold()
+    await durable.log.keeper.fold()
 
 
 async def test_the_loops_survive_what_nobody_thought_of(durable: Bench, faults: Counted) -> None:
@@ -182,19 +168,19 @@ async def test_the_loops_survive_what_nobody_thought_of(durable: Bench, faults: 
         called.set()
         raise Bug
 
-    commit = durable.log._commit
-    durable.log._commit = buggy  # type: ignore[method-assign]
-    durable.log._wake.set()
-    durable.log._put((0, 0, 0, ""))
-    durable.log._pending.clear()
-    durable.log._owed.append((0, 0, 0, ""))
+    commit = durable.log.committer._commit
+    durable.log.committer._commit = buggy  # type: ignore[method-assign]
+    durable.log.committer.wake.set()
+    durable.log.committer.put((0, 0, 0, ""))
+    durable.log.committer.pending.clear()
+    durable.log.committer.owed.append((0, 0, 0, ""))
     await asyncio.wait_for(called.wait(), 5)
-    durable.log._owed.clear()
-    durable.log._commit = commit  # type: ignore[method-assign]
-    fold, called = durable.log.fold, asyncio.Event()
-    durable.log.fold = buggy  # type: ignore[method-assign]
+    durable.log.committer.owed.clear()
+    durable.log.committer._commit = commit  # type: ignore[method-assign]
+    fold, called = durable.log.keeper.fold, asyncio.Event()
+    durable.log.keeper.fold = buggy  # type: ignore[method-assign]
     await asyncio.wait_for(called.wait(), 10)
-    durable.log.fold = fold  # type: ignore[method-assign]
+    durable.log.keeper.fold = fold  # type: ignore[method-assign]
     assert faults.parts == ["commit", "fold"]
     assert not any(task.done() for task in durable.log._tasks)
     await durable.turn()
@@ -217,7 +203,7 @@ async def test_a_close_whose_last_save_meets_a_bug_still_gives_the_journal_back(
 
 @pytest.fixture
 async def hub(durable: Bench, faults: Counted) -> AsyncIterator[Hub]:
-    hub = Hub(durable.log, ledger=durable.ledger, watch=Watch(), heartbeat=0.05, faults=faults)
+    hub = Hub(durable.log.shelf, ledger=durable.ledger, watch=Watch(), heartbeat=0.05, faults=faults)
     yield hub
     await hub.close()
 

@@ -19,7 +19,8 @@ from gateway.events import Failed, Started, Text
 from gateway.log.journal import JournalError, Record
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
-from gateway.log.stretch import WHOLE, Entry, Stretch
+from gateway.log.stretch import WHOLE, Entry
+from gateway.log.writer import Writer
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
@@ -130,14 +131,14 @@ class World:
         self.ledger = Ledger()
         self.log = EventLog(MemoryJournal(), ledger=self.ledger, retention=3600, clock=Clock())
         self.hands = Hands()
-        self.hub = Hub(self.log, ledger=self.ledger, watch=Watch(), heartbeat=3600)
+        self.hub = Hub(self.log.shelf, ledger=self.ledger, watch=Watch(), heartbeat=3600)
         self.hub._loop = self.hands  # type: ignore[assignment]
         self.way: Way = way
         self.turn = turn
-        self.tail = self.log.create(KEY)
+        self.tail = self.log.shelf.create(KEY)
         self.tail.users.add(self)
         self.script = deque(script)
-        self.stretch: Stretch | None = None
+        self.writer: Writer | None = None
         self.turns = 0
         self.written: list[tuple[str, str]] = []
         self.durable = 0
@@ -155,7 +156,7 @@ class World:
         log = self.log
         can = {
             "write": bool(self.script),
-            "commit": self.batch is None and bool(log._pending or log._owed),
+            "commit": self.batch is None and bool(log.committer.pending or log.committer.owed),
             "land": self.batch is not None,
             "fail": self.batch is not None and self.may_fail,
             "deliver": bool(self.hands.due),
@@ -175,53 +176,57 @@ class World:
         match self.script.popleft():
             case "begin":
                 self.turns += 1
-                self.stretch = self.log.begin(self.tail, f"turn_{self.turns}", owner=self)
-                self._append("started", Started(KEY, self.stretch.turn, "?"))
+                self.writer = self.log.begin(self.tail, f"turn_{self.turns}", owner=self)
+                self._append("started", Started(KEY, self.writer.stretch.turn, "?"))
             case "piece":
                 self._append("message", Text("message", f"{len(self.written) + 1} "))
             case "end":
-                assert self.stretch is not None
-                self._append("completed", last(self.stretch.turn, "whole"))
-                self.log.end(self.stretch)
+                assert self.writer is not None
+                self._append("completed", last(self.writer.stretch.turn, "whole"))
+                self.writer.end()
 
     def _append(self, name: str, event: Any) -> None:
-        assert self.stretch is not None
-        self.log.append(self.stretch, event)
-        self.written.append((name, self.stretch.turn))
+        assert self.writer is not None
+        self.writer.append(event)
+        self.written.append((name, self.writer.stretch.turn))
 
     def commit(self) -> None:
-        self.batch = self.log._take()
-        self.owed, self.log._owed = self.log._owed, []
+        self.batch = self.log.committer.take()
+        self.owed, self.log.committer.owed = self.log.committer.owed, []
 
     def land(self) -> None:
         assert self.batch is not None
         batch, self.batch = self.batch, None
-        self.log._last_batch += 1
+        self.log.committer.last_batch += 1
         self.durable = max([self.durable, *(record[2] for record in batch if record[1] <= WHOLE)])
-        self.log._written(batch)
+        self.log.committer.written(batch)
 
     def fail(self) -> None:
         self.batch, self.may_fail = None, False
-        self.log._owed = self.owed + self.log._owed
-        self.log._lose(JournalError("the disk is full"))
+        self.log.committer.owed = self.owed + self.log.committer.owed
+        self.log.committer.lose(JournalError("the disk is full"))
         while self.script and self.script[0] != "begin":
             self.script.popleft()
 
-    def lost(self, stretch: Stretch, error: JournalError) -> None:
+    def lost(self, writer: Writer, error: JournalError) -> None:
+        stretch = writer.stretch
         if stretch.last < stretch.first:
             del self.written[stretch.first - 1 :]
         elif stretch.ended is None:
             del self.written[stretch.last :]
             self.written.append(("error", stretch.turn))
             self.durable = stretch.last + 1  # the one exception: shown before it is written
-            self.log.owe(stretch, Failed("", Code.STORAGE_UNAVAILABLE.value, True, KEY, stretch.turn, ""))
+            writer.owe(Failed("", Code.STORAGE_UNAVAILABLE.value, True, KEY, stretch.turn, ""))
+
+    def fenced(self, writer: Writer) -> None:
+        raise AssertionError(f"nobody else writes {writer!r}")
 
     def deliver(self) -> None:
         call, args = self.hands.due.popleft()
         call(*args)
 
     def fold(self) -> None:
-        now(self.log.fold())
+        now(self.log.keeper.fold())
         self.may_fold = False
 
     def join(self) -> None:
@@ -282,7 +287,7 @@ class World:
     def state(self) -> str:
         """All that decides how things go on."""
         log = self.log
-        happens = len(self.script), len(self.written), len(log._pending), len(log._owed), self.durable
+        happens = len(self.script), len(self.written), len(log.committer.pending), len(log.committer.owed), self.durable
         batch = None if self.batch is None else (len(self.batch), len(self.owed))
         due = [(call.__qualname__, len(args)) for call, args in self.hands.due]
         spans = [(span.number, span.last, span.stretch is None) for span in self.tail.spans]

@@ -21,10 +21,10 @@ async def test_events_are_seen_in_the_order_in_which_they_were_appended(bench: B
 
 async def test_nothing_is_seen_before_it_is_written(bench: Bench) -> None:
     tail = await bench.tail()
-    stretch = bench.log.begin(tail, "turn_1", owner=bench.owner)
+    stretch = bench.log.begin(tail, "turn_1", owner=bench.owner).stretch
     bench.journal.writable.clear()
     for text in "abc":
-        bench.log.append(stretch, piece(text))
+        bench.writer(stretch).append(piece(text))
     for _ in range(20):
         await asyncio.sleep(0)
     assert (tail.head, stretch.last, stretch.read(after=0)) == (0, 0, [])
@@ -40,13 +40,13 @@ async def test_what_comes_while_one_batch_is_written_goes_into_the_next_one_toge
     stretches = [await bench.begin(f"turn_{n}", LogKey(f"conv_{n}")) for n in range(20)]
     await bench.log.committed()
     bench.journal.writable.clear()
-    bench.log.append(stretches[0], piece("first"))
+    bench.writer(stretches[0]).append(piece("first"))
     for _ in range(5):
         await asyncio.sleep(0)
     commits = bench.journal.commits
     for stretch in stretches:
         for number in range(10):
-            bench.log.append(stretch, piece(str(number)))
+            bench.writer(stretch).append(piece(str(number)))
     bench.journal.writable.set()
     await bench.log.committed()
     assert bench.journal.commits == commits + 2
@@ -58,10 +58,10 @@ async def test_a_long_text_is_written_in_portions_and_what_comes_with_its_end_is
     await bench.log.committed()
     text = "0123456789" * 400_000
     before = len(bench.journal.batches)
-    bench.log.append(stretch, piece("short"))
-    bench.log.append(stretch, piece(text))
-    bench.log.append(stretch, last("turn_1", "short" + text))
-    bench.log.end(stretch)
+    bench.writer(stretch).append(piece("short"))
+    bench.writer(stretch).append(piece(text))
+    bench.writer(stretch).append(last("turn_1", "short" + text))
+    bench.writer(stretch).end()
     await bench.log.committed()
     assert stretch.ended is not None
     sizes = bench.journal.batches[before:]
@@ -90,33 +90,33 @@ async def test_two_cannot_write_one_log_at_the_same_time(bench: Bench) -> None:
 
 async def test_a_turn_is_found_running_finished_and_stored_and_the_newest_of_a_mark(bench: Bench) -> None:
     log = bench.log
-    assert await log.find("turn_1") is None
-    assert await log.marked("m") is None
+    assert await log.shelf.find("turn_1") is None
+    assert await log.shelf.marked("m") is None
     first = await bench.begin("turn_1", state=b"one", mark="m")
     await bench.write(first, piece("a"))
-    assert await log.find("turn_1") is await bench.tail()
-    assert await log.marked("m") == ("turn_1", b"one")
-    log.note(first, b"one more")
+    assert await log.shelf.find("turn_1") is await bench.tail()
+    assert await log.shelf.marked("m") == ("turn_1", b"one")
+    bench.writer(first).note(b"one more")
     await bench.write(first, last("turn_1", "a"), end=True)
-    assert await log.marked("m") == ("turn_1", b"one more")
-    await log.fold()
-    assert await log.marked("m") == ("turn_1", b"one more")
-    found = await log.find("turn_1")
+    assert await log.shelf.marked("m") == ("turn_1", b"one more")
+    await log.keeper.fold()
+    assert await log.shelf.marked("m") == ("turn_1", b"one more")
+    found = await log.shelf.find("turn_1")
     assert found is not None
     assert found.key == KEY
     await bench.turn("turn_2", state=b"two", mark="m")
-    assert await log.marked("m") == ("turn_2", b"two")
-    await log.fold()
-    assert await log.marked("m") == ("turn_2", b"two")
-    assert await log.marked("") is None
+    assert await log.shelf.marked("m") == ("turn_2", b"two")
+    await log.keeper.fold()
+    assert await log.shelf.marked("m") == ("turn_2", b"two")
+    assert await log.shelf.marked("") is None
 
 
 async def test_a_finished_turn_is_the_same_from_memory_and_from_the_journal_at_every_position(bench: Bench) -> None:
     stretch = await bench.turn(pieces=30)
     tail = await bench.tail()
     wanted = {after: await bench.read(tail, after=after) for after in range(stretch.last + 1)}
-    await bench.log.fold()
-    assert bench.log.tails() == []  # nobody looks: nothing stays in memory
+    await bench.log.keeper.fold()
+    assert bench.log.shelf.tails() == []  # nobody looks: nothing stays in memory
     again = await bench.tail()
     assert again is not tail
     assert (again.epochs.text, again.head, again.floor) == (tail.epochs.text, tail.head, tail.floor)
@@ -127,21 +127,21 @@ async def test_a_tail_that_is_used_stays_and_leaves_with_its_last_user(bench: Be
     await bench.turn()
     tail = await bench.tail()
     tail.users.add("reader")
-    await bench.log.fold()
-    assert bench.log.tails() == [tail]
+    await bench.log.keeper.fold()
+    assert bench.log.shelf.tails() == [tail]
     assert tail.spans[0].stretch is not None
-    bench.log.drop(tail, "reader")
-    assert bench.log.tails() == []
+    bench.log.shelf.drop(tail, "reader")
+    assert bench.log.shelf.tails() == []
 
 
 async def test_two_who_ask_for_a_tail_at_once_get_the_same_one_even_if_the_first_leaves_at_once(bench: Bench) -> None:
     await bench.turn()
-    await bench.log.fold()
+    await bench.log.keeper.fold()
 
     async def glance() -> None:
         tail = await bench.tail()
         tail.users.add("glance")
-        bench.log.drop(tail, "glance")
+        bench.log.shelf.drop(tail, "glance")
 
     async def stay() -> Tail:
         tail = await bench.tail()
@@ -150,28 +150,28 @@ async def test_two_who_ask_for_a_tail_at_once_get_the_same_one_even_if_the_first
 
     _, tail = await asyncio.gather(glance(), stay())
     assert await bench.tail() is tail
-    bench.log.drop(tail, "stay")
+    bench.log.shelf.drop(tail, "stay")
 
 
 async def test_retention_takes_whole_turns_and_their_marks_and_positions_are_never_given_again(bench: Bench) -> None:
-    bench.retention = bench.log._retention = 100
+    bench.retention = bench.log.keeper.retention = 100
     first = await bench.turn("turn_1", mark="m")
     bench.clock.now += 60
     second = await bench.turn("turn_2")
-    await bench.log.fold()
-    await bench.log.trim()
+    await bench.log.keeper.fold()
+    await bench.log.keeper.trim()
     assert (await bench.tail()).floor == 0
     bench.clock.now += 60
     tail = await bench.tail()
     tail.users.add("reader")
-    await bench.log.trim()
+    await bench.log.keeper.trim()
     assert tail.floor == first.last
-    assert await bench.log.find("turn_1") is None
-    assert await bench.log.marked("m") is None
+    assert await bench.log.shelf.find("turn_1") is None
+    assert await bench.log.shelf.marked("m") is None
     assert fields((await bench.read(tail, after=first.last))[0])["turnId"] == "turn_2"
-    bench.log.drop(tail, "reader")
+    bench.log.shelf.drop(tail, "reader")
     bench.clock.now += 60
-    await bench.log.trim()
+    await bench.log.keeper.trim()
     tail = await bench.tail()
     assert (tail.floor, tail.head) == (second.last, second.last)
     third = await bench.turn("turn_3")
@@ -179,12 +179,12 @@ async def test_retention_takes_whole_turns_and_their_marks_and_positions_are_nev
 
 
 async def test_a_running_turn_is_never_taken(bench: Bench) -> None:
-    bench.log._retention = 1
+    bench.log.keeper.retention = 1
     stretch = await bench.begin()
     await bench.write(stretch, Started(KEY, "turn_1", "?"))
     bench.clock.now += 1000
-    await bench.log.fold()
-    await bench.log.trim()
+    await bench.log.keeper.fold()
+    await bench.log.keeper.trim()
     assert (await bench.tail()).floor == 0
     await bench.write(stretch, piece("still here"), last("turn_1", "still here"), end=True)
     assert [e.sequence for e in await bench.read(await bench.tail())] == [1, 2, 3]
@@ -203,54 +203,54 @@ async def test_folding_drops_the_batches_that_nobody_needs(durable: Bench) -> No
         return count
 
     assert rows("batches") > 20
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     assert rows("stretches") == 20
     before = rows("batches")
     await durable.write(running, last("turn_r", "r"), end=True)
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     assert rows("batches") == 0 < before
 
 
 async def test_a_turn_of_whose_end_nobody_was_told_is_kept_until_somebody_is_over_restarts_too(durable: Bench) -> None:
-    durable.log._until_told = True
+    durable.log.keeper.until_told = True
     told = await durable.turn("turn_1")
     untold = await durable.turn("turn_2")
-    tail = durable.log.create(LogKey("turn_3"))
-    queue = durable.log.begin(tail, "turn_3", owner=durable.owner)  # keeps a queued turn: has no event
-    durable.log.end(queue)
+    tail = durable.log.shelf.create(LogKey("turn_3"))
+    queue = durable.log.begin(tail, "turn_3", owner=durable.owner).stretch  # keeps a queued turn: has no event
+    durable.writer(queue).end()
     shop = await durable.begin("", LogKey("shop:1"))
     await durable.write(shop, piece("a"), end=True)
-    durable.log.told("turn_1")
-    durable.log.told("unknown")
-    await durable.log.fold()
-    assert durable.log.ended_unsaved() == [untold]
+    durable.log.keeper.told("turn_1")
+    durable.log.keeper.told("unknown")
+    await durable.log.keeper.fold()
+    assert durable.log.keeper.ended() == [untold]
     await durable.log.close()
     await durable.open()
-    durable.log._until_told = True
-    (again,) = durable.log.ended_unsaved()
+    durable.log.keeper.until_told = True
+    (again,) = durable.log.keeper.ended()
     assert (again.turn, again.last) == ("turn_2", untold.last)
     wanted = [told.first, told.last - 1, told.last, untold.first, untold.last - 1, untold.last]
     assert [entry.sequence for entry in await durable.read(await durable.tail())] == wanted
-    await durable.log.fold()
-    assert durable.log.ended_unsaved() == [again]
-    durable.log.told("turn_2")
-    await durable.log.fold()
-    assert durable.log.ended_unsaved() == []
+    await durable.log.keeper.fold()
+    assert durable.log.keeper.ended() == [again]
+    durable.log.keeper.told("turn_2")
+    await durable.log.keeper.fold()
+    assert durable.log.keeper.ended() == []
 
 
 async def test_what_ended_under_a_clock_that_was_ahead_is_kept_for_one_retention_more_and_not_for_ever(
     durable: Bench,
 ) -> None:
-    durable.log._retention = 100
+    durable.log.keeper.retention = 100
     durable.clock.now += 1_000_000
     await durable.turn("turn_1")
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     await durable.reopen()
-    durable.log._retention = 100
+    durable.log.keeper.retention = 100
     durable.clock.now -= 1_000_000
-    await durable.log.trim()
-    assert await durable.log.find("turn_1") is not None
+    await durable.log.keeper.trim()
+    assert await durable.log.shelf.find("turn_1") is not None
     durable.clock.now += 101
-    await durable.log.trim()
-    durable.log.drop(await durable.tail(), None)
-    assert await durable.log.find("turn_1") is None
+    await durable.log.keeper.trim()
+    durable.log.shelf.drop(await durable.tail(), None)
+    assert await durable.log.shelf.find("turn_1") is None

@@ -25,7 +25,7 @@ async def test_the_writer_is_told_once_and_nothing_of_it_is_seen(bench: Bench) -
     tail = await bench.tail()
     bench.journal.failing = True
     for text in "abc":
-        bench.log.append(stretch, piece(text))
+        bench.writer(stretch).append(piece(text))
     await lose(bench)
     assert [lost for lost, _ in bench.lost] == [stretch]
     assert (tail.head, tail.next, stretch.last) == (1, 2, 1)
@@ -36,14 +36,14 @@ async def test_a_turn_that_was_never_written_has_never_been(bench: Bench) -> Non
     await bench.turn("turn_0")
     bench.journal.failing = True
     stretch = await bench.begin("turn_1", mark="m")
-    bench.log.append(stretch, Started(KEY, "turn_1", "?"))
+    bench.writer(stretch).append(Started(KEY, "turn_1", "?"))
     await lose(bench)
     tail = await bench.tail()
     assert [lost for lost, _ in bench.lost] == [stretch]
     assert tail.writer is None
     assert [span.turn for span in tail.spans] == ["turn_0"]
-    assert await bench.log.find("turn_1") is None
-    assert await bench.log.marked("m") is None
+    assert await bench.log.shelf.find("turn_1") is None
+    assert await bench.log.shelf.marked("m") is None
     bench.journal.failing = False
     assert (await bench.turn("turn_2")).first == tail.spans[0].last + 1
 
@@ -54,9 +54,9 @@ async def test_the_owed_last_event_is_shown_at_once_and_written_first_when_it_he
     tail = await bench.tail()
     news = tail.changed()
     bench.journal.failing = True
-    bench.log.append(stretch, piece("lost"))
+    bench.writer(stretch).append(piece("lost"))
     await lose(bench)
-    bench.log.owe(stretch, failure(text="a"))
+    bench.writer(stretch).owe(failure(text="a"))
     await asyncio.wait_for(news, 1)
     assert (tail.head, stretch.last, tail.writer) == (3, 3, None)
     assert stretch.ended is not None
@@ -66,8 +66,8 @@ async def test_the_owed_last_event_is_shown_at_once_and_written_first_when_it_he
     second = await bench.turn("turn_2")
     assert second.first == 4
     assert bench.log.trouble is None
-    await bench.log.fold()
-    bench.log.drop(tail, "reader")
+    await bench.log.keeper.fold()
+    bench.log.shelf.drop(tail, "reader")
     if bench.durable:
         await bench.reopen()
     assert (await bench.read(await bench.tail()))[: len(wanted)] == wanted
@@ -77,9 +77,9 @@ async def test_it_heals_by_itself_with_nobody_writing(bench: Bench) -> None:
     stretch = await bench.begin()
     await bench.write(stretch, Started(KEY, "turn_1", "?"))
     bench.journal.failing = True
-    bench.log.append(stretch, piece("lost"))
+    bench.writer(stretch).append(piece("lost"))
     await lose(bench)
-    bench.log.owe(stretch, failure())
+    bench.writer(stretch).owe(failure())
     bench.journal.failing = False
     await bench.log.probe()
     assert bench.log.trouble is None
@@ -105,13 +105,13 @@ async def test_an_owed_event_is_not_folded_away_before_it_is_written(durable: Be
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"))
     durable.journal.failing = True
-    durable.log.append(stretch, piece("lost"))
+    durable.writer(stretch).append(piece("lost"))
     await lose(durable)
-    durable.log.owe(stretch, failure())
-    await durable.log.fold()  # has nothing that it may save, so it does not even try to write
+    durable.writer(stretch).owe(failure())
+    await durable.log.keeper.fold()  # has nothing that it may save, so it does not even try to write
     durable.journal.failing = False
     await durable.log.probe()
-    await durable.log.fold()
+    await durable.log.keeper.fold()
     assert durably(await durable.read(await durable.tail())) == ["started", "error"]
     await durable.reopen()
     assert durably(await durable.read(await durable.tail())) == ["started", "error"]
@@ -128,7 +128,7 @@ async def test_trouble_of_one_batch_tells_every_writer_in_it(bench: Bench) -> No
     bench.journal.failing = True
     bench.journal.writable.clear()
     for stretch in stretches:
-        bench.log.append(stretch, piece("lost"))
+        bench.writer(stretch).append(piece("lost"))
     waiting = [asyncio.create_task(bench.log.committed()) for _ in range(3)]
     await asyncio.sleep(0)
     bench.journal.writable.set()

@@ -154,7 +154,7 @@ async def test_a_turn_that_goes_on_hides_no_ended_one_from_a_database_older_than
         await asyncio.to_thread(back_up, data, tmp_path / "backup")
         ended, running = Reader(), Reader()
         await ended.ask(served.session, served.url, "/fault plain rate:0 pieces:5 -- ended")
-        await served.services.log.fold()
+        await served.services.log.keeper.fold()
         asking = asyncio.create_task(running.ask(served.session, served.url, slow))
         await running.until(lambda r: len(r.events) > 20)
     await asyncio.gather(asking, return_exceptions=True)

@@ -96,7 +96,7 @@ async def life(folder: Path, rounds: int) -> dict[str, Any]:
             await asyncio.sleep(3)  # what ended is saved, and taken by retention
             grown.append(ours())
         held = {kind: account["open"] for kind, account in services.ledger.totals().items() if account["open"]}
-        tails = len(services.log.tails())
+        tails = len(services.log.shelf.tails())
     after = {kind: account["open"] for kind, account in services.ledger.totals().items() if account["open"]}
     await coze.close()
     await asyncio.sleep(0.1)

@@ -229,7 +229,7 @@ async def test_what_retention_took_is_a_reset_followed_by_the_last_event(serve: 
     conversation = over[0]["conversationId"]
     turn = served.door(f"turns/{over[0]['turnId']}")
     async with asyncio.timeout(8):
-        while (await served.services.log.find(over[0]["turnId"])) is not None:  # noqa: ASYNC110
+        while (await served.services.log.shelf.find(over[0]["turnId"])) is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     for read in (sse, longpoll, LISTENING["websocket"], LISTENING["shared"]):
         for asked in (None, "0", "garbage", over[3]["id"]):
@@ -252,7 +252,7 @@ async def test_a_reset_on_a_turn_that_retention_took_can_be_cut_before_its_last_
     served = await serve(retention_seconds=1)
     over = await finished(served)
     async with asyncio.timeout(8):
-        while (await served.services.log.find(over[0]["turnId"])) is not None:  # noqa: ASYNC110
+        while (await served.services.log.shelf.find(over[0]["turnId"])) is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     door = served.door(f"turns/{over[0]['turnId']}")
     (reset,) = await first(sse, door, None)

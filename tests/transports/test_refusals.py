@@ -122,10 +122,10 @@ async def test_a_socket_with_all_its_topics_starts_nothing_and_finds_what_it_has
 async def test_refused_messages_leave_no_log_in_memory(serve: Serve) -> None:
     served = await serve(turns_per_minute=1)
     conversation = (await served.ask(QUICK))[0]["conversationId"]
-    await served.services.log.fold()
+    await served.services.log.keeper.fold()
     for fields in [{}, {"conversationId": conversation}] * 20:
         assert await by_chat(served, uuid.uuid4().hex, body(**fields)) == "rate_limited"
-    assert len(served.services.log.tails()) <= 1
+    assert len(served.services.log.shelf.tails()) <= 1
 
 
 async def test_a_client_that_leaves_while_it_is_refused_leaves_no_trace(

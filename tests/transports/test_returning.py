@@ -89,7 +89,7 @@ async def test_a_turn_whose_events_retention_took_is_told_by_a_reset_and_not_ask
     served = await serve(retention_seconds=0.2)
     events = await served.ask(ANSWER)
     async with asyncio.timeout(20):
-        while await served.services.log.find(events[0]["turnId"]) is not None:  # noqa: ASYNC110
+        while await served.services.log.shelf.find(events[0]["turnId"]) is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     reset, last = await post(served, ANSWER, events[3]["id"])
     assert (reset["event"], reset["reason"], reset["content"]) == ("reset", "expired", events[-1]["content"])

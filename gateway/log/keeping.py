@@ -1,0 +1,208 @@
+"""Keeping: finished stretches are saved whole, batches that nobody needs any more go, retention takes what is old."""
+
+import asyncio
+from collections.abc import Callable, Collection
+
+import structlog
+
+from gateway.errors import Code, GatewayError
+from gateway.ids import LogKey
+from gateway.log.committing import Committer
+from gateway.log.journal import Journal, JournalError
+from gateway.log.shelf import Shelf
+from gateway.log.stretch import Stretch
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
+
+logger = structlog.get_logger()
+
+_FOLD_EVERY = 2.0
+_SAVED_AT_ONCE = 16  # stretches a transaction, for which commits wait
+_TRIM_EVERY = 30.0
+_BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
+
+
+class Keeper:
+    """Folds batches into saved stretches, and trims those by age.
+
+    With `until_told` a turn that ended is kept among the unsaved ones, over restarts too, until `told` says that
+    others know of its end.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        shelf: Shelf,
+        committer: Committer,
+        *,
+        ledger: Ledger,
+        retention: float,
+        clock: Callable[[], float],
+        until_told: bool,
+        faults: Faults,
+    ) -> None:
+        self._journal = journal
+        self._shelf = shelf
+        self._committer = committer
+        self._ledger = ledger
+        self.retention = retention
+        self._clock = clock
+        self.until_told = until_told
+        self._faults = faults
+        self.erased = 0
+        """The last batch that may hold something of an erased log; 0 when none does."""
+        self.inherited = False
+        """Whether a former process left batches: it may have been killed before it dropped them."""
+
+    async def run(self) -> None:
+        """Folds and trims now and then, for ever."""
+        every = max(0.05, min(_FOLD_EVERY, self.retention / 4))
+        trim_every = max(every, min(_TRIM_EVERY, self.retention / 4))
+        since_trim, tidied = 0.0, -1
+        committer = self._committer
+        with self._ledger.open("task", "log.fold"):
+            while True:
+                await asyncio.sleep(every)
+                since_trim += every
+                try:
+                    if committer.trouble is not None:
+                        await committer.probe()
+                    if committer.trouble is None:
+                        await self.fold()
+                        if since_trim >= trim_every:
+                            since_trim = 0.0
+                            await self.trim()
+                        if tidied != committer.last_batch:  # nothing to move for a gateway that nobody asks
+                            tidied = committer.last_batch
+                            await self._journal.tidy()
+                except JournalError as error:
+                    logger.warning("log.fold_failed", reason=str(error))
+                except Exception as error:
+                    self._faults.broke("fold", error)
+
+    async def fold(self, *, also_running: bool = False) -> None:
+        """Saves finished stretches whole and drops the batches that nobody needs any more.
+
+        A turn of whose end nobody was told yet waits, also at a close.
+        """
+        unsaved = self._shelf.unsaved
+        unseen = self._committer.unseen()
+        crowded = self._committer.last_batch - self._oldest_batch() > _BACKLOG_BATCHES
+        ready = [
+            writer.stretch
+            for writer in unsaved.values()
+            if writer.stretch.number not in unseen
+            and writer.stretch.backlog
+            and (
+                self._may_go(writer.stretch, writer.told)
+                if writer.stretch.ended is not None
+                else also_running or crowded or writer.stretch.backlog <= self.erased
+            )
+        ]
+        last = self._committer.last_batch
+        for start in range(0, len(ready), _SAVED_AT_ONCE):
+            some = ready[start : start + _SAVED_AT_ONCE]
+            for stretch in await self._save(some):
+                if stretch.ended is None:
+                    stretch.backlog = last + 1
+                elif stretch.number in unsaved:
+                    self._release(stretch)
+            await asyncio.sleep(0)
+        if ready or self.erased or self.inherited:
+            async with self._committer.writing:
+                before = min(self._oldest_batch(), last + 1)
+                await self._journal.forget(before=before)
+                self.inherited = False
+                if before > self.erased:
+                    self.erased = 0
+
+    async def _save(self, some: list[Stretch]) -> list[Stretch]:
+        """Saves stretches; those that are saved. What is broken in itself is not kept beyond its batches."""
+        try:
+            async with self._committer.writing:
+                some = [s for s in some if s.number in self._shelf.unsaved]  # an erased one must stay erased
+                await self._journal.save(some)
+            return some
+        except JournalError:
+            raise
+        except Exception as error:
+            if len(some) > 1:
+                return [saved for one in some for saved in await self._save([one])]
+            self._faults.broke("fold", error, turn=some[0].turn)
+            self._discard(some[0])
+            return []
+
+    def _discard(self, stretch: Stretch) -> None:
+        writer = self._shelf.unsaved[stretch.number]
+        if stretch.ended is not None:
+            self._shelf.remove(writer)
+            writer.tail.spans = [span for span in writer.tail.spans if span.number != stretch.number]
+            self._shelf.let_go(writer.tail)
+
+    def _release(self, stretch: Stretch) -> None:
+        """A saved stretch leaves memory; so does a tail that nobody watches or writes."""
+        writer = self._shelf.unsaved[stretch.number]
+        tail = writer.tail
+        self._shelf.remove(writer)
+        for span in tail.spans:
+            if span.number == stretch.number and not tail.users:
+                span.unload()
+        self._shelf.let_go(tail)
+
+    def told(self, turn: str) -> None:
+        """Others know of the turn's end, for good."""
+        if (writer := self._shelf.writer_of(turn)) is not None:
+            writer.told = True
+
+    def ended(self) -> list[Stretch]:
+        """Stretches that ended and are not saved yet; after a start, those of which the process before told nobody."""
+        return [writer.stretch for writer in self._shelf.unsaved.values() if writer.stretch.ended is not None]
+
+    def _may_go(self, ended: Stretch, told: bool) -> bool:
+        """Whether nobody has to be told of it any more; of what has no turn, or no event, there is nothing to tell."""
+        return told or not (self.until_told and ended.turn and ended.last >= ended.first)
+
+    def _oldest_batch(self) -> int:
+        backlogs = (writer.stretch.backlog for writer in self._shelf.unsaved.values())
+        return min((backlog for backlog in backlogs if backlog), default=self._committer.last_batch + 1)
+
+    async def trim(self) -> None:
+        """Lets retention take what ended long enough ago."""
+        while keys := await self._trim_some():
+            for key in keys:
+                if (tail := self._shelf.loaded(LogKey(key))) is not None:
+                    index = await self._journal.index(key)
+                    kept = {place.number for place in index.places} if index else set()
+                    kept |= self._shelf.unsaved.keys()
+                    tail.spans = [span for span in tail.spans if span.number in kept]
+
+    async def _trim_some(self) -> list[str]:
+        async with self._committer.writing:
+            now = self._clock()
+            return await self._journal.trim(before=now - self.retention, now=now)
+
+    async def erase(self, keys: Collection[LogKey]) -> None:
+        """Drops logs that nobody writes any more, with their marks: for good when it returns.
+
+        Batches that hold something of them follow within seconds. Raises `storage_unavailable`.
+        """
+        committer = self._committer
+        if committer.trouble is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, committer.trouble)
+        await committer.committed()
+        ours = [writer for writer in self._shelf.unsaved.values() if writer.stretch.key in keys]
+        try:
+            async with committer.writing:
+                await self._journal.erase(list(keys), [writer.stretch.number for writer in ours])
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        for writer in ours:
+            self._shelf.remove(writer)
+            writer.tail.writer = None
+        for key in keys:
+            self._shelf.erase(key)
+        self.erased = committer.last_batch
+
+    async def saved_turns(self) -> list[str]:
+        """The turns that are kept whole, oldest first."""
+        return await self._journal.turns()

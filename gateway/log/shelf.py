@@ -1,0 +1,172 @@
+"""The shelf: the logs that this process has in memory, and the stretches that are not saved yet."""
+
+import asyncio
+import hashlib
+from weakref import WeakValueDictionary
+
+from gateway.ids import LogKey
+from gateway.log.epochs import Epochs
+from gateway.log.journal import Journal, JournalError, Place
+from gateway.log.stretch import Stretch
+from gateway.log.tail import Span, Tail
+from gateway.log.writer import Writer
+from gateway.waiting import outlived
+
+
+class Shelf:
+    """Tails by key. One stays in memory as long as somebody uses it, or a stretch of it is not saved yet.
+
+    What has to be read is read from the journal once, however many wait for it. Methods that read raise `JournalError`.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.made = ""
+        """The mark that the journal was given when it was made."""
+        self.unsaved: dict[int, Writer] = {}
+        """The writers of stretches that are not saved yet, by the stretch's number, also of those that have ended."""
+        self._turns: dict[str, Writer] = {}  # of `unsaved`, the newest of each turn
+        self._marks: dict[str, Stretch] = {}  # likewise
+        self._tails: dict[str, Tail] = {}
+        self._loading: dict[str, asyncio.Task[Tail]] = {}
+        self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    # -- tails --------------------------------------------------------------------------------------------------
+
+    def create(self, key: LogKey) -> Tail:
+        """The tail of a log that is known to be new."""
+        tail = self._tails[key] = Tail(key, self._no_epochs(key))
+        return tail
+
+    async def tail(self, key: LogKey) -> Tail:
+        """The log's tail. Whoever means to keep it joins its `users` before awaiting anything else."""
+        while (tail := self._tails.get(key)) is None:  # again, when another who waited has left with it meanwhile
+            task = self._loading.get(key)
+            if task is None:
+                task = self._loading[key] = asyncio.create_task(self._load_tail(key))
+                task.add_done_callback(lambda _: self._loading.pop(key, None))
+            await outlived(task, expected=JournalError)
+        return tail
+
+    def loaded(self, key: LogKey) -> Tail | None:
+        """The log's tail if it is in memory, as it is while anybody reads or writes it."""
+        return self._tails.get(key)
+
+    def tails(self) -> list[Tail]:
+        """All that are in memory."""
+        return list(self._tails.values())
+
+    async def find(self, turn: str) -> Tail | None:
+        """The log that holds a turn's stretch, None when it is not kept."""
+        if (writer := self._turns.get(turn)) is not None:
+            return writer.tail
+        key = await self._journal.find(turn)
+        return None if key is None else await self.tail(LogKey(key))
+
+    async def load(self, span: Span) -> Stretch | None:
+        """Brings a stored stretch into memory; None when retention took it."""
+        if span.stretch is None:
+            if (lock := self._reading.get(span.number)) is None:
+                lock = self._reading[span.number] = asyncio.Lock()
+            async with lock:  # many readers of one stored answer read it once
+                if span.stretch is None:
+                    span.stretch = await self._journal.load(span.number)
+        return span.stretch
+
+    async def marked(self, mark: str) -> tuple[str, bytes] | None:
+        """The turn and the note of the newest stretch that was begun with a mark and is still kept."""
+        if (stretch := self._marks.get(mark)) is not None:
+            return stretch.turn, stretch.state
+        return await self._journal.marked(mark)
+
+    def drop(self, tail: Tail, user: object) -> None:
+        """Someone who used the tail has left: what was loaded for it leaves memory with the last one."""
+        tail.users.discard(user)
+        if not tail.users:
+            for span in tail.spans:
+                if span.number not in self.unsaved:
+                    span.unload()
+            self.let_go(tail)
+
+    def let_go(self, tail: Tail) -> None:
+        """Forgets a tail that nobody uses, if nothing of it is unsaved."""
+        if not tail.users and not tail.unsaved and self._tails.get(tail.key) is tail:
+            del self._tails[tail.key]
+
+    def erase(self, key: LogKey) -> None:
+        """The log's events are gone, for those too who still use its tail."""
+        if (gone := self._tails.pop(key, None)) is not None:
+            gone.spans = []
+            gone.resets.clear()
+
+    # -- stretches that are not saved yet -----------------------------------------------------------------------
+
+    async def recover(self, stretch: Stretch) -> Tail:
+        """The tail of a stretch that a former process left unsaved, with the stretch in its place."""
+        tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
+        if not any(span.number == stretch.number for span in tail.spans):
+            tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
+            tail.spans.sort(key=lambda span: span.first)
+        next(span for span in tail.spans if span.number == stretch.number).stretch = stretch
+        if stretch.last >= tail.head:
+            tail.epochs = Epochs.parse(stretch.epochs)
+        tail.head = max(tail.head, stretch.last)
+        tail.next = tail.head + 1
+        return tail
+
+    def add(self, writer: Writer) -> None:
+        """Its stretch is not saved yet."""
+        stretch = writer.stretch
+        if stretch.number not in self.unsaved:
+            writer.tail.unsaved += 1
+        self.unsaved[stretch.number] = writer
+        if stretch.turn:
+            self._turns[stretch.turn] = writer
+        if stretch.mark:
+            self._marks[stretch.mark] = stretch
+
+    def remove(self, writer: Writer) -> None:
+        """Its stretch is saved, or is no more."""
+        stretch = writer.stretch
+        del self.unsaved[stretch.number]
+        writer.tail.unsaved -= 1
+        if self._turns.get(stretch.turn) is writer:
+            del self._turns[stretch.turn]
+        if self._marks.get(stretch.mark) is stretch:
+            del self._marks[stretch.mark]
+
+    def writer_of(self, turn: str) -> Writer | None:
+        """The newest writer of a turn whose stretch is not saved yet."""
+        return self._turns.get(turn)
+
+    async def _load_tail(self, key: LogKey, epochs: str = "") -> Tail:
+        index = await self._journal.index(key)
+        if (tail := self._tails.get(key)) is not None:
+            return tail
+        if index is None:
+            tail = Tail(key, Epochs.parse(epochs) if epochs else self._no_epochs(key))
+        else:
+            tail = Tail(key, Epochs.parse(index.epochs), index.head)
+            tail.spans = [Span(place) for place in index.places]
+        self._tails[key] = tail
+        return tail
+
+    def _no_epochs(self, key: str) -> Epochs:
+        """The epoch of a log of which nothing is kept: the same at each look, another when the journal is made anew.
+
+        Each epoch begins with a mark of the key, so that a position of an older one is told from one of another log.
+        """
+        return Epochs.parse(epoch_mark(key) + self.made)
+
+    def __repr__(self) -> str:
+        return f"Shelf({len(self._tails)} tails, {len(self.unsaved)} unsaved)"
+
+
+def epoch_mark(key: str) -> str:
+    """What each epoch of a log begins with: hex digits."""
+    return hashlib.blake2s(key.encode(), digest_size=4).hexdigest()
+
+
+def is_of(key: str, epoch: str) -> bool:
+    """Whether an epoch, current or older, belongs to the log `key`."""
+    return epoch.startswith(epoch_mark(key))

@@ -1,0 +1,74 @@
+"""Showing: the one place where events become visible to readers."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.log.journal import BEGIN, END, EPOCHS, MORE, STATE, Place, Record
+from gateway.log.shelf import Shelf
+from gateway.log.stretch import LAST, MESSAGE, REASONING, WHOLE
+from gateway.log.tail import Span, Tail
+from gateway.telemetry.faults import Faults
+
+
+class Showing:
+    """Applies durable records to the stretches in memory, and gives news of them.
+
+    `count` is called with an event's name and how many of it were shown.
+    """
+
+    def __init__(self, shelf: Shelf, *, count: Callable[[str, int], None], faults: Faults) -> None:
+        self._unsaved = shelf.unsaved
+        self._count = count
+        self._faults = faults
+
+    def show(self, records: list[Record], batch: int) -> dict[int, Exception]:
+        """Shows what is durable now; which stretches can't be shown, by number, and why."""
+        touched: dict[Tail, None] = {}
+        unsaved = self._unsaved
+        shown: dict[str, int] = {}
+        pieces = [0, 0]
+        broken: dict[int, Exception] = {}
+        for number, kind, sequence, payload in records:
+            if broken and number in broken:
+                continue
+            writer = unsaved[number]
+            stretch, tail = writer.stretch, writer.tail
+            try:
+                if kind <= WHOLE or kind == LAST:
+                    if kind >= WHOLE:
+                        name = payload[9 : payload.index(b'"', 9)].decode()
+                        shown[name] = shown.get(name, 0) + 1
+                    else:
+                        pieces[kind] += 1
+                    stretch.apply(kind, payload)
+                    tail.head = sequence
+                    touched[tail] = None
+                elif kind == STATE:
+                    stretch.state = payload
+                elif kind == MORE:
+                    stretch.state += payload
+                elif kind == END:
+                    stretch.ended = payload
+                    touched[tail] = None
+                elif kind == EPOCHS:
+                    stretch.epochs = payload
+                elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
+                    tail.spans.append(Span(Place(sequence, sequence - 1, number, stretch.turn), stretch))
+            except Exception as error:
+                broken[number] = error
+            if not stretch.backlog:
+                stretch.backlog = batch
+        for name, times in (*shown.items(), ("message", pieces[MESSAGE]), ("reasoning", pieces[REASONING])):
+            if times:
+                try:
+                    self._count(name, times)
+                except Exception as error:
+                    self._faults.broke("show", error)
+        now = asyncio.get_running_loop().time()
+        for tail in touched:
+            tail.published = now
+            try:
+                tail.news()
+            except Exception as error:
+                self._faults.broke("show", error)
+        return broken
