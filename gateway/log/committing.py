@@ -70,6 +70,7 @@ class Committer:
         self._in_flight_waiters: list[asyncio.Future[None]] = []
         self._mine = new_token()[:_MINE]  # this process's part of the epochs that it opens
         self._closing = False
+        self._fenced: Fenced | None = None
 
     # -- the desk -----------------------------------------------------------------------------------------------
 
@@ -97,6 +98,8 @@ class Committer:
 
     async def committed(self) -> None:
         """Waits until all that was appended before is durable. Raises `storage_unavailable` when it is lost."""
+        if self._fenced is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(self._fenced))
         if not self.pending and not self.in_flight:
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -239,6 +242,7 @@ class Committer:
     def _fence(self, error: Fenced) -> None:
         """Another process writes the journal now: this one adds nothing more to it, and owes nobody anything."""
         self._troubled(error)
+        self._fenced = error
         _, waiters = self._drop()
         self.owed = []
         for writer in list(self._shelf.unsaved.values()):

@@ -85,7 +85,7 @@ class EventLog:
         commit, *others = self._tasks or [asyncio.create_task(asyncio.sleep(0))]
         for task in others:
             task.cancel()
-        await asyncio.gather(commit, *others, return_exceptions=True)
+        await asyncio.wait([commit, *others])  # a close that is cancelled must not cancel a commit
         self._tasks.clear()
         try:
             await self.keeper.fold(also_running=True)

@@ -12,7 +12,20 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Index, JournalError, Place, Record, Recovered
+from gateway.log.journal import (
+    BEGIN,
+    CUT,
+    END,
+    EPOCHS,
+    MORE,
+    STATE,
+    Fenced,
+    Index,
+    JournalError,
+    Place,
+    Record,
+    Recovered,
+)
 from gateway.log.stretch import Stretch, pack, unpack
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.waiting import outlived
@@ -43,7 +56,13 @@ CREATE TABLE IF NOT EXISTS heads (key TEXT PRIMARY KEY, epoch TEXT NOT NULL, hea
 CREATE TABLE IF NOT EXISTS made (id INTEGER PRIMARY KEY, mark TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
-_COMMIT = "INSERT INTO batches (number, body) VALUES (?, ?)"
+_OWNER = "CREATE TABLE IF NOT EXISTS owner (id INTEGER PRIMARY KEY, name TEXT NOT NULL, saves INTEGER NOT NULL)"
+_NOBODY = "INSERT OR IGNORE INTO owner (id, name, saves) VALUES (1, '', 0)"
+_CLAIM = (
+    "UPDATE owner SET name = ?1 WHERE name = ?1"
+    " OR (name = ?2 AND saves = ?3 AND (SELECT coalesce(max(number), 0) FROM batches) <= ?4) RETURNING name"
+)
+_COMMIT = "INSERT INTO batches (number, body) SELECT ?, ? FROM owner WHERE name = ? RETURNING number"
 _SAVE = (
     "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
     " SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10 WHERE ?1 > 0"
@@ -67,6 +86,9 @@ class SqliteJournal:
     WAL with `synchronous=NORMAL`: a killed process loses nothing; a power failure may lose the last commits but never
     damages the file. One connection writes, another reads, each in a thread of its own; small commits are done in the
     loop's thread, as long as that is quick. A file that is no database, or is damaged, is set aside when opened.
+
+    The file belongs to one process at a time. It is claimed with the first write, if nobody wrote since it was read,
+    and every write asks whose it is: a process that was paused while another took the file over writes nothing more.
     """
 
     def __init__(self, path: Path, *, ledger: Ledger, on_set_aside: Callable[[Path, str], None]) -> None:
@@ -79,6 +101,9 @@ class SqliteJournal:
         self._clock = time.monotonic
         self._not_here_before = 0.0
         self._last_batch = 0
+        self._name = secrets.token_hex(8)  # this process's, in the file that belongs to it
+        self._found = ("", 0)  # whose the file was when it was read, and how often stretches had been saved in it
+        self._claimed = False
         self._wipe_to = 0  # the last batch that may hold what was erased; 0: none does
         self._held: list[Held] = []
         self._closing: asyncio.Task[None] | None = None
@@ -168,14 +193,20 @@ class SqliteJournal:
             await db.execute_fetchall("PRAGMA secure_delete=ON")
         highest = max(highest, max(found, default=0))
         ((made,),) = await db.execute_fetchall("SELECT mark FROM made")
+        if await db.execute_fetchall("SELECT 1 FROM sqlite_master WHERE name = 'owner'"):
+            ((name, saves),) = await db.execute_fetchall("SELECT name, saves FROM owner")
+            self._found = name, saves
         return Recovered([found[n] for n in sorted(found)], highest + 1, made, self._last_batch, self._wipe_to)
 
     async def commit(self, batch: list[Record]) -> int:
         async with self._locked() as db:
             number = self._last_batch + 1  # counted here: SQLite begins again from 1 when the table was emptied
             data = _encode(batch)
+            if not self._claimed:
+                async with self._owning(db):
+                    pass
             if not self._commit_here(number, data):
-                await db.execute_fetchall(_COMMIT, (number, data))
+                self._written(await db.execute_fetchall(_COMMIT, (number, data, self._name)))
             self._last_batch = number
             return number
 
@@ -189,17 +220,23 @@ class SqliteJournal:
         if self._here is None or len(data) > _MOST_HERE or began < self._not_here_before:
             return False
         try:
-            self._here.execute(_COMMIT, (number, data))
+            taken = self._here.execute(_COMMIT, (number, data, self._name)).fetchall()
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 return False
             raise
         if (now := self._clock()) - began > _SLOW_SECONDS:
             self._not_here_before = now + _SLOW_PAUSE
+        self._written(taken)
         return True
 
+    def _written(self, rows: Iterable[Any]) -> None:
+        """Raises `Fenced` for a write that found the file in another process's hands: nothing was written."""
+        if not rows:
+            raise Fenced("another process has taken over the event log")
+
     async def save(self, stretches: list[Stretch]) -> None:
-        async with self._locked() as db, _transaction(db):
+        async with self._locked() as db, self._owning(db):
             rows: list[Sequence[Any]] = []
             size = 0
             for s in stretches:
@@ -211,10 +248,12 @@ class SqliteJournal:
                     await _many(db, _SAVE, _consumed(rows))
                     size = 0
             await _many(db, _SAVE_HEAD, [(s.key, s.epochs, s.last) for s in stretches])
+            await db.execute_fetchall("UPDATE owner SET saves = saves + 1")
 
     async def forget(self, *, before: int) -> None:
         async with self._locked() as db:
-            await db.execute_fetchall("DELETE FROM batches WHERE number < ?", (before,))
+            async with self._owning(db):
+                await db.execute_fetchall("DELETE FROM batches WHERE number < ?", (before,))
             if self._wipe_to and before > self._wipe_to:
                 await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
                 await db.execute_fetchall("PRAGMA secure_delete=FAST")
@@ -248,7 +287,7 @@ class SqliteJournal:
             raise JournalError(f"a stored answer is damaged: {error}") from error
 
     async def trim(self, *, before: float, now: float) -> list[str]:
-        async with self._locked() as db:
+        async with self._locked() as db, self._owning(db):
             await db.execute_fetchall("UPDATE stretches SET ended = ? WHERE ended > ?", (now, now + _CLOCKS_DIFFER))
             rows = await db.execute_fetchall(
                 "DELETE FROM stretches WHERE number IN (SELECT number FROM stretches WHERE ended < ? LIMIT ?)"
@@ -265,7 +304,7 @@ class SqliteJournal:
         async with self._locked() as db:
             await db.execute_fetchall("PRAGMA secure_delete=ON")
             self._wipe_to = self._last_batch
-            async with _transaction(db):
+            async with self._owning(db):
                 numbers = set(unsaved)
                 for key in keys:
                     rows = await db.execute_fetchall("DELETE FROM stretches WHERE key = ? RETURNING number", (key,))
@@ -290,7 +329,7 @@ class SqliteJournal:
                 await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def probe(self) -> None:
-        async with self._locked() as db:
+        async with self._locked() as db, self._owning(db):
             await db.execute_fetchall("INSERT OR REPLACE INTO probes (id, at) VALUES (1, ?)", (time.time(),))
 
     async def close(self) -> None:
@@ -318,6 +357,19 @@ class SqliteJournal:
                 yield self._db(self._writer)
             except sqlite3.Error as error:
                 raise JournalError(f"the event log can't be written: {error}") from error
+
+    @asynccontextmanager
+    async def _owning(self, db: aiosqlite.Connection) -> AsyncIterator[None]:
+        """A transaction of the process that the file belongs to. Raises `Fenced` when that is another one."""
+        async with _transaction(db):
+            if self._claimed:
+                self._written(await db.execute_fetchall("SELECT name FROM owner WHERE name = ?", (self._name,)))
+            else:
+                await db.execute_fetchall(_OWNER)
+                await db.execute_fetchall(_NOBODY)
+                self._written(await db.execute_fetchall(_CLAIM, (self._name, *self._found, self._last_batch)))
+            yield
+        self._claimed = True
 
     async def _read(self, sql: str, parameter: str | int) -> list[Any]:
         try:

@@ -15,6 +15,9 @@ from gateway.log.tail import Tail
 LONGEST_PIECE = 64 * 1024
 """Characters; what is said at once and is longer becomes several pieces."""
 
+SOMEBODY_ELSE = object()
+"""Writes a log whose writer here was fenced: nothing is begun in it by this process."""
+
 _LONG = 64 * 1024  # characters of a text that a last event doesn't repeat
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
 
@@ -146,6 +149,8 @@ class Writer:
         """Takes the licence away, and tells the owner."""
         if not self.fenced:
             self.fenced = True
+            if self.tail.writer is self:
+                self.tail.writer = SOMEBODY_ELSE
             if self.owner is not None:
                 self.owner.fenced(self)
 

@@ -1,0 +1,112 @@
+"""Fencing: whoever was taken over from adds nothing more, shows nothing, and owes nothing."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.events import Started
+from gateway.log.journal import Fenced
+from gateway.log.sqlite import SqliteJournal
+from gateway.telemetry.ledger import Ledger
+from tests.contracts.journals import KEY, Bench, BenchOwner, fields, last, piece
+
+
+async def events(bench: Bench) -> list[str]:
+    """What a reader is given, each event in a word."""
+    found = [fields(entry) for entry in await bench.read(await bench.tail())]
+    return [event["content"] if event["event"] == "message" else event["event"] for event in found]
+
+
+async def test_a_writer_that_was_taken_over_from_adds_nothing_and_owes_nothing(bench: Bench) -> None:
+    stretch = await bench.begin()
+    paused = bench.writer(stretch)
+    await bench.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
+    paused.append(piece("b"))  # appended before: it counts
+    other = BenchOwner()
+    writer = bench.log.take_over(stretch, other)
+    assert bench.owner.stopped == [stretch]
+    assert not paused.active
+    paused.append(piece("never"))
+    paused.note(b"never")
+    paused.note_more(b"never")
+    paused.end()
+    paused.owe(last("turn_1", "never"))
+    writer.append(piece("c"))
+    writer.append(last("turn_1", "abc"))
+    writer.end()
+    await bench.log.committed()
+    assert await events(bench) == ["started", "abc", "completed"]
+    assert (stretch.state, bench.lost, other.told) == (b"", [], [])
+
+
+async def test_what_has_ended_is_not_taken_over(bench: Bench) -> None:
+    stretch = await bench.turn()
+    with pytest.raises(RuntimeError, match="ended"):
+        bench.log.take_over(stretch, BenchOwner())
+
+
+async def test_a_process_that_was_paused_while_another_took_its_turns_writes_nothing_more(
+    durable: Bench, tmp_path: Path, ledger: Ledger
+) -> None:
+    stretch = await durable.begin()
+    await durable.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
+    second = Bench("sqlite", durable.folder, ledger)
+    await second.open()
+    (theirs,) = second.running
+    await second.write(theirs, piece("b"))
+    writer = durable.writer(stretch)
+    writer.append(piece("never"))
+    with pytest.raises(GatewayError, match="another process"):
+        await durable.log.committed()
+    assert durable.owner.stopped == [stretch]
+    assert durable.lost == []
+    assert durable.log.trouble is not None
+    writer.append(piece("never"))
+    writer.owe(last("turn_1", "never"))
+    assert await events(durable) == ["started", "a"]
+    with pytest.raises(Fenced):
+        await durable.log.keeper.fold(also_running=True)
+    with pytest.raises(Fenced):
+        await durable.log.keeper.trim()
+    await durable.log.probe()
+    assert "another process" in (durable.log.trouble or "")
+    await second.write(theirs, piece("c"), last("turn_1", "abc"), end=True)
+    await second.log.keeper.fold()
+    await second.reopen()
+    assert await events(second) == ["started", "abc", "completed"]
+    await second.log.close()
+
+
+async def test_a_process_that_read_the_log_while_another_still_wrote_it_may_not_write(
+    durable: Bench, ledger: Ledger
+) -> None:
+    stretch = await durable.begin()
+    await durable.write(stretch, Started(KEY, "turn_1", "?"))
+    for folded in (False, True):
+        late = SqliteJournal(durable.folder / "log.db", ledger=ledger, on_set_aside=lambda *_: None)
+        await late.open()
+        await durable.write(stretch, piece("a"))
+        if folded:
+            await durable.log.keeper.fold(also_running=True)
+        with pytest.raises(Fenced):
+            await late.commit([])
+        await late.close()
+    await durable.write(stretch, piece("a"), last("turn_1", "aaa"), end=True)
+    assert await events(durable) == ["started", "aaa", "completed"]
+
+
+async def test_a_fenced_process_says_so_and_takes_nothing_more(durable: Bench, ledger: Ledger) -> None:
+    stretch = await durable.begin()
+    await durable.write(stretch, Started(KEY, "turn_1", "?"))
+    second = Bench("sqlite", durable.folder, ledger)
+    await second.open()
+    await second.write(second.running[0], piece("b"))
+    durable.writer(stretch).append(piece("never"))
+    waiting = [asyncio.ensure_future(durable.log.committed()) for _ in range(3)]
+    for one in waiting:
+        with pytest.raises(GatewayError):
+            await one
+    assert durable.log.backlog == 0
+    await second.log.close()
