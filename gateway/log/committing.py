@@ -26,6 +26,7 @@ _LATE = 0.010  # what comes meanwhile is merged, so a machine that can't keep up
 _LONGEST_PAUSE = 0.05
 _RETRY_EVERY = 1.0
 _MINE = 10  # hex digits
+_HOPELESS = 3  # commits in a row that met a bug of ours
 _PORTION = 1024 * 1024  # characters of a long text that are committed at once
 
 
@@ -70,6 +71,7 @@ class Committer:
         self._in_flight_waiters: list[asyncio.Future[None]] = []
         self._mine = new_token()[:_MINE]  # this process's part of the epochs that it opens
         self._closing = False
+        self._bugs = 0  # commits in a row that met one
         self._fenced: Fenced | None = None
 
     # -- the desk -----------------------------------------------------------------------------------------------
@@ -138,8 +140,17 @@ class Committer:
                 except Exception as error:
                     self._faults.broke("commit", error)
                     self.lose(Broken(f"the event log is broken: {type(error).__name__}"))
+                    self._goes_on(error)
                 if self.pending:
                     self.wake.set()
+
+    def _goes_on(self, bug: Exception | None = None) -> None:
+        """Counts commits in a row that met a bug: after a few of them health says that no commit works any more."""
+        self._bugs = 0 if bug is None else self._bugs + 1
+        if bug is None:
+            self._faults.stopped.pop("commit", None)
+        elif self._bugs >= _HOPELESS:
+            self._faults.stopped["commit"] = f"no commit works any more ({type(bug).__name__}): start the gateway again"
 
     async def _commit(self, pause: float) -> float:
         """Commits what is pending and shows it; the pause to be made after the next full batch."""
@@ -204,6 +215,8 @@ class Committer:
     def written(self, batch: list[Record]) -> None:
         """The batch is durable, and what was owed before it."""
         self.in_flight = []
+        if self._bugs:
+            self._goes_on()
         self._heal()
         self._show(batch)
         waiters, self._in_flight_waiters = self._in_flight_waiters, []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Code
+from gateway.errors import Code, GatewayError
 from gateway.events import Failed, Started
 from gateway.ids import LogKey, shop_log
 from gateway.log import sqlite
@@ -195,10 +195,29 @@ async def test_a_close_whose_last_save_meets_a_bug_still_gives_the_journal_back(
     async def buggy(**_: Any) -> None:
         raise Bug
 
-    monkeypatch.setattr(durable.log, "fold", buggy)
+    monkeypatch.setattr(durable.log.keeper, "fold", buggy)
     await durable.log.close()
     assert faults.parts == ["fold"]
     assert durable.ledger.count("database") == 0
+
+
+async def test_commits_that_break_again_and_again_are_said_by_health(
+    durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy() -> Any:
+        raise Bug
+
+    with monkeypatch.context() as planted:
+        planted.setattr(durable.log.committer, "take", buggy)
+        for number in range(3):
+            assert faults.stopped == {}
+            stretch = await durable.begin(f"turn_{number}", LogKey(f"conv_{number}"))
+            durable.writer(stretch).append(piece("a"))
+            with pytest.raises(GatewayError):
+                await durable.log.committed()
+        assert "no commit works any more" in faults.stopped["commit"]
+    await durable.turn("turn_9", key=OTHER)
+    assert faults.stopped == {}
 
 
 @pytest.fixture
