@@ -1,5 +1,6 @@
 """Markdown that is still being written looks as it will, at every cut."""
 
+import os
 from random import Random
 
 from tests.browser.conftest import Tab
@@ -46,6 +47,9 @@ PARTS = [
 ]
 
 
+DOCUMENTS = int(os.environ.get("DOCUMENTS", "160"))
+"""How many random documents are tried: thousands after the page's Markdown has changed."""
+
 ROWS = [
     *(
         "- one **bold** item\n",
@@ -80,15 +84,15 @@ CELLS = [
 async def test_a_block_that_grows_looks_like_the_same_block_rendered_anew(tab: Tab) -> None:
     """By words or by a rendering that keeps what is the same, at every cut of pieces of Markdown in any order."""
     random = Random(8)
-    documents = ["".join(random.choices(PARTS, k=random.randrange(4, 30))) for _ in range(400)]
+    documents = ["".join(random.choices(PARTS, k=random.randrange(4, 30))) for _ in range(DOCUMENTS)]
     # What growing could get wrong: a blank that may begin a line of code, a cell too many, text that is a definition.
     documents += ["```py\nx\n y", "| one |\n|--|\n| a | a a a a a a a a"]
     documents += ['- "a"\n\n[name]: https://h.invalid "a"' + " " * 8 + "or not"]
     documents += [f"{MARKDOWN}\n\nMore **and** more words, then `code` and words."]
     documents += ["| 甲 | b 你好\n|--|--|\n| c | d 你好 世界 天下 的 话 很长 很长 很长 |\n| 一 | 二 三 四 五\n| 六"]
     # Lists and tables, of which only the end is rendered anew: until they are loose, or another, or no list any more.
-    documents += ["".join(random.choices(ROWS, k=random.randrange(4, 30))) for _ in range(200)]
-    documents += ["| a | b |\n|:-|-:|\n" + "".join(random.choices(CELLS, k=40)) for _ in range(60)]
+    documents += ["".join(random.choices(ROWS, k=random.randrange(4, 30))) for _ in range(DOCUMENTS // 2)]
+    documents += ["| a | b |\n|:-|-:|\n" + "".join(random.choices(CELLS, k=40)) for _ in range(DOCUMENTS // 6)]
     grown = await tab.page.evaluate(
         """async (documents) => {
             const { OpenBlock } = await import("/page/open-block.js");
@@ -112,7 +116,7 @@ async def test_a_block_that_grows_looks_like_the_same_block_rendered_anew(tab: T
         documents,
     )
     assert isinstance(grown, int), grown
-    assert grown > 500
+    assert grown > DOCUMENTS
 
 
 ATOMS = [
@@ -184,7 +188,8 @@ def _typed_document(random: Random) -> str:
 async def test_no_mark_is_shown_that_goes_again_when_its_markdown_is_complete(tab: Tab) -> None:
     """At every character what is shown is the beginning of what is shown in the end; maths is closed in advance."""
     random = Random(13)
-    documents = [start + atom for start in STARTS for atom in ATOMS] + [_typed_document(random) for _ in range(150)]
+    documents = [start + atom for start in STARTS for atom in ATOMS]
+    documents += [_typed_document(random) for _ in range(DOCUMENTS // 2)]
     wrong = await tab.page.evaluate(
         """async (documents) => {
             const { OpenBlock } = await import("/page/open-block.js");

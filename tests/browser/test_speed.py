@@ -313,9 +313,9 @@ def _heavy_documents() -> list[str]:
         "|a" * 25_000 + "\n" + "|-" * 25_000,
         "[" * 50_000 + "a](b)" * 10_000,
     ]
-    documents += [_filled("".join(random.choices(PIECES, k=random.choice((2, 3, 5, 9))))) for _ in range(14)]
-    documents += [_filled("".join(random.choices(PIECES, k=2)), random.choice(PIECES)) for _ in range(6)]
-    documents += ["".join(random.choices(PIECES, k=SIZE // 2))[:SIZE] for _ in range(2)]
+    documents += [_filled("".join(random.choices(PIECES, k=random.choice((2, 3, 5, 9))))) for _ in range(5)]
+    documents += [_filled("".join(random.choices(PIECES, k=2)), random.choice(PIECES)) for _ in range(2)]
+    documents += ["".join(random.choices(PIECES, k=SIZE // 2))[:SIZE] for _ in range(1)]
     return documents
 
 

@@ -1,6 +1,7 @@
 """The gate: Host, Origin, and the headers of every answer, over real HTTP."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -361,5 +362,6 @@ async def test_a_head_that_never_ends_is_cut(serve: Serve, sent: bytes, monkeypa
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(sent)
     async with asyncio.timeout(3):
-        assert await reader.read() == b""
+        with contextlib.suppress(ConnectionResetError):  # a reset is a cut, too
+            assert await reader.read() == b""
     writer.close()

@@ -7,7 +7,6 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ class Longest:
 
 
 @pytest.fixture
-def longest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Longest]:
+def longest(monkeypatch: pytest.MonkeyPatch) -> Longest:
     found = Longest()
     run = asyncio.Handle._run  # type: ignore[attr-defined]
 
@@ -44,8 +43,7 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Longest]:
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
     gc.collect()
     gc.freeze()  # as in production: what the process has at its start is not looked at again
-    yield found
-    gc.unfreeze()
+    return found
 
 
 def filled(unit: bytes, head: bytes, tail: bytes) -> bytes:
