@@ -39,10 +39,9 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
 from gateway.turns.abandonment import Abandonment
-from gateway.turns.erasure import Erasure
 from gateway.turns.live import Means
 from gateway.turns.notifications import Notifications
-from gateway.turns.runner import Runner
+from gateway.turns.turns import Turns
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.tokens import FixedToken
@@ -123,9 +122,9 @@ async def drain(settings: Settings, services: Services) -> None:
     logs.say(f"stopping, {turns} {'answer' if turns == 1 else 'answers'} running, once more to stop at once")
     services.probes.leaving = True
     await asyncio.sleep(settings.drain_pause_seconds)  # in which a balancer that asks /readyz takes its traffic away
-    services.runner.draining = True
+    services.turns.start_nothing_more()
     services.hub.drain()
-    waiting = asyncio.ensure_future(services.runner.drain(settings.drain_seconds))
+    waiting = asyncio.ensure_future(services.turns.drain(settings.drain_seconds))
     while not waiting.done():
         await asyncio.wait([waiting], timeout=_DRAIN_LOOK)
         services.hub.drain()
@@ -197,9 +196,9 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             address=base,
         )
         notifications = Notifications(log, retention=settings.retention_seconds, clock=clock, faults=faults)
-        runner = Runner(means, store=store, notifications=notifications, abandonment=abandonment)
-        stack.push_async_callback(runner.close)
-        await runner.resume(orphans)
+        turns = Turns(means, store=store, notifications=notifications, abandonment=abandonment)
+        stack.push_async_callback(turns.close)
+        await turns.resume(orphans)
         probes = Probes(log, store, files)
         stack.push_async_callback(probes.close)
         watch = asyncio.create_task(metrics.watch_event_loop())
@@ -208,8 +207,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             log=log,
             hub=hub,
-            runner=runner,
-            erasure=Erasure(runner, log=log, store=store, readers=hub),
+            turns=turns,
             store=store,
             ledger=ledger,
             metrics=metrics,

@@ -16,8 +16,7 @@ from gateway.store.store import Store
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
-from gateway.turns.erasure import Erasure
-from gateway.turns.runner import Runner
+from gateway.turns.turns import Turns
 
 _PROBE_EVERY = 1.0
 _PROBE_WAIT = 0.25
@@ -70,8 +69,7 @@ class Services:
     settings: Settings
     log: EventLog
     hub: Hub
-    runner: Runner
-    erasure: Erasure
+    turns: Turns
     store: Store
     ledger: Ledger
     metrics: Metrics

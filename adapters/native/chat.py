@@ -19,7 +19,8 @@ from adapters.transports.listening import Topic, caller_of, subscribe
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId
 from gateway.reading.subscription import Subscription
-from gateway.turns.runner import Accepted
+from gateway.turns.starting import Accepted
+from gateway.turns.turns import State
 
 logger = structlog.get_logger()
 _PAGE = 256 * 1024
@@ -57,7 +58,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
             subscription.close()
 
 
-def _outcome(request: web.Request, services: Services, state: turns.State, accepted: Accepted) -> web.Response:
+def _outcome(request: web.Request, services: Services, state: State, accepted: Accepted) -> web.Response:
     """What the older way answers when it has waited."""
     if (failed := turns.failure(state)) is not None:
         return problem(failed, request)
@@ -90,10 +91,10 @@ async def _until_answered(
         news = subscription.tail.changed()
         while await subscription.take():
             pass
-        live = services.runner.live(accepted.turn_id)
+        running = services.turns.running(accepted.turn_id)
         if subscription.over or services.hub.closing:
             return
-        if live is not None and live.status == "action_required":
+        if running is not None and running.status == "action_required":
             await services.log.committed()  # the turn knows it a moment before its readers may
             return
         left = None if deadline is None else deadline - loop.time()
@@ -185,7 +186,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     row = await services.store.conversation(name)
     if row is None or not caller.may_read(row.user_id, row.shop_id):
         raise no_such(row)
-    await services.erasure.erase(row.id)
+    await services.turns.erase(row.id)
     logger.info("conversation.deleted", conversationId=row.id, userId=row.user_id)
     return web.Response(status=204, headers=_NO_STORE)
 

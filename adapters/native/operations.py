@@ -37,7 +37,7 @@ async def readyz(request: web.Request) -> web.Response:
 def not_ready(services: Services) -> list[str]:
     """Why no turn can be started now, one sentence each."""
     reasons = list(services.faults.stopped.values())
-    if services.runner.draining or services.probes.leaving:
+    if services.turns.draining or services.probes.leaving:
         reasons.append("draining: the gateway is stopping")
     for trouble in (services.log.trouble, services.store.trouble):
         if trouble is not None:

@@ -14,7 +14,7 @@ from adapters.edge.requests import ChatBody, idempotency_key, read_chat
 from adapters.services import Services
 from gateway.errors import Code, GatewayError
 from gateway.turns.orders import Order
-from gateway.turns.runner import Accepted
+from gateway.turns.starting import Accepted
 
 logger = structlog.get_logger()
 
@@ -71,7 +71,7 @@ async def start(
         services.turn_rate.take(caller.account(order.user_id))
 
     try:
-        accepted = await services.runner.start(order, owns=caller.may_read, admit=admit, position=position or "")
+        accepted = await services.turns.start(order, owns=caller.may_read, admit=admit, position=position or "")
     except GatewayError as error:
         if error.code is Code.INVALID_REQUEST:
             raise InvalidRequest([Mistake(key_field, "was used with another body")]) from error

@@ -4,49 +4,25 @@ from typing import Any
 
 from msgspec import UNSET
 
-from adapters.edge.auth import Caller, no_such
+from adapters.edge.auth import Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.requests import turn_id as checked_turn_id
 from adapters.services import Services
 from adapters.transports.listening import failed_from
 from gateway.errors import Code, GatewayError
 from gateway.events import Failed
-from gateway.store.rows import ENDED, TurnRow, TurnUpdate
-from gateway.turns.live import LiveTurn
-from gateway.turns.standing import snapshot
-
-State = TurnRow | TurnUpdate
+from gateway.store.rows import ENDED, TurnRow
+from gateway.turns.turns import State
 
 
 async def state_of(services: Services, caller: Caller, turn_id: str) -> State:
     """How a turn stands. Raises `not_found`, also for somebody else's."""
-    found = await find(services, caller, turn_id)
-    if isinstance(found, LiveTurn):
-        return snapshot(found, 0.0)
-    if (row := await services.store.turn(found.turn_id)) is None:
-        raise GatewayError(Code.NOT_FOUND)
-    return row
-
-
-async def find(services: Services, caller: Caller, turn_id: str) -> LiveTurn | TurnRow:
-    """The live turn, or what is kept of one that ended, without its texts. Raises `not_found`."""
-    turn_id = checked_turn_id(turn_id)
-    live = services.runner.live(turn_id)
-    if live is not None and caller.may_read(live.order.user_id, live.order.shop_id):
-        return live  # somebody else's takes the way of what never existed, and as long
-    row = await services.store.turn(turn_id, texts=False)
-    if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise no_such(row)
-    return row
+    return await services.turns.state(checked_turn_id(turn_id), owns=caller.may_read)
 
 
 async def cancel(services: Services, caller: Caller, turn_id: str) -> bool:
     """Ends a turn as cancelled, for good when this returns. False when it was over already. Raises `not_found`."""
-    found = await find(services, caller, turn_id)
-    if not isinstance(found, LiveTurn) or not services.runner.cancel(found):
-        return False
-    await services.log.committed()
-    return True
+    return await services.turns.cancel(checked_turn_id(turn_id), owns=caller.may_read)
 
 
 async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs: list[tuple[str, str]]) -> None:
@@ -54,14 +30,14 @@ async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs
 
     Raises `not_found`, or `invalid_request` when the turn doesn't wait for them.
     """
-    found = await find(services, caller, turn_id)
-    if not isinstance(found, LiveTurn):
-        raise InvalidRequest([Mistake("", "the turn is over")])
     try:
-        found.give_outputs(outputs)
+        waits = await services.turns.give_outputs(checked_turn_id(turn_id), outputs, owns=caller.may_read)
     except GatewayError as error:
+        if error.code is not Code.INVALID_REQUEST:
+            raise
         raise InvalidRequest([Mistake("toolOutputs", error.detail)]) from error
-    await services.log.committed()
+    if not waits:
+        raise InvalidRequest([Mistake("", "the turn is over")])
 
 
 def view(state: State) -> dict[str, Any]:

@@ -105,10 +105,10 @@ async def take_place(
 
 async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | None) -> tuple[Subscription, bool]:
     hub = services.hub
-    live = services.runner.live(turn)
-    if live is not None and caller.may_read(live.order.user_id, live.order.shop_id):
-        subscription, exact = await hub.subscribe(live.tail.key, asked=asked, turn=turn)
-        if live.stretch is None and asked is None:  # once: a long-poll that goes on from `next` waits
+    running = services.turns.running(turn)
+    if running is not None and caller.may_read(running.user_id, running.shop_id):
+        subscription, exact = await hub.subscribe(running.key, asked=asked, turn=turn)
+        if running.status == "queued" and asked is None:  # once: a long-poll that goes on from `next` waits
             subscription.preface.append(wire.queued())
         return subscription, exact
     row = await services.store.turn(turn, texts=False)

@@ -19,6 +19,7 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.sentences import sentence
+from gateway.store.rows import Status
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics, Recovery
@@ -102,7 +103,7 @@ class LiveTurn:
         return self.note.order
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         if self.stretch is None:
             return "queued"
         return self.turn.outcome or ("action_required" if self.turn.phase == "action_required" else "running")
@@ -194,6 +195,12 @@ class LiveTurn:
         """Ends the turn with an error, whatever it was doing."""
         self.course.failed(error)
         self._append(self.turn.fail(error))
+
+    def leave_queue(self) -> None:
+        """It is about to begin: what kept it while it waited ends, and its time begins."""
+        self.waiting = self._writing()
+        self.waiting.end()
+        self.restart_clock(self._means.turn_timeout)
 
     def restart_clock(self, timeout: float) -> None:
         """A queued turn's time begins when it starts."""

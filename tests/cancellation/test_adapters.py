@@ -69,7 +69,7 @@ async def test_a_route_cancelled_at_any_await_gives_everything_back(open_core: O
         cuts: list[Cut] = []
         async with _listening(services, cuts) as url:
             order = Order(user_id="u1", bot_id="b1", message="/fault plain pieces:300 rate:20", shop_id="shop-1")
-            known = await services.runner.start(order, owns=lambda *_: True)
+            known = await services.turns.start(order, owns=lambda *_: True)
             where = f"{url}/api/coze/{path.format(turn=known.turn_id, conversation=known.conversation_id)}"
             body = {"userId": "u1", "botId": "b1", "message": "/fault plain pieces:2 -- quick"}
             for at in range(1, 40):
@@ -95,15 +95,15 @@ async def test_a_route_cancelled_at_any_await_gives_everything_back(open_core: O
             reader = Reader()
             await reader.ask(session, url, "/fault plain pieces:2 -- still there?")
             assert reader.text == whole_text("/fault plain pieces:2 -- still there?")
-            if (live := services.runner.live(known.turn_id)) is not None:
-                services.runner.cancel(live)
+            if (live := services.turns.runner.turns.get(known.turn_id)) is not None:
+                services.turns.runner.cancel(live)
             await balanced(services)
 
 
 async def test_a_client_that_leaves_at_any_moment_of_an_opening_leaves_nothing(open_core: OpenCore) -> None:
     async with open_core(port=0) as services, client() as session, _listening(services, []) as url:
         order = Order(user_id="u1", bot_id="b1", message="/fault plain pieces:300 rate:20")
-        known = await services.runner.start(order, owns=lambda *_: True)
+        known = await services.turns.start(order, owns=lambda *_: True)
         for kind in ("events", "ws", "poll?wait=5"):
             for number in range(40):
                 where = f"{url}/api/coze/turns/{known.turn_id}/{kind}"
@@ -122,8 +122,8 @@ async def test_a_client_that_leaves_at_any_moment_of_an_opening_leaves_nothing(o
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError):
                     await task
-        live = services.runner.live(known.turn_id)
+        live = services.turns.runner.turns.get(known.turn_id)
         assert live is not None
-        services.runner.cancel(live)
+        services.turns.runner.cancel(live)
         await balanced(services)
         assert services.connections.open == 0

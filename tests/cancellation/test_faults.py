@@ -14,7 +14,7 @@ from gateway.log.writer import Writer
 from gateway.simulator import whole_text
 from gateway.store.batch import Batch
 from gateway.store.statements import Statements
-from gateway.turns import live, runner
+from gateway.turns import live, telling
 from gateway.turns.turn import Turn
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.test_runner import _ending, _order, _start
@@ -130,16 +130,16 @@ async def test_a_turn_that_cant_be_looked_at_keeps_the_keeper_from_no_other(
         looked.set()
         raise Bug
 
-    monkeypatch.setattr(runner, "_KEEP_EVERY", 0.05)
-    monkeypatch.setattr(runner, "_KEEP_STEP", 0.01)
-    monkeypatch.setattr(runner, "glance", buggy)
+    monkeypatch.setattr(telling, "_EVERY", 0.05)
+    monkeypatch.setattr(telling, "_STEP", 0.01)
+    monkeypatch.setattr(telling, "glance", buggy)
     async with open_core() as services:
         accepted = await _start(services, _order("/fault plain pieces:30 rate:100"))
         await asyncio.wait_for(looked.wait(), 5)
         assert (await _ending(services, accepted))["event"] == "completed"
         assert count(services, "keep") >= 1
-        assert services.runner._keeper is not None
-        assert not services.runner._keeper.done()
+        assert services.turns._keeping is not None
+        assert not services.turns._keeping.done()
         await goes_on(services)
 
 

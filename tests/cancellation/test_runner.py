@@ -11,7 +11,7 @@ from adapters.services import Services
 from gateway.simulator import Simulator, whole_text
 from gateway.turns.live import LiveTurn
 from gateway.turns.orders import Order
-from gateway.turns.runner import Accepted
+from gateway.turns.starting import Accepted
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.steps import Cut, cut
 from tests.faults.reading import eventually
@@ -22,7 +22,7 @@ def _order(message: str, **given: Any) -> Order:
 
 
 def _start(services: Services, order: Order) -> Coroutine[Any, Any, Accepted]:
-    return services.runner.start(order, owns=lambda *_: True)
+    return services.turns.start(order, owns=lambda *_: True)
 
 
 async def _ending(services: Services, accepted: Accepted) -> dict[str, Any]:
@@ -54,13 +54,13 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
     shop = "shop-1" if name == "for a shop" else None
     started: list[tuple[str, Accepted]] = []
     async with open_core() as services:
-        original = services.runner._run
+        original = services.turns.runner._run
         cuts: list[Cut] = []
 
         async def run(live: LiveTurn) -> None:
             await cuts[-1].run(original(live))
 
-        services.runner._run = run  # type: ignore[method-assign]
+        services.turns.runner._run = run  # type: ignore[method-assign]
         at = 0
         while not cuts or cuts[-1].reached:
             at += 1
@@ -68,7 +68,7 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
             message = f"{MESSAGES[name]} -- {name} {at}"
             accepted = await _start(services, _order(message, shop_id=shop))
             started.append((message, accepted))
-            await eventually(lambda accepted=accepted: services.runner.live(accepted.turn_id) is None)
+            await eventually(lambda accepted=accepted: services.turns.running(accepted.turn_id) is None)
             await balanced(services)
         assert len(cuts) > 3
         assert services.ledger.count("task") == 4  # the log's two, the store's and the runner's own
@@ -122,8 +122,8 @@ async def test_a_stop_cancelled_at_any_await_leaves_what_the_next_start_can_take
     for at in range(1, 7):
         async with open_core() as services:
             accepted = await _start(services, _order(f"/fault plain pieces:40 rate:100 -- stop {at}"))
-            await cut(services.runner.drain(0.05), at)
-            await cut(services.runner.close(), at)
+            await cut(services.turns.runner.drain(0.05), at)
+            await cut(services.turns.runner.close(), at)
         async with open_core() as services:
             async with asyncio.timeout(10):
                 last = await _ending(services, accepted)

@@ -12,7 +12,7 @@ import pytest
 from gateway.log.log import EventLog
 from gateway.simulator import whole_text
 from gateway.store.store import Store
-from gateway.turns import runner
+from gateway.turns import takeover
 from tests.faults.coze import simulated
 from tests.faults.disks import locked
 from tests.faults.mortal import mortal
@@ -140,13 +140,13 @@ async def test_a_turn_that_goes_on_hides_no_ended_one_from_a_database_older_than
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long a start takes: here the database has what it was told before it is compared with the log."""
-    close_books = runner.close_books
+    close_books = takeover.close_books
 
     async def late(log: EventLog, store: Store, **others: Any) -> None:
         await store.settled()
         await close_books(log, store, **others)
 
-    monkeypatch.setattr(runner, "close_books", late)
+    monkeypatch.setattr(takeover, "close_books", late)
     data, slow = tmp_path / "data", "/fault plain pieces:400 rate:100 -- goes on"
     async with serving(tmp_path, drain_seconds=0) as served:
         await Reader().ask(served.session, served.url, "/fault plain rate:0 pieces:5 -- before")

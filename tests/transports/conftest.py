@@ -86,9 +86,9 @@ class Served:
 
     async def quiet(self) -> None:
         """Cancels what still runs, then waits for the balance."""
-        running = list(self.services.runner._live.values())
+        running = list(self.services.turns.runner.turns.values())
         for live in running:
-            self.services.runner.cancel(live)
+            self.services.turns.runner.cancel(live)
         await self.balanced()
 
     async def balanced(self, *, within: float = 5.0) -> None:

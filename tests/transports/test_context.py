@@ -106,7 +106,7 @@ async def test_a_message_waits_no_longer_than_the_stopped_one_listens(
 async def test_a_name_is_kept_as_soon_as_coze_has_said_it(
     serve: Serve, coze: Coze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.turns.runner._KEEP_STEP", 1000)  # not with what is kept of running turns
+    monkeypatch.setattr("gateway.turns.telling._STEP", 1000)  # not with what is kept of running turns
     served = await serve(coze_api_base=coze.url, coze_api_token="a-token-for-tests")
     one, conversation = await begin(served, "silent slow one")
     first = await coze.came(1)

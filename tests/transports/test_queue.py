@@ -72,10 +72,10 @@ async def test_of_interrupting_messages_during_a_slow_commit_the_last_one_wins(
     fields = {"conversationId": conversation, "onBusy": "interrupt"}
     starting = []
     for number in range(count):
-        waiting = len(served.services.runner._tasks)
+        waiting = len(served.services.turns.runner._tasks)
         starting.append(asyncio.create_task(ask(served, f"slow, interrupts {number}", **fields)))
         async with asyncio.timeout(5):
-            while len(served.services.runner._tasks) == waiting:  # noqa: ASYNC110
+            while len(served.services.turns.runner._tasks) == waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     disk.go_on()
     doors = await asyncio.gather(*starting)
@@ -99,11 +99,11 @@ async def test_a_message_that_interrupts_before_the_first_one_is_durable_ends_it
     disk = SlowDisk(served)
     starting = []
     for message, on_busy in (("slow one", "reject"), ("two", "interrupt")):
-        waiting = len(served.services.runner._tasks)
+        waiting = len(served.services.turns.runner._tasks)
         asking = ask(served, message, conversationId=conversation, onBusy=on_busy)
         starting.append(asyncio.create_task(asking))
         async with asyncio.timeout(5):
-            while len(served.services.runner._tasks) == waiting:  # noqa: ASYNC110
+            while len(served.services.turns.runner._tasks) == waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     disk.go_on()
     assert await lasts(*await asyncio.gather(*starting)) == ["cancelled", "completed"]
@@ -120,9 +120,9 @@ async def test_who_interrupted_while_a_drain_began_is_next_after_the_restart(tmp
         disk = SlowDisk(served)
         interrupting = asyncio.create_task(ask(served, "interrupts", conversationId=conversation, onBusy="interrupt"))
         async with asyncio.timeout(5):
-            while len(served.services.runner._live) < 5:  # noqa: ASYNC110
+            while len(served.services.turns.runner.turns) < 5:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        served.services.runner.draining = True
+        served.services.turns.runner.draining = True
         disk.go_on()
         await interrupting
     async with serving(tmp_path, **settings) as served:
@@ -196,6 +196,6 @@ async def test_a_long_queue_stopped_in_any_order_through_restarts_keeps_its_orde
             assert (await served.ended(turn, within=30))["status"] == wanted, number
         await lasts(served.door(one.topic), *(served.door(f"turns/{turn}") for turn in turns.values()))
         await served.balanced()
-        assert not served.services.runner._queues
+        assert not served.services.turns.runner.queues
         assert [chat.message for chat in coze.chats[1:]] == [f"queued {n}" for n in range(50) if n not in stopped]
         assert set(coze.asked[1:]) == {first.name}

@@ -299,7 +299,7 @@ async def test_a_turn_whose_last_listener_is_gone_is_cancelled_after_the_abandon
 async def test_a_turn_that_nobody_ever_listens_to_is_cancelled_too(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.turns.runner._GRACE", 0.5)
+    monkeypatch.setattr("gateway.turns.runner.GRACE", 0.5)
     served = await serve(abandon_seconds=0.3)
     door = await served.start(SLOW, onDisconnect="cancel")
     assert (await served.ended(door.topic[6:], within=3))["status"] == "cancelled"

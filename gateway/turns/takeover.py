@@ -1,0 +1,117 @@
+"""Take-over: a start goes on with what a former process left, and tells the store what it missed."""
+
+import asyncio
+
+import structlog
+
+from gateway.ids import ConversationId, LogKey, TurnId
+from gateway.log.outline import outline
+from gateway.log.stretch import Stretch
+from gateway.log.tail import Tail
+from gateway.store.store import Store
+from gateway.turns.books import close_books, newest_known, tell_missing
+from gateway.turns.live import LiveTurn, Means, tell_cancelled
+from gateway.turns.naming import Names
+from gateway.turns.notifications import Notifications
+from gateway.turns.orders import Note, read_note
+from gateway.turns.runner import GRACE, Runner
+from gateway.turns.standing import restored
+from gateway.turns.telling import Telling
+from gateway.turns.turn import Turn
+from gateway.upstream.protocol import ChatRef
+
+logger = structlog.get_logger()
+
+_LOOK_AGAIN = 1.0  # between two looks whether the log can be written again
+
+
+class TakeOver:
+    """What happens between opening the log and taking requests."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        means: Means,
+        *,
+        store: Store,
+        names: Names,
+        telling: Telling,
+        notifications: Notifications,
+    ) -> None:
+        self._runner = runner
+        self._means = means
+        self._log = means.log
+        self._store = store
+        self._names = names
+        self._telling = telling
+        self._notifications = notifications
+
+    async def resume(self, orphans: list[Stretch]) -> None:
+        """Takes over what a former process left running, in the order it began; it goes on once that can be written."""
+        newest = await newest_known(self._store)
+        names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
+        self._repeat_ends()
+        for name in names:
+            await self._names.read(name)
+        await self._log.probe()
+        writable = self._log.trouble is None
+        running: list[LiveTurn] = []
+        for stretch in orphans:
+            if not stretch.turn:
+                writer = self._log.take_over(stretch, self._notifications)
+                writer.end() if writable else writer.owe()
+                continue
+            note = read_note(stretch.state)
+            if note.stage == "queued":
+                tail = await self._log.shelf.tail(LogKey(note.conversation_id))
+                turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
+                self._runner.line_up(self._taken(stretch, note, turn, tail))
+            else:
+                tail = await self._log.shelf.tail(LogKey(stretch.key))
+                live = self._taken(stretch, note, restored(stretch, note), tail)
+                live.stretch = stretch
+                running.append(live)
+        if writable:
+            self._go_on(running)
+        else:
+            logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
+            self._runner.track(self._go_on_later(running))
+        tell = self._telling.ended_before
+        await close_books(self._log, self._store, running=self._runner.turns, tell=tell, clock=self._means.clock)
+        if newest is not None:
+            self._runner.track(tell_missing(self._log, self._store, newest=newest, tell=tell))
+
+    def _repeat_ends(self) -> None:
+        """The store, and Coze of what was cancelled, may not have been told how these turns ended."""
+        for stretch in self._log.keeper.ended():
+            if stretch.turn and stretch.last >= stretch.first:
+                note = read_note(stretch.state)
+                self._telling.ended_before(stretch, note)
+                if note.memory.chat_id and outline(stretch).status == "cancelled":
+                    ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
+                    self._runner.track(tell_cancelled(self._means.upstream, ref, stretch.turn))
+
+    def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail) -> LiveTurn:
+        naming = self._names.of(turn.conversation_id)
+        live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
+        self._runner.admit(live)
+        live.writer = self._log.take_over(stretch, live)
+        self._telling.began(live)
+        return live
+
+    async def _go_on_later(self, running: list[LiveTurn]) -> None:
+        while self._log.trouble is not None:
+            await asyncio.sleep(_LOOK_AGAIN)
+            await self._log.probe()
+        self._go_on(running)
+
+    def _go_on(self, running: list[LiveTurn]) -> None:
+        for live in running:
+            left = live.note.started_at + self._means.turn_timeout - self._means.clock()
+            # Bounded both ways: the wall clock may have been set in between.
+            live.restart_clock(min(max(left, GRACE), self._means.turn_timeout))
+            live.taken_over()
+            self._telling.stands(live)
+            logger.info("turn.taken_over", turnId=live.turn.turn_id, stage=live.note.stage, phase=live.turn.phase)
+            self._runner.go(live)
+        self._runner.go_on()

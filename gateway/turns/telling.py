@@ -1,0 +1,73 @@
+"""Telling: what the store is told of turns, while they run and when they have ended."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from gateway.log.epochs import Epochs
+from gateway.log.stretch import Stretch
+from gateway.store.store import Store
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
+from gateway.turns.live import LiveTurn
+from gateway.turns.naming import Names
+from gateway.turns.orders import Note
+from gateway.turns.standing import begun, glance, snapshot, told
+
+_STEP = 0.1
+_EVERY = 10.0  # how often what there is of a running answer goes to the store; the log has every piece
+
+
+class Telling:
+    """Nothing here waits for the store, which writes what it was told when it can."""
+
+    def __init__(
+        self, store: Store, names: Names, *, clock: Callable[[], float], faults: Faults, ledger: Ledger
+    ) -> None:
+        self._store = store
+        self._names = names
+        self._clock = clock
+        self._faults = faults
+        self._ledger = ledger
+
+    def began(self, live: LiveTurn) -> None:
+        """The turn is there, once."""
+        if not live.stored:
+            live.stored = True
+            self._store.begin(begun(live.turn.turn_id, live.note))
+
+    def stands(self, live: LiveTurn) -> None:
+        """What readers may have seen of the turn."""
+        live.changed = False
+        try:
+            self._store.update(snapshot(live, self._clock()))
+        except Exception as error:
+            self._faults.broke("keep", error, turnId=live.turn.turn_id)
+
+    def ended_before(self, stretch: Stretch, note: Note) -> None:
+        """Repeats what the store was told of a turn that has ended: it may have been killed before it was written."""
+        self._store.begin(begun(stretch.turn, note))
+        self._names.recall(note)
+        position = Epochs.parse(stretch.epochs).position(stretch.last)
+        self._store.update(told(stretch, note, position, self._clock()))
+
+    async def run(self, running: Mapping[str, LiveTurn], each_round: Callable[[], None]) -> None:
+        """Tells of each running turn every few seconds, a few turns at a time, for ever: many at once are felt."""
+        loop = asyncio.get_running_loop()
+        changed: list[LiveTurn] = []
+        share, not_before = 1, 0.0
+        with self._ledger.open("task", "turns.keep"):
+            while True:
+                await asyncio.sleep(_STEP)
+                if not changed and loop.time() >= not_before:
+                    not_before = loop.time() + _EVERY
+                    each_round()
+                    changed = [live for live in running.values() if live.changed and live.stretch is not None]
+                    share = max(1, round(len(changed) * _STEP / _EVERY))
+                for live in changed[-share:]:
+                    if live.turn.phase != "ended":
+                        live.changed = False
+                        try:
+                            self._store.update(glance(live, self._clock()))
+                        except Exception as error:
+                            self._faults.broke("keep", error, turnId=live.turn.turn_id)
+                del changed[-share:]

@@ -1,0 +1,152 @@
+"""Turns, by their ids: what may be asked and done from outside. What was done is durable when a method returns."""
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from gateway.errors import Code, GatewayError
+from gateway.ids import ConversationId, LogKey, ShopId, TurnId, UserId
+from gateway.log.stretch import Stretch
+from gateway.store.rows import Status, TurnRow, TurnUpdate
+from gateway.store.store import Store
+from gateway.turns.abandonment import Abandonment
+from gateway.turns.erasure import Erasure
+from gateway.turns.live import LiveTurn, Means
+from gateway.turns.naming import Names
+from gateway.turns.notifications import Notifications
+from gateway.turns.orders import Order
+from gateway.turns.runner import Runner
+from gateway.turns.standing import snapshot
+from gateway.turns.starting import Accepted, Owns, Starting, not_found
+from gateway.turns.takeover import TakeOver
+from gateway.turns.telling import Telling
+
+State = TurnRow | TurnUpdate
+"""How a turn stands: what readers may have seen of it, or what is stored."""
+
+
+class Running(Struct, frozen=True):
+    """A turn that has not ended, or has just ended. `key` is the log where its events are, or will be."""
+
+    turn_id: TurnId
+    user_id: UserId
+    shop_id: ShopId | None
+    key: LogKey
+    status: Status
+
+
+class Turns:
+    """Everything about turns that a front door needs. `owns` says whether the caller may have a user's or shop's."""
+
+    def __init__(self, means: Means, *, store: Store, notifications: Notifications, abandonment: Abandonment) -> None:
+        names = Names(store)
+        self._means = means
+        self._store = store
+        self._notifications = notifications
+        telling = Telling(store, names, clock=means.clock, faults=means.faults, ledger=means.ledger)
+        self._telling = telling
+        self.runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
+        self._starting = Starting(self.runner, means, store=store, names=names)
+        self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers)
+        self._takeover = TakeOver(
+            self.runner, means, store=store, names=names, telling=telling, notifications=notifications
+        )
+        self._keeping: asyncio.Task[None] | None = None
+
+    # -- one turn -----------------------------------------------------------------------------------------------
+
+    async def start(
+        self, order: Order, *, owns: Owns, admit: Callable[[], None] = lambda: None, position: str = ""
+    ) -> Accepted:
+        """Starts a turn and returns once its `started` is durable, or once it is queued.
+
+        Nothing is started for an order whose turn is there already: found by its key, or by a `position` of it.
+        `admit` is asked last: it counts a turn that is about to be started, and raises when it must not be. Raises
+        `not_found`, `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key used with
+        another body. A request that is cancelled may still have started its turn.
+        """
+        return await self._starting.start(order, owns=owns, admit=admit, position=position)
+
+    def running(self, turn_id: str) -> Running | None:
+        """A turn that has not ended, or has just ended and is not stored yet."""
+        if (live := self.runner.turns.get(turn_id)) is None:
+            return None
+        order = live.order
+        shop = ShopId(order.shop_id) if order.shop_id is not None else None
+        return Running(live.turn.turn_id, UserId(order.user_id), shop, live.tail.key, live.status)
+
+    async def state(self, turn_id: str, *, owns: Owns) -> State:
+        """How a turn stands. Raises `not_found`, also for somebody else's."""
+        live = await self._find(turn_id, owns)
+        if live is not None:
+            return snapshot(live, 0.0)
+        if (row := await self._store.turn(turn_id)) is None:
+            raise GatewayError(Code.NOT_FOUND)
+        return row
+
+    async def cancel(self, turn_id: str, *, owns: Owns) -> bool:
+        """Ends a turn as cancelled. False when it was over already. Raises `not_found`."""
+        live = await self._find(turn_id, owns)
+        if live is None or not self.runner.cancel(live):
+            return False
+        await self._means.log.committed()
+        return True
+
+    async def give_outputs(self, turn_id: str, outputs: list[tuple[str, str]], *, owns: Owns) -> bool:
+        """Answers an `action_required`. False when the turn is over.
+
+        Raises `not_found`, or `invalid_request` when the turn doesn't wait for these outputs.
+        """
+        live = await self._find(turn_id, owns)
+        if live is None:
+            return False
+        live.give_outputs(outputs)
+        await self._means.log.committed()
+        return True
+
+    async def _find(self, turn_id: str, owns: Owns) -> LiveTurn | None:
+        """The live turn; None for one that ended and is stored. Raises `not_found`."""
+        live = self.runner.turns.get(turn_id)
+        if live is not None and owns(live.order.user_id, live.order.shop_id):
+            return live  # somebody else's takes the way of what never existed, and as long
+        row = await self._store.turn(turn_id, texts=False)
+        if row is None or not owns(row.user_id, row.shop_id):
+            raise not_found(row)
+        return None
+
+    # -- all of them --------------------------------------------------------------------------------------------
+
+    async def erase(self, conversation_id: ConversationId) -> None:
+        """Deletes a conversation, as `Erasure` says."""
+        await self._erasure.erase(conversation_id)
+
+    async def resume(self, orphans: list[Stretch]) -> None:
+        """Goes on with what a former process left running. Called once, before anything is started."""
+        work = self._telling.run(self.runner.turns, self._notifications.roll)
+        self._keeping = asyncio.get_running_loop().create_task(work)
+        self._means.faults.watch("keep", self._keeping)
+        await self._takeover.resume(orphans)
+
+    def start_nothing_more(self) -> None:
+        """New orders are refused from now on."""
+        self.runner.draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing more is started."""
+        return self.runner.draining
+
+    async def drain(self, seconds: float) -> None:
+        """Starts nothing more and waits for what runs, at most so long. What is left is the next process's."""
+        await self.runner.drain(seconds)
+
+    async def close(self) -> None:
+        """Lets go of the turns that still run; they stay unfinished in the log."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await self.runner.close()
+
+    def __repr__(self) -> str:
+        return f"Turns({self.runner!r})"
