@@ -135,7 +135,9 @@ class PacedBody:
             self._body.resume()
 
     def _most_straight(self) -> int:
-        return PORTION if isinstance(self._source, Portions) else 0
+        if not isinstance(self._source, Portions) or self._source.in_long_record:
+            return 0
+        return PORTION
 
     def _hold_back(self) -> None:
         if not self._held_back and self._end is None:

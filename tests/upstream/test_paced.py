@@ -407,3 +407,17 @@ async def test_a_list_of_messages_is_read_a_moment_at_a_time(entry: str) -> None
         messages: list[Message] = [message async for message in messages_of(entries_of(200, {}, body))]
     assert len(messages) == (0 if entry.startswith("[") else 9_999)
     assert watch.longest < MOMENT
+
+
+def test_the_portion_in_which_a_long_record_ends_has_nothing_after_it() -> None:
+    long, short = b"data:" + b"x" * 300_000 + b"\n\n", b"data:y\n\n"
+    portions = Portions()
+    portions.feed(short + long + short + short)
+    given: list[bytes] = []
+    while (piece := portions.step()) is not None:
+        given.append(piece)
+    assert b"".join(given) == short + long + short + short
+    assert given[0] == short
+    assert given[-1] == short + short
+    assert given[-2].endswith(b"x\n\n")
+    assert not portions.in_long_record
