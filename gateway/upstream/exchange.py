@@ -29,6 +29,7 @@ BODY_LIMIT = RECORD_BYTES
 _READ_AHEAD = 16 * 1024
 """Bytes of a JSON answer that aiohttp reads ahead: in tiny chunks its own 64 KiB take a tenth of a second."""
 
+_BUSY = 429
 _PROXY_WANTS_ANOTHER_USER = 407
 
 
@@ -92,7 +93,11 @@ class Exchanges:
             # Another try would meet the same certificate.
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, f"Coze was not reached: {_kind(error)}") from None
         except aiohttp.ClientResponseError as error:
-            raise not_coze(f"Coze's answer is no HTTP: {_kind(_innermost(error))}") from None
+            kind = _kind(_innermost(error))
+            if progress.sent:
+                raise not_coze(f"Coze's answer is no HTTP: {kind}") from None
+            detail = f"the proxy (GATEWAY_UPSTREAM_PROXY) answered what is no HTTP: {kind}"
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if progress.sent:
                 detail = f"the connection was lost before Coze answered: {_kind(error)}"
@@ -174,7 +179,7 @@ def not_coze(detail: str, response: aiohttp.ClientResponse | None = None) -> Ups
 def _refused_by_proxy(status: int) -> UpstreamError:
     """It would do so again where it wants other credentials, or forbids the way to Coze."""
     detail = f"the proxy (GATEWAY_UPSTREAM_PROXY) answered {status}"
-    return UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=status >= 500)
+    return UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=status >= 500 or status == _BUSY)
 
 
 class _Progress:

@@ -1,5 +1,6 @@
 """The way to Coze through a proxy: by CONNECT for https, by whole URLs for http, with credentials that nobody sees."""
 
+import asyncio
 import base64
 import datetime
 import ipaddress
@@ -123,3 +124,22 @@ async def test_a_proxy_that_is_not_there_means_not_taken(connect: Connect, free_
             await asking.retrieve(ChatRef("1", "2"))
     assert (caught.value.code, caught.value.taken, caught.value.retryable) == (Code.UPSTREAM_UNAVAILABLE, "no", True)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP"), (b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\n\r\n", "answered 429")],
+)
+async def test_a_proxy_that_can_not_now_is_named_and_asked_again(connect: Connect, answer: bytes, said: str) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect("https://api.coze.cn", proxy=f"http://127.0.0.1:{port}") as asking:
+            with pytest.raises(UpstreamError, match=rf"GATEWAY_UPSTREAM_PROXY.*{said}") as caught:
+                await asking.retrieve(ChatRef("1", "2"))
+    assert (caught.value.code, caught.value.taken, caught.value.retryable) == (Code.UPSTREAM_UNAVAILABLE, "no", True)
