@@ -34,8 +34,9 @@ ARROWS = {
     "adapters": {"adapters.edge"},
 }
 """The folders that each folder may import from. `gateway` and `adapters` are the modules that lie directly in them."""
-UNBOUND = {"gateway.__main__", "adapters.composition"}
-"""The command line and the composition root put everything together, so they may import everything."""
+UNBOUND = {"gateway.__main__", "adapters.composition", "adapters.plugin"}
+"""The command line and the composition root put everything together, and the plug-in module offers parts of everything
+to other packages, so they may import everything."""
 
 PURE = ("turns.turn", "turns.answer", "turns.record", "log.outline", "log.stretch", "events", "upstream.sse")
 PURE += ("upstream.coze_protocol", "upstream.codes")

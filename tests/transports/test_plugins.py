@@ -1,5 +1,6 @@
 """A transport from another package: found by its entry point, held to the same rules, as the docs show it."""
 
+import ast
 import asyncio
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from adapters import plugin as offered
 from tests.processes import ROOT
 from tests.transports.conftest import Serve
 from tests.transports.readers import everything, ndjson, sse
@@ -21,6 +23,26 @@ def test_the_docs_show_the_example_as_it_is() -> None:
     points = re.search(r"\[project\.entry-points.*\n.*\n", (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))
     assert points is not None
     assert points[0].strip() in shown
+
+
+def test_the_example_and_the_docs_import_nothing_of_ours_but_the_plugin_module() -> None:
+    example = (EXAMPLE / "ndjson_transport.py").read_text(encoding="utf-8")
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(example)):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(node.module or "")
+    assert {name for name in imported if name.split(".")[0] in ("adapters", "gateway", "tests")} == {"adapters.plugin"}
+    shown = (ROOT / "docs" / "transports.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?:from|import) ((?:adapters|gateway)\b[\w.]*)", shown)) == {"adapters.plugin"}
+
+
+def test_the_docs_name_all_that_the_plugin_module_offers() -> None:
+    shown = (ROOT / "docs" / "transports.md").read_text(encoding="utf-8")
+    assert all(hasattr(offered, name) for name in offered.__all__)
+    assert [name for name in offered.__all__ if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", shown)] == []
 
 
 async def test_its_routes_are_there_when_its_package_is(

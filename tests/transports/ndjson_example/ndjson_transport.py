@@ -5,12 +5,20 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from adapters.edge.requests import position_asked
-from adapters.services import SERVICES
-from adapters.transports import wire
-from adapters.transports.listening import KINDS, Kind, caller_of, subscribe, topic_of
-from gateway.errors import Code, GatewayError
-from gateway.telemetry.metrics import Closing
+from adapters.plugin import (
+    KINDS,
+    PORTION,
+    SERVICES,
+    Closing,
+    Code,
+    GatewayError,
+    Kind,
+    caller_of,
+    event,
+    position_asked,
+    subscribe,
+    topic_of,
+)
 
 _HEADERS = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -45,8 +53,8 @@ class Ndjson:
                             reason = Closing.UNAUTHORIZED
                             return response
                         wait = settings.heartbeat_interval if left is None else min(left, settings.heartbeat_interval)
-                        entries = await subscription.next_batch(wait=wait)
-                        lines = [wire.event(subscription.tail, entry) + b"\n" for entry in entries]
+                        entries = await subscription.next_batch(wait=wait, most=PORTION)
+                        lines = [event(subscription.tail, entry) + b"\n" for entry in entries]
                         async with asyncio.timeout(settings.send_timeout):
                             await response.write(b"".join(lines) or b"\n")
                         services.metrics.delivered(self.name).inc(len(entries))

@@ -1,0 +1,43 @@
+"""The plug-in module: all that a transport from another package may import of the gateway.
+
+The names in `__all__` stay as they are, wherever their definitions move. Nothing else of `adapters` and `gateway` is
+meant for other packages. `docs/transports.md` explains each name and shows a whole transport.
+"""
+
+from adapters.edge.limits import Seat
+from adapters.edge.requests import position_asked
+from adapters.services import SERVICES, Services
+from adapters.transports.lastmile import Line, hand_over
+from adapters.transports.listening import KINDS, Kind, Topic, caller_of, subscribe, take_place, topic_of
+from adapters.transports.wire import event
+from gateway.errors import Code, GatewayError
+from gateway.log.stretch import Entry
+from gateway.log.tail import Tail
+from gateway.reading.hub import PORTION
+from gateway.reading.subscription import Subscription
+from gateway.telemetry.metrics import Closing, Connection
+
+__all__ = [
+    "KINDS",
+    "PORTION",
+    "SERVICES",
+    "Closing",
+    "Code",
+    "Connection",
+    "Entry",
+    "GatewayError",
+    "Kind",
+    "Line",
+    "Seat",
+    "Services",
+    "Subscription",
+    "Tail",
+    "Topic",
+    "caller_of",
+    "event",
+    "hand_over",
+    "position_asked",
+    "subscribe",
+    "take_place",
+    "topic_of",
+]
