@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 import Markdown from "react-markdown"; // renders no raw HTML, so a bot's answer cannot run a script
-import { chat, fold, GatewayError } from "./coze-gateway.js"; // copied from the gateway's /client/coze-gateway.js
+import { chat, fold, GatewayError } from "./client/coze-gateway.js"; // a copy of the gateway's folder adapters/browser/client
 
 /** One conversation with a bot. `getToken` asks your backend for a fresh token; leave it out where the gateway has no auth. */
 export function Chat({ gateway, botId, userId, getToken }) {

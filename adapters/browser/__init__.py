@@ -76,9 +76,10 @@ def _told(settings: Settings) -> dict[str, str]:
 
 
 def _files() -> Iterator[tuple[str, Path]]:
-    """Each served file with its path outside: the page, `/page/…` (with `vendor/`) and `/client/…`."""
+    """Each served file with its path outside: the page, `/page/…` (with `vendor/`) and `/client/…` (with `legs/`)."""
     yield PAGE_PATH, _HERE / "page" / "index.html"
-    for folder, prefix in (("page", "/page"), ("vendor", "/page/vendor"), ("client", "/client")):
+    folders = {"page": "/page", "vendor": "/page/vendor", "client": "/client", "client/legs": "/client/legs"}
+    for folder, prefix in folders.items():
         for file in sorted((_HERE / folder).iterdir()):
             if file.is_file() and file.name != "index.html":
                 yield f"{prefix}/{file.name}", file

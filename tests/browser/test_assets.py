@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ BROWSER = ROOT / "adapters" / "browser"
         (PAGE_PATH, "text/html"),
         ("/client/coze-gateway.js", "text/javascript"),
         ("/client/coze-gateway.d.ts", "text/plain"),
+        ("/client/line.js", "text/javascript"),
+        ("/client/legs/sse.js", "text/javascript"),
         ("/client/README.md", "text/markdown"),
         ("/client/package.json", "application/json"),
         ("/client/LICENSE", "text/plain"),
@@ -65,6 +68,10 @@ async def test_a_file_is_given_with_its_type_and_a_tag_that_spares_the_next_tran
         "/page/index.html",
         "/page/",
         "/client",
+        "/client/legs",
+        "/client/legs/",
+        "/client/legs/../../__init__.py",
+        "/client/legs/..%2f..%2f__init__.py",
         "/page/vendor/..\\..\\__init__.py",
     ],
 )
@@ -73,9 +80,11 @@ async def test_nothing_else_is_given_whatever_the_path(stub: Stub, path: str) ->
         assert response.status == 404
 
 
-async def test_the_module_may_be_imported_by_pages_of_any_origin(stub: Stub) -> None:
-    async with ClientSession(stub.url) as session, session.get("/client/coze-gateway.js") as response:
+@pytest.mark.parametrize("path", ["/client/coze-gateway.js", "/client/line.js", "/client/legs/sse.js"])
+async def test_the_module_may_be_imported_by_pages_of_any_origin(stub: Stub, path: str) -> None:
+    async with ClientSession(stub.url) as session, session.get(path) as response:
         assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert response.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
 
 
 def test_the_page_has_no_inline_script_style_or_handler() -> None:
@@ -84,26 +93,51 @@ def test_the_page_has_no_inline_script_style_or_handler() -> None:
     assert re.findall(r"<script[^>]*>", page) == ['<script type="module" src="page/app.js">']
 
 
+CLIENT = {f"/{file.relative_to(BROWSER).as_posix()}" for file in (BROWSER / "client").rglob("*.js")}
+ENTRY = "/client/coze-gateway.js"
+
+
+def imports(path: str) -> set[str]:
+    """The paths that a served module of ours imports."""
+    text = (BROWSER / path.lstrip("/")).read_text(encoding="utf-8")
+    targets = re.findall(r'^(?:import|export)\s(?:[^;"]*?\sfrom\s)?"([^"]+)";', text, re.M)
+    return {URL(f"http://x{path}").join(URL(target)).path for target in targets}
+
+
 def test_every_module_is_reachable_and_every_import_is_served() -> None:
     served = {f"/page/{f.name}" for f in (BROWSER / "page").iterdir()}
     served |= {f"/page/vendor/{f.name}" for f in (BROWSER / "vendor").iterdir()}
-    served |= {f"/client/{f.name}" for f in (BROWSER / "client").iterdir()}
+    served |= CLIENT
     seen: set[str] = set()
     todo = ["/page/app.js"]
     while todo:
         path = todo.pop()
         seen.add(path)
-        room = path.split("/")[1] if "vendor" not in path else ""
-        if not room:
+        if "vendor" in path:
             continue
-        text = (BROWSER / path.lstrip("/")).read_text(encoding="utf-8")
-        for target in re.findall(r'^import .*?from "(\.[^"]+)";', text, re.M):
-            found = str(URL(f"http://x{path}").join(URL(target)).path)
-            assert found in served, f"{path} imports {target}"
+        for found in imports(path):
+            assert found in served, f"{path} imports {found}"
             if found not in seen:
                 todo.append(found)
     own = {f"/page/{f.name}" for f in (BROWSER / "page").glob("*.js")}
-    assert own <= seen
+    assert own | CLIENT <= seen
+
+
+def test_the_client_module_needs_nothing_but_its_own_files_and_a_browser_learns_of_all_of_them_at_once() -> None:
+    assert imports(ENTRY) == CLIENT - {ENTRY}
+    assert all(imports(path) <= CLIENT - {ENTRY} for path in CLIENT)
+
+
+def test_no_file_of_the_client_module_imports_itself_by_way_of_others() -> None:
+    TopologicalSorter({path: imports(path) for path in CLIENT}).prepare()  # raises CycleError
+
+
+async def test_every_file_of_the_client_module_is_served(stub: Stub) -> None:
+    async with ClientSession(stub.url) as session:
+        for path in CLIENT:
+            async with session.get(path) as response:
+                assert response.status == 200, path
+                assert await response.read() == (BROWSER / path.lstrip("/")).read_bytes()
 
 
 def test_the_vendored_libraries_are_the_packages_files() -> None:

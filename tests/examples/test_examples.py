@@ -180,7 +180,7 @@ async def test_the_react_component_renders_a_conversation(
     port = free_port()
     gateway = await start_gateway(GATEWAY_ALLOWED_ORIGINS=f"http://127.0.0.1:{port}")
     folder = copied(tmp_path)
-    shutil.copy(ROOT / "adapters" / "browser" / "client" / "coze-gateway.js", folder)
+    shutil.copytree(ROOT / "adapters" / "browser" / "client", folder / "client")
     (folder / "node_modules").symlink_to(bundler / "node_modules")
     (folder / "main.jsx").write_text(MOUNT.replace("GATEWAY", gateway.url), encoding="utf-8")
     (folder / "index.html").write_text(

@@ -1,0 +1,37 @@
+/** The gateway's events. */
+import { isHeader, parseObject } from "./values.js";
+
+/** @typedef {import("./coze-gateway").GatewayEvent} GatewayEvent */
+
+const LAST = new Set(["completed", "cancelled", "error"]);
+
+/** Whether an event is its turn's last. */
+export function isLast(event) {
+  return LAST.has(event.event);
+}
+
+/** The text of an answer after one more event: joins pieces, starts over at `replace` and `reset`. */
+export function fold(text, event) {
+  if (event.event === "message") {
+    if ((event.contentType !== undefined && event.contentType !== "text") || typeof event.content !== "string") return text;
+    return event.replace ? event.content : text + event.content;
+  }
+  if (event.event === "started") return "";
+  const whole = event.event === "reset" || isLast(event);
+  return whole && typeof event.content === "string" ? event.content : text;
+}
+
+/** The event in `text`; undefined for what is none, or has an id that could not be gone back to. */
+export function parseEvent(text, id) {
+  const event = parseObject(text);
+  return isEvent(event, id) ? event : undefined;
+}
+
+export function isEvent(event, id) {
+  return typeof event?.event === "string" && event.event !== "" && isPosition(event.id ?? id ?? "");
+}
+
+/** Whether a header can carry it, so that it can be gone back to. */
+export function isPosition(id) {
+  return typeof id === "string" && id.length <= 1_024 && isHeader(id);
+}

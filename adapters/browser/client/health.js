@@ -1,0 +1,62 @@
+/** The health of transports. */
+import { since } from "./values.js";
+
+/** How each transport has fared against one gateway; shared by all lines of a page, so a lesson is learnt once. */
+export class Health {
+  static #known = new Map();
+  #marks = new Map();
+  seats = 0; // taken now by streams and long-polls
+  isThere = false; // somebody has answered since the last knock, which may be one of another line
+  knockedAt = -Infinity;
+  #waiting = new Set(); // what wakes the lines that nobody has answered
+
+  static of(base) {
+    let health = Health.#known.get(base);
+    if (!health) Health.#known.set(base, (health = new Health()));
+    return health;
+  }
+
+  /** @param {"network"|"own"} fault whether the network or the transport itself is to blame */
+  blame(name, fault, timing) {
+    const failures = (this.#marks.get(name)?.failures ?? 0) + 1;
+    const ms = Math.min(timing.penaltyMs * 2 ** (failures - 1), timing.penaltyMaxMs);
+    this.#marks.set(name, { failures, fault, ms, at: Date.now(), proved: false });
+  }
+
+  /** A probe has seen it work; only use will clear its record. */
+  prove(name) {
+    const mark = this.#marks.get(name);
+    if (mark) mark.proved = true;
+  }
+
+  trusted(name) { return this.#marks.get(name)?.proved ?? true; }
+
+  clear(name) { this.#marks.delete(name); }
+
+  /** For how many milliseconds it should be left alone yet. */
+  banned(name) {
+    const mark = this.#marks.get(name);
+    return mark ? Math.max(mark.ms - since(mark.at), 0) : 0;
+  }
+
+  /** Calls `wake` once somebody has answered any line of the page. @returns a function that forgets it */
+  whenAnswered(wake) {
+    this.#waiting.add(wake);
+    return () => this.#waiting.delete(wake);
+  }
+
+  knocks() {
+    this.isThere = false;
+    return (this.knockedAt = Date.now());
+  }
+
+  answered() {
+    this.isThere = true;
+    for (const wake of this.#waiting) wake();
+  }
+
+  /** When nothing works it was the network: its victims are innocent, and the best one is tried first again. */
+  forgive(names) {
+    for (const name of names) if (this.#marks.get(name)?.fault === "network") this.#marks.delete(name);
+  }
+}

@@ -1,0 +1,117 @@
+/** Whether somebody is there to answer. */
+import { GatewayError, unreachable, whyNot } from "./errors.js";
+import { since } from "./values.js";
+
+/** @typedef {import("./errors.js").Outcome} Outcome */
+
+const AWAY_MS = { first: 1_000, longest: 7_000 }; // delays while nobody answers, each from half of it on
+const KNOCK_GAP_MS = 1_000; // the least time between two knocks, by all lines of a page together
+const LEG_EVERY = 3; // so many tries while nobody answers, one is a connection: the configuration alone may be out of reach
+const REFUSALS = 3; // of the page's origin, until that is final: gateways that are being restarted may differ
+
+export class Presence {
+  #offline = false; // nobody answered while the browser said that it was offline; a gateway on this machine may answer all the same
+  #away; // while nobody answers: what was waited, how often it was tried, and which of the page's knocks was this line's
+  #gateway;
+  #health;
+  #state;
+  #pauses;
+  #random;
+
+  constructor({ gateway, health, state, pauses, random }) {
+    this.#gateway = gateway;
+    this.#health = health;
+    this.#state = state;
+    this.#pauses = pauses;
+    this.#random = random;
+  }
+
+  /** Whether the last try found nobody. */
+  get isAway() { return this.#away !== undefined; }
+
+  /** Whether the browser says that it is offline, and nobody answered all the same. */
+  get isOffline() { return this.#offline && globalThis.navigator?.onLine === false; }
+
+  /**
+   * Whether to open a connection: somebody is there, as one small request tells. As long as there is nobody it waits,
+   * longer each time, and tries that request alone, but now and then a connection.
+   * @param {Outcome} [outcome] of a connection that nobody answered
+   */
+  async isThere(outcome) {
+    let found = { why: "unreachable" };
+    const began = Date.now();
+    if (this.#mayKnock()) {
+      if (this.#away && ++this.#away.tries % LEG_EVERY === 0) {
+        if (!this.#gateway.config) this.#gateway.believe({});
+        this.#away.knockedAt = this.#health.knocks();
+        return true;
+      }
+      found = await this.#knock();
+      if (this.#state.closed) return false;
+    } else if (this.#health.isThere) found = { config: this.#gateway.kept?.config ?? this.#gateway.config ?? {} };
+    if (!found.config) {
+      await this.wait({ end: outcome?.end, ...found }, since(began));
+      return false;
+    }
+    this.#gateway.believe(found.config);
+    this.answered();
+    return true;
+  }
+
+  /** While nobody answers, one line's knock is all lines' knock, also for whoever is told to try at once. */
+  #mayKnock() {
+    if (!this.#away || this.#away.knockedAt === this.#health.knockedAt) return true;
+    return since(this.#health.knockedAt) >= Math.min(KNOCK_GAP_MS, this.#longestMs);
+  }
+
+  /** @returns {Promise<{config?: object, why?: string, error?: GatewayError}>} */
+  async #knock() {
+    this.#state.report("connecting", {});
+    if (this.#state.closed) return {};
+    const { kept } = this.#gateway;
+    if (!this.#away && !this.#gateway.config && kept && since(kept.at) < 60_000) return kept;
+    const knockedAt = this.#health.knocks();
+    if (this.#away) this.#away.knockedAt = knockedAt;
+    try {
+      return { config: await this.#gateway.readConfig(Math.max(this.#gateway.timing.configMs, this.#delayMs)) };
+    } catch (error) {
+      return error instanceof GatewayError ? { error } : { why: whyNot(error) };
+    }
+  }
+
+  /** Nobody answered: waits, between half of a delay that doubles and all of it, less what was waited for an answer. */
+  async wait(outcome, waitedMs = 0) {
+    const { timing } = this.#gateway;
+    this.#offline = globalThis.navigator?.onLine === false;
+    this.#away ??= { spentMs: 0, knockedAt: this.#health.knockedAt, tries: 0, delays: 0, refusals: 0 };
+    if (outcome.error?.code === "forbidden_origin" && ++this.#away.refusals >= REFUSALS) throw outcome.error;
+    if (this.#state.question && this.#away.spentMs >= timing.asks * this.#longestMs) throw unreachable(outcome);
+    const ms = (this.#delayMs * (1 + this.#random())) / 2;
+    const delayMs = Math.max(ms - waitedMs, Math.min(ms, AWAY_MS.first / 2));
+    this.#away.delays++;
+    const began = Date.now();
+    const forget = this.#health.whenAnswered(() => this.#pauses.wake());
+    await this.#pauses.take(delayMs, outcome);
+    forget();
+    // A machine that slept meanwhile has waited for nobody.
+    if (this.#away) this.#away.spentMs += Math.min(since(began), delayMs) + Math.min(waitedMs, timing.requestMs);
+  }
+
+  get #delayMs() { return Math.min(AWAY_MS.first * 2 ** (this.#away?.delays ?? 0), this.#longestMs); }
+
+  get #longestMs() { return Math.min(AWAY_MS.longest, this.#gateway.timing.backoffMaxMs); }
+
+  /** Somebody is there, whichever way that was found out. */
+  answered() {
+    this.#offline = false;
+    if (!this.#away) return;
+    this.#away = undefined;
+    this.#health.answered();
+  }
+
+  /** Ends a wait, and the next ones are short again. */
+  hurry() {
+    if (this.#away) [this.#away.delays, this.#away.knockedAt] = [0, undefined];
+    this.#pauses.wake();
+  }
+}

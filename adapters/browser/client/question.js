@@ -1,0 +1,78 @@
+/** A question that is not known to be taken. */
+import { problem, stranger, verdict } from "./errors.js";
+import { headerValue } from "./options.js";
+import { parseObject } from "./values.js";
+
+/** @typedef {import("./errors.js").Outcome} Outcome */
+
+const BODY_FIELDS = [
+  "userId", "message", "botId", "shopId", "conversationId", "attachments", "customVariables", "metaData", "onBusy",
+  "onDisconnect",
+];
+
+export class Question {
+  body = {};
+  tries = 0; // how often it was tried in vain
+  underway = false; // whether the gateway may have it, as far as is known
+
+  /** @param {object} options those of `chat()` */
+  constructor(options) {
+    for (const field of BODY_FIELDS) if (options[field] !== undefined) this.body[field] = options[field];
+    this.key = headerValue("idempotencyKey", options.idempotencyKey ?? randomId());
+    this.text = JSON.stringify(this.body);
+  }
+
+  /** The headers that make a request this question. */
+  get headers() { return { "Content-Type": "application/json", "Idempotency-Key": this.key }; }
+
+  /**
+   * Sends it, and knows until it is answered that the gateway may have it. A connection that failed almost always failed
+   * before the question was there; one that was given up, by a deadline or a stop, says nothing.
+   */
+  async sending(send) {
+    this.underway = true;
+    try {
+      const answer = await send();
+      this.underway = false;
+      return answer;
+    } catch (error) {
+      if (error?.name !== "AbortError") this.underway = false;
+      throw error;
+    }
+  }
+
+  /** Sends it for one answer: its turn's, or after `wait` seconds the turn's state. */
+  put(gateway, wait, options) {
+    return gateway.request("/api/coze/chat", {
+      method: "POST", headers: { ...this.headers, Prefer: `wait=${wait}` }, body: this.text, sending: (send) => this.sending(send),
+      ...options,
+    });
+  }
+}
+
+/**
+ * Sends a line's question without waiting for its answer.
+ * @param {(status: number) => void} heard called with the status that was answered
+ * @returns {Promise<Outcome|undefined>} nothing when it was taken
+ */
+export async function ask({ gateway, state }, signal, heard = () => {}) {
+  const { response, text } = await state.question.put(gateway, 0, { signal });
+  heard(response.status);
+  if (!response.ok) return verdict(problem(response, text));
+  taken(state, response, text);
+  return undefined;
+}
+
+/** Goes on as the turn that an answer names. @returns what was answered */
+export function taken(state, response, text) {
+  const body = parseObject(text);
+  if (typeof body?.turnId !== "string") throw stranger(response);
+  state.accept(body.turnId, body.conversationId);
+  return body;
+}
+
+/** `randomUUID` exists in secure contexts only; a gateway on a plain http address in a local network is none. */
+function randomId() {
+  if (globalThis.crypto?.randomUUID) return crypto.randomUUID();
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
