@@ -13,7 +13,7 @@ from adapters.transports.wire import event
 from gateway.errors import Code, GatewayError
 from gateway.log.stretch import Entry
 from gateway.log.tail import Tail
-from gateway.reading.hub import PORTION
+from gateway.reading.frames import PORTION
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.metrics import Closing, Connection
 

@@ -22,7 +22,8 @@ from adapters.transports.listening import Topic, caller_of, subscribe, topic_fro
 from adapters.transports.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
 from gateway.reading.frames import Frame
-from gateway.reading.hub import Encode, Hub
+from gateway.reading.hub import Hub
+from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.metrics import Closing, Connection
 

@@ -15,7 +15,8 @@ from aiohttp import web
 
 from gateway.errors import Code
 from gateway.reading.frames import Frame
-from gateway.reading.hub import Encode, Hub
+from gateway.reading.hub import Hub
+from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
 from gateway.reading.unsent import Hold
 from gateway.telemetry.metrics import Closing, Connection

@@ -18,7 +18,7 @@ from gateway.log.journal import JournalError
 from gateway.log.shelf import epoch_mark, is_of
 from gateway.log.stretch import Entry
 from gateway.reading.frames import LARGE
-from gateway.reading.hub import ResetReason, reset
+from gateway.reading.resets import ResetReason, reset
 from gateway.reading.subscription import Subscription
 from gateway.sentences import sentence
 from gateway.store.rows import TurnRow

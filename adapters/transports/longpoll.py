@@ -10,7 +10,7 @@ from adapters.services import SERVICES
 from adapters.transports import wire
 from adapters.transports.listening import KINDS, Kind, caller_of, subscribe, topic_of
 from gateway.errors import Code, GatewayError
-from gateway.reading.hub import PORTION
+from gateway.reading.frames import PORTION
 from gateway.telemetry.metrics import Closing
 
 _HEADERS = {"Cache-Control": "no-store", "Content-Type": "application/json"}

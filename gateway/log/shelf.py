@@ -97,7 +97,6 @@ class Shelf:
         """The log's events are gone, for those too who still use its tail."""
         if (gone := self._tails.pop(key, None)) is not None:
             gone.spans = []
-            gone.resets.clear()
 
     # -- stretches that are not saved yet -----------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.ids import LogKey
 from gateway.log.epochs import Epochs
@@ -46,17 +46,16 @@ class Tail:
 
     `watchers` are told when there is news; `users` are all who keep the tail in memory, and so do the
     stretches of it that are not saved, of which there are `unsaved`.
-    `resets` holds what readers were told who can't go on exactly, and is emptied when there is news.
     """
 
     __slots__ = (
+        "__weakref__",
         "_signal",
         "epochs",
         "head",
         "key",
         "next",
         "published",
-        "resets",
         "spans",
         "unsaved",
         "users",
@@ -74,7 +73,6 @@ class Tail:
         self.unsaved = 0
         self.writer: object | None = None
         self.watchers: dict[Watcher, None] = {}
-        self.resets: dict[Any, Any] = {}
         self.published = 0.0
         self._signal: asyncio.Future[None] | None = None
 
@@ -109,7 +107,6 @@ class Tail:
         return self._signal
 
     def news(self) -> None:
-        self.resets.clear()
         if (signal := self._signal) is not None:
             self._signal = None
             if not signal.done():

@@ -9,6 +9,9 @@ from gateway.reading.unsent import Hold
 LARGE = 256 * 1024
 """Bytes above which a frame is handed to a connection in slices, and counted as waiting for as long as it exists."""
 
+PORTION = 64 * 1024
+"""Characters of a long answer that are read and encoded at once."""
+
 _KEPT = 4 * 1024 * 1024
 """Bytes of frames kept for readers who may come to the same position: a few dozen slices."""
 

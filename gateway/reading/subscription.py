@@ -32,7 +32,20 @@ class Subscription:
     Close it in any case.
     """
 
-    __slots__ = ("_held", "_source", "after", "gone", "key", "preface", "reading", "reason", "room", "tail", "turn")
+    __slots__ = (
+        "_held",
+        "_source",
+        "after",
+        "closed",
+        "gone",
+        "key",
+        "preface",
+        "reading",
+        "reason",
+        "room",
+        "tail",
+        "turn",
+    )
 
     def __init__(
         self, source: Source, tail: Tail, held: Held, *, after: int, turn: str | None, span: Span | None
@@ -45,8 +58,9 @@ class Subscription:
         self.preface: list[Entry] = []
         self.reason: Literal["expired", "unknown", "ahead"] | None = None  # why its position can't be continued exactly
         self.room: Hold | None = None  # in which a large preface waits
+        self.closed = False
         self.gone = False  # what it reads is not kept any more: its preface is all there is
-        self.reading = span  # what `span` found last; the hub looks here first
+        self.reading = span  # what `span` found last; delivery looks here first
         self._held = held
         tail.users.add(self)
 
@@ -99,19 +113,26 @@ class Subscription:
         if self.gone:
             return []
         span = self.span
-        stretch = None
-        if not self.outrun:
-            if span is None or self.after >= span.last:
-                return []
-            stretch = span.stretch or await self._source.load(span)
-        if stretch is None:  # retention was faster
-            await self._source.catch_up(self)
+        if (span is None or self.after >= span.last) and not self.outrun:
+            return []
+        stretch = await self.fetch(span)
+        if stretch is None:
             given, self.preface = self.preface, []
             return given
         found = stretch.read(after=self.after, limit=limit, most=most)
         if found:
             self.after = found[-1].sequence
         return found
+
+    async def fetch(self, span: Span | None) -> Stretch | None:
+        """Brings `span`, which comes next, into memory. None: retention was faster, and the cursor stands where it can
+        go on, a `reset` as its preface."""
+        stretch = None
+        if span is not None and not self.outrun:
+            stretch = span.stretch or await self._source.load(span)
+        if stretch is None:
+            await self._source.catch_up(self)
+        return stretch
 
     async def next_batch(self, *, wait: float, limit: int = 0, most: int = 0) -> list[Entry]:
         """The next events, at once when there are some, else when they come, or none after `wait` seconds."""
@@ -146,6 +167,7 @@ class Subscription:
 
     def close(self) -> None:
         """Gives the cursor back. Idempotent."""
+        self.closed = True
         self.give_room_back()
         if self._held.close():
             self._source.left(self)

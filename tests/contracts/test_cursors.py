@@ -1,8 +1,10 @@
 """Cursors: two ways to read one, the race between reading and waiting, what a slow reader gets."""
 
 import asyncio
+import gc
 import json
 import random
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -364,3 +366,39 @@ async def test_a_turn_that_retention_takes_meanwhile_is_read_to_its_end_or_known
     assert subscription.gone == (when == "while it is looked for")
     subscription.close()
     assert bench.log.shelf.tails() == []
+
+
+async def test_readers_who_are_told_the_same_share_one_reset_until_there_is_news(bench: Bench, hub: Hub) -> None:
+    stretch = await bench.begin()
+    await bench.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
+
+    async def told() -> Entry:
+        subscription, exact = await hub.subscribe(KEY, asked=(await bench.tail()).position(99))
+        assert (exact, subscription.reason) == (False, "ahead")
+        (reset,) = subscription.preface
+        subscriptions.append(subscription)
+        return reset
+
+    subscriptions: list[Subscription] = []
+    running = await told()
+    assert await told() is running
+    await bench.write(stretch, last("turn_1", "a"), end=True)
+    ended = await told()  # at the same position: a finished turn's last event follows
+    assert ended.sequence == running.sequence
+    statuses = [json.loads(b"{" + reset.body + b"}")["status"] for reset in (running, ended)]
+    assert statuses == ["running", "completed"]
+    for subscription in subscriptions:
+        subscription.close()
+
+
+async def test_what_was_told_keeps_no_log_in_memory(bench: Bench, hub: Hub) -> None:
+    await bench.turn()
+    subscription, _ = await hub.subscribe(KEY, asked=(await bench.tail()).position(99))
+    log = weakref.ref(subscription.tail)
+    subscription.tail.users.add("somebody else")  # who leaves last, and of whom the hub does not hear
+    subscription.close()
+    bench.log.shelf.drop(subscription.tail, "somebody else")
+    await bench.log.keeper.fold()
+    del subscription
+    gc.collect()
+    assert log() is None

@@ -131,8 +131,7 @@ class World:
         self.ledger = Ledger()
         self.log = EventLog(MemoryJournal(), ledger=self.ledger, retention=3600, clock=Clock())
         self.hands = Hands()
-        self.hub = Hub(self.log.shelf, ledger=self.ledger, watch=Watch(), heartbeat=3600)
-        self.hub._loop = self.hands  # type: ignore[assignment]
+        self.hub = Hub(self.log.shelf, ledger=self.ledger, watch=Watch(), heartbeat=3600, loop=self.hands)  # type: ignore[arg-type]
         self.way: Way = way
         self.turn = turn
         self.tail = self.log.shelf.create(KEY)
@@ -291,7 +290,7 @@ class World:
         batch = None if self.batch is None else (len(self.batch), len(self.owed))
         due = [(call.__qualname__, len(args)) for call, args in self.hands.due]
         spans = [(span.number, span.last, span.stretch is None) for span in self.tail.spans]
-        resets = sorted(self.tail.resets)
+        resets = sorted(self.hub._subscriptions._resets._kept.get(self.tail, ()))
         reader = self.reader.state() if self.reader is not None else None
         return repr((happens, batch, due, spans, resets, reader, self.may_fail, self.may_fold, self.left))
 

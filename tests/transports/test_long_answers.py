@@ -13,8 +13,7 @@ from adapters.transports import sockets
 from gateway.errors import Code, GatewayError
 from gateway.log.stretch import LAST, MESSAGE, WHOLE, Stretch
 from gateway.reading import unsent
-from gateway.reading.frames import LARGE, Frame, Frames
-from gateway.reading.hub import PORTION
+from gateway.reading.frames import LARGE, PORTION, Frame, Frames
 from gateway.reading.unsent import Unsent
 from tests.transports.conftest import Serve, Served
 
@@ -190,12 +189,12 @@ async def test_all_that_is_unsent_is_given_back_when_its_readers_have_left(serve
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(20):
             stack.enter_context(contextlib.closing(stuck(served, f"/api/coze/turns/{turn}/events")))
-        while len(hub._hearts) < 20 or not hub.unsent.held:  # noqa: ASYNC110
+        while len(hub._heartbeats._hearts) < 20 or not hub.unsent.held:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert hub.unsent.held < 20 * 512 * 1024 + 4_000_000  # the large frame is there once
     await served.balanced()
     assert hub.unsent.held == 0
-    assert len(hub._frames._large) == 0
+    assert len(hub._serving._frames._large) == 0
     left = [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
     assert not [timer for timer in left if "lastmile" in repr(timer) or "sockets" in repr(timer)]
 

@@ -69,7 +69,7 @@ async def test_a_browsers_eventsource_comes_back_by_itself_when_it_is_cut(served
             while not served.services.ledger.count("connection"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
-        for heart in list(served.services.hub._hearts):
+        for heart in list(served.services.hub._heartbeats._hearts):
             heart.transport.abort()  # type: ignore[attr-defined]
         await asyncio.sleep(0.05)
     heard = await asyncio.wait_for(following, 30)

@@ -1,0 +1,69 @@
+"""Heartbeats: one timer for all connections, who are told of the end of the gateway here, too."""
+
+import asyncio
+
+from gateway.errors import Code
+from gateway.reading.delivered import Delivered
+from gateway.reading.outlet import Cutting, Heart
+
+_BEATS_A_SLICE = 250
+
+
+class Heartbeats:
+    """Beats all hearts twice an interval: whoever got something since is skipped once, so that no reader is silent
+    for longer than the interval. What was delivered between the news is reported at the same time."""
+
+    def __init__(
+        self, interval: float, *, cutting: Cutting, delivered: Delivered, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._interval = interval
+        self._cutting = cutting
+        self._delivered = delivered
+        self._loop = loop
+        self._hearts: dict[Heart, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    def join(self, heart: Heart) -> None:
+        self._hearts[heart] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._interval / 2, self._beat_all)
+
+    def leave(self, heart: Heart) -> None:
+        """Idempotent."""
+        self._hearts.pop(heart, None)
+
+    def _beat_all(self) -> None:
+        self._timer = self._loop.call_later(self._interval / 2, self._beat_all)
+        self._delivered.report()
+        self._beat(list(self._hearts), 0)
+
+    def _beat(self, hearts: list[Heart], at: int) -> None:
+        """A slice a tick, so that others get their turn; without a pause between, for a sleeping peer costs more."""
+        now = self._loop.time()
+        for heart in hearts[at : at + _BEATS_A_SLICE]:
+            if heart in self._hearts:
+                try:
+                    heart.beat(now)
+                except Exception as error:
+                    self._cutting.cut(heart, "heartbeat", error)
+        if at + _BEATS_A_SLICE < len(hearts) and not self._closing:
+            self._loop.call_soon(self._beat, hearts, at + _BEATS_A_SLICE)
+
+    def drain(self, *, also_running: bool) -> None:
+        """Tells those who only wait to come back; with `also_running` those too whose turn still runs."""
+        self._closing = also_running
+        for heart in list(self._hearts):
+            try:
+                if also_running or not heart.busy():
+                    heart.farewell(Code.DRAINING)
+            except Exception as error:
+                self._cutting.cut(heart, "deliver", error)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def __repr__(self) -> str:
+        return f"Heartbeats({len(self._hearts)} every {self._interval} s)"

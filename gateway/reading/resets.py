@@ -1,0 +1,57 @@
+"""Resets: the events that tell a reader to replace what it shows."""
+
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from gateway.events import encode_fields
+from gateway.log.outline import outline
+from gateway.log.stretch import Entry, Stretch
+from gateway.log.tail import Tail
+
+ResetReason = Literal["expired", "unknown", "ahead"]
+
+_KEPT = 4
+"""Resets of one log that are kept for readers who have to be told the same: one for each reason, and one more."""
+
+_Key = tuple[int, int, ResetReason]
+
+
+class Resets:
+    """Made once for all readers who have to be told the same. Those of a log are kept until it has news, or nobody
+    reads it any more."""
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[Tail, dict[_Key, Entry]] = WeakKeyDictionary()
+
+    def of(self, tail: Tail, stretch: Stretch, at: int, reason: ResetReason) -> Entry:
+        """The reset that shows all of a stretch, and leads on from the position `at`."""
+        kept = self._kept.get(tail, {})
+        key = stretch.number, at, reason
+        if (told := kept.get(key)) is None:
+            found = outline(stretch)
+            status = found.status if stretch.turn else ""  # a shop's log is of no turn
+            told = reset(at, reason, turn_id=stretch.turn, status=status, content=found.content)
+            if len(kept) >= _KEPT:
+                kept.clear()
+            kept[key] = told
+            self._kept[tail] = kept
+            tail.watchers[self] = None
+        return told
+
+    def news(self, tail: Tail) -> None:
+        """What was told is out of date."""
+        self._kept.pop(tail, None)
+
+    def drop(self, tail: Tail) -> None:
+        """Nobody reads the log any more."""
+        self._kept.pop(tail, None)
+        tail.watchers.pop(self, None)
+
+    def __repr__(self) -> str:
+        return f"Resets({sum(len(kept) for kept in self._kept.values())} of {len(self._kept)} logs)"
+
+
+def reset(sequence: int, reason: ResetReason, *, turn_id: str, status: str, content: str) -> Entry:
+    """The event that tells a reader to replace what it shows; its id is the position to go on from."""
+    fields: dict[str, Any] = {"reason": reason, "turnId": turn_id, "status": status, "content": content}
+    return Entry(sequence, b'"event":"reset",' + encode_fields(fields))

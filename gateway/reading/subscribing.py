@@ -1,0 +1,168 @@
+"""Subscribing: where each reader's cursor begins, and where it is led when it can't go on."""
+
+from typing import Protocol
+
+from gateway.ids import LogKey, Position, parse_position
+from gateway.log.epochs import Epochs
+from gateway.log.shelf import Shelf, is_of
+from gateway.log.stretch import Stretch
+from gateway.log.tail import Span, Tail
+from gateway.reading.resets import ResetReason, Resets, reset
+from gateway.reading.subscription import Subscription
+from gateway.telemetry.ledger import Ledger
+
+
+class Audience(Protocol):
+    """Who wants to know whether anybody listens: to a turn, or with None to all of a log."""
+
+    def joined(self, key: LogKey, turn: str | None) -> None: ...
+    def left(self, key: LogKey, turn: str | None) -> None: ...
+
+
+class Subscriptions:
+    """Gives cursors over the logs of a shelf, and is their source of what is not in memory.
+
+    `draining`: readers wait no longer for news; `closing`: they wait for the end of a turn no longer either.
+    """
+
+    def __init__(self, shelf: Shelf, *, ledger: Ledger, audience: Audience | None = None) -> None:
+        self.draining = False
+        self.closing = False
+        self._shelf = shelf
+        self._ledger = ledger
+        self._audience = audience
+        self._resets = Resets()
+
+    async def subscribe(self, key: LogKey, *, asked: str | None, turn: str | None = None) -> tuple[Subscription, bool]:
+        """A cursor for the position asked for, and whether it continues exactly. Raises `JournalError`.
+
+        None asks for the beginning of the turn, or of the running turn, else for what comes from now on; "0" for the
+        oldest kept. A position that can't be continued exactly gets a `reset` as its preface, and goes on from there.
+        `gone` says that retention was faster, and took the turn's events.
+        """
+        tail = await self._shelf.tail(key)
+        span = next((s for s in reversed(tail.spans) if s.turn == turn), None) if turn is not None else None
+        after, reason = _start(tail, asked, turn, span)
+        held = self._ledger.open("subscription", "hub.subscribe")
+        subscription = Subscription(self, tail, held, after=after, turn=turn, span=span)
+        subscription.reason = reason
+        self._joined(subscription)
+        try:
+            if span is not None and span.stretch is None and after < span.last:
+                # Loaded, it is held for this reader, whatever retention takes from now on.
+                subscription.gone = await self._shelf.load(span) is None
+            if reason is not None and not subscription.gone:
+                await self._reset(subscription, reason, span)
+        except BaseException:
+            subscription.close()
+            raise
+        return subscription, reason is None
+
+    def apart(self, key: LogKey, turn: str, at: Position) -> Subscription:
+        """A cursor for a turn whose events are not kept: over a tail of its own, in which its last event is `at`."""
+        tail = Tail(key, Epochs.parse(at.epoch), at.sequence)
+        held = self._ledger.open("subscription", "hub.apart")
+        subscription = Subscription(self, tail, held, after=at.sequence, turn=turn, span=None)
+        subscription.gone = True
+        self._joined(subscription)
+        return subscription
+
+    def _joined(self, subscription: Subscription) -> None:
+        if self._audience is not None:
+            self._audience.joined(subscription.key, subscription.turn)
+
+    async def _reset(self, subscription: Subscription, reason: ResetReason, span: Span | None) -> None:
+        """Puts the cursor where it can go on exactly, and says so first."""
+        tail = subscription.tail
+        if span is None and subscription.turn is None and tail.spans:
+            span = tail.spans[-1]
+        stretch = await self._shelf.load(span) if span is not None else None
+        if stretch is None:
+            status = "queued" if subscription.turn is not None else ""
+            subscription.after = tail.head
+            subscription.preface = [
+                reset(tail.head, reason, turn_id=subscription.turn or "", status=status, content="")
+            ]
+            return
+        at = stretch.last
+        if stretch.turn and stretch.ended is not None:
+            at -= 1  # a finished turn's last event follows its reset
+        subscription.after = at
+        subscription.preface = [self._resets.of(tail, stretch, at, reason)]
+
+    # -- as the source of cursors ---------------------------------------------------------------------------------
+
+    async def load(self, span: Span) -> Stretch | None:
+        return await self._shelf.load(span)
+
+    async def catch_up(self, subscription: Subscription) -> None:
+        if (span := subscription.span) is not None and subscription.turn is not None:
+            subscription.after = span.last  # whoever asks for the turn again is told from the store
+        else:
+            await self._reset(subscription, "expired", None)
+
+    def left(self, subscription: Subscription) -> None:
+        tail = subscription.tail
+        self._shelf.drop(tail, subscription)
+        if not tail.users:
+            self._resets.drop(tail)
+        if self._audience is not None:
+            self._audience.left(subscription.key, subscription.turn)
+
+    # -- where turns and logs end otherwise than readers were told ------------------------------------------------
+
+    def redirect(self, turn: str, old: Tail, new: Tail) -> None:
+        """Readers of a turn that will never be in the log where it waited go on in the log that it is in."""
+        for subscription in [one for one in _readers(old) if one.turn == turn]:
+            old.users.discard(subscription)
+            new.users.add(subscription)
+            subscription.tail, subscription.after = new, 0
+
+    def dismiss(self, tail: Tail) -> None:
+        """The log is gone: its readers get nothing more."""
+        for subscription in _readers(tail):
+            subscription.gone, subscription.preface = True, []
+
+    def drain(self, *, also_running: bool) -> None:
+        """From now on nobody waits for news; with `also_running` nobody waits for the end of a turn either."""
+        self.draining = True
+        self.closing = also_running
+
+    def wake(self) -> None:
+        """Readers who wait look whether they still should."""
+        for tail in self._shelf.tails():
+            if _readers(tail):
+                tail.news()
+
+    def __repr__(self) -> str:
+        return f"Subscriptions({self._ledger.count('subscription')}, {self._resets})"
+
+
+def _readers(tail: Tail) -> list[Subscription]:
+    return [user for user in tail.users if isinstance(user, Subscription)]
+
+
+def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -> tuple[int, ResetReason | None]:
+    """Where a reader begins, and why it can't go on exactly where it asked to, if it can't."""
+    if turn is not None:
+        beginning = span.first - 1 if span is not None else tail.head
+    elif (running := tail.running) is not None and running.turn:  # a shop's log has no turns
+        beginning = running.first - 1
+    else:
+        beginning = tail.head
+    if asked is None:
+        return beginning, None
+    if asked == "0":
+        return (beginning if turn is not None else tail.floor), None
+    position = parse_position(asked)
+    if position is None or not is_of(tail.key, position.epoch):
+        return beginning, "unknown"
+    if (refused := tail.epochs.refuses(position)) is not None:
+        return beginning, refused
+    if position.sequence > tail.head:
+        return beginning, "ahead"
+    if turn is not None:
+        return max(position.sequence, beginning), None
+    if position.sequence < tail.floor:
+        return beginning, "expired"
+    return position.sequence, None
