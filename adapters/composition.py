@@ -39,7 +39,7 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
 from gateway.turns.abandonment import Abandonment
-from gateway.turns.live import Means
+from gateway.turns.context import Means
 from gateway.turns.notifications import Notifications
 from gateway.turns.turns import Turns
 from gateway.upstream.breaker import Breaker

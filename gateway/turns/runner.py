@@ -8,12 +8,12 @@ from weakref import WeakValueDictionary
 import structlog
 
 from gateway.errors import GatewayError
-from gateway.events import Notification, Started
-from gateway.ids import LogKey
+from gateway.events import Notification
 from gateway.log.tail import Tail
 from gateway.telemetry.ledger import Held
 from gateway.turns.abandonment import Abandonment
-from gateway.turns.live import LiveTurn, Means
+from gateway.turns.context import Means
+from gateway.turns.live import LiveTurn
 from gateway.turns.notifications import PREVIEW, Notifications
 from gateway.turns.queues import Queues
 from gateway.turns.telling import Telling
@@ -51,10 +51,10 @@ class Runner:
             if queued:
                 self._enqueue(live, mark)
             else:
-                self._begin(live, mark)
+                live.begin(mark)
             await self._log.committed()
-            if live.loss is not None:
-                raise live.loss
+            if live.pen.loss is not None:
+                raise live.pen.loss
         except GatewayError as error:
             self.queues.leave(live)
             self._forget(live)
@@ -79,14 +79,6 @@ class Runner:
         self._abandonment.forget(live.turn.turn_id)
         self._log.shelf.drop(live.tail, live)
 
-    def _begin(self, live: LiveTurn, mark: str = "") -> None:
-        """Writes `started`: from now on the turn is in the log, and survives."""
-        turn, note = live.turn, live.note
-        note.stage = "accepted"
-        live.writer = self._log.begin(live.tail, turn.turn_id, note.pack(), mark=mark, owner=live)
-        live.stretch = live.writer.stretch
-        live.writer.append(Started(turn.conversation_id, turn.turn_id, note.order.message))
-
     def go(self, live: LiveTurn) -> None:
         """Starts the task of a turn that is in the log."""
         live.task = self.track(self._run(live))
@@ -110,9 +102,7 @@ class Runner:
 
     def _enqueue(self, live: LiveTurn, mark: str) -> None:
         """Puts a turn behind the running one. Until it starts it is kept in a log of its own, with no event in it."""
-        live.note.stage = "queued"
-        waiting = self._log.shelf.create(LogKey(live.turn.turn_id))
-        live.writer = self._log.begin(waiting, live.turn.turn_id, live.note.pack(), mark=mark, owner=live)
+        live.wait(mark)
         if live.order.on_busy == "interrupt":
             for other in [other for other in self.turns.values() if other.tail is live.tail and other is not live]:
                 if other.stretch is not None:
@@ -137,16 +127,13 @@ class Runner:
         if tail.writer is not None or self.draining or live is None:
             return
         self.queues.leave(live)
-        live.leave_queue()
-        live.note.started_at = self._means.clock()
-        self._begin(live, live.order.mark())
+        live.begin(live.order.mark())
         self.go(live)
 
     def _cancel_queued(self, live: LiveTurn) -> None:
         """Ends a turn that never started, in the log of its own; its readers are led there."""
         self.queues.leave(live)
-        assert live.writer is not None, live
-        old, live.stretch, live.tail = live.tail, live.writer.stretch, live.writer.tail
+        old = live.pen.stay_apart()
         live.tail.users.add(live)
         self._log.shelf.drop(old, live)
         live.cancel()
@@ -179,7 +166,7 @@ class Runner:
             except GatewayError:
                 pass  # the log owes its last event now
             self._means.metrics.turn_ended(turn.outcome or "failed", asyncio.get_running_loop().time() - began)
-            if live.loss is None and not live.erased:
+            if live.pen.loss is None and not live.erased:
                 self._telling.began(live)  # an interrupted one that was never accepted may be here first
             if not live.erased:
                 self._telling.stands(live)
@@ -198,7 +185,7 @@ class Runner:
                 turnId=turn.turn_id,
                 outcome=turn.outcome,
                 fullResponseLength=turn.length,
-                seconds=round(live.seconds, 3),
+                seconds=round(live.pen.seconds, 3),
                 requestId=order.request_id,
                 **course,
             )

@@ -12,7 +12,8 @@ from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
 from gateway.store.store import Store
-from gateway.turns.live import LiveTurn, Means
+from gateway.turns.context import Means
+from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names, Naming
 from gateway.turns.orders import Note, Order, read_note
 from gateway.turns.returning import returning

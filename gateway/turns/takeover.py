@@ -10,7 +10,8 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.store.store import Store
 from gateway.turns.books import close_books, newest_known, tell_missing
-from gateway.turns.live import LiveTurn, Means, tell_cancelled
+from gateway.turns.context import Means
+from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Note, read_note
@@ -65,12 +66,10 @@ class TakeOver:
             if note.stage == "queued":
                 tail = await self._log.shelf.tail(LogKey(note.conversation_id))
                 turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
-                self._runner.line_up(self._taken(stretch, note, turn, tail))
+                self._runner.line_up(self._taken(stretch, note, turn, tail, queued=True))
             else:
                 tail = await self._log.shelf.tail(LogKey(stretch.key))
-                live = self._taken(stretch, note, restored(stretch, note), tail)
-                live.stretch = stretch
-                running.append(live)
+                running.append(self._taken(stretch, note, restored(stretch, note), tail, queued=False))
         if writable:
             self._go_on(running)
         else:
@@ -91,11 +90,11 @@ class TakeOver:
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
                     self._runner.track(tell_cancelled(self._means.upstream, ref, stretch.turn))
 
-    def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail) -> LiveTurn:
+    def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)
         live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
         self._runner.admit(live)
-        live.writer = self._log.take_over(stretch, live)
+        live.go_on_with(stretch, queued=queued)
         self._telling.began(live)
         return live
 

@@ -37,7 +37,7 @@ class Telling:
 
     def stands(self, live: LiveTurn) -> None:
         """What readers may have seen of the turn."""
-        live.changed = False
+        live.pen.changed = False
         try:
             self._store.update(snapshot(live, self._clock()))
         except Exception as error:
@@ -61,11 +61,11 @@ class Telling:
                 if not changed and loop.time() >= not_before:
                     not_before = loop.time() + _EVERY
                     each_round()
-                    changed = [live for live in running.values() if live.changed and live.stretch is not None]
+                    changed = [live for live in running.values() if live.pen.changed and live.stretch is not None]
                     share = max(1, round(len(changed) * _STEP / _EVERY))
                 for live in changed[-share:]:
                     if live.turn.phase != "ended":
-                        live.changed = False
+                        live.pen.changed = False
                         try:
                             self._store.update(glance(live, self._clock()))
                         except Exception as error:

@@ -11,8 +11,9 @@ from gateway.log.stretch import Stretch
 from gateway.store.rows import Status, TurnRow, TurnUpdate
 from gateway.store.store import Store
 from gateway.turns.abandonment import Abandonment
+from gateway.turns.context import Means
 from gateway.turns.erasure import Erasure
-from gateway.turns.live import LiveTurn, Means
+from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Order

@@ -10,11 +10,12 @@ from aiohttp import web
 
 from adapters.native import operations
 from adapters.services import SERVICES, Services
+from gateway.events import Text
 from gateway.log.writer import Writer
 from gateway.simulator import whole_text
 from gateway.store.batch import Batch
 from gateway.store.statements import Statements
-from gateway.turns import live, telling
+from gateway.turns import telling
 from gateway.turns.turn import Turn
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.test_runner import _ending, _order, _start
@@ -104,7 +105,7 @@ async def test_what_breaks_the_journal_ends_its_turn_with_internal(
             first.append(turn.turn_id)
             events = take(turn, items)
             if turn.turn_id == first[0] and turn.content:
-                return [*events, live.Text("message", "\ud83d")]
+                return [*events, Text("message", "\ud83d")]
             return events
 
         monkeypatch.setattr(Turn, "take", buggy)

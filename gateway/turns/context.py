@@ -1,0 +1,76 @@
+"""What the parts of a live turn share: what every turn works with, and what is this one's."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from gateway.log.log import EventLog
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.metrics import Metrics
+from gateway.turns.course import Course
+from gateway.turns.naming import Naming
+from gateway.turns.orders import Note, Order
+from gateway.turns.readers import Readers
+from gateway.turns.turn import Turn
+from gateway.upstream.breaker import Breaker
+from gateway.upstream.protocol import Upstream
+
+
+class Means(Struct):
+    """What every live turn works with."""
+
+    log: EventLog
+    upstream: Upstream
+    breaker: Breaker
+    metrics: Metrics
+    faults: Faults
+    ledger: Ledger
+    rng: random.Random
+    clock: Callable[[], float]
+    turn_timeout: float
+    retries: int
+    retry_uncertain: bool
+    readers: Readers
+    address: str = ""  # Coze's, for log lines
+
+
+class Waking:
+    """By it a turn's task hears that something has changed: the turn's phase, or an id that Coze gave."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._changed = self._loop.create_future()
+
+    def wake(self) -> None:
+        if not self._changed.done():
+            self._changed.set_result(None)
+
+    def changed(self) -> "asyncio.Future[None]":
+        """Done at the next change."""
+        if self._changed.done():
+            self._changed = self._loop.create_future()
+        return self._changed
+
+    async def pause(self, seconds: float, turn: Turn) -> None:
+        """Sleeps, unless the turn ends meanwhile."""
+        until = self._loop.time() + seconds
+        while turn.phase != "ended" and (left := until - self._loop.time()) > 0:
+            await asyncio.wait((self.changed(),), timeout=left)
+
+
+class Context(Struct, frozen=True):
+    """One live turn: its state, its note, what Coze calls its conversation, and the story that its log line tells."""
+
+    means: Means
+    turn: Turn
+    note: Note
+    naming: Naming
+    course: Course
+    waking: Waking
+
+    @property
+    def order(self) -> Order:
+        return self.note.order

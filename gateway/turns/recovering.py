@@ -1,0 +1,112 @@
+"""Recovering: where Coze's stream broke, or the chat waits for tools, Coze's own record says how the answer goes on."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from gateway.errors import Code, TooMuch, UpstreamError
+from gateway.events import Event, Message
+from gateway.telemetry.metrics import Recovery
+from gateway.turns.context import Context
+from gateway.turns.pen import Pen
+from gateway.turns.sending import Sending
+from gateway.upstream.protocol import ChatRef
+
+logger = structlog.get_logger()
+
+POLL = 1.0
+"""Seconds between two questions about a chat that broke: Coze asks for that at least."""
+
+PATIENCE = 10
+"""Polls that a completed chat's record may lag behind what was streamed, or be empty."""
+
+REFUSALS = 3
+"""Times that Coze may refuse to tell about a chat before the turn gives up."""
+
+_HOW = {"completed": Recovery.COMPLETED, "cancelled": Recovery.CANCELLED, "failed": Recovery.FAILED}
+
+
+class Recovering:
+    """Asks for a chat's state and its messages, and waits for tool outputs."""
+
+    def __init__(self, context: Context, pen: Pen, sending: Sending) -> None:
+        self._context = context
+        self._turn = context.turn
+        self._pen = pen
+        self._sending = sending
+        self._completed = 0  # times that Coze said the chat is complete
+        self._refused = 0
+
+    async def recover(self) -> None:
+        """Asks Coze for the chat's outcome, then for its messages, until they say how the answer goes on."""
+        turn, loop = self._turn, asyncio.get_running_loop()
+        ref = turn.ref
+        assert ref is not None, turn
+        self._completed = self._refused = 0
+        self._context.course.recoveries += 1
+        while turn.phase == "recovering":
+            asked = loop.time()
+            try:
+                await self._ask(ref)
+                if turn.phase != "recovering":
+                    return
+            except TooMuch:
+                self._context.means.metrics.upstream_recovered(Recovery.FAILED)
+                self._pen.append(turn.overfill())
+                return
+            except UpstreamError as error:
+                self._take_refusal(error)
+            await self._context.waking.pause(max(0.0, asked + POLL - loop.time()), turn)
+
+    async def _ask(self, ref: ChatRef) -> None:
+        turn, course, upstream = self._turn, self._context.course, self._context.means.upstream
+        state = await upstream.retrieve(ref)
+        if state.status == "requires_action" and self._has_outputs_for(state.tool_calls):
+            await self._sending.submit()
+            return
+        over = state.status not in ("created", "in_progress")
+        messages = await upstream.messages(ref) if over and state.status != "failed" else []
+        self._completed += state.status == "completed"
+        events = turn.recovered(state, messages, final=self._completed >= PATIENCE)
+        if events is None:
+            course.unfinished(state.status)
+            return
+        self._pen.append(events)
+        self._pen.remember()
+        self._report(events)
+        if turn.outcome is not None:
+            course.told(turn, "Coze's record says")
+
+    def _take_refusal(self, error: UpstreamError) -> None:
+        """Coze could not be asked, or would not tell: raised again when it has refused too often."""
+        self._refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
+        if self._refused >= REFUSALS:
+            self._context.means.metrics.upstream_recovered(Recovery.FAILED)
+            raise error
+        self._context.course.failed(error, "asking for Coze's record")
+        logger.info("turn.record_not_readable", turnId=self._turn.turn_id, code=error.code.value)
+
+    def _has_outputs_for(self, tool_calls: Sequence[dict[str, Any]]) -> bool:
+        """Whether the outputs that were given are for the calls that Coze waits for, and not for earlier ones."""
+        given = sorted(call_id for call_id, _ in self._context.note.outputs)
+        return bool(given) and (not tool_calls or given == sorted(call.get("id", "") for call in tool_calls))
+
+    def _report(self, events: list[Event]) -> None:
+        outcome = self._turn.outcome
+        recovery = _HOW[outcome] if outcome is not None else Recovery.ACTION_REQUIRED
+        if any(isinstance(event, Message) and event.replace for event in events):
+            recovery = Recovery.REPLACED
+        self._context.means.metrics.upstream_recovered(recovery)
+
+    async def wait_for_outputs(self) -> None:
+        """Until tool outputs are given, or the turn ends; then hands them over."""
+        turn = self._turn
+        if self._has_outputs_for(turn.tool_calls):  # they came while Coze's record was read
+            self._pen.append(turn.outputs_given())
+        while turn.phase == "action_required":
+            await asyncio.wait((self._context.waking.changed(),))
+        if turn.phase == "streaming":
+            await self._context.means.log.committed()
+            await self._sending.submit()

@@ -1,0 +1,138 @@
+"""Sending: the message goes to Coze as often as is safe, and the tool outputs likewise."""
+
+import asyncio
+
+import structlog
+
+from gateway.errors import Code, UpstreamError
+from gateway.turns.context import Context
+from gateway.turns.line import Line
+from gateway.turns.pen import Pen
+from gateway.upstream.backoff import delay
+from gateway.upstream.protocol import StreamEnd
+
+logger = structlog.get_logger()
+
+CONVERSATION_GONE = 4002
+"""Coze's code: it has no such conversation, or not for this token."""
+
+
+class Sending:
+    """Opens the line: with the turn's message, or with the outputs of its tools."""
+
+    def __init__(self, context: Context, pen: Pen, line: Line) -> None:
+        self._context = context
+        self._turn = context.turn
+        self._note = context.note
+        self._pen = pen
+        self._line = line
+
+    async def send(self) -> None:
+        """Sends the message, as often as is safe, until Coze takes it or surely won't, and listens to what it says."""
+        means, turn, naming = self._context.means, self._turn, self._context.naming
+        attempt = 0
+        while turn.phase == "starting":
+            try:
+                await self._try_to_send()
+                if self._line.is_open:
+                    await self._line.listen()
+                return
+            except UpstreamError as error:
+                naming.over(self._pen.question)
+                if turn.outcome is not None:
+                    return
+                gone = error.coze_code == CONVERSATION_GONE and error.taken == "no"
+                if gone and naming.gone(self._note.coze_conversation_id):
+                    logger.warning("turn.conversation_gone_at_coze", turnId=turn.turn_id)
+                    continue
+                attempt += 1
+                safe = error.taken == "no" or (error.taken == "unknown" and means.retry_uncertain)
+                wait = self._wait(attempt, error)
+                if not (error.retryable and safe) or wait is None:
+                    raise
+                self._context.course.failed(error)
+                self._note.stage = "accepted"
+                await self._pause(attempt, wait, error)
+
+    async def _try_to_send(self) -> None:
+        """One try. That it is about to be sent is durable before it is."""
+        means, naming, note = self._context.means, self._context.naming, self._note
+        await self._await_name()
+        if self._turn.outcome is not None:
+            return
+        self._context.course.attempts += 1
+        if not means.breaker.allow():
+            detail = f"Coze is not asked: it failed too often, last so: {means.breaker.why}"
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True)
+        try:
+            note.stage = "sending"
+            note.coze_conversation_id, note.naming = naming.name, naming.version
+            self._pen.remember()
+            await means.log.committed()
+            if self._turn.phase == "ended":
+                means.breaker.released()
+                return
+            self._pen.question = naming.ask()
+            request = note.order.request(note.coze_conversation_id)
+            self._line.open(await means.upstream.chat(request, self._line.take))
+        except UpstreamError as error:
+            if error.code is Code.UPSTREAM_UNAVAILABLE:
+                means.breaker.failed(error.detail)
+            else:
+                means.breaker.succeeded()
+            raise
+        except BaseException:
+            means.breaker.released()
+            raise
+        means.breaker.succeeded()
+
+    async def _await_name(self) -> None:
+        """Waits while an earlier turn, cancelled since, may still hear what Coze calls the conversation.
+
+        Sent without that name, the message would begin a conversation of its own at Coze. An earlier turn listens for
+        a few seconds at most after its end.
+        """
+        waking = self._context.waking
+        while self._turn.phase != "ended" and (news := self._context.naming.awaited()) is not None:
+            await asyncio.wait((news, waking.changed()), return_when=asyncio.FIRST_COMPLETED)
+
+    async def submit(self) -> None:
+        """Hands over the tool outputs; the same chat goes on in a new stream. Retried as a message would be."""
+        turn, course = self._turn, self._context.course
+        ref = turn.ref
+        assert ref is not None, turn
+        attempt = 0
+        recovering = turn.phase == "recovering"  # after a crash, or a break: Coze still waits for them
+        turn.outputs_given()
+        while turn.phase == "streaming":
+            try:
+                upstream, outputs = self._context.means.upstream, self._note.outputs
+                self._line.open(await upstream.submit_tool_outputs(ref, outputs, self._line.take))
+                self._note.outputs = []
+                self._pen.remember()
+                return
+            except UpstreamError as error:
+                attempt += 1
+                course.failed(error, "handing over the tool outputs")
+                if error.taken == "unknown":  # the chat's record tells whether Coze has them
+                    self._pen.append(turn.stream_ended(StreamEnd.BROKEN))
+                    return
+                wait = self._wait(attempt, error)
+                if not error.retryable or error.taken != "no" or wait is None:
+                    if recovering:
+                        self._pen.append(turn.stream_ended(StreamEnd.BROKEN))
+                    raise
+                await self._pause(attempt, wait, error)
+
+    def _wait(self, attempt: int, error: UpstreamError) -> float | None:
+        """Seconds until the next try; None when there is none."""
+        means = self._context.means
+        return delay(attempt, error.retry_after, means.rng) if attempt <= means.retries else None
+
+    async def _pause(self, attempt: int, seconds: float, error: UpstreamError) -> None:
+        """Says that it is tried again, and waits until then."""
+        self._context.means.metrics.upstream_retried(error.code)
+        self._pen.append(self._turn.retrying(attempt, round(seconds * 1000)))
+        if self._note.stage == "accepted":
+            self._pen.remember()
+        await self._context.waking.pause(seconds, self._turn)
