@@ -5,7 +5,7 @@ meant for other packages. `docs/transports.md` explains each name and shows a wh
 """
 
 from adapters.edge.limits import Seat
-from adapters.edge.requests import position_asked
+from adapters.edge.query import position_asked
 from adapters.services import SERVICES, Services
 from adapters.transports.lastmile import Line, hand_over
 from adapters.transports.listening import KINDS, Kind, Topic, caller_of, subscribe, take_place, topic_of

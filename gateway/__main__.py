@@ -97,7 +97,7 @@ def _serve(options: argparse.Namespace) -> int:
     for event, sentence in configuration.remarks:
         logs.get_logger().warning(event, why=sentence)
     with _uncollected():
-        from adapters.composition import serve
+        from adapters.serving import serve
 
     return _run(serve(settings))
 

@@ -289,6 +289,6 @@ async def test_before_a_drain_the_gateway_takes_work_for_a_pause_in_which_it_is_
 def test_a_start_imports_nothing_that_only_some_settings_need() -> None:
     """Each took 0.1 to 0.5 s of every start."""
     others = {"alembic", "cryptography", "jwt", "sqlalchemy.dialects.postgresql", "gateway.simulator"}
-    code = f"import sys, gateway.__main__, adapters.composition; print(sorted({others!r} & set(sys.modules)))"
+    code = f"import sys, gateway.__main__, adapters.serving; print(sorted({others!r} & set(sys.modules)))"
     command = [sys.executable, "-c", code]
     assert subprocess.check_output(command, env=clean_environment(), text=True).strip() == "[]"

@@ -34,7 +34,7 @@ ARROWS = {
     "adapters": {"adapters.edge"},
 }
 """The folders that each folder may import from. `gateway` and `adapters` are the modules that lie directly in them."""
-UNBOUND = {"gateway.__main__", "adapters.composition", "adapters.plugin"}
+UNBOUND = {"gateway.__main__", "adapters.composition", "adapters.serving", "adapters.plugin"}
 """The command line and the composition root put everything together, and the plug-in module offers parts of everything
 to other packages, so they may import everything."""
 

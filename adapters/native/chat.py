@@ -11,7 +11,8 @@ from aiohttp import web
 from adapters.edge.auth import Caller, no_such
 from adapters.edge.delivery import deliver
 from adapters.edge.failures import InvalidRequest, Mistake, problem, refusal
-from adapters.edge.requests import Page, conversation_id, page_query, position_asked, prefer_wait, read_tool_outputs
+from adapters.edge.fields import read_tool_outputs
+from adapters.edge.query import Page, conversation_id, page_query, position_asked, prefer_wait
 from adapters.native import turns
 from adapters.native.starting import read_order, seat_for, start
 from adapters.services import SERVICES, Services

@@ -11,8 +11,10 @@ import structlog
 from aiohttp import web
 
 from adapters.edge.auth import Caller
+from adapters.edge.body import strict_json
 from adapters.edge.failures import COME_BACK, InvalidRequest, Mistake, refusal
-from adapters.edge.requests import chat_from, checked_key, strict_json
+from adapters.edge.fields import chat_from
+from adapters.edge.query import checked_key
 from adapters.native.starting import order_from, start
 from adapters.native.turns import cancel
 from adapters.services import SERVICES, Services

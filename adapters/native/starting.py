@@ -8,9 +8,10 @@ from aiohttp import web
 
 from adapters.edge.auth import Caller
 from adapters.edge.failures import InvalidRequest, Mistake, request_id
+from adapters.edge.fields import ChatBody, read_chat
 from adapters.edge.languages import language
 from adapters.edge.limits import Seat
-from adapters.edge.requests import ChatBody, idempotency_key, read_chat
+from adapters.edge.query import idempotency_key
 from adapters.services import Services
 from gateway.errors import Code, GatewayError
 from gateway.turns.orders import Order

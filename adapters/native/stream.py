@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from adapters.edge.requests import position_asked
+from adapters.edge.query import position_asked
 from adapters.native.starting import read_order, seat_for, start
 from adapters.services import SERVICES
 from adapters.transports.listening import Topic, caller_of, subscribe

@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from adapters.edge.auth import Caller
 from adapters.edge.failures import InvalidRequest, Mistake
-from adapters.edge.requests import turn_id as checked_turn_id
+from adapters.edge.query import turn_id as checked_turn_id
 from adapters.services import Services
 from adapters.transports.listening import failed_from
 from gateway.errors import Code, GatewayError

@@ -6,7 +6,7 @@ from typing import Literal
 from aiohttp import web
 from msgspec import UNSET
 
-from adapters.edge import requests
+from adapters.edge import query
 from adapters.edge.auth import NOT_ITS_SHOP, Caller, no_such
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
@@ -46,11 +46,11 @@ def topic_from(kind: str, name: str) -> Topic:
     """Raises `not_found` for what can't be the name of anything."""
     match kind:
         case "turns":
-            return Topic(kind, requests.turn_id(name))
+            return Topic(kind, query.turn_id(name))
         case "conversations":
-            return Topic(kind, requests.conversation_id(name))
+            return Topic(kind, query.conversation_id(name))
         case "shops":
-            return Topic(kind, requests.shop_id(name))
+            return Topic(kind, query.shop_id(name))
     raise GatewayError(Code.NOT_FOUND, "no such topic")
 
 
@@ -97,7 +97,7 @@ async def take_place(
         raise GatewayError(Code.DRAINING)
     seat = services.connections.acquire(caller.listener_account)
     try:
-        return await subscribe(services, caller, topic, requests.position_asked(request), label=label), seat
+        return await subscribe(services, caller, topic, query.position_asked(request), label=label), seat
     except BaseException:
         seat.close()
         raise

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from adapters.edge.delivery import deliver
-from adapters.edge.requests import poll_query, position_asked
+from adapters.edge.query import poll_query, position_asked
 from adapters.services import SERVICES
 from adapters.transports import wire
 from adapters.transports.listening import KINDS, Kind, caller_of, subscribe, topic_of

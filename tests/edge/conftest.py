@@ -10,7 +10,8 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from adapters.edge import requests
+from adapters.edge import body as json_body
+from adapters.edge import fields
 from adapters.edge.auth import Authenticator
 from adapters.edge.failures import request_id
 from adapters.edge.guard import Guard
@@ -28,7 +29,7 @@ def small_app(settings: Settings, **guard: Any) -> web.Application:
     who = Authenticator.from_settings(settings)
 
     async def chat(request: web.Request) -> web.Response:
-        body = await requests.read_chat(request, settings, who.authenticate(request))
+        body = await fields.read_chat(request, settings, who.authenticate(request))
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
     async def stream(request: web.Request) -> web.StreamResponse:
@@ -81,7 +82,7 @@ async def serve() -> AsyncIterator[Serve]:
         async def start(*, body_deadline: float | None = None, **settings: Any) -> Client:
             app = small_app(Settings(**settings))
             if body_deadline is not None:
-                app[requests.BODY_DEADLINE] = body_deadline
+                app[json_body.BODY_DEADLINE] = body_deadline
             server = Served(app)
             await server.start_server()
             return await stack.enter_async_context(TestClient(server))

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.edge.auth import Caller
+from adapters.edge.body import strict_json
 from adapters.edge.failures import InvalidRequest
-from adapters.edge.requests import chat_from, strict_json
+from adapters.edge.fields import chat_from
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from tests.edge.conftest import Client, Serve, talk

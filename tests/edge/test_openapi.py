@@ -10,7 +10,7 @@ import pytest
 import schemathesis
 
 from adapters.edge.failures import status_of
-from adapters.edge.requests import ChatBody, ToolOutputs
+from adapters.edge.fields import ChatBody, ToolOutputs
 from adapters.native.openapi import document
 from gateway import events
 from gateway.config.settings import Settings

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from adapters.edge.failures import InvalidRequest
-from adapters.edge.requests import (
+from adapters.edge.query import (
     Page,
     Poll,
     checked_key,

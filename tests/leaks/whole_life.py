@@ -18,7 +18,8 @@ from typing import Any
 
 import aiohttp
 
-from adapters.composition import gateway, listening
+from adapters.composition import gateway
+from adapters.serving import listening
 from gateway.config.settings import Settings
 from gateway.simulator import start_simulator
 from tests.faults.reading import TRANSPORTS, Reader, client

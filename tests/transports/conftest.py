@@ -16,7 +16,8 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from adapters import composition as app
+from adapters.composition import gateway
+from adapters.serving import listening
 from adapters.services import Services
 from gateway.config.settings import Settings
 from tests.transports.readers import Door, Event, sse_events
@@ -131,8 +132,8 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
     }
     chosen = Settings(**(swift | settings))
     async with (
-        app.gateway(chosen) as services,
-        app.listening(chosen, services) as (url, *_),
+        gateway(chosen) as services,
+        listening(chosen, services) as (url, *_),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         yield Served(url, services, session, opened(services))

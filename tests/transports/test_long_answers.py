@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adapters import composition as app
+from adapters import serving as app
 from adapters.transports import sockets
 from gateway.errors import Code, GatewayError
 from gateway.log.stretch import LAST, MESSAGE, WHOLE, Stretch

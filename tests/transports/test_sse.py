@@ -101,7 +101,7 @@ async def test_a_client_of_http_1_0_gets_the_stream_unchunked(served: Served) ->
 
 
 async def test_a_drain_tells_idle_listeners_to_come_back_and_lets_running_ones_finish(serve: Serve) -> None:
-    from adapters.composition import drain
+    from adapters.serving import drain
 
     served = await serve(drain_seconds=5, retry_ms=1000)
     over = await served.ask("/fault plain pieces:3 rate:0 -- over", shopId="s")

@@ -1,0 +1,178 @@
+"""What a body may say: the fields of a message and of tool outputs, and every mistake in them, by its name."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from itertools import islice
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from adapters.edge.auth import ANYONE, Caller
+from adapters.edge.body import NUL, read_body, strict_json
+from adapters.edge.failures import InvalidRequest, Mistake
+from adapters.edge.query import conversation_id
+from gateway.config.settings import Settings
+
+_MISTAKES: Final = 20
+"""Mistakes named in one answer: a body of 10,000 unknown fields must not be answered with 10,000 entries."""
+
+_SUGGESTIONS: Final = 3
+"""Unknown fields of one body for which a known name is suggested: each is compared with every known one."""
+
+_SHOWN: Final = 64
+"""Characters of a client's own field name that are repeated to it."""
+
+Id128 = Annotated[str, Meta(min_length=1, max_length=128)]
+_MetaData = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
+_UNKNOWN = "is not a known field"
+_BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]")
+_PATH = re.compile(r" - at `\$(.*)`", re.DOTALL)
+
+
+class Attachment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
+    """A file of the user: Coze's own (`file_id`), or one that Coze fetches (`url`); the gateway fetches nothing."""
+
+    type: Literal["image", "file", "audio"]
+    url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    file_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.file_id is None):
+            raise ValueError("needs exactly one of url and fileId")
+        if self.url is not None and not _is_web_url(self.url):
+            raise ValueError("url is not an http:// or https:// URL")
+
+
+class ChatBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
+    """A message, as contract section 2 has it. From `read_chat`, `user_id` is set and `shop_id` is the caller's."""
+
+    message: Annotated[str, Meta(min_length=1)]
+    bot_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    user_id: Id128 = ""
+    shop_id: Id128 | None = None
+    conversation_id: str | None = None
+    attachments: Annotated[tuple[Attachment, ...], Meta(max_length=10)] | None = None
+    custom_variables: dict[str, str] | None = None
+    meta_data: _MetaData | None = None
+    on_busy: Literal["reject", "queue", "interrupt"] = "reject"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+
+
+class ToolOutput(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    tool_call_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    output: str
+
+
+class ToolOutputs(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    tool_outputs: Annotated[list[ToolOutput], Meta(min_length=1, max_length=100)]
+
+
+async def read_chat(request: web.Request, settings: Settings, caller: Caller = ANYONE) -> ChatBody:
+    """The message that `caller` sends, complete: its user and shop are the caller's.
+
+    Raises InvalidRequest with all mistakes at once, UNSUPPORTED_MEDIA_TYPE, TOO_LARGE, REQUEST_TIMEOUT, and NOT_FOUND
+    for a shop that is not the caller's or what can't be a conversation's id.
+    """
+    raw = await read_body(request, settings)
+    if NUL not in raw:
+        try:
+            return _complete(_CHAT.decode(raw), settings, caller)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # the slow way says what is wrong, or mends it
+    return chat_from(strict_json(raw), settings, caller)
+
+
+def chat_from(fields: object, settings: Settings, caller: Caller = ANYONE) -> ChatBody:
+    """The same from JSON that has been parsed already: a message on the shared socket, without the socket's fields."""
+    try:
+        body = msgspec.convert(fields, ChatBody)
+    except msgspec.ValidationError:
+        wrong = _mistakes(fields, ChatBody)
+        if isinstance(fields, Mapping):
+            named = {mistake.field for mistake in wrong}
+            beyond = _beyond_types(fields.get("userId", ""), fields.get("message"), settings, caller)
+            wrong += [mistake for mistake in beyond if mistake.field not in named]
+        raise InvalidRequest(wrong[:_MISTAKES]) from None
+    return _complete(body, settings, caller)
+
+
+async def read_tool_outputs(request: web.Request, settings: Settings) -> ToolOutputs:
+    fields = strict_json(await read_body(request, settings))
+    try:
+        return msgspec.convert(fields, ToolOutputs)
+    except msgspec.ValidationError:
+        raise InvalidRequest(_mistakes(fields, ToolOutputs)[:_MISTAKES]) from None
+
+
+_CHAT = msgspec.json.Decoder(ChatBody)
+
+
+def _is_web_url(url: str) -> bool:
+    """http or https, with a host, in visible characters. Coze judges where it leads: the gateway never fetches."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and not _BLANK.search(url) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _complete(body: ChatBody, settings: Settings, caller: Caller) -> ChatBody:
+    if wrong := _beyond_types(body.user_id, body.message, settings, caller):
+        raise InvalidRequest(wrong)
+    user = body.user_id or caller.user_id
+    shop = caller.shop_for(body.shop_id)
+    if body.conversation_id:  # "" is none
+        conversation_id(body.conversation_id)
+    if user == body.user_id and shop == body.shop_id:
+        return body
+    return msgspec.structs.replace(body, user_id=user, shop_id=shop)
+
+
+def _beyond_types(user: object, message: object, settings: Settings, caller: Caller) -> list[Mistake]:
+    """The mistakes that depend on the settings and on who asks. Values of a wrong type have been named already."""
+    wrong = []
+    if user == "" and caller.user_id is None:
+        wrong.append(Mistake("userId", "is required"))
+    elif isinstance(user, str) and user and caller.user_id not in (None, user):
+        wrong.append(Mistake("userId", "is not the token's user"))
+    if isinstance(message, str) and len(message) > settings.max_message_chars:
+        wrong.append(Mistake("message", f"is longer than {settings.max_message_chars} characters"))
+    return wrong
+
+
+def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:
+    """Every field's mistake, where decoding as a whole names the first one only."""
+    if not isinstance(fields, Mapping):
+        return [Mistake("", "is not a JSON object")]
+    wrong = []
+    known = set()
+    for field in msgspec.structs.fields(kind):
+        name = field.encode_name
+        known.add(name)
+        if name not in fields:
+            if field.required:
+                wrong.append(Mistake(name, "is required"))
+            continue
+        try:
+            msgspec.convert(fields[name], field.type)
+        except msgspec.ValidationError as error:
+            text = str(error)
+            path = _PATH.search(text)
+            wrong.append(Mistake(name + (path[1] if path else ""), _PATH.sub("", text)))
+    strange = (str(name)[:_SHOWN] for name in fields if name not in known)
+    for number, name in enumerate(islice(strange, _MISTAKES)):
+        wrong.append(Mistake(name, _unknown(name, known) if number < _SUGGESTIONS else _UNKNOWN, True))
+    return wrong
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    """Names what was probably meant, as the settings do."""
+    near = get_close_matches(name.lower(), [field.lower() for field in known], n=1)
+    meant = next((field for field in known if near and field.lower() == near[0]), None)
+    return f"{_UNKNOWN}; did you mean {meant}?" if meant else _UNKNOWN

@@ -1,0 +1,115 @@
+"""What stands around a body: headers, the query, and ids in the path. Each mistake in them is named."""
+
+import re
+from typing import NamedTuple
+
+from aiohttp import web
+
+from adapters.edge.failures import InvalidRequest, Mistake
+from gateway.errors import Code, GatewayError
+from gateway.ids import ConversationId, ShopId, TurnId, is_id
+
+_VISIBLE = re.compile(r"[!-~]{1,255}", re.ASCII)
+_WAIT = re.compile(r"\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?:;.*)?", re.ASCII | re.IGNORECASE)
+_PREFER_LONGEST = 512
+_NUMBER = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?", re.ASCII)
+
+
+def idempotency_key(request: web.BaseRequest) -> str | None:
+    keys = request.headers.getall("Idempotency-Key", ())
+    if len(keys) > 1:
+        raise InvalidRequest([Mistake("Idempotency-Key", "comes twice")])
+    return checked_key(keys[0], "Idempotency-Key") if keys else None
+
+
+def checked_key(key: object, field: str = "idempotencyKey") -> str:
+    """`key` if it can be an idempotency key; `field` is where it stood: a header, or the shared socket's field."""
+    if not isinstance(key, str) or not _VISIBLE.fullmatch(key):
+        raise InvalidRequest([Mistake(field, "is not 1 to 255 visible ASCII characters")])
+    return key
+
+
+def prefer_wait(request: web.BaseRequest) -> float | None:
+    """Seconds of `Prefer: wait=N` (RFC 7240; the first one counts). What is no such preference is ignored."""
+    for header in request.headers.getall("Prefer", ()):
+        for preference in header[:_PREFER_LONGEST].split(","):
+            if match := _WAIT.fullmatch(preference):
+                return float(match[1])
+    return None
+
+
+def position_asked(request: web.BaseRequest) -> str | None:
+    """The text of the position to go on from, not yet judged. An empty one is none, as in EventSource."""
+    if header := request.headers.get("Last-Event-ID"):
+        return header
+    return _last(request, "lastEventId") or _last(request, "after") or None
+
+
+def _last(request: web.BaseRequest, name: str) -> str:
+    """The last one of a query's values: whoever resumes may have added its position to an address that had one."""
+    values = request.query.getall(name, ())
+    return values[-1] if values else ""
+
+
+class Poll(NamedTuple):
+    wait: float
+    """Seconds."""
+    limit: int
+
+
+def poll_query(request: web.BaseRequest) -> Poll:
+    """`wait` and `limit` of a long-poll, clamped; what is no number is a mistake."""
+    wrong: list[Mistake] = []
+    wait = _number(request, "wait", 25.0, 0, 60, wrong)
+    limit = _number(request, "limit", 200, 1, 1000, wrong)
+    if wrong:
+        raise InvalidRequest(wrong)
+    return Poll(wait, int(limit))
+
+
+class Page(NamedTuple):
+    before: str | None
+    limit: int
+
+
+def page_query(request: web.BaseRequest) -> Page:
+    """`before` and `limit` of a conversation's messages."""
+    wrong: list[Mistake] = []
+    limit = _number(request, "limit", 50, 1, 200, wrong)
+    before = request.query.get("before") or None
+    if before is not None and len(before) > 128:
+        wrong.append(Mistake("before", "is not a message's id"))
+    if wrong:
+        raise InvalidRequest(wrong)
+    return Page(before, int(limit))
+
+
+def turn_id(text: str) -> TurnId:
+    """`text` as a turn's id; what can't be one is NOT_FOUND, as one that does not exist."""
+    if not (text.startswith("turn_") and is_id(text)):
+        raise GatewayError(Code.NOT_FOUND, "that is no turn's id")
+    return TurnId(text)
+
+
+def conversation_id(text: str) -> ConversationId:
+    if not (text.startswith("conv_") and is_id(text)):
+        raise GatewayError(Code.NOT_FOUND, "that is no conversation's id")
+    return ConversationId(text)
+
+
+def shop_id(text: str) -> ShopId:
+    if not 0 < len(text) <= 128:
+        raise GatewayError(Code.NOT_FOUND)
+    return ShopId(text)
+
+
+def _number(
+    request: web.BaseRequest, name: str, default: float, low: float, high: float, wrong: list[Mistake]
+) -> float:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text):
+        wrong.append(Mistake(name, "is not a number"))
+        return default
+    return min(max(float(text), low), high)
