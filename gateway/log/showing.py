@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from gateway.log.journal import BEGIN, END, EPOCHS, MORE, STATE, Place, Record
+from gateway.log.feed import take
+from gateway.log.journal import BEGIN, END, Place, Record
 from gateway.log.shelf import Shelf
 from gateway.log.stretch import LAST, MESSAGE, REASONING, WHOLE
 from gateway.log.tail import Span, Tail
@@ -43,17 +44,12 @@ class Showing:
                     stretch.apply(kind, payload)
                     tail.head = sequence
                     touched[tail] = None
-                elif kind == STATE:
-                    stretch.state = payload
-                elif kind == MORE:
-                    stretch.state += payload
-                elif kind == END:
-                    stretch.ended = payload
-                    touched[tail] = None
-                elif kind == EPOCHS:
-                    stretch.epochs = payload
                 elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
                     tail.spans.append(Span(Place(sequence, sequence - 1, number, stretch.turn), stretch))
+                else:
+                    take(stretch, kind, sequence, payload)
+                    if kind == END:
+                        touched[tail] = None
             except Exception as error:
                 broken[number] = error
             if not stretch.backlog:

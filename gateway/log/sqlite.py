@@ -12,29 +12,13 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from gateway.log.journal import (
-    BEGIN,
-    CUT,
-    END,
-    EPOCHS,
-    MORE,
-    STATE,
-    Fenced,
-    Index,
-    JournalError,
-    Place,
-    Record,
-    Recovered,
-)
-from gateway.log.stretch import Stretch, pack, unpack
+from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered
+from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
+from gateway.log.stretch import Stretch, pack
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.waiting import outlived
 
-SCHEMA_VERSION = 5
-"""2 knew one epoch a log, 3 wrote a note whole each time, 4 repeated a long answer in its last event; their files need
-no change."""
 _BUSY_MS = 4000
-_QUICK_CHECK_LIMIT = 256 * 1024 * 1024
 _TRIM_AT_ONCE = 500
 _MOST_HERE = 256 * 1024  # bytes of a batch that the loop's own thread writes
 _SLOW_SECONDS = 0.02  # a commit that held the loop so long sends the next ones to the thread
@@ -43,19 +27,6 @@ _PAGE = 4096
 _CLOCKS_DIFFER = 60.0  # seconds by which the clocks of two starts may differ
 _LONG_WAL = 32 * 1024 * 1024
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS stretches (
-    number INTEGER PRIMARY KEY, key TEXT NOT NULL, epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    turn TEXT NOT NULL, mark TEXT NOT NULL, ended REAL, state BLOB NOT NULL, body BLOB NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS stretches_place ON stretches (key, first);
-CREATE INDEX IF NOT EXISTS stretches_turn ON stretches (turn);
-CREATE INDEX IF NOT EXISTS stretches_mark ON stretches (mark) WHERE mark <> '';
-CREATE INDEX IF NOT EXISTS stretches_ended ON stretches (ended);
-CREATE TABLE IF NOT EXISTS heads (key TEXT PRIMARY KEY, epoch TEXT NOT NULL, head INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS made (id INTEGER PRIMARY KEY, mark TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
-"""
 _OWNER = "CREATE TABLE IF NOT EXISTS owner (id INTEGER PRIMARY KEY, name TEXT NOT NULL, saves INTEGER NOT NULL)"
 _NOBODY = "INSERT OR IGNORE INTO owner (id, name, saves) VALUES (1, '', 0)"
 _CLAIM = (
@@ -74,10 +45,8 @@ _SAVE_HEAD = (
     "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
     " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = excluded.head WHERE excluded.head >= heads.head"
 )
-_COLUMNS = "number, key, epoch, first, turn, mark, ended, state, body"
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
 class SqliteJournal:
@@ -112,33 +81,30 @@ class SqliteJournal:
     async def open(self) -> Recovered:
         try:
             return await self._open()
-        except _Damaged as damage:
+        except Damaged as damage:
             await self.close()
-            aside = self._path.with_name(f"{self._path.name}.damaged-{int(time.time())}")
-            for suffix in ("", "-wal", "-shm"):
-                part = self._path.with_name(self._path.name + suffix)
-                if part.exists():
-                    part.rename(aside.with_name(aside.name + suffix))
-            self._on_set_aside(aside, str(damage))
+            self._on_set_aside(set_aside(self._path), str(damage))
             try:
                 return await self._open()
-            except _Damaged as again:
+            except Damaged as again:
                 raise JournalError(f"the event log {self._path.name} can't be made anew: {again}") from again
 
     async def _open(self) -> Recovered:
         try:
             self._writer = await self._connect()
-            await self._prepare(self._writer)
+            await prepare(self._writer, self._path.name, self._path.stat().st_size)
             self._reader = await self._connect()
             self._here = sqlite3.connect(self._path, timeout=0, isolation_level=None)
             self._here.execute("PRAGMA synchronous=NORMAL")
             self._here.execute("PRAGMA wal_autocheckpoint=0")
-            return await self._recover()
+            recovered, self._found = await recover(self._writer)
+            self._last_batch, self._wipe_to = recovered.last_batch, recovered.erased
+            return recovered
         except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
             await self.close()
-            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+            if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
                 raise JournalError(f"the event log {self._path.name} can't be opened: {error}") from error
-            raise _Damaged(str(error)) from error
+            raise Damaged(str(error)) from error
         except BaseException:
             await self.close()
             raise
@@ -149,54 +115,6 @@ class SqliteJournal:
         await connection
         await connection.execute_fetchall(f"PRAGMA busy_timeout={_BUSY_MS}")
         return connection
-
-    async def _prepare(self, db: aiosqlite.Connection) -> None:
-        await db.execute_fetchall("PRAGMA journal_mode=WAL")
-        await db.execute_fetchall("PRAGMA synchronous=NORMAL")
-        await db.execute_fetchall(f"PRAGMA journal_size_limit={8 * 1024 * 1024}")
-        await db.execute_fetchall("PRAGMA wal_autocheckpoint=0")  # `tidy` does it, so that no commit waits for it
-        ((version,),) = await db.execute_fetchall("PRAGMA user_version")
-        if version > SCHEMA_VERSION:
-            raise JournalError(
-                f"the event log {self._path.name} was written by a newer version (format {version}, this one knows"
-                f" {SCHEMA_VERSION})"
-            )
-        if self._path.stat().st_size < _QUICK_CHECK_LIMIT:
-            ((verdict,),) = await db.execute_fetchall("PRAGMA quick_check(1)")
-            if verdict != "ok":
-                raise _Damaged(str(verdict))
-        if version < SCHEMA_VERSION:
-            for statement in _SCHEMA.split(";"):
-                await db.execute_fetchall(statement)
-            await db.execute_fetchall("INSERT OR IGNORE INTO made (id, mark) VALUES (1, ?)", (secrets.token_hex(4),))
-            await db.execute_fetchall(f"PRAGMA user_version={SCHEMA_VERSION}")
-
-    async def _recover(self) -> Recovered:
-        db = self._db(self._writer)
-        found: dict[int, Stretch] = {}
-        for row in await db.execute_fetchall(f"SELECT {_COLUMNS} FROM stretches WHERE ended IS NULL"):
-            stretch = _stretch(row)
-            found[stretch.number] = stretch
-        ended = await db.execute_fetchall("SELECT number, key FROM stretches WHERE ended IS NOT NULL")
-        saved = {number for number, _ in ended}
-        erased = {number for number, key in ended if key == _erased_key(number)}
-        highest = max(saved, default=0)
-        async with db.execute("SELECT number, body FROM batches ORDER BY number") as rows:
-            async for number, data in rows:
-                self._last_batch = number
-                for record in _decode(data):
-                    if record[0] not in saved:
-                        _replay(found, record, number)
-                    elif record[0] in erased:
-                        self._wipe_to = number
-        if self._wipe_to:
-            await db.execute_fetchall("PRAGMA secure_delete=ON")
-        highest = max(highest, max(found, default=0))
-        ((made,),) = await db.execute_fetchall("SELECT mark FROM made")
-        if await db.execute_fetchall("SELECT 1 FROM sqlite_master WHERE name = 'owner'"):
-            ((name, saves),) = await db.execute_fetchall("SELECT name, saves FROM owner")
-            self._found = name, saves
-        return Recovered([found[n] for n in sorted(found)], highest + 1, made, self._last_batch, self._wipe_to)
 
     async def commit(self, batch: list[Record]) -> int:
         async with self._locked() as db:
@@ -280,9 +198,9 @@ class SqliteJournal:
         return (rows[0][0], rows[0][1]) if rows else None
 
     async def load(self, number: int) -> Stretch | None:
-        rows = await self._read(f"SELECT {_COLUMNS} FROM stretches WHERE number = ?", number)
+        rows = await self._read(f"SELECT {COLUMNS} FROM stretches WHERE number = ?", number)
         try:
-            return _stretch(rows[0]) if rows else None
+            return stretch_of(rows[0]) if rows else None
         except (msgspec.MsgspecError, ValueError) as error:
             raise JournalError(f"a stored answer is damaged: {error}") from error
 
@@ -310,7 +228,7 @@ class SqliteJournal:
                     rows = await db.execute_fetchall("DELETE FROM stretches WHERE key = ? RETURNING number", (key,))
                     numbers.update(row[0] for row in rows)
                     await db.execute_fetchall("DELETE FROM heads WHERE key = ?", (key,))
-                empty = [Stretch(number, _erased_key(number), "", 1, "") for number in sorted(numbers)]
+                empty = [Stretch(number, erased_key(number), "", 1, "") for number in sorted(numbers)]
                 await _many(db, _SAVE, [(s.number, s.key, "", 1, 0, "", "", now, b"", pack(s)) for s in empty])
             await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -386,14 +304,6 @@ class SqliteJournal:
         return f"SqliteJournal({self._path}, {'open' if self._writer else 'closed'})"
 
 
-class _Damaged(Exception):
-    pass
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-
-
 @asynccontextmanager
 async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
     try:
@@ -417,43 +327,3 @@ def _consumed(rows: list[Sequence[Any]]) -> Iterator[Sequence[Any]]:
     while rows:
         yield rows.pop()
     yield _SAVE_NOTHING
-
-
-def _erased_key(number: int) -> str:
-    return f"erased {number}"
-
-
-def _stretch(row: Any) -> Stretch:
-    number, key, epochs, first, turn, mark, ended, state, body = row
-    stretch = Stretch(number, key, epochs, first, turn, state, mark)
-    unpack(stretch, body)
-    stretch.ended = ended
-    return stretch
-
-
-def _replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
-    """Applies one record to what was found; what a saved stretch has already is passed over."""
-    number, kind, sequence, payload = record
-    if kind == BEGIN:
-        if number not in found:
-            key, epochs, turn, state, mark = payload
-            found[number] = Stretch(number, key, epochs, sequence, turn, state, mark)
-            found[number].backlog = batch
-        return
-    if (stretch := found.get(number)) is None:
-        return  # saved, and taken by retention, while a neighbour in its batches was still running
-    if kind == STATE:
-        stretch.state = payload
-    elif kind == MORE:
-        stretch.state = stretch.state[:sequence] + payload
-    elif kind == END:
-        stretch.ended = payload
-    elif kind == EPOCHS:
-        stretch.epochs = payload
-    elif kind == CUT:
-        stretch.cut(sequence)
-    elif sequence > stretch.last:
-        if sequence != stretch.last + 1:
-            raise ValueError(f"{stretch!r} has a gap before {sequence}")
-        stretch.apply(kind, payload)
-    stretch.backlog = stretch.backlog or batch

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from adapters.composition import gateway
-from adapters.serving import listening
 from adapters.services import Services
+from adapters.serving import listening
 from gateway.config.settings import Settings
 from tests.transports.readers import Door, Event, sse_events
 

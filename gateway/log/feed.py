@@ -1,0 +1,48 @@
+"""The feed: what each kind of record does to a stretch, when it is shown and when it is read again."""
+
+from typing import Any
+
+from gateway.log.journal import BEGIN, CUT, END, EPOCHS, MORE, STATE, Record
+from gateway.log.stretch import Stretch
+
+
+def take(stretch: Stretch, kind: int, sequence: int, payload: Any) -> None:
+    """Applies a record that is no beginning to its stretch; an event must be the next one."""
+    if kind == STATE:
+        stretch.state = payload
+    elif kind == MORE:
+        stretch.state = stretch.state[:sequence] + payload
+    elif kind == END:
+        stretch.ended = payload
+    elif kind == EPOCHS:
+        stretch.epochs = payload
+    elif kind == CUT:
+        if sequence < stretch.last:
+            stretch.cut(sequence)
+    else:
+        stretch.apply(kind, payload)
+
+
+def replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
+    """Applies a record of a batch that is read again, to stretches by number. What one of them has is passed over.
+
+    Raises `ValueError` when an event is missing.
+    """
+    number, kind, sequence, payload = record
+    if kind == BEGIN:
+        if number not in found:
+            key, epochs, turn, state, mark = payload
+            found[number] = Stretch(number, key, epochs, sequence, turn, state, mark)
+            found[number].backlog = batch
+        return
+    if (stretch := found.get(number)) is None:
+        return  # saved, and taken by retention, while a neighbour in its batches was still running
+    if kind not in _NO_EVENTS and sequence != stretch.last + 1:
+        if sequence > stretch.last:
+            raise ValueError(f"{stretch!r} has a gap before {sequence}")
+    else:
+        take(stretch, kind, sequence, payload)
+    stretch.backlog = stretch.backlog or batch
+
+
+_NO_EVENTS = {STATE, MORE, END, EPOCHS, CUT}
