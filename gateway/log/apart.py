@@ -4,42 +4,42 @@ from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
-from gateway.log.journal import Journal, JournalError, Record
+from gateway.log.batches import Batches
+from gateway.log.journal import JournalError, Record
 
 logger = structlog.get_logger()
 L = TypeVar("L")
 
 
 class Outcome(NamedTuple, Generic[L]):
-    """`batch` is the number of the last commit, 0 for none; `broken` says why, by log."""
+    """`broken` says why, by log."""
 
-    batch: int
     durable: list[Record]
     broken: dict[L, Exception]
 
 
-async def commit_apart(journal: Journal, owed: list[Record], logs: dict[L, list[Record]]) -> Outcome[L]:
+async def commit_apart(batches: Batches, owed: list[Record], logs: dict[L, list[Record]]) -> Outcome[L]:
     """Commits what is owed, then each log's records by themselves.
 
     What is owed and breaks the journal is given up: its readers have seen it, and the next start goes on without.
     Raises `JournalError` when the journal itself fails; some may be durable then.
     """
-    batch, durable = 0, list[Record]()
+    durable = list[Record]()
     broken: dict[L, Exception] = {}
     try:
         if owed:
-            batch = await journal.commit(owed)
+            await batches.commit(owed)
     except JournalError:
         raise
     except Exception as error:
         logger.error("log.owed_lost", exc_info=error)
     for log, records in logs.items():
         try:
-            batch = await journal.commit(records)
+            await batches.commit(records)
         except JournalError:
             raise
         except Exception as error:
             broken[log] = error
         else:
             durable += records
-    return Outcome(batch, durable, broken)
+    return Outcome(durable, broken)

@@ -8,6 +8,7 @@ import structlog
 from gateway.errors import Code, GatewayError
 from gateway.ids import new_token
 from gateway.log.apart import commit_apart
+from gateway.log.batches import Batches
 from gateway.log.journal import BEGIN, EPOCHS, Broken, Fenced, Journal, JournalError, Record
 from gateway.log.shelf import Shelf, epoch_mark
 from gateway.log.showing import Showing
@@ -60,7 +61,7 @@ class Committer:
         """Why the journal can't be written now."""
         self.writing = asyncio.Lock()
         """Held while the journal is written: one thing at a time."""
-        self.last_batch = 0
+        self.batches = Batches(journal)
         self.pending: list[Record] = []
         self.in_flight: list[Record] = []
         self.owed: list[Record] = []
@@ -177,7 +178,7 @@ class Committer:
     async def _commit_with_owed(self, batch: list[Record]) -> None:
         owed, self.owed = self.owed, []
         try:
-            self.last_batch = await self._journal.commit(owed + batch)
+            await self.batches.commit(owed + batch)
         except BaseException:
             self.owed = owed + self.owed
             raise
@@ -188,9 +189,8 @@ class Committer:
         logs: dict[Tail, list[Record]] = {}
         for record in batch:
             logs.setdefault(unsaved[record[0]].tail, []).append(record)
-        outcome = await commit_apart(self._journal, self.owed, logs)
+        outcome = await commit_apart(self.batches, self.owed, logs)
         self.owed = []
-        self.last_batch = outcome.batch or self.last_batch
         for tail, error in outcome.broken.items():
             self._faults.broke("turn", error, turns=[w.stretch.turn for w in unsaved.values() if w.tail is tail])
             lost = [r for r in self.in_flight + self.pending if unsaved[r[0]].tail is tail]
@@ -225,7 +225,7 @@ class Committer:
                 waiter.set_result(None)
 
     def _show(self, records: list[Record]) -> None:
-        for number, why in self._showing.show(records, self.last_batch).items():
+        for number, why in self._showing.show(records, self.batches.last).items():
             self._break(self._shelf.unsaved[number], why)
 
     # -- what can't be written or shown -------------------------------------------------------------------------

@@ -56,6 +56,10 @@ class Fenced(JournalError):
     """Another process has taken the journal over: this one must write nothing more to it."""
 
 
+class Uncertain(JournalError):
+    """Whether a batch is durable is not known: its journal must be asked (`holds`), or given it again."""
+
+
 class Broken(JournalError):
     """Not the journal failed, but what it was given, or we: only one turn's data are concerned."""
 
@@ -63,14 +67,18 @@ class Broken(JournalError):
 class Journal(Protocol):
     """Durable storage below the log; every method raises `JournalError`, and anything else for records that are broken.
 
-    Only one writer may use a journal at a time. A call that raises has changed nothing. A call that is cancelled may
-    have taken effect all the same, so the log doesn't cancel them.
+    One process at a time writes a journal: another one that takes it over has the writes of the one before refused
+    (`Fenced`). Apart from `Uncertain`, a call that raises has changed nothing. A call that is cancelled may have taken
+    effect all the same, so the log doesn't cancel them.
     """
 
     async def open(self) -> Recovered: ...
 
-    async def commit(self, batch: list[Record]) -> int:
-        """Makes a batch durable, all or nothing, and returns its number (ascending from 1)."""
+    async def commit(self, number: int, batch: list[Record]) -> None:
+        """Makes a batch durable, all or nothing. Numbers ascend; one that is given again changes nothing."""
+
+    async def holds(self, number: int) -> bool:
+        """Whether a batch that was given is durable. Asked after `Uncertain`."""
 
     async def save(self, stretches: list[Stretch]) -> None:
         """Keeps whole stretches as they are now, ended or not, in place of what was kept of them before."""

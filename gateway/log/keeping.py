@@ -72,8 +72,8 @@ class Keeper:
                         if since_trim >= trim_every:
                             since_trim = 0.0
                             await self.trim()
-                        if tidied != committer.last_batch:  # nothing to move for a gateway that nobody asks
-                            tidied = committer.last_batch
+                        if tidied != committer.batches.last:  # nothing to move for a gateway that nobody asks
+                            tidied = committer.batches.last
                             await self._journal.tidy()
                 except JournalError as error:
                     logger.warning("log.fold_failed", reason=str(error))
@@ -87,7 +87,7 @@ class Keeper:
         """
         unsaved = self._shelf.unsaved
         unseen = self._committer.unseen()
-        crowded = self._committer.last_batch - self._oldest_batch() > _BACKLOG_BATCHES
+        crowded = self._committer.batches.last - self._oldest_batch() > _BACKLOG_BATCHES
         ready = [
             writer.stretch
             for writer in unsaved.values()
@@ -99,7 +99,7 @@ class Keeper:
                 else also_running or crowded or writer.stretch.backlog <= self.erased
             )
         ]
-        last = self._committer.last_batch
+        last = self._committer.batches.last
         for start in range(0, len(ready), _SAVED_AT_ONCE):
             some = ready[start : start + _SAVED_AT_ONCE]
             for stretch in await self._save(some):
@@ -164,7 +164,7 @@ class Keeper:
 
     def _oldest_batch(self) -> int:
         backlogs = (writer.stretch.backlog for writer in self._shelf.unsaved.values())
-        return min((backlog for backlog in backlogs if backlog), default=self._committer.last_batch + 1)
+        return min((backlog for backlog in backlogs if backlog), default=self._committer.batches.last + 1)
 
     async def trim(self) -> None:
         """Lets retention take what ended long enough ago."""
@@ -201,7 +201,7 @@ class Keeper:
             writer.tail.writer = None
         for key in keys:
             self._shelf.erase(key)
-        self.erased = committer.last_batch
+        self.erased = committer.batches.last
 
     async def saved_turns(self) -> list[str]:
         """The turns that are kept whole, oldest first."""

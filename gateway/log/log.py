@@ -59,7 +59,7 @@ class EventLog:
         recovered = await self._journal.open()
         self._next_number = recovered.next_number
         self.shelf.made = recovered.made
-        self.committer.last_batch = recovered.last_batch
+        self.committer.batches.go_on_after(recovered.last_batch)
         self.keeper.erased = recovered.erased
         self.keeper.inherited = recovered.last_batch > 0
         running = []

@@ -12,16 +12,18 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._made = secrets.token_hex(4)
-        self._batches = 0
+        self._last = 0
         self._stretches: dict[int, Stretch] = {}
         self._heads: dict[str, tuple[str, int]] = {}
 
     async def open(self) -> Recovered:
         return Recovered([], 1, self._made)
 
-    async def commit(self, batch: list[Record]) -> int:
-        self._batches += 1
-        return self._batches
+    async def commit(self, number: int, batch: list[Record]) -> None:
+        self._last = number
+
+    async def holds(self, number: int) -> bool:
+        return number <= self._last
 
     async def save(self, stretches: list[Stretch]) -> None:
         for stretch in stretches:

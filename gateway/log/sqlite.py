@@ -33,7 +33,10 @@ _CLAIM = (
     "UPDATE owner SET name = ?1 WHERE name = ?1"
     " OR (name = ?2 AND saves = ?3 AND (SELECT coalesce(max(number), 0) FROM batches) <= ?4) RETURNING name"
 )
-_COMMIT = "INSERT INTO batches (number, body) SELECT ?, ? FROM owner WHERE name = ? RETURNING number"
+_COMMIT = (
+    "INSERT INTO batches (number, body) SELECT ?, ? FROM owner WHERE name = ?"
+    " ON CONFLICT (number) DO UPDATE SET number = excluded.number RETURNING number"
+)
 _SAVE = (
     "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
     " SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10 WHERE ?1 > 0"
@@ -116,9 +119,8 @@ class SqliteJournal:
         await connection.execute_fetchall(f"PRAGMA busy_timeout={_BUSY_MS}")
         return connection
 
-    async def commit(self, batch: list[Record]) -> int:
+    async def commit(self, number: int, batch: list[Record]) -> None:
         async with self._locked() as db:
-            number = self._last_batch + 1  # counted here: SQLite begins again from 1 when the table was emptied
             data = _encode(batch)
             if not self._claimed:
                 async with self._owning(db):
@@ -126,7 +128,9 @@ class SqliteJournal:
             if not self._commit_here(number, data):
                 self._written(await db.execute_fetchall(_COMMIT, (number, data, self._name)))
             self._last_batch = number
-            return number
+
+    async def holds(self, number: int) -> bool:
+        return bool(await self._read("SELECT 1 FROM batches WHERE number = ?", number))
 
     def _commit_here(self, number: int, data: bytes) -> bool:
         """Commits in the loop's own thread; False when that has to wait or would take long.

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.events import Completed, Event, Started, Text
 from gateway.ids import LogKey
-from gateway.log.journal import Index, Journal, JournalError, Record, Recovered
+from gateway.log.journal import Index, Journal, JournalError, Record, Recovered, Uncertain
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
@@ -54,12 +54,16 @@ class Around:
     async def open(self) -> Recovered:
         return await self.inner.open()
 
-    async def commit(self, batch: list[Record]) -> int:
+    async def commit(self, number: int, batch: list[Record]) -> None:
         await self.writable.wait()
         self.check()
         self.commits += 1
         self.batches.append(len(batch))
-        return await self.inner.commit(batch)
+        await self.inner.commit(number, batch)
+
+    async def holds(self, number: int) -> bool:
+        self.check()
+        return await self.inner.holds(number)
 
     async def save(self, stretches: list[Stretch]) -> None:
         self.check()
@@ -102,6 +106,30 @@ class Around:
 
     async def close(self) -> None:
         await self.inner.close()
+
+
+class Doubtful(Around):
+    """A journal as over a network: slow, and every few commits its reply is lost, with the batch or without it."""
+
+    def __init__(self, inner: Journal) -> None:
+        super().__init__(inner)
+        self.calls = 0
+
+    async def commit(self, number: int, batch: list[Record]) -> None:
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.calls % 5 == 2:
+            raise Uncertain("no reply, and the batch did not arrive")
+        await super().commit(number, batch)
+        if self.calls % 5 == 4:
+            raise Uncertain("no reply, though the batch arrived")
+
+    async def holds(self, number: int) -> bool:
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.calls % 7 == 3:
+            raise JournalError("no reply either")
+        return await super().holds(number)
 
 
 class BenchOwner:
@@ -149,7 +177,7 @@ class Bench:
 
     @property
     def durable(self) -> bool:
-        return self.kind == "sqlite"
+        return self.kind != "memory"
 
     async def open(self, seed: int = 1) -> EventLog:
         inner: Journal
@@ -157,7 +185,7 @@ class Bench:
             inner = SqliteJournal(self.folder / "log.db", ledger=self.ledger, on_set_aside=_never)
         else:
             inner = MemoryJournal()
-        self.journal = Around(inner)
+        self.journal = Doubtful(inner) if self.kind == "doubtful" else Around(inner)
         self.log = EventLog(
             self.journal,
             ledger=self.ledger,

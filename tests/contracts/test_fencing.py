@@ -91,7 +91,7 @@ async def test_a_process_that_read_the_log_while_another_still_wrote_it_may_not_
         if folded:
             await durable.log.keeper.fold(also_running=True)
         with pytest.raises(Fenced):
-            await late.commit([])
+            await late.commit(9, [])
         await late.close()
     await durable.write(stretch, piece("a"), last("turn_1", "aaa"), end=True)
     assert await events(durable) == ["started", "aaa", "completed"]

@@ -196,7 +196,7 @@ class World:
     def land(self) -> None:
         assert self.batch is not None
         batch, self.batch = self.batch, None
-        self.log.committer.last_batch += 1
+        self.log.committer.batches.last += 1
         self.durable = max([self.durable, *(record[2] for record in batch if record[1] <= WHOLE)])
         self.log.committer.written(batch)
 

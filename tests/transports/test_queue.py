@@ -36,9 +36,9 @@ class SlowDisk:
         self._may = asyncio.Event()
         self._journal.commit = self.commit  # type: ignore[method-assign]
 
-    async def commit(self, batch: list[Any]) -> int:
+    async def commit(self, number: int, batch: list[Any]) -> None:
         await self._may.wait()
-        return await self._commit(batch)
+        await self._commit(number, batch)
 
     def go_on(self) -> None:
         self._may.set()

@@ -1,0 +1,61 @@
+"""Batches: records given to the journal, each lot under a number of its own, until it is known to be durable."""
+
+import asyncio
+
+import structlog
+
+from gateway.log.journal import Fenced, Journal, JournalError, Record, Uncertain
+
+logger = structlog.get_logger()
+
+PATIENCE = 10.0
+"""Seconds for which a journal is asked about a batch of which it does not say whether it is durable."""
+
+_ASK_AGAIN = 0.2
+
+
+class Batches:
+    """Numbers batches. A number is never given to other records, so that sending a batch again is safe."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._given = 0
+        self.last = 0
+        """The last batch that is durable."""
+
+    def go_on_after(self, number: int) -> None:
+        """What a former process committed has numbers up to this one."""
+        self._given = self.last = number
+
+    async def commit(self, records: list[Record]) -> None:
+        """Makes records durable, all or nothing. Raises `JournalError`, and anything else for records that are broken.
+
+        After an error they count as lost, though a journal that did not answer may have them.
+        """
+        self._given += 1
+        number = self._given
+        try:
+            await self._journal.commit(number, records)
+        except Uncertain as doubt:
+            await self._settle(number, records, doubt)
+        self.last = number
+
+    async def _settle(self, number: int, records: list[Record], doubt: Uncertain) -> None:
+        """Asks until the journal says whether it has the batch, and sends it again where it has not."""
+        logger.warning("log.uncertain", batch=number, reason=str(doubt))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    try:
+                        if not await self._journal.holds(number):
+                            await self._journal.commit(number, records)
+                        return
+                    except Fenced:
+                        raise
+                    except JournalError:
+                        await asyncio.sleep(_ASK_AGAIN)
+        except TimeoutError:
+            raise JournalError(str(doubt)) from doubt
+
+    def __repr__(self) -> str:
+        return f"Batches(durable up to {self.last}, {self._given - self.last} on their way or lost)"

@@ -1,0 +1,101 @@
+"""A journal that does not say whether a batch arrived: it is asked, and nothing is lost, doubled or shown too early."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.events import Started
+from gateway.log import batches
+from gateway.log.journal import JournalError, Record, Uncertain
+from gateway.log.stretch import Stretch
+from tests.contracts.journals import KEY, Around, Bench, fields, last, piece
+
+
+class Silent(Around):
+    """Takes batches, or loses them, and says nothing until it `answers`."""
+
+    def __init__(self, around: Around, *, arrives: bool) -> None:
+        super().__init__(around.inner)
+        self.arrives = arrives
+        self.answers = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.given: list[int] = []
+
+    async def commit(self, number: int, batch: list[Record]) -> None:
+        self.given.append(number)
+        self.asked.set()
+        if self.arrives or self.answers.is_set():
+            await super().commit(number, batch)
+        if not self.answers.is_set():
+            raise Uncertain("no reply")
+
+    async def holds(self, number: int) -> bool:
+        if not self.answers.is_set():
+            raise JournalError("no reply")
+        return await super().holds(number)
+
+
+@pytest.fixture(params=[True, False], ids=["it arrived", "it did not arrive"])
+async def silent(request: pytest.FixtureRequest, durable: Bench) -> AsyncIterator[Silent]:
+    """The durable bench's journal, from now on."""
+    silent = Silent(durable.journal, arrives=request.param)
+    durable.journal = silent
+    durable.log._journal = durable.log.committer.batches._journal = silent
+    yield silent
+    silent.answers.set()
+
+
+async def events(bench: Bench) -> list[str]:
+    found = [fields(entry) for entry in await bench.read(await bench.tail())]
+    return [event["content"] if event["event"] == "message" else event["event"] for event in found]
+
+
+async def test_it_is_asked_until_it_answers_and_the_batch_is_there_once(durable: Bench, silent: Silent) -> None:
+    stretch = await durable.begin()
+    durable.writer(stretch).append(Started(KEY, "turn_1", "?"))
+    durable.writer(stretch).append(piece("a"))
+    committed = asyncio.ensure_future(durable.log.committed())
+    await silent.asked.wait()
+    assert await events(durable) == []
+    silent.answers.set()
+    await committed
+    assert silent.given == [1] if silent.arrives else [1, 1]
+    await durable.write(stretch, piece("b"), last("turn_1", "ab"), end=True)
+    assert await events(durable) == ["started", "ab", "completed"]
+    assert durable.lost == []
+    await durable.reopen()
+    assert await events(durable) == ["started", "ab", "completed"]
+
+
+async def test_what_counts_as_lost_is_not_there_later_though_it_arrived(
+    durable: Bench, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent.answers.set()
+    stretch = await durable.begin()
+    await durable.write(stretch, Started(KEY, "turn_1", "?"))
+    silent.answers.clear()
+    monkeypatch.setattr(batches, "PATIENCE", 0.05)
+    durable.owner.then = lambda lost: durable.writer(lost).owe(last("turn_1", ""))
+    durable.writer(stretch).append(piece("never seen"))
+    with pytest.raises(GatewayError, match="no reply"):
+        await durable.log.committed()
+    assert [lost for lost, _ in durable.lost] == [stretch]
+    assert await events(durable) == ["started", "completed"]
+    silent.answers.set()
+    await durable.log.probe()
+    assert durable.log.trouble is None
+    await durable.reopen()
+    assert await events(durable) == ["started", "completed"]
+
+
+async def test_a_batch_that_is_given_again_changes_nothing(durable: Bench) -> None:
+    stretch: Stretch = await durable.begin()
+    await durable.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
+    number = durable.log.committer.batches.last
+    await durable.journal.commit(number, [(stretch.number, 0, 3, "never")])
+    assert await durable.journal.holds(number)
+    assert not await durable.journal.holds(number + 1)
+    await durable.reopen()
+    assert await events(durable) == ["started", "a"]
