@@ -6,7 +6,6 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import groupby, zip_longest
 from pathlib import Path
 
 import pytest
@@ -38,8 +37,8 @@ PACKAGES = {
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 
-LONG = ("faults", "chaos", "leaks", "examples", "transports", "edge", "test_house.py", "bench")
-"""The folders and files whose tests take longest, the longest first, beside the browser's."""
+LONG = ("browser", "faults", "chaos", "leaks", "examples", "transports", "edge", "test_house.py", "bench")
+"""The folders and files whose tests take longest, the longest first."""
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
 MISSING = pytest.StashKey[set[str]]()
@@ -54,22 +53,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first: else one worker ends alone with it.
-
-    The browser's files take turns with others: a browser wants a whole processor, and most others wait for processes.
-    """
+    """What takes long comes first: else one worker ends alone with it. xdist orders by count."""
     here = Path(__file__).parent
 
-    def room(item: pytest.Item) -> str:
-        return item.path.relative_to(here).parts[0]
+    def rank(item: pytest.Item) -> int:
+        room = item.path.relative_to(here).parts[0]
+        return LONG.index(room) if room in LONG else len(LONG)
 
-    def files(some: list[pytest.Item]) -> list[list[pytest.Item]]:
-        return [list(of_one) for _, of_one in groupby(some, key=lambda item: item.path)]
-
-    others = [item for item in items if room(item) != "browser"]
-    others.sort(key=lambda item: LONG.index(room(item)) if room(item) in LONG else len(LONG))
-    in_turn = zip_longest(files([item for item in items if room(item) == "browser"]), files(others), fillvalue=[])
-    items[:] = [item for pair in in_turn for of_one in pair for item in of_one]
+    items.sort(key=rank)
 
 
 def pytest_collection_finish() -> None:
