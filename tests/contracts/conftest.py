@@ -9,7 +9,7 @@ from gateway.telemetry.ledger import Ledger
 from tests.contracts.journals import Bench
 
 
-@pytest.fixture(params=["sqlite", "memory", "doubtful"])
+@pytest.fixture(params=["sqlite", "memory"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger) -> AsyncIterator[Bench]:
     """A log over each kind of journal."""
     bench = Bench(request.param, tmp_path, ledger)

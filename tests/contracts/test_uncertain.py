@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from gateway.errors import GatewayError
 from gateway.events import Started
+from gateway.ids import LogKey
 from gateway.log import batches
 from gateway.log.journal import JournalError, Record, Uncertain
 from gateway.log.stretch import Stretch
+from gateway.telemetry.ledger import Ledger
 from tests.contracts.journals import KEY, Around, Bench, fields, last, piece
 
 
@@ -99,3 +102,22 @@ async def test_a_batch_that_is_given_again_changes_nothing(durable: Bench) -> No
     assert not await durable.journal.holds(number + 1)
     await durable.reopen()
     assert await events(durable) == ["started", "a"]
+
+
+async def test_a_journal_that_loses_replies_now_and_then_is_as_good_as_any(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_ASK_AGAIN", 0.001)
+    bench = Bench("doubtful", tmp_path, ledger)
+    await bench.open()
+    for number in range(12):
+        await bench.turn(f"turn_{number}", key=LogKey(f"conv_{number}"))
+    await bench.reopen()
+    for number in range(12):
+        tail = await bench.tail(LogKey(f"conv_{number}"))
+        text = "".join(f"turn_{number}:{piece} " for piece in range(5))
+        found = [fields(entry) for entry in await bench.read(tail)]
+        assert [event["event"] for event in found] == ["started", "message", "completed"]
+        assert found[1]["content"] == found[2]["content"] == text
+    assert bench.lost == []
+    await bench.log.close()
