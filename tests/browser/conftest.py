@@ -149,9 +149,10 @@ class Tab:
         """The text of a turn's answer, once the turn is over and all of it is typed."""
         await self.page.locator(f'.turn[data-state="{state}"]').nth(nth).wait_for(timeout=30_000)
         turn = self.page.locator(".turn").nth(nth)  # with two contents, where a card stands between
-        for _ in range(2):  # what came with the last event is taken up in the next frame
-            await expect(turn.locator(".content:not([data-typed=whole])")).to_have_count(0, timeout=30_000)
-            await self.page.wait_for_timeout(50)
+        unfinished = turn.locator(".content:not([data-typed=whole])")
+        await expect(unfinished).to_have_count(0, timeout=30_000)
+        await self.page.wait_for_timeout(50)  # what came with the last event is taken up in the next frame
+        await expect(unfinished).to_have_count(0, timeout=30_000)
         return "\n\n".join(await turn.locator(".content").all_inner_texts()).strip()
 
     async def figure(self, name: str) -> str:

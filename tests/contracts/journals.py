@@ -170,6 +170,8 @@ class Bench:
         self.retention = 3600.0
         self.owner = BenchOwner()
         self.faults = Counted()
+        self.around: Callable[[Journal], Around] = Around
+        """What is put around the journal that is opened next."""
         self.lost = self.owner.told
         self.journal: Around
         self.log: EventLog
@@ -177,7 +179,7 @@ class Bench:
 
     @property
     def durable(self) -> bool:
-        return self.kind != "memory"
+        return self.kind == "sqlite"
 
     async def open(self, seed: int = 1) -> EventLog:
         inner: Journal
@@ -185,7 +187,7 @@ class Bench:
             inner = SqliteJournal(self.folder / "log.db", ledger=self.ledger, on_set_aside=_never)
         else:
             inner = MemoryJournal()
-        self.journal = Doubtful(inner) if self.kind == "doubtful" else Around(inner)
+        self.journal = self.around(inner)
         self.log = EventLog(
             self.journal,
             ledger=self.ledger,
@@ -264,3 +266,9 @@ def fields(entry: Entry) -> dict[str, Any]:
     """An entry's event, without its id."""
     found: dict[str, Any] = json.loads(b"{" + entry.body + b"}")
     return found
+
+
+async def events(bench: Bench) -> list[str]:
+    """What a reader is given, each event in a word."""
+    found = [fields(entry) for entry in await bench.read(await bench.tail())]
+    return [event["content"] if event["event"] == "message" else event["event"] for event in found]

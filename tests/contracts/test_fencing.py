@@ -10,13 +10,7 @@ from gateway.events import Started
 from gateway.log.journal import Fenced
 from gateway.log.sqlite import SqliteJournal
 from gateway.telemetry.ledger import Ledger
-from tests.contracts.journals import KEY, Bench, BenchOwner, fields, last, piece
-
-
-async def events(bench: Bench) -> list[str]:
-    """What a reader is given, each event in a word."""
-    found = [fields(entry) for entry in await bench.read(await bench.tail())]
-    return [event["content"] if event["event"] == "message" else event["event"] for event in found]
+from tests.contracts.journals import KEY, Bench, BenchOwner, events, last, piece
 
 
 async def test_a_writer_that_was_taken_over_from_adds_nothing_and_owes_nothing(bench: Bench) -> None:

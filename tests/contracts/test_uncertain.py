@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -10,17 +9,16 @@ from gateway.errors import GatewayError
 from gateway.events import Started
 from gateway.ids import LogKey
 from gateway.log import batches
-from gateway.log.journal import JournalError, Record, Uncertain
+from gateway.log.journal import Journal, JournalError, Record, Uncertain
 from gateway.log.stretch import Stretch
-from gateway.telemetry.ledger import Ledger
-from tests.contracts.journals import KEY, Around, Bench, fields, last, piece
+from tests.contracts.journals import KEY, Around, Bench, Doubtful, events, fields, last, piece
 
 
 class Silent(Around):
     """Takes batches, or loses them, and says nothing until it `answers`."""
 
-    def __init__(self, around: Around, *, arrives: bool) -> None:
-        super().__init__(around.inner)
+    def __init__(self, inner: Journal, *, arrives: bool) -> None:
+        super().__init__(inner)
         self.arrives = arrives
         self.answers = asyncio.Event()
         self.asked = asyncio.Event()
@@ -43,16 +41,13 @@ class Silent(Around):
 @pytest.fixture(params=[True, False], ids=["it arrived", "it did not arrive"])
 async def silent(request: pytest.FixtureRequest, durable: Bench) -> AsyncIterator[Silent]:
     """The durable bench's journal, from now on."""
-    silent = Silent(durable.journal, arrives=request.param)
-    durable.journal = silent
-    durable.log._journal = durable.log.committer.batches._journal = silent
+    durable.around = lambda inner: Silent(inner, arrives=request.param)
+    await durable.reopen()
+    durable.around = Around
+    silent = durable.journal
+    assert isinstance(silent, Silent)
     yield silent
     silent.answers.set()
-
-
-async def events(bench: Bench) -> list[str]:
-    found = [fields(entry) for entry in await bench.read(await bench.tail())]
-    return [event["content"] if event["event"] == "message" else event["event"] for event in found]
 
 
 async def test_it_is_asked_until_it_answers_and_the_batch_is_there_once(durable: Bench, silent: Silent) -> None:
@@ -105,19 +100,18 @@ async def test_a_batch_that_is_given_again_changes_nothing(durable: Bench) -> No
 
 
 async def test_a_journal_that_loses_replies_now_and_then_is_as_good_as_any(
-    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    durable: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "_ASK_AGAIN", 0.001)
-    bench = Bench("doubtful", tmp_path, ledger)
-    await bench.open()
+    durable.around = Doubtful
+    await durable.reopen()
     for number in range(12):
-        await bench.turn(f"turn_{number}", key=LogKey(f"conv_{number}"))
-    await bench.reopen()
+        await durable.turn(f"turn_{number}", key=LogKey(f"conv_{number}"))
+    await durable.reopen()
     for number in range(12):
-        tail = await bench.tail(LogKey(f"conv_{number}"))
+        tail = await durable.tail(LogKey(f"conv_{number}"))
         text = "".join(f"turn_{number}:{piece} " for piece in range(5))
-        found = [fields(entry) for entry in await bench.read(tail)]
+        found = [fields(entry) for entry in await durable.read(tail)]
         assert [event["event"] for event in found] == ["started", "message", "completed"]
         assert found[1]["content"] == found[2]["content"] == text
-    assert bench.lost == []
-    await bench.log.close()
+    assert durable.lost == []
