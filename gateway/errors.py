@@ -78,3 +78,8 @@ class TooMuch(UpstreamError):
 
     def __init__(self, detail: str, *, log_id: str | None = None) -> None:
         super().__init__(Code.UPSTREAM_FAILED, detail, retryable=True, taken="yes", log_id=log_id)
+
+
+def no_such(found: object | None) -> GatewayError:
+    """What is not there, and what is another user's or shop's, are the same to the caller. The log tells them apart."""
+    return GatewayError(Code.NOT_FOUND, "there is none" if found is None else "it is another user's or shop's")

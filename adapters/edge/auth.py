@@ -115,11 +115,6 @@ class Caller:
 ANYONE: Final = Caller()
 
 
-def no_such(found: object | None) -> GatewayError:
-    """What is not there, and what is another user's or shop's, are the same to the caller. The log tells them apart."""
-    return GatewayError(Code.NOT_FOUND, "there is none" if found is None else "it is another user's or shop's")
-
-
 class Authenticator:
     """Knows every key. Files are read once, at the start; a mistake in one is a ValueError that names the setting."""
 

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from adapters.edge.auth import Caller, no_such
+from adapters.edge.auth import Caller
 from adapters.edge.delivery import deliver
 from adapters.edge.failures import InvalidRequest, Mistake, problem, refusal
 from adapters.edge.fields import read_tool_outputs
@@ -17,7 +17,7 @@ from adapters.native import turns
 from adapters.native.starting import read_order, seat_for, start
 from adapters.services import SERVICES, Services
 from adapters.transports.listening import Topic, caller_of, subscribe
-from gateway.errors import Code, GatewayError
+from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId
 from gateway.reading.subscription import Subscription
 from gateway.turns.starting import Accepted

@@ -7,11 +7,11 @@ from aiohttp import web
 from msgspec import UNSET
 
 from adapters.edge import query
-from adapters.edge.auth import NOT_ITS_SHOP, Caller, no_such
+from adapters.edge.auth import NOT_ITS_SHOP, Caller
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from gateway.errors import Code, GatewayError
+from gateway.errors import Code, GatewayError, no_such
 from gateway.events import Cancelled, Completed, Failed, Last, body
 from gateway.ids import LogKey, Position, parse_position, shop_log
 from gateway.log.journal import JournalError
@@ -22,6 +22,7 @@ from gateway.reading.resets import ResetReason, reset
 from gateway.reading.subscription import Subscription
 from gateway.sentences import sentence
 from gateway.store.rows import TurnRow
+from gateway.turns.turns import Running
 
 Kind = Literal["turns", "conversations", "shops"]
 KINDS: tuple[Kind, ...] = ("turns", "conversations", "shops")
@@ -105,15 +106,12 @@ async def take_place(
 
 async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | None) -> tuple[Subscription, bool]:
     hub = services.hub
-    running = services.turns.running(turn)
-    if running is not None and caller.may_read(running.user_id, running.shop_id):
-        subscription, exact = await hub.subscribe(running.key, asked=asked, turn=turn)
-        if running.status == "queued" and asked is None:  # once: a long-poll that goes on from `next` waits
+    found = await services.turns.find(turn, owns=caller.may_read)
+    if isinstance(found, Running):
+        subscription, exact = await hub.subscribe(found.key, asked=asked, turn=turn)
+        if found.status == "queued" and asked is None:  # once: a long-poll that goes on from `next` waits
             subscription.preface.append(wire.queued())
         return subscription, exact
-    row = await services.store.turn(turn, texts=False)
-    if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise no_such(row)
     tail = await services.log.shelf.find(turn)
     if tail is not None:
         subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)

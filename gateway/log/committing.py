@@ -141,16 +141,14 @@ class Committer:
                 except Exception as error:
                     self._faults.broke("commit", error)
                     self.lose(Broken(f"the event log is broken: {type(error).__name__}"))
-                    self._goes_on(error)
+                    self._count_bug(error)
                 if self.pending:
                     self.wake.set()
 
-    def _goes_on(self, bug: Exception | None = None) -> None:
-        """Counts commits in a row that met a bug: after a few of them health says that no commit works any more."""
-        self._bugs = 0 if bug is None else self._bugs + 1
-        if bug is None:
-            self._faults.stopped.pop("commit", None)
-        elif self._bugs >= _HOPELESS:
+    def _count_bug(self, bug: Exception) -> None:
+        """After a few commits in a row that met one, health says that no commit works. `written` takes it back."""
+        self._bugs += 1
+        if self._bugs >= _HOPELESS:
             self._faults.stopped["commit"] = f"no commit works any more ({type(bug).__name__}): start the gateway again"
 
     async def _commit(self, pause: float) -> float:
@@ -216,7 +214,8 @@ class Committer:
         """The batch is durable, and what was owed before it."""
         self.in_flight = []
         if self._bugs:
-            self._goes_on()
+            self._bugs = 0
+            self._faults.stopped.pop("commit", None)
         self._heal()
         self._show(batch)
         waiters, self._in_flight_waiters = self._in_flight_waiters, []

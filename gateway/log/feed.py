@@ -37,11 +37,10 @@ def replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
         return
     if (stretch := found.get(number)) is None:
         return  # saved, and taken by retention, while a neighbour in its batches was still running
-    if kind not in _NO_EVENTS and sequence != stretch.last + 1:
-        if sequence > stretch.last:
-            raise ValueError(f"{stretch!r} has a gap before {sequence}")
-    else:
+    if kind in _NO_EVENTS or sequence == stretch.last + 1:
         take(stretch, kind, sequence, payload)
+    elif sequence > stretch.last:
+        raise ValueError(f"{stretch!r} has a gap before {sequence}")
     stretch.backlog = stretch.backlog or batch
 
 

@@ -11,6 +11,7 @@ from gateway.log.committing import Committer
 from gateway.log.journal import Journal, JournalError
 from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
+from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 
@@ -85,28 +86,26 @@ class Keeper:
 
         A turn of whose end nobody was told yet waits, also at a close.
         """
-        unsaved = self._shelf.unsaved
         unseen = self._committer.unseen()
         crowded = self._committer.batches.last - self._oldest_batch() > _BACKLOG_BATCHES
         ready = [
-            writer.stretch
-            for writer in unsaved.values()
+            writer
+            for writer in self._shelf.unsaved.values()
             if writer.stretch.number not in unseen
             and writer.stretch.backlog
             and (
-                self._may_go(writer.stretch, writer.told)
+                self._may_go(writer)
                 if writer.stretch.ended is not None
                 else also_running or crowded or writer.stretch.backlog <= self.erased
             )
         ]
         last = self._committer.batches.last
         for start in range(0, len(ready), _SAVED_AT_ONCE):
-            some = ready[start : start + _SAVED_AT_ONCE]
-            for stretch in await self._save(some):
-                if stretch.ended is None:
-                    stretch.backlog = last + 1
-                elif stretch.number in unsaved:
-                    self._release(stretch)
+            for writer in await self._save(ready[start : start + _SAVED_AT_ONCE]):
+                if writer.stretch.ended is None:
+                    writer.stretch.backlog = last + 1
+                elif self._is_unsaved(writer):
+                    self._release(writer)
             await asyncio.sleep(0)
         if ready or self.erased or self.inherited:
             async with self._committer.writing:
@@ -116,38 +115,38 @@ class Keeper:
                 if before > self.erased:
                     self.erased = 0
 
-    async def _save(self, some: list[Stretch]) -> list[Stretch]:
+    async def _save(self, some: list[Writer]) -> list[Writer]:
         """Saves stretches; those that are saved. What is broken in itself is not kept beyond its batches."""
         try:
             async with self._committer.writing:
-                some = [s for s in some if s.number in self._shelf.unsaved]  # an erased one must stay erased
-                await self._journal.save(some)
+                some = [writer for writer in some if self._is_unsaved(writer)]  # an erased one must stay erased
+                await self._journal.save([writer.stretch for writer in some])
             return some
         except JournalError:
             raise
         except Exception as error:
             if len(some) > 1:
                 return [saved for one in some for saved in await self._save([one])]
-            self._faults.broke("fold", error, turn=some[0].turn)
+            self._faults.broke("fold", error, turn=some[0].stretch.turn)
             self._discard(some[0])
             return []
 
-    def _discard(self, stretch: Stretch) -> None:
-        writer = self._shelf.unsaved[stretch.number]
-        if stretch.ended is not None:
+    def _is_unsaved(self, writer: Writer) -> bool:
+        return writer.stretch.number in self._shelf.unsaved
+
+    def _discard(self, writer: Writer) -> None:
+        if writer.stretch.ended is not None:
             self._shelf.remove(writer)
-            writer.tail.spans = [span for span in writer.tail.spans if span.number != stretch.number]
+            writer.tail.spans = [span for span in writer.tail.spans if span.number != writer.stretch.number]
             self._shelf.let_go(writer.tail)
 
-    def _release(self, stretch: Stretch) -> None:
+    def _release(self, writer: Writer) -> None:
         """A saved stretch leaves memory; so does a tail that nobody watches or writes."""
-        writer = self._shelf.unsaved[stretch.number]
-        tail = writer.tail
         self._shelf.remove(writer)
-        for span in tail.spans:
-            if span.number == stretch.number and not tail.users:
+        for span in writer.tail.spans:
+            if span.number == writer.stretch.number and not writer.tail.users:
                 span.unload()
-        self._shelf.let_go(tail)
+        self._shelf.let_go(writer.tail)
 
     def told(self, turn: str) -> None:
         """Others know of the turn's end, for good."""
@@ -158,9 +157,10 @@ class Keeper:
         """Stretches that ended and are not saved yet; after a start, those of which the process before told nobody."""
         return [writer.stretch for writer in self._shelf.unsaved.values() if writer.stretch.ended is not None]
 
-    def _may_go(self, ended: Stretch, told: bool) -> bool:
-        """Whether nobody has to be told of it any more; of what has no turn, or no event, there is nothing to tell."""
-        return told or not (self.until_told and ended.turn and ended.last >= ended.first)
+    def _may_go(self, writer: Writer) -> bool:
+        """Whether nobody has to be told of its end any more. Without a turn, or an event, there is nothing to tell."""
+        ended = writer.stretch
+        return writer.told or not (self.until_told and ended.turn and ended.last >= ended.first)
 
     def _oldest_batch(self) -> int:
         backlogs = (writer.stretch.backlog for writer in self._shelf.unsaved.values())

@@ -12,7 +12,7 @@ from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
 from gateway.turns.course import Course
 from gateway.turns.naming import Naming
-from gateway.turns.orders import Note, Order
+from gateway.turns.orders import Note
 from gateway.turns.readers import Readers
 from gateway.turns.turn import Turn
 from gateway.upstream.breaker import Breaker
@@ -70,7 +70,3 @@ class Context(Struct, frozen=True):
     naming: Naming
     course: Course
     waking: Waking
-
-    @property
-    def order(self) -> Order:
-        return self.note.order

@@ -39,7 +39,7 @@ class LiveTurn:
     for the next process to finish. Everything else is called from the same loop and never waits.
     """
 
-    def __init__(self, means: Means, note: Note, turn: Turn, tail: Tail, *, naming: Naming, timeout: float) -> None:
+    def __init__(self, means: Means, note: Note, turn: Turn, tail: Tail, *, naming: Naming) -> None:
         self.note = note
         self.turn = turn
         self.course = Course()
@@ -54,7 +54,7 @@ class LiveTurn:
         self._sending = Sending(self._context, self.pen, self._line)
         self._recovering = Recovering(self._context, self.pen, self._sending)
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + timeout
+        self._deadline = self._loop.time() + means.turn_timeout
         self._alarm: asyncio.Timeout | None = None
 
     @property
@@ -81,8 +81,7 @@ class LiveTurn:
 
     def begin(self, mark: str) -> None:
         """Writes `started`; its time begins now, also where it had waited."""
-        if self.pen.writer is not None:
-            self.restart_clock(self._means.turn_timeout)
+        self.restart_clock(self._means.turn_timeout)
         self.pen.begin(mark, self)
 
     def wait(self, mark: str) -> None:

@@ -111,10 +111,6 @@ class Runner:
                     self._cancel_queued(other)
         self.queues.line_up(live)
 
-    def line_up(self, live: LiveTurn) -> None:
-        """Puts a turn into its queue again that a former process had put there."""
-        self.queues.line_up(live)
-
     def go_on(self) -> None:
         """Starts what waits in conversations in which nothing runs."""
         for conversation_id in self.queues.conversations():

@@ -52,7 +52,9 @@ class Sending:
                     raise
                 self._context.course.failed(error)
                 self._note.stage = "accepted"
-                await self._pause(attempt, wait, error)
+                self._say_again(attempt, wait, error)
+                self._pen.remember()
+                await self._context.waking.pause(wait, turn)
 
     async def _try_to_send(self) -> None:
         """One try. That it is about to be sent is durable before it is."""
@@ -122,17 +124,15 @@ class Sending:
                     if recovering:
                         self._pen.append(turn.stream_ended(StreamEnd.BROKEN))
                     raise
-                await self._pause(attempt, wait, error)
+                self._say_again(attempt, wait, error)
+                await self._context.waking.pause(wait, turn)
 
     def _wait(self, attempt: int, error: UpstreamError) -> float | None:
         """Seconds until the next try; None when there is none."""
         means = self._context.means
         return delay(attempt, error.retry_after, means.rng) if attempt <= means.retries else None
 
-    async def _pause(self, attempt: int, seconds: float, error: UpstreamError) -> None:
-        """Says that it is tried again, and waits until then."""
+    def _say_again(self, attempt: int, seconds: float, error: UpstreamError) -> None:
+        """Tells readers that it is tried again in so many seconds."""
         self._context.means.metrics.upstream_retried(error.code)
         self._pen.append(self._turn.retrying(attempt, round(seconds * 1000)))
-        if self._note.stage == "accepted":
-            self._pen.remember()
-        await self._context.waking.pause(seconds, self._turn)

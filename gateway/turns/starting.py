@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.errors import Code, GatewayError
+from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new_turn_id
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
@@ -78,7 +78,7 @@ class Starting:
         row = await self._store.conversation(naming.conversation_id)
         ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
         if row is None or not ours or not owns(row.user_id, row.shop_id):
-            raise not_found(row)
+            raise no_such(row)
         naming.known(row.coze_conversation_id, row.naming)
         return order if order.shop_id == row.shop_id else replace(order, shop_id=row.shop_id)
 
@@ -137,11 +137,6 @@ class Starting:
         note = Note(order, conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(conversation_id, new_turn_id(), order.language)
-        live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
+        live = LiveTurn(self._means, note, turn, tail, naming=naming)
         await runner.accept(live, mark, queued=busy)
         return Accepted(conversation_id, turn.turn_id, tail.key, queued=busy)
-
-
-def not_found(found: object | None) -> GatewayError:
-    """What is not there, and what is another user's or shop's, are the same to the caller. The log tells them apart."""
-    return GatewayError(Code.NOT_FOUND, "there is none" if found is None else "it is another user's or shop's")

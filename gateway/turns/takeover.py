@@ -66,7 +66,7 @@ class TakeOver:
             if note.stage == "queued":
                 tail = await self._log.shelf.tail(LogKey(note.conversation_id))
                 turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
-                self._runner.line_up(self._taken(stretch, note, turn, tail, queued=True))
+                self._runner.queues.line_up(self._taken(stretch, note, turn, tail, queued=True))
             else:
                 tail = await self._log.shelf.tail(LogKey(stretch.key))
                 running.append(self._taken(stretch, note, restored(stretch, note), tail, queued=False))
@@ -92,7 +92,7 @@ class TakeOver:
 
     def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)
-        live = LiveTurn(self._means, note, turn, tail, naming=naming, timeout=self._means.turn_timeout)
+        live = LiveTurn(self._means, note, turn, tail, naming=naming)
         self._runner.admit(live)
         live.go_on_with(stretch, queued=queued)
         self._telling.began(live)

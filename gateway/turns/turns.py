@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from gateway.errors import Code, GatewayError
-from gateway.ids import ConversationId, LogKey, ShopId, TurnId, UserId
+from gateway.errors import Code, GatewayError, no_such
+from gateway.ids import ConversationId, LogKey
 from gateway.log.stretch import Stretch
 from gateway.store.rows import Status, TurnRow, TurnUpdate
 from gateway.store.store import Store
@@ -19,7 +19,7 @@ from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Order
 from gateway.turns.runner import Runner
 from gateway.turns.standing import snapshot
-from gateway.turns.starting import Accepted, Owns, Starting, not_found
+from gateway.turns.starting import Accepted, Owns, Starting
 from gateway.turns.takeover import TakeOver
 from gateway.turns.telling import Telling
 
@@ -30,9 +30,6 @@ State = TurnRow | TurnUpdate
 class Running(Struct, frozen=True):
     """A turn that has not ended, or has just ended. `key` is the log where its events are, or will be."""
 
-    turn_id: TurnId
-    user_id: UserId
-    shop_id: ShopId | None
     key: LogKey
     status: Status
 
@@ -71,25 +68,27 @@ class Turns:
 
     def running(self, turn_id: str) -> Running | None:
         """A turn that has not ended, or has just ended and is not stored yet."""
-        if (live := self.runner.turns.get(turn_id)) is None:
-            return None
-        order = live.order
-        shop = ShopId(order.shop_id) if order.shop_id is not None else None
-        return Running(live.turn.turn_id, UserId(order.user_id), shop, live.tail.key, live.status)
+        live = self.runner.turns.get(turn_id)
+        return None if live is None else _running(live)
+
+    async def find(self, turn_id: str, *, owns: Owns) -> Running | TurnRow:
+        """A turn that runs, or the row of one that is over, without its texts. Raises `not_found`, as `state` does."""
+        found = await self._find(turn_id, owns)
+        return _running(found) if isinstance(found, LiveTurn) else found
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
         """How a turn stands. Raises `not_found`, also for somebody else's."""
-        live = await self._find(turn_id, owns)
-        if live is not None:
-            return snapshot(live, 0.0)
+        found = await self._find(turn_id, owns)
+        if isinstance(found, LiveTurn):
+            return snapshot(found, 0.0)
         if (row := await self._store.turn(turn_id)) is None:
             raise GatewayError(Code.NOT_FOUND)
         return row
 
     async def cancel(self, turn_id: str, *, owns: Owns) -> bool:
         """Ends a turn as cancelled. False when it was over already. Raises `not_found`."""
-        live = await self._find(turn_id, owns)
-        if live is None or not self.runner.cancel(live):
+        found = await self._find(turn_id, owns)
+        if not isinstance(found, LiveTurn) or not self.runner.cancel(found):
             return False
         await self._means.log.committed()
         return True
@@ -99,22 +98,21 @@ class Turns:
 
         Raises `not_found`, or `invalid_request` when the turn doesn't wait for these outputs.
         """
-        live = await self._find(turn_id, owns)
-        if live is None:
+        found = await self._find(turn_id, owns)
+        if not isinstance(found, LiveTurn):
             return False
-        live.give_outputs(outputs)
+        found.give_outputs(outputs)
         await self._means.log.committed()
         return True
 
-    async def _find(self, turn_id: str, owns: Owns) -> LiveTurn | None:
-        """The live turn; None for one that ended and is stored. Raises `not_found`."""
+    async def _find(self, turn_id: str, owns: Owns) -> LiveTurn | TurnRow:
         live = self.runner.turns.get(turn_id)
         if live is not None and owns(live.order.user_id, live.order.shop_id):
             return live  # somebody else's takes the way of what never existed, and as long
         row = await self._store.turn(turn_id, texts=False)
         if row is None or not owns(row.user_id, row.shop_id):
-            raise not_found(row)
-        return None
+            raise no_such(row)
+        return row
 
     # -- all of them --------------------------------------------------------------------------------------------
 
@@ -151,3 +149,7 @@ class Turns:
 
     def __repr__(self) -> str:
         return f"Turns({self.runner!r})"
+
+
+def _running(live: LiveTurn) -> Running:
+    return Running(live.tail.key, live.status)

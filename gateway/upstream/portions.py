@@ -42,13 +42,13 @@ class Portions:
             self._data, self._at = b"", 0
             return None
         end = min(at + PORTION, len(data))
-        blank = data.find(b"\n\n", at, end) if self._open > LONG else data.rfind(b"\n\n", at, end)
+        long = self.in_long_record
+        blank = data.find(b"\n\n", at, end) if long else data.rfind(b"\n\n", at, end)
         if blank < 0:
             self._open += end - at
-        elif end < len(data) or self._open > LONG:
-            end = blank + 2
-            self._open = 0
         else:
+            if long or end < len(data):
+                end = blank + 2
             self._open = end - blank - 2
         self._at = end
         self.taken += end - at
