@@ -134,7 +134,7 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 def _make_key(options: argparse.Namespace) -> int:
-    from adapters.edge.auth import make_key
+    from adapters.edge.api_keys import make_key
 
     try:
         key, line = make_key(options.name, options.shops)

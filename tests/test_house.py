@@ -39,7 +39,7 @@ UNBOUND = {"gateway.__main__", "adapters.composition", "adapters.serving", "adap
 to other packages, so they may import everything."""
 
 PURE = ("turns.turn", "turns.answer", "turns.record", "log.outline", "log.stretch", "events", "upstream.sse")
-PURE += ("upstream.coze_protocol", "upstream.codes")
+PURE += ("upstream.coze_objects", "upstream.coze_protocol", "upstream.codes")
 PURE = (*(f"gateway.{name}" for name in PURE), "adapters.transports.wire")
 
 

@@ -1,39 +1,30 @@
-"""Who asks: a bearer token into a caller, who may do what the token says.
+"""Authentication: the caller that a request's bearer token stands for.
 
-Tokens are API keys (their SHA-256 stands in a file) or JWTs, which `adapters/edge/jwts.py` checks.
+A token is an API key (`adapters/edge/api_keys.py`) or a JWT (`adapters/edge/jwts.py`).
 """
 
 import codecs
 import hashlib
 import math
-import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aiohttp import web
 
-from adapters.edge.failures import InvalidRequest, Mistake, tell_of_key
+from adapters.edge.api_keys import KEY_PREFIX, read_api_keys
+from adapters.edge.callers import ALL, ANYONE, Caller, Shops
+from adapters.edge.failures import tell_of_key
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 
 if TYPE_CHECKING:
     from adapters.edge.jwts import Jwts, PublicKey
 
-ALL: Final = "*"
-Shops = frozenset[str] | Literal["*"]
-
-NOT_ITS_SHOP: Final = "the shop is not one of the token's"
-
 _LONGEST_ID = 128
 _SHORTEST_SECRET = 32  # bytes, RFC 7518, section 3.2
 _DOTS = 2  # in every JWT
-_KEY_PREFIX = "gwk_"
-_KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
-
 
 Reason = Literal[
     "no token",
@@ -61,58 +52,6 @@ class UnauthorizedError(GatewayError):
     def __init__(self, reason: Reason) -> None:
         super().__init__(Code.UNAUTHORIZED, reason)
         self.reason: Reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. `user_id` is a JWT's `sub`, else None: an API key's holder speaks for any user of its shops."""
-
-    kind: Literal["none", "api-key", "jwt"] = "none"
-    user_id: str | None = None
-    shops: Shops = ALL
-    expires_at: float | None = None
-    """On the authenticator's clock, seconds."""
-    watches_shops: bool = True
-    key_name: str = ""
-
-    def may_start(self, user_id: str, shop_id: str | None) -> bool:
-        return (self.user_id is None or self.user_id == user_id) and self._holds(shop_id)
-
-    def may_read(self, owner_user: str, owner_shop: str | None) -> bool:
-        """Without auth, whoever knows an id may read what it names."""
-        return (self.user_id is None or self.user_id == owner_user) and self._holds(owner_shop)
-
-    def may_watch_shop(self, shop_id: str) -> bool:
-        return self.watches_shops and self._holds(shop_id)
-
-    def shop_for(self, asked: str | None) -> str | None:
-        """The shop that a new turn belongs to. Who is bound to one shop need not name it.
-
-        Without any shop a turn would run on the gateway's own credentials, outside of the caller's bounds: so one of
-        several must be named (InvalidRequest). A shop that is not the caller's is NOT_FOUND, whether it exists or not.
-        """
-        if asked is None and self.shops != ALL:
-            if len(self.shops) == 1:
-                return next(iter(self.shops))
-            raise InvalidRequest([Mistake("shopId", "is required: the token is for several shops")])
-        if not self._holds(asked):
-            raise GatewayError(Code.NOT_FOUND, NOT_ITS_SHOP)
-        return asked
-
-    def account(self, user_id: str) -> str:
-        """Whom a turn counts for in the limits: one user of one API key can't use up another's share."""
-        return f"{self.key_name}\0{user_id}" if self.key_name else user_id
-
-    @property
-    def listener_account(self) -> str | None:
-        """Whom a listening connection counts for; None: in all only."""
-        return self.user_id
-
-    def _holds(self, shop_id: str | None) -> bool:
-        return self.shops == ALL or shop_id in self.shops
-
-
-ANYONE: Final = Caller()
 
 
 class Authenticator:
@@ -180,7 +119,7 @@ class Authenticator:
             return Caller(kind="api-key", shops=shops, key_name=name)
         if self._jwts is None or ("api-key" in self._ways and token.count(".") != _DOTS):
             raise UnauthorizedError("unknown key")
-        if token.startswith(_KEY_PREFIX):
+        if token.startswith(KEY_PREFIX):
             raise UnauthorizedError("a key, not a JWT")
         return self._caller_of_jwt(self._jwts, token)
 
@@ -239,44 +178,6 @@ def bearer_token(request: web.BaseRequest) -> str | None:
     if "Cookie" in request.headers and (cookie := request.cookies.get("gateway_token")):
         return cookie
     return request.query.get("access_token")
-
-
-def make_key(name: str, shops: str = ALL, *, key: str | None = None) -> tuple[str, str]:
-    """A new API key, and its line for `GATEWAY_API_KEYS_FILE`, which holds only its hash. Raises ValueError."""
-    key = key or f"{_KEY_PREFIX}{secrets.token_urlsafe(32)}"
-    line = f"{name} {hashlib.sha256(key.encode()).hexdigest()} {shops}"
-    if (match := _KEY_LINE.fullmatch(line)) is None or match[1] != name or name.startswith("#"):
-        raise ValueError("a name has 1 to 64 visible ASCII characters, and there is at least one shop, or *")
-    if not all(0 < len(shop.strip()) <= _LONGEST_ID for shop in shops.split(",")):
-        raise ValueError(f"a shop has 1 to {_LONGEST_ID} characters")
-    return key, line
-
-
-def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:
-    """The file `NAME SHA256-HEX SHOPS`, a key a line, into {hash: (name, shops)}. Blank and `#` lines are passed over.
-
-    Raises ValueError with every wrong line's number, and never what stands in it.
-    """
-    keys: dict[str, tuple[str, Shops]] = {}
-    names: set[str] = set()
-    wrong: list[str] = []
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        if (match := _KEY_LINE.fullmatch(line)) is None:
-            wrong.append(f"line {number} is not NAME SHA256-HEX SHOPS")
-            continue
-        name, digest, shops = match[1], match[2].lower(), frozenset(part.strip() for part in match[3].split(","))
-        if digest in keys or name in names:
-            wrong.append(f"line {number} repeats a key or a name")
-        if not all(0 < len(shop) <= _LONGEST_ID for shop in shops):
-            wrong.append(f"line {number} has a shop of no or over {_LONGEST_ID} characters")
-        keys[digest] = (name, ALL if ALL in shops else shops)
-        names.add(name)
-    if wrong or not keys:
-        raise ValueError(f"GATEWAY_API_KEYS_FILE: {'; '.join(wrong) or 'holds no key'}")
-    return keys
 
 
 def doubts(settings: Settings) -> list[tuple[str, str]]:

@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from adapters.edge.auth import ANYONE, Caller
 from adapters.edge.body import NUL, read_body, strict_json
+from adapters.edge.callers import ANYONE, Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.query import conversation_id
 from gateway.config.settings import Settings

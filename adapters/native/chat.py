@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from adapters.edge.auth import Caller
+from adapters.edge.callers import Caller
 from adapters.edge.delivery import deliver
 from adapters.edge.failures import InvalidRequest, Mistake, problem, refusal
 from adapters.edge.fields import read_tool_outputs

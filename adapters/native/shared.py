@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from itertools import islice
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -10,17 +9,18 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from adapters.edge.auth import Caller
 from adapters.edge.body import strict_json
+from adapters.edge.callers import Caller
 from adapters.edge.failures import COME_BACK, InvalidRequest, Mistake, refusal
 from adapters.edge.fields import chat_from
 from adapters.edge.query import checked_key
+from adapters.native.commands import COMMANDS, RequestId, nothing_more, request_id_of, topic_asked
 from adapters.native.starting import order_from, start
 from adapters.native.turns import cancel
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
 from adapters.transports.lastmile import Place, hand_over
-from adapters.transports.listening import Topic, caller_of, subscribe, topic_from
+from adapters.transports.listening import Topic, caller_of, subscribe
 from adapters.transports.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
 from gateway.reading.frames import Frame
@@ -36,9 +36,6 @@ MOST_TOPICS = 200
 
 _MANY_COMMANDS = 16  # waiting commands, above which nothing more is read from the socket
 _ENVELOPE = 4096  # bytes that a command may have beyond a chat's body
-
-COMMANDS = ("subscribe", "unsubscribe", "chat", "cancel", "ping")
-RequestId = str | int | float | None
 
 _encoders: WeakValueDictionary[str, Encode] = WeakValueDictionary()
 """The encoder of each topic that a socket now has: all sockets with that topic share it, and so its frames."""
@@ -178,7 +175,7 @@ class SharedSocket(Socket):
             command = strict_json(text.encode("utf-8", "surrogatepass"))
             if not isinstance(command, dict):
                 raise InvalidRequest([Mistake("", "a command is a JSON object")], status=400)
-            request_id = _request_id(command)
+            request_id = request_id_of(command)
             await self._obey_one(command, request_id)
         except GatewayError as error:
             self._refuse(error, request_id)
@@ -200,15 +197,15 @@ class SharedSocket(Socket):
             case "ping":
                 self._say({"type": "pong"}, request_id)
             case "subscribe":
-                topic = _topic(command)
+                topic = topic_asked(command)
                 asked = command.pop("after", None)
                 if asked is not None and not isinstance(asked, str):
                     raise InvalidRequest([Mistake("after", "is a position: a string")])
-                _nothing_more(command)
+                nothing_more(command)
                 await self._open(topic, asked, {"type": "ack", "topic": str(topic)}, request_id)
             case "unsubscribe":
-                topic = _topic(command)
-                _nothing_more(command)
+                topic = topic_asked(command)
+                nothing_more(command)
                 self.drop(topic)
                 self._say({"type": "ack", "topic": str(topic)}, request_id)
             case "chat":
@@ -217,7 +214,7 @@ class SharedSocket(Socket):
                 turn_id = command.pop("turnId", None)
                 if not isinstance(turn_id, str):
                     raise InvalidRequest([Mistake("turnId", "is required: a turn's id")])
-                _nothing_more(command)
+                nothing_more(command)
                 await cancel(self._services, self._caller, turn_id)
                 self._say({"type": "ack", "turnId": turn_id}, request_id)
             case other:
@@ -255,30 +252,6 @@ class SharedSocket(Socket):
         if request_id is not None:
             answer["requestId"] = request_id
         self.write(wire.frame(wire.TEXT, msgspec.json.encode(answer)))
-
-
-def _request_id(command: dict[str, Any]) -> RequestId:
-    given = command.pop("requestId", None)
-    if given is not None and (isinstance(given, bool) or not isinstance(given, str | int | float)):
-        raise InvalidRequest([Mistake("requestId", "is a string or a number")])
-    if isinstance(given, str) and len(given) > 256:
-        raise InvalidRequest([Mistake("requestId", "has 256 characters at most")])
-    return given
-
-
-def _topic(command: dict[str, Any]) -> Topic:
-    given = command.pop("topic", None)
-    if not isinstance(given, str):
-        raise InvalidRequest([Mistake("topic", "is required: turns/ID, conversations/ID or shops/ID")])
-    kind, _, name = given.partition("/")
-    return topic_from(kind, name)
-
-
-def _nothing_more(command: dict[str, Any]) -> None:
-    if command:
-        raise InvalidRequest(
-            [Mistake(str(name)[:128], "is not a field of this command") for name in islice(command, 20)]
-        )
 
 
 async def shared_socket(request: web.Request) -> web.StreamResponse:

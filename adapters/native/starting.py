@@ -6,7 +6,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from adapters.edge.auth import Caller
+from adapters.edge.callers import Caller
 from adapters.edge.failures import InvalidRequest, Mistake, request_id
 from adapters.edge.fields import ChatBody, read_chat
 from adapters.edge.languages import language

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from adapters.edge.auth import Caller
+from adapters.edge.callers import Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.query import turn_id as checked_turn_id
 from adapters.services import Services

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from adapters.edge import query
-from adapters.edge.auth import NOT_ITS_SHOP, Caller
+from adapters.edge.callers import NOT_ITS_SHOP, Caller
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire

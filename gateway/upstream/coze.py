@@ -14,15 +14,8 @@ import msgspec
 from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.telemetry.ledger import Held, Ledger
-from gateway.upstream.coze_protocol import (
-    Chat,
-    ChatReader,
-    failure_of_chat,
-    message_items,
-    status_of,
-    tool_calls_of,
-    usage_of,
-)
+from gateway.upstream.coze_objects import Chat, failure_of_chat, message_items, status_of, tool_calls_of, usage_of
+from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
 from gateway.upstream.json_text import BadJson, converted, parts, write
 from gateway.upstream.listing import entries_of, messages_of

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from gateway.bounds import TURN_PARTS
 from gateway.errors import TooMuch
-from gateway.upstream.coze_protocol import Message
+from gateway.upstream.coze_objects import Message
 from gateway.upstream.exchange import not_coze
 from gateway.upstream.json_text import UNREADABLE, BadJson, converted, read
 from gateway.upstream.refusal import data_of, log_id_of

@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from gateway.errors import Code, UpstreamError
 from gateway.upstream.codes import classify
-from gateway.upstream.coze_protocol import ChatReader, coze_code
+from gateway.upstream.coze_objects import coze_code
+from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.json_text import BadJson, read
 from gateway.upstream.protocol import ChatFailed
 from gateway.upstream.sse import SseDecoder

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.edge.auth import Caller
 from adapters.edge.body import strict_json
+from adapters.edge.callers import Caller
 from adapters.edge.failures import InvalidRequest
 from adapters.edge.fields import chat_from
 from gateway.config.settings import Settings

@@ -14,7 +14,8 @@ import uvloop
 from gateway.errors import Code, UpstreamError
 from gateway.ids import ConversationId, TurnId
 from gateway.turns.turn import Turn
-from gateway.upstream.coze_protocol import ChatReader, Message
+from gateway.upstream.coze_objects import Message
+from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.listing import entries_of, messages_of
 from gateway.upstream.portions import PORTION, Portions
 from gateway.upstream.protocol import (
