@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.events import Completed, Event, Started, Text
 from gateway.ids import LogKey
@@ -19,6 +19,7 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 
 KEY = LogKey("conv_1")
+T = TypeVar("T")
 
 
 class Clock:
@@ -46,7 +47,7 @@ class Around:
         if self.failing:
             raise JournalError("the disk is full")
 
-    async def slowly(self, found: Any) -> Any:
+    async def slowly(self, found: T) -> T:
         if self.pause is not None:
             await self.pause()
         return found

@@ -1,0 +1,52 @@
+"""The journal around another: whatever the protocol has or will have, its call reaches the journal within."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+from gateway.log.journal import Journal
+from tests.contracts.journals import Around, Doubtful
+
+MEMBERS = [name for name in (*vars(Journal), *inspect.get_annotations(Journal)) if not name.startswith("_")]
+
+
+class Listening:
+    """Stands in for the journal within: each of its methods tells what it was called with."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(Journal, name)
+        signature = inspect.signature(method)
+
+        def told(*args: Any, **kwargs: Any) -> list[str]:
+            given = signature.bind(self, *args, **kwargs).arguments
+            given.pop("self")
+            self.heard.append((name, given))
+            return [name]
+
+        async def awaited(*args: Any, **kwargs: Any) -> list[str]:
+            return told(*args, **kwargs)
+
+        return awaited if inspect.iscoroutinefunction(method) else told
+
+
+@pytest.mark.parametrize("around", [Around, Doubtful])
+@pytest.mark.parametrize("name", MEMBERS)
+async def test_every_call_reaches_the_journal_within_as_it_was_made(around: type[Around], name: str) -> None:
+    within: Any = Listening()
+    outer = around(within)
+    method = getattr(Journal, name)
+    assert callable(method), f"{name} is no method: say here how it is passed on"
+    taken = [one for one in inspect.signature(method).parameters.values() if one.name != "self"]
+    given = {one.name: [one.name] for one in taken}
+    plain = [given[one.name] for one in taken if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+    named = {one.name: given[one.name] for one in taken if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    answer = getattr(outer, name)(*plain, **named)
+    if inspect.isawaitable(answer):
+        answer = await answer
+    assert within.heard == [(name, given)]
+    empty = inspect.signature(method).return_annotation in (None, "None")
+    assert answer == (None if empty else [name])
