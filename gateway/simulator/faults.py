@@ -23,7 +23,7 @@ class Fault(StrEnum):
 
     # Before a chat exists: the message is not taken.
     STATUS = "status", "answers with this HTTP status and Coze's JSON body of an error", 503
-    RETRY_AFTER = "retry-after", "adds `Retry-After` with this text (underscores stand for blanks)", "2"
+    RETRY_AFTER = "retry-after", "adds `Retry-After` with this text (underscores stand for spaces)", "2"
     CODE = "code", "answers 200 with JSON whose `code` is this", 4009
     HTML = "html", "answers with an HTML page; status 200 unless `status` says another"
     REDIRECT = "redirect", "answers 307 with this `Location`", "http://127.0.0.1:9/"
@@ -31,17 +31,21 @@ class Fault(StrEnum):
     BAD_HTTP = "bad-http", "answers with something that is not HTTP"
     BIG_HEADER = "big-header", "answers with a header line of this many bytes", 100_000
     TIMES = "times", "only the first N requests with this very message get the faults of this group", 1
-    # The chat runs, its stream never says so.
+    # The chat runs, but its stream never says so.
     NO_HEAD = "no-head", "never sends a response's head"
     RESET_BEFORE_HEAD = "reset-before-head", "resets the connection before the head"
-    SLOW_HEAD = "slow-head", "sends the head this many milliseconds late; what is due by then follows at once", 2000
+    SLOW_HEAD = (
+        "slow-head",
+        "sends the head after this many milliseconds; pieces that are due by then follow at once",
+        2000,
+    )
     SILENT = "silent", "sends the head, then nothing, and keeps the connection open"
     EOF_BEFORE_CREATED = "eof-before-created", "sends the head and ends the body"
     DROP_BEFORE_CREATED = "drop-before-created", "sends the head and closes the connection inside the body"
     RESET_BEFORE_CREATED = "reset-before-created", "sends the head and resets the connection"
     SLOW_FIRST = (
         "slow-first",
-        "sends the head, then nothing for this many milliseconds; what is due by then follows at once",
+        "sends the head, then nothing for this many milliseconds; pieces that are due by then follow at once",
         2000,
     )
     # The stream breaks; the chat goes on and its record is whole.
@@ -57,17 +61,20 @@ class Fault(StrEnum):
     NO_COMPLETED = "no-completed", "leaves `conversation.chat.completed` out"
     NO_CREATED = "no-created", "leaves `conversation.chat.created` out: `in_progress` is the first record"
     DONE_ONLY = "done-only", "sends `done` and nothing else"
-    DONE_EARLY = "done-early", "sends `created`, `in_progress` and `done` at once; the chat goes on"
+    DONE_EARLY = "done-early", "sends `created`, `in_progress` and `done` at once, while the chat goes on"
     HOLD_OPEN = "hold-open", "keeps the connection open for this many milliseconds after the last record", 5000
     LATE = "late", "sends a piece and another end after `done`"
-    DONE_BARE = "done-bare", "sends `done` with bare `[DONE]`, without quotes"
-    DONE_DEBUG = "done-debug", "sends `done` with an object that holds a `debug_url`"
+    DONE_BARE = "done-bare", "sends `done` with a bare `[DONE]`, without quotes"
+    DONE_DEBUG = "done-debug", "sends `done` with an object that contains a `debug_url`"
     # What the chat says; its record says the same.
     FIRST = "first", "milliseconds to the first piece", 300
-    RATE = "rate", "pieces a second; 0 is as fast as can be", 40
+    RATE = "rate", "pieces per second; 0 means as fast as possible", 40
     PIECES = "pieces", "an answer of exactly N pieces", 20
     ECHO = "echo", "the answer is the rest of the message"
-    CLOCK = "clock", "each piece is the unix time in seconds at which it is due, and a blank; 200 unless `pieces`"
+    CLOCK = (
+        "clock",
+        "each piece is the unix time in seconds at which it is due, and a space; 200 pieces without `pieces`",
+    )
     PLAIN = "plain", "neither reasoning nor a plug-in"
     REASONING = "reasoning", "reasons before it answers"
     TOOL = "tool", "looks into its knowledge and uses a plug-in before it answers"
@@ -81,10 +88,10 @@ class Fault(StrEnum):
     NO_DELTAS = "no-deltas", "the completed text comes without pieces"
     GIANT = "giant", "one piece of this many bytes in the middle", 1_048_576
     HOSTILE = "hostile", "text with line separators, forged frames, markup, control characters"
-    HOSTILE_IDS = "hostile-ids", "ids of messages that hold line ends, quotes and markup"
+    HOSTILE_IDS = "hostile-ids", "message ids that contain line ends, quotes and markup"
     SURROGATE = "surrogate", "half a surrogate pair in the text, as a JSON escape"
     FAILED = "failed", "fails half-way: `conversation.chat.failed` with this code", 5000
-    FAILED_FLAT = "failed-flat", "the same in the flat shape, the code as a string", 720702204
+    FAILED_FLAT = "failed-flat", "the same in the flat format, with the code as a string", 720702204
     ERROR_EVENT = "error-event", "fails half-way: the event `error` with this code; 0 leaves its data empty", 4013
     CANCELED = "canceled", "is cancelled half-way by someone else: `conversation.chat.canceled`"
     # Pieces and records that are not as they should be; the completed text is right.
@@ -92,9 +99,9 @@ class Fault(StrEnum):
     LOST = "lost", "leaves each third piece out"
     SHUFFLED = "shuffled", "swaps pieces in pairs"
     FOREIGN = "foreign", "puts records of another chat between the pieces"
-    UNKNOWN_EVENTS = "unknown-events", "puts events and kinds of messages that nobody knows between the pieces"
+    UNKNOWN_EVENTS = "unknown-events", "puts unknown events and unknown kinds of messages between the pieces"
     MALFORMED = "malformed", "puts records with broken JSON between the pieces"
-    NAN = "nan", "puts records that hold NaN and Infinity between the pieces"
+    NAN = "nan", "puts records that contain NaN and Infinity between the pieces"
     DEEP = "deep", "puts records nested 100,000 deep between the pieces"
     BIG_INT = "big-int", "puts records with a number of 5,000 digits between the pieces"
     BAD_UTF8 = "bad-utf8", "puts records that are not UTF-8 between the pieces"
@@ -104,28 +111,28 @@ class Fault(StrEnum):
     CR = "cr", "ends lines with CR"
     MIXED = "mixed", "ends lines with LF, CR LF and CR in turn"
     BOM = "bom", "begins with a byte order mark"
-    SPACE = "space", "puts a blank behind each colon"
+    SPACE = "space", "puts a space after each colon"
     COMMENTS = "comments", "puts comments between and inside the records"
-    IDS = "ids", "gives records `id`, one with a NUL, and `retry`"
+    IDS = "ids", "gives the records an `id` (one of them with a NUL) and `retry`"
     MULTILINE_DATA = "multiline-data", "spreads the data over two lines"
     DATA_FIRST = "data-first", "puts `data` before `event`"
     NO_LAST_BLANK = "no-last-blank", "ends without the last blank line"
-    STUDIO = "studio", "speaks as the self-hosted variant does"
-    V2 = "v2", "speaks the older, data-only shape"
-    BYTES = "bytes", "writes byte by byte"
+    STUDIO = "studio", "uses the format of the self-hosted variant"
+    V2 = "v2", "uses the older, data-only format"
+    BYTES = "bytes", "writes the stream byte by byte"
     WRONG_TYPE = "wrong-type", "sends the stream as `text/plain`"
     # Without bound; the chat's record is never over.
     ENDLESS = "endless", "goes on with pieces for ever"
     ENDLESS_RECORD = "endless-record", "after three pieces sends one record without end"
-    COMMENTS_FOREVER = "comments-forever", "after three pieces sends comments for ever, ten a second"
-    GZIP_BOMB = "gzip-bomb", "sends blanks for ever, compressed a thousandfold"
+    COMMENTS_FOREVER = "comments-forever", "after three pieces sends comments for ever, ten per second"
+    GZIP_BOMB = "gzip-bomb", "sends spaces for ever, compressed a thousandfold"
     # The record: retrieve, messages and cancel.
-    RETRIEVE_500 = "retrieve-500", "the first N times retrieve answers 500 with HTML", 2
+    RETRIEVE_500 = "retrieve-500", "the first N requests to retrieve are answered with 500 and HTML", 2
     RETRIEVE_SLOW = "retrieve-slow", "retrieve answers after this many milliseconds", 3000
     NEVER_COMPLETE = "never-complete", "retrieve never says that the chat is over"
     LIST_EMPTY = "list-empty", "the first N lists of messages are empty", 2
-    LIST_500 = "list-500", "the first N lists of messages are a 500 with HTML", 2
-    CANCEL_500 = "cancel-500", "the first N cancels are a 500 with HTML", 2
+    LIST_500 = "list-500", "the first N requests for the list of messages are answered with 500 and HTML", 2
+    CANCEL_500 = "cancel-500", "the first N requests to cancel are answered with 500 and HTML", 2
 
 
 TAKING_NOTHING = frozenset(

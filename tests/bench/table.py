@@ -7,22 +7,22 @@ from tests.bench.servers import GATEWAY
 from tests.load.plot import Bars, draw
 
 COLUMNS = (
-    ("relay", "cpu_us", "relay: µs of processor a piece"),
+    ("relay", "cpu_us", "relay: µs of processor time per piece"),
     ("relay", "delay_p50", "added delay p50, ms"),
     ("relay", "delay_p99", "p99, ms"),
-    ("fanout", "cpu_us", "fan-out: µs a delivery"),
+    ("fanout", "cpu_us", "fan-out: µs per delivery"),
     ("fanout", "delay_p50", "delay p50, ms"),
     ("fanout", "delay_p99", "p99, ms"),
     ("first_byte", "started_p50", "`started` p50, ms"),
-    ("idle", "kib", "KiB an idle listener"),
-    ("idle", "connects_per_s", "listeners let in a second"),
+    ("idle", "kib", "KiB per idle listener"),
+    ("idle", "connects_per_s", "listeners accepted per second"),
 )
 """Measure, figure, and what it is called. Less is better, but for the last one."""
 GOALS = (
-    ("one_stream", "delay_p50", "one stream of 50 pieces a second: added delay p50, ms", 5.0),
+    ("one_stream", "delay_p50", "one stream of 50 pieces per second: added delay p50, ms", 5.0),
     ("one_stream", "delay_p99", "the same, p99, ms", 30.0),
     ("first_byte", "started_p50", "`started` after the request, p50, ms", 3.0),
-    ("idle", "kib", "KiB an idle listener, of 2,000", 3.0),
+    ("idle", "kib", "KiB per idle listener, of 2,000", 3.0),
 )
 BEHIND = (10, 1_000, 10_000)
 _COMPARABLE = ("cpu_us", "kib")
@@ -65,7 +65,7 @@ def plot(medians: Medians) -> str:
         Bars(title, unit, {server: figures[figure] for server, figures in medians[measure].items()})
         for measure, figure, title, unit in (
             ("relay", "cpu_us", "Processor time a relayed piece", "µs"),
-            ("fanout", "cpu_us", "Processor time a delivery", "µs"),
+            ("fanout", "cpu_us", "Processor time per delivery", "µs"),
             ("idle", "kib", "Memory of an idle listener", "KiB"),
             ("relay", "delay_p99", "Added delay under load, p99", "ms"),
         )
