@@ -10,10 +10,11 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
-from aiohttp import http_parser, web
+from aiohttp import web
 
 from adapters.binding import bind, url_of
 from adapters.composition import gateway, make_app
+from adapters.edge.aiohttp_parts import parses_slowly
 from adapters.edge.guard import Guard
 from adapters.edge.server import WebRunner
 from adapters.native import operations
@@ -100,7 +101,7 @@ async def drain(settings: Settings, services: Services) -> None:
 @contextlib.asynccontextmanager
 async def listening(settings: Settings, services: Services) -> AsyncIterator[list[str]]:
     """Listens as the settings say; the main listener's URLs, one for each address."""
-    if not isinstance(http_parser.HttpRequestParser, type) or http_parser.HttpRequestParser.__module__.endswith("_py"):
+    if parses_slowly():
         logger.warning("gateway.slow_parser", why="aiohttp's C extensions are missing")
     async with contextlib.AsyncExitStack() as stack:
         application = make_app(settings, services)

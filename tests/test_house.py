@@ -1,12 +1,15 @@
 """The house: arrows between rooms, pure rooms, docs that point at what is there, lint and types."""
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.conftest import PACKAGES
@@ -102,6 +105,71 @@ def test_the_core_knows_http_only_where_coze_is_called_or_played() -> None:
     for module in MODULES:
         if module.startswith("gateway") and any(name.split(".")[0] == "aiohttp" for name in imported(module)):
             assert module.startswith(("gateway.upstream", "gateway.simulator")), module
+
+
+AIOHTTP_ROOMS = {"gateway.upstream.aiohttp_parts", "adapters.edge.aiohttp_parts"}
+UNDOCUMENTED = {"protocol", "writer", "output_size", "request_factory", "request_handler", "SERVER_SOFTWARE"}
+"""Public names of aiohttp's objects that its documentation doesn't promise."""
+
+
+def private_names_of_aiohttp() -> set[str]:
+    """Every underscored name of an attribute in aiohttp's own code, beyond those that are anybody's."""
+    names: set[str] = set()
+    for path in Path(aiohttp.__file__).parent.rglob("*.py"):
+        names |= set(re.findall(r"(?:self\.|def |^    )(_[a-z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    return names
+
+
+def uses_of_private_parts(module: str) -> Iterator[str]:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("aiohttp."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "aiohttp":
+            promised = {"aiohttp": {*aiohttp.__all__, "web"}}.get(node.module or "", set())
+            yield from (f"{node.module}.{a.name}" for a in node.names if a.name not in promised)
+    private, ours = private_names_of_aiohttp() | UNDOCUMENTED, {id(n) for n in ast.walk(tree) if _is_self(n)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in ours and node.attr in private:
+            yield f"line {node.lineno}: .{node.attr}"
+    loaded = importlib.import_module(module)
+    for name, kind in vars(loaded).items():
+        if isinstance(kind, type) and kind.__module__ == module:
+            theirs = [base for base in kind.__mro__[1:] if base.__module__.split(".")[0] == "aiohttp"]
+            taken = {
+                n for base in theirs for n in vars(base) if n.startswith("_") and not n.endswith(("__", "_abc_impl"))
+            }
+            yield from (f"{name}.{n}" for n in vars(kind) if n in taken)
+            if theirs:
+                yield from (f"{name}: self.{n}" for n in _own_attributes(tree, name) & private_names_of(theirs))
+
+
+def private_names_of(classes: list[type]) -> set[str]:
+    text = "".join(inspect.getsource(one) for one in classes)
+    return set(re.findall(r"self\.(_[a-z]\w*)", text))
+
+
+def _is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
+def _own_attributes(tree: ast.AST, name: str) -> set[str]:
+    (body,) = (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and n.name == name)
+    return {n.attr for n in ast.walk(body) if isinstance(n, ast.Attribute) and _is_self(n)}
+
+
+def test_private_parts_of_aiohttp_are_used_in_their_rooms_alone() -> None:
+    guilty = {}
+    for module in MODULES:
+        names = {name.split(".")[0] for name in imported(module)} | set(imported(module))
+        if module not in AIOHTTP_ROOMS and names & {"aiohttp", *AIOHTTP_ROOMS}:
+            guilty |= {module: uses} if (uses := sorted(uses_of_private_parts(module))) else {}
+    assert guilty == {}
+
+
+@pytest.mark.parametrize("room", sorted(AIOHTTP_ROOMS))
+def test_the_rooms_of_aiohttps_private_parts_are_seen_to_use_them(room: str) -> None:
+    assert len(list(uses_of_private_parts(room))) > 5
 
 
 @pytest.mark.parametrize("module", PURE)

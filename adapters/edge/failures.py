@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
+from adapters.edge.aiohttp_parts import HttpProcessingError, has_begun
 from adapters.edge.languages import language
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.events import Failed
@@ -233,7 +233,7 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
     try:
         return await handler(request)
     except GatewayError as error:
-        if request.writer.output_size > 0:  # a stream has begun: it can only be cut
+        if has_begun(request):  # a stream has begun: it can only be cut
             raise ConnectionResetError("the stream had begun") from error
         return refusal(error, request)
     except web.HTTPException as answer:
@@ -246,7 +246,7 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
         return bad_framing(request)  # a bad chunk, a cut length
     except Exception as error:
         _log_failure(error, request)
-        if request.writer.output_size > 0:
+        if has_begun(request):
             raise ConnectionResetError("the stream had begun") from error
         return refusal(GatewayError(Code.INTERNAL), request)
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, MutableMapping
 from functools import lru_cache
 from typing import Any, Final
 
-from aiohttp import HttpVersion11, hdrs, web, web_response
+from aiohttp import HttpVersion11, hdrs, web
 
+from adapters.edge.aiohttp_parts import name_server
 from adapters.edge.failures import (
     OBSERVER,
     STRANGE_EXPECTATION,
@@ -76,7 +77,7 @@ class Guard:
         app.middlewares.append(errors_middleware)
         app.middlewares.append(self.middleware)
         app.on_response_prepare.append(self.add_headers)
-        web_response.SERVER_SOFTWARE = "coze-gateway"  # type: ignore[attr-defined]
+        name_server("coze-gateway")
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:

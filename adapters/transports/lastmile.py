@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 
 from aiohttp import web
 
+from adapters.edge.aiohttp_parts import take_transport
 from gateway.errors import Code
 from gateway.reading.frames import Frame
 from gateway.reading.hub import Hub
@@ -316,20 +317,10 @@ class Line(asyncio.Protocol):
 
 
 async def hand_over(request: web.Request, line: Line) -> NoReturn:
-    """Takes the request's transport for `line`. The head must have been sent. Ends the handler by cancelling it.
-
-    aiohttp's protocol would close a transport that it still had when told that the connection is over, so it is taken
-    from it first; being told, it cancels the handler (the server runs with `handler_cancellation`).
-    """
-    protocol = request.protocol
-    transport = request.transport
-    loop = asyncio.get_running_loop()
-    if transport is None or transport.is_closing():
+    """Takes the request's transport for `line`. The head must have been sent. Ends the handler by cancelling it."""
+    if (transport := take_transport(request, line)) is None:
         line.release(Closing.CLIENT_LEFT)
         raise ConnectionResetError("the client left before its stream began")
-    transport.set_protocol(line)
-    protocol.transport = None
-    loop.call_soon(protocol.connection_lost, None)
     line.begin(transport)
-    await loop.create_future()  # until cancelled, in the next tick
+    await asyncio.get_running_loop().create_future()  # until cancelled, in the next tick
     raise AssertionError("unreachable")

@@ -1,13 +1,11 @@
 """Sockets: the server's side of a WebSocket on a taken-over transport, for one topic or for many."""
 
 import asyncio
-from typing import Any
 
 import msgspec
-from aiohttp import WSCloseCode, WSMsgType, web
-from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
-from aiohttp.http_websocket import WebSocketError
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from adapters.edge.aiohttp_parts import Messages
 from adapters.edge.failures import COME_BACK_CLOSE_CODE, InvalidRequest, Mistake, close_code_of, tell
 from adapters.transports import wire
 from adapters.transports.lastmile import Line, Place
@@ -29,10 +27,10 @@ _HANDSHAKE = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-K
 class Socket(Line):
     """The server's side of a WebSocket on a taken-over transport. Frames are read by aiohttp's own reader.
 
-    The reader is made when the client first says something: a socket that only listens has none.
+    What reads them is made when the client first says something: a socket that only listens has none.
     """
 
-    __slots__ = ("_goodbye", "_pinged", "_queue", "_reader", "_reading_paused", "_waits_for_close", "heartbeat_seconds")
+    __slots__ = ("_goodbye", "_messages", "_pinged", "_waits_for_close", "heartbeat_seconds")
     label = "websocket"
     encode = staticmethod(wire.websocket)
 
@@ -50,9 +48,7 @@ class Socket(Line):
         self.heartbeat_seconds = heartbeat
         self._goodbye: asyncio.TimerHandle | None = None
         self._pinged: float | None = None
-        self._queue: Any = None
-        self._reader: Any = None
-        self._reading_paused = False
+        self._messages: Messages | None = None
         self._waits_for_close = False
 
     @property
@@ -64,24 +60,23 @@ class Socket(Line):
 
     def data_received(self, data: bytes) -> None:
         self._pinged = None
-        if self._reader is None:
-            # aiohttp's reader wants the protocol that it may pause; this is it.
-            self._queue = WebSocketDataQueue(self, 2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
-            self._reader = WebSocketReader(self._queue, self.most_message, compress=False, decode_text=True)
-        self._reader.feed_data(data)
-        if len(self._queue._buffer) > _FLOOD:
-            self._queue._buffer.clear()
-            self._reader = self._queue = None  # the two hold each other, and what was read
+        messages = self._messages
+        if messages is None:
+            messages = self._messages = Messages(self.most_message)
+        messages.feed(data)
+        if len(messages) > _FLOOD:
+            messages.clear()
+            self._messages = None
             self.goodbye(WSCloseCode.POLICY_VIOLATION, Closing.PROTOCOL)
             if self.transport is not None:
                 self.transport.close()
             return
-        while self._queue._buffer:
-            self._hear(_next(self._queue))
+        while messages:
+            self._hear(messages.take())
         if len(data) >= _LARGE_READ and self.transport is not None and self.transport.is_reading():
             self.transport.pause_reading()  # uvloop would read on at once, and others would wait
             asyncio.get_running_loop().call_soon(self.read_on)
-        if isinstance(error := self._queue.exception(), WebSocketError):
+        if (error := messages.error) is not None:
             self.goodbye(error.code, Closing.PROTOCOL)
 
     def read_on(self) -> None:
@@ -90,7 +85,7 @@ class Socket(Line):
         if transport is not None and not transport.is_closing() and not transport.is_reading():
             transport.resume_reading()
 
-    def _hear(self, message: Any) -> None:
+    def _hear(self, message: WSMessage) -> None:
         if message.type is WSMsgType.CLOSE:
             if not self._waits_for_close:
                 self.write(wire.close(message.data or WSCloseCode.OK))
@@ -114,13 +109,6 @@ class Socket(Line):
                 self.write(_PONG)
         else:
             self.goodbye(WSCloseCode.POLICY_VIOLATION, Closing.PROTOCOL)
-
-    def pause_reading(self) -> None:
-        self._reading_paused = True
-
-    def resume_reading(self, resume_parser: bool = True) -> bool:
-        self._reading_paused = False
-        return False
 
     # -- from the hub ---------------------------------------------------------------------------------------------
 
@@ -171,17 +159,6 @@ class Socket(Line):
             self._goodbye.cancel()
             self._goodbye = None
         super().release(reason)
-
-
-def _next(queue: Any) -> Any:
-    """The next message of a queue that has one: its `read` then never waits."""
-    reading = queue.read()
-    try:
-        reading.send(None)
-    except StopIteration as done:
-        return done.value
-    reading.close()
-    raise RuntimeError("the queue had nothing to read")
 
 
 def _is_ping(text: str) -> bool:

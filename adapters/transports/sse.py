@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp_sse import EventSourceResponse
 
+from adapters.edge.aiohttp_parts import DeferredHead
 from adapters.edge.explained import navigates, not_a_page
 from adapters.edge.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.edge.limits import Seat
@@ -24,31 +24,18 @@ _CONTENT_TYPE = "text/event-stream; charset=utf-8"
 _CACHE_CONTROL = "no-cache, no-transform"
 
 
-class Head(EventSourceResponse):
-    """The head of an event stream whose body is written by a `Line`: no chunks, the end of the connection ends it."""
+class Head(DeferredHead, EventSourceResponse):
+    """The head of an event stream whose body is written by a `Line`: no chunks, the end of the connection ends it.
 
-    # As in aiohttp's own WebSocketResponse: neither a length nor chunks. And as in its Response: the head waits.
-    _length_check = False
-    _send_headers_immediately = False
+    `EventSourceResponse` alone would also set what our listening socket has set, and start a task that pings; the
+    hub's timer does that for all.
+    """
 
     def __init__(self) -> None:
         super().__init__(allow_all_methods=True)
         self.headers["Content-Type"] = _CONTENT_TYPE
         self.headers["Cache-Control"] = _CACHE_CONTROL
         self.headers["Connection"] = "close"
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Makes the head. The base class would also set what our listening socket has set, and start a task that
-        pings; the hub's timer does that for all."""
-        return await web.StreamResponse.prepare(self, request)
-
-    def take(self) -> bytes:
-        """The head's bytes, to go out with the first events in one write; b"" where aiohttp has sent them already."""
-        writer = self._payload_writer
-        head: bytes | None = getattr(writer, "_headers_buf", None)
-        if head is not None:
-            writer._headers_buf = None  # type: ignore[union-attr]
-        return head or b""
 
 
 class SseLine(Line):

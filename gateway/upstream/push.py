@@ -1,28 +1,21 @@
 """Hands a response's bytes on as they arrive, without waking a task for each read.
 
-aiohttp has no public way to do this: its client gives a response's body through `StreamReader`, which a coroutine
-awaits. So once the response's head is there this room puts itself in two places, and leaves all of HTTP to aiohttp:
-
-- between the transport and aiohttp's protocol (`Transport.set_protocol`, public), to know when one read is over and
-  when the connection is lost, of which aiohttp tells the body nothing in some cases (a malformed chunk);
-- in the body's place (aiohttp's parser calls the `StreamReader` that it made: `feed_data`, `feed_eof`,
-  `set_exception`, and two marks around each chunk), by giving that reader a class of ours. That is private, so it is
-  tried, and where it does not hold a task reads instead, with the same result but more slowly.
+aiohttp gives a response's body through a reader that a coroutine awaits. So once the response's head is there, this
+room stands between the transport and aiohttp's protocol (`Transport.set_protocol`, public) and in the body's place
+(`aiohttp_parts.tap`), and leaves all of HTTP to aiohttp. The second is private, so it is tried, and where it does not
+hold a task reads instead, with the same result but more slowly.
 
 One thing it does itself: a read that is exactly one chunk, while the parser stands between two, as nearly every read
 of a chat is, goes past the parser, which then still stands between two.
-
-Read in aiohttp 3.14.5: `client_proto.ResponseHandler`, `_http_parser.pyx` (`cb_on_body`, `_on_message_complete`),
-`streams.StreamReader`.
 """
 
 import asyncio
 import socket
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.streams import StreamReader
+
+from gateway.upstream.aiohttp_parts import ResponseHandler, StreamReader, can_tap, handler_of, tap
 
 
 class Sink(Protocol):
@@ -55,38 +48,10 @@ class Body(Protocol):
 
 def body_of(response: aiohttp.ClientResponse, sink: Sink) -> Body:
     """The response's body, pushed where that can be done. Nobody else may read the response."""
-    reader, connection = response.content, response.connection
-    handler = connection.protocol if connection is not None else None
-    if handler is None or handler.transport is None or not _Pushed.takes(reader):
+    reader, handler = response.content, handler_of(response)
+    if handler is None or not can_tap(reader):
         return ReadBody(reader, sink)
     return PushedBody(handler, reader, sink, plain="Content-Encoding" not in response.headers)
-
-
-class _Pushed(StreamReader):
-    """A reader that keeps nothing. It has no room of its own: the body is in `_timer`, which only reading uses."""
-
-    __slots__ = ()
-    _timer: "PushedBody"  # type: ignore[assignment]
-
-    @staticmethod
-    def takes(reader: StreamReader) -> bool:
-        """Whether `reader` can become one of this class, and back."""
-        try:
-            object.__setattr__(reader, "__class__", _Pushed)
-            object.__setattr__(reader, "__class__", StreamReader)
-        except TypeError:
-            return False
-        return hasattr(reader, "_timer")
-
-    def feed_data(self, data: bytes, size: int = 0) -> bool:
-        self._timer.parts.append(data)
-        return False
-
-    def begin_http_chunk_receiving(self) -> None:
-        self._timer.between_chunks = False
-
-    def end_http_chunk_receiving(self) -> None:
-        self._timer.between_chunks = True
 
 
 class PushedBody(asyncio.Protocol):
@@ -123,8 +88,7 @@ class PushedBody(asyncio.Protocol):
     def start(self) -> None:
         while not self._reader.exception() and (data := self._reader.read_nowait()):
             self.parts.append(data)
-        object.__setattr__(self._reader, "__class__", _Pushed)
-        cast("Any", self._reader)._timer = self
+        tap(self._reader, self)
         _acknowledge_later(self._transport)
         self._transport.set_protocol(self)
         self._hand_over()

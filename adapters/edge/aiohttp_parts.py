@@ -1,0 +1,213 @@
+"""aiohttp's private parts, as far as serving needs them: the only module of this side that knows them.
+
+Read in aiohttp 3.14.5; `pyproject.toml` bounds the version, and `tests/test_aiohttp.py` tries each part by itself.
+
+| part | why | what breaks without it |
+|---|---|---|
+| `AppRunner._make_server`, `Server._kwargs`, `request_factory`, `RequestHandler.handle_error` | aiohttp has no setting for the class that answers what its parser refuses | the answer repeats bytes of the client, and lacks the headers that protect it |
+| the message that a request is made of, `_replace` | `Expect` is judged before anything else sees a request | aiohttp repeats a strange `Expect` to the client before any check |
+| `BaseRequest.writer.output_size` | whether an answer has begun | a failure in the middle of a stream is answered with a second head |
+| `web_response.SERVER_SOFTWARE` | the header `Server` of every answer, also of those without a route | versions of aiohttp and Python are told to everybody |
+| `http_parser.HttpRequestParser` | whether the parser is the one in C | nobody is told that requests are parsed slowly |
+| `http_exceptions.HttpProcessingError` | what reading a body raises where it breaks HTTP's rules, with the parser in Python | a bad chunk counts as a fault of ours |
+| `StreamResponse._length_check`, `_send_headers_immediately`, `_payload_writer`, its `_headers_buf` | the head leaves with the first events in one write; no chunks | an SSE stream has a wrong framing, or a system call and a packet more |
+| `BaseRequest.protocol`, its `transport`, `connection_lost` | a taken-over connection needs no handler that waits | an idle listener holds 10 KiB instead of 3, or its connection is closed as it is taken |
+| `_websocket.reader`: the reader, its queue and the queue's `_buffer` | what a client says is read without a task | nothing that is said on a WebSocket is heard |
+"""  # noqa: E501 - a table's row is one line
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import WSMessage, http_parser, web, web_response
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_websocket import WebSocketError
+from multidict import CIMultiDictProxy
+
+__all__ = [
+    "DeferredHead",
+    "HttpProcessingError",
+    "Make",
+    "Messages",
+    "Runner",
+    "has_begun",
+    "name_server",
+    "parses_slowly",
+    "take_transport",
+]
+
+Headers = CIMultiDictProxy[str]
+Make = Callable[[Headers], web.BaseRequest]
+Judge = Callable[[Headers, Make], web.BaseRequest]
+"""Makes the request of what was read: with its headers, or with others."""
+Answer = Callable[[web.BaseRequest, int], web.StreamResponse]
+"""The answer to what could not be read (400), or to a failure below the routes. Nothing was sent yet."""
+
+
+# -- the server under the routes --------------------------------------------------------------------------------------
+
+
+class Runner(web.AppRunner):
+    """An application's runner that lets `judge` make each request, and `answer` what aiohttp would answer itself."""
+
+    def __init__(self, app: web.Application, *, judge: Judge, answer: Answer, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._judge = judge
+        self._answer = answer
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        server = _Server(
+            made.request_handler,
+            request_factory=_judged(made.request_factory, self._judge),
+            handler_cancellation=made.handler_cancellation,
+            **made._kwargs,
+        )
+        server.answer = self._answer
+        return server
+
+
+def _judged(make: Callable[..., web.BaseRequest], judge: Judge) -> Callable[..., web.BaseRequest]:
+    def make_request(message: Any, *rest: Any) -> web.BaseRequest:
+        def made(headers: Headers) -> web.BaseRequest:
+            return make(message if headers is message.headers else message._replace(headers=headers), *rest)
+
+        return judge(message.headers, made)
+
+    return make_request
+
+
+class _Server(web.Server):
+    answer: Answer
+
+    def __call__(self) -> web.RequestHandler:
+        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol.answer = self.answer
+        return protocol
+
+
+class _Protocol(web.RequestHandler):
+    __slots__ = ("answer",)
+    answer: Answer
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        self.log_exception("refused", exc_info=exc)
+        if has_begun(request):
+            raise ConnectionError("the answer had begun")
+        answer = self.answer(request, status)
+        answer.force_close()
+        return answer
+
+
+def has_begun(request: web.BaseRequest) -> bool:
+    """Whether anything of the answer was written."""
+    return request.writer.output_size > 0
+
+
+def name_server(name: str) -> None:
+    """What every answer of this process says in `Server`."""
+    web_response.SERVER_SOFTWARE = name  # type: ignore[attr-defined]
+
+
+def parses_slowly() -> bool:
+    """Whether aiohttp parses requests in Python, because its C extensions are missing."""
+    return http_parser.HttpRequestParser is http_parser.HttpRequestParserPy
+
+
+# -- a connection that is taken over ----------------------------------------------------------------------------------
+
+
+class DeferredHead(web.StreamResponse):
+    """A response whose body is written past aiohttp: neither a length nor chunks, as in aiohttp's own
+    WebSocketResponse, and as in its Response, the head waits."""
+
+    _length_check = False
+    _send_headers_immediately = False
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Makes the head, whatever a base class between would do more."""
+        return await web.StreamResponse.prepare(self, request)
+
+    def take(self) -> bytes:
+        """The head's bytes, to be sent by whoever takes them; b"" where aiohttp has sent them already."""
+        writer = self._payload_writer
+        head: bytes | None = getattr(writer, "_headers_buf", None)
+        if head is not None:
+            writer._headers_buf = None  # type: ignore[union-attr]
+        return head or b""
+
+
+def take_transport(request: web.Request, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+    """Takes the request's transport for `protocol`; None when it is closing. In the next tick the handler is cancelled.
+
+    aiohttp's protocol would close a transport that it still had when told that the connection is over, so it is taken
+    from it first; being told, it cancels the handler (the server runs with `handler_cancellation`).
+    """
+    served, transport = request.protocol, request.transport
+    if transport is None or transport.is_closing():
+        return None
+    transport.set_protocol(protocol)
+    served.transport = None
+    asyncio.get_running_loop().call_soon(served.connection_lost, None)
+    return transport
+
+
+class Messages:
+    """What a WebSocket's client says, read by aiohttp's own reader without a task. Frames are not compressed."""
+
+    __slots__ = ("_queue", "_reader")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._queue = WebSocketDataQueue(_Flow(), 2**16, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
+        self._reader = WebSocketReader(self._queue, most_bytes, compress=False, decode_text=True)
+
+    def feed(self, data: bytes) -> None:
+        self._reader.feed_data(data)
+
+    def __len__(self) -> int:
+        """The messages that were read and not taken."""
+        return len(self._queue._buffer)
+
+    def clear(self) -> None:
+        self._queue._buffer.clear()
+
+    def take(self) -> WSMessage:
+        """The next message. There must be one: the queue's `read` then never waits."""
+        reading: Any = self._queue.read()
+        try:
+            reading.send(None)
+        except StopIteration as done:
+            message: WSMessage = done.value
+            return message
+        reading.close()
+        raise RuntimeError("the queue had nothing to read")
+
+    @property
+    def error(self) -> WebSocketError | None:
+        """Why no more is read: the client has broken the protocol."""
+        error = self._queue.exception()
+        return error if isinstance(error, WebSocketError) else None
+
+
+class _Flow:
+    """The protocol that the queue may pause: it is read to its end in any case."""
+
+    __slots__ = ("_reading_paused",)
+
+    def __init__(self) -> None:
+        self._reading_paused = False
+
+    def pause_reading(self) -> None:
+        self._reading_paused = True
+
+    def resume_reading(self, resume_parser: bool = True) -> bool:
+        self._reading_paused = False
+        return False
