@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,14 +41,14 @@ LONG = ("browser", "faults", "chaos", "leaks", "examples", "transports", "edge",
 """The folders and files whose tests take longest, the longest first."""
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
-MISSING = pytest.StashKey[set[str]]()
-LEFT_OUT = pytest.StashKey[list[str]]()
+MISSING: pytest.StashKey[set[str]] = pytest.StashKey()
+LEFT_OUT: pytest.StashKey[list[str]] = pytest.StashKey()
 
 Require = Callable[[str], str]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[MISSING] = set()
+    config.stash[MISSING] = set[str]()
     config.stash[LEFT_OUT] = []
 
 
@@ -70,9 +70,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where everything is there, a test that is left out is a test that failed."""
-    report: pytest.TestReport = yield
+    report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
         item.config.stash[LEFT_OUT].append(item.nodeid)
         if CI:
@@ -86,9 +86,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(f"{len(left_out)} TESTS WERE LEFT OUT", sep="!", red=True, bold=True)
         for nodeid in left_out:
             terminalreporter.line(nodeid)
-    if missing := sorted(config.stash[MISSING]):
-        terminalreporter.line(f"Missing here: {', '.join(missing)}. For the whole suite, as root:", red=True)
-        terminalreporter.line(f"    apt-get install {' '.join(PACKAGES[tool][0] for tool in missing)}", red=True)
+    missing: set[str] = config.stash[MISSING]
+    if missing:
+        names = sorted(missing)
+        terminalreporter.line(f"Missing here: {', '.join(names)}. For the whole suite, as root:", red=True)
+        terminalreporter.line(f"    apt-get install {' '.join(PACKAGES[tool][0] for tool in names)}", red=True)
 
 
 @pytest.fixture(scope="session")

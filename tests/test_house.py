@@ -41,9 +41,13 @@ UNBOUND = {"gateway.__main__", "adapters.composition", "adapters.serving", "adap
 """The command line and the composition root put everything together, and the plug-in module offers parts of everything
 to other packages, so they may import everything."""
 
-PURE = ("turns.turn", "turns.answer", "turns.record", "log.outline", "log.stretch", "events", "upstream.sse")
-PURE += ("upstream.coze_objects", "upstream.coze_protocol", "upstream.codes")
-PURE = (*(f"gateway.{name}" for name in PURE), "adapters.transports.wire")
+PURE = (
+    *(f"gateway.turns.{name}" for name in ("turn", "answer", "record")),
+    *(f"gateway.log.{name}" for name in ("outline", "stretch")),
+    *(f"gateway.upstream.{name}" for name in ("sse", "coze_objects", "coze_protocol", "codes")),
+    "gateway.events",
+    "adapters.transports.wire",
+)
 
 
 def folder(module: str) -> str:

@@ -142,7 +142,12 @@ def test_a_handle_that_another_made_non_blocking_loses_nothing() -> None:
 def test_lines_of_many_threads_are_whole() -> None:
     reading, writing = pipe()
     out = outlet(writing, lambda dropped: None)
-    threads = [threading.Thread(target=lambda: [out.msg(b"y" * 300) for _ in range(200)]) for _ in range(8)]
+
+    def write() -> None:
+        for _ in range(200):
+            out.msg(b"y" * 300)
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
     for thread in threads:
         thread.start()
     lines = read(reading, lambda data: data.count(b"\n") >= 1600).splitlines()

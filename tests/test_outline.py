@@ -8,6 +8,7 @@ from gateway.events import (
     Event,
     Failed,
     FollowUp,
+    Last,
     Message,
     Notice,
     Started,
@@ -48,7 +49,7 @@ def test_a_replace_starts_the_text_over() -> None:
 
 def test_the_last_event_says_how_it_ended() -> None:
     text = Text("message", "a")
-    ends = {
+    ends: dict[str, Last] = {
         "completed": Completed("conv_1", "turn_1", "a", {"total": 1}, recovered=False),
         "cancelled": Cancelled("conv_1", "turn_1", "a"),
         "failed": Failed("sorry", "internal", False, "conv_1", "turn_1", "a"),

@@ -30,6 +30,7 @@ from gateway.upstream.protocol import (
     ChatRef,
     Created,
     Done,
+    Item,
     Reasoning,
     Skipped,
     StreamEnd,
@@ -164,7 +165,7 @@ def test_audio_and_suggestions_count_until_done_and_late_text_does_not() -> None
         AudioPiece("BB=="),
     ]
     assert turn.phase == "settling"
-    late = [Suggestion("5", "late"), Suggestion("5", "late"), Suggestion("", "late"), ChatFailed(4000, "")]
+    late: list[Item] = [Suggestion("5", "late"), Suggestion("5", "late"), Suggestion("", "late"), ChatFailed(4000, "")]
     assert turn.take([*late, ChatCompleted(USAGE)]) == [FollowUp("late")]
     assert turn.suggestions == ["late"]
     assert turn.settled() == [completed("x")]
@@ -367,11 +368,9 @@ def test_a_waiting_turn_can_be_cancelled_and_can_fail() -> None:
 
 def test_outputs_that_nobody_waits_for_change_nothing() -> None:
     turn = begun()
-    assert turn.outputs_given() == []
-    assert turn.phase == "streaming"
+    assert (turn.outputs_given(), turn.phase) == ([], "streaming")
     turn.cancel()
-    assert turn.outputs_given() == []
-    assert turn.phase == "ended"
+    assert (turn.outputs_given(), turn.phase) == ([], "ended")
 
 
 # The table

@@ -1,5 +1,7 @@
 """What holds for every turn, whatever Coze sends and whatever happens to it."""
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
@@ -156,9 +158,8 @@ def mangled(draw: st.DrawFn) -> tuple[list[Item], list[Answer]]:
                 pieces = [Delta(answer.message_id, "another text")]
             case _:
                 pass
-        rows.append(
-            [*pieces, answer, *draw(st.lists(st.sampled_from([answer, Delta(answer.message_id, "late")]), max_size=2))]
-        )
+        late: list[Item] = [answer, Delta(answer.message_id, "late")]
+        rows.append([*pieces, answer, *draw(st.lists(st.sampled_from(late), max_size=2))])
     items: list[Item] = []
     while rows := [row for row in rows if row]:
         row = rows[0] if draw(st.booleans()) else draw(st.sampled_from(rows))
@@ -166,7 +167,7 @@ def mangled(draw: st.DrawFn) -> tuple[list[Item], list[Answer]]:
     return items, record
 
 
-def expected(items: list[Item], record: list[Answer]) -> str:
+def expected(items: Sequence[Item], record: list[Answer]) -> str:
     """The record's texts, in the order in which the stream first mentioned them."""
     texts = {answer.message_id: answer.content for answer in record}
     order = dict.fromkeys(item.message_id for item in items if isinstance(item, Delta | Answer))
@@ -207,7 +208,7 @@ def test_a_stream_cut_anywhere_ends_as_coze_completed_it(
     events += recovered
     assert isinstance(events[-1], Completed)
     streamed = dict.fromkeys(item.message_id for item in seen if isinstance(item, Delta | Answer))
-    order = [Delta(message_id, "") for message_id in streamed] + list(in_any_order)
+    order: list[Item] = [*(Delta(message_id, "") for message_id in streamed), *in_any_order]
     assert fold(events) == events[-1].content == expected(order, record)
 
 

@@ -188,7 +188,7 @@ def test_a_chat_that_was_cancelled_meanwhile_cancels_the_turn() -> None:
 
 def test_a_chat_that_waits_for_tools_makes_the_turn_wait_with_what_was_lost_before() -> None:
     turn = broken(d("1", "Let me"))
-    record = [a("1", "Let me see."), a("2", "{}", "card"), Tool("3", "call", "n", "{}")]
+    record: list[Item] = [a("1", "Let me see."), a("2", "{}", "card"), Tool("3", "call", "n", "{}")]
     assert turn.recovered(ChatState("requires_action", tool_calls=tuple(CALLS)), record) == [
         piece(" see."),
         Message("{}", content_type="card"),
@@ -215,7 +215,7 @@ def test_missing_cards_and_suggestions_are_shown_and_known_ones_are_not() -> Non
     turn = broken(
         d("1", "a"), a("2", "{1}", "card"), a("0", "{2}", "card"), Suggestion("5", "q1"), Suggestion("0", "q2")
     )
-    record = [
+    record: list[Item] = [
         a("1", "a"),
         a("2", "{rewritten}", "card"),
         a("0", "{2}", "card"),

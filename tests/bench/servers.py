@@ -20,8 +20,16 @@ PEERS = ("aiohttp-sse", "sse-starlette", "node")
 _FOLDER = ROOT / "tests" / "bench" / "peers"
 _CACHE = ROOT / "build" / "bench-peers"
 """A virtual environment of their own: nothing of theirs gets into the project's."""
-_WANTED = ("aiohttp>=3.14", "aiohttp-sse>=3", "uvloop>=0.23", "starlette", "sse-starlette>=3", "uvicorn", "httptools")
-_WANTED += ("httpx",)
+_WANTED = (
+    "aiohttp>=3.14",
+    "aiohttp-sse>=3",
+    "uvloop>=0.23",
+    "starlette",
+    "sse-starlette>=3",
+    "uvicorn",
+    "httptools",
+    "httpx",
+)
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 

@@ -78,7 +78,8 @@ class Chat(asyncio.Protocol):
         self._timer = self._loop.call_later(max(0.0, self._due - time.time()), self._tick)
 
     def _tick(self) -> None:
-        now, ready = time.time(), []
+        now = time.time()
+        ready: list[bytes] = []
         while self._sent < self._pieces and self._due <= now and len(ready) < 64:
             piece = f"{self._due:.6f} "
             self._whole.append(piece)

@@ -3,6 +3,7 @@
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 
@@ -20,7 +21,7 @@ class Cut:
     @types.coroutine
     def run(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Does the work inside the present task, which is cancelled in the moment in which it comes to wait."""
-        resume: Callable[[], Any] = lambda: work.send(None)  # noqa: E731
+        resume: Callable[[], Any] = partial(work.send, None)
         while True:
             try:
                 waits_for = resume()
@@ -33,9 +34,9 @@ class Cut:
                 task.cancel()
             try:
                 yield waits_for
-                resume = lambda: work.send(None)  # noqa: E731
+                resume = partial(work.send, None)
             except BaseException as error:
-                resume = lambda error=error: work.throw(error)  # noqa: E731
+                resume = partial(work.throw, error)
 
 
 async def cut(work: Coroutine[Any, Any, Any], at: int) -> bool:

@@ -148,7 +148,7 @@ async def test_the_stores_writer_survives_what_it_cant_write_and_what_nobody_tho
     open_core: OpenCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_core() as services:
-        writing, first = Statements.writing, []
+        writing, first = Statements.writing, list[str]()
 
         def buggy(self: Statements, batch: Batch) -> Any:
             first.extend(batch.turns)

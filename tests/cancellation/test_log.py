@@ -69,7 +69,8 @@ async def test_a_call_cancelled_at_any_await_leaves_the_log_usable(tmp_path: Pat
     _write(log, "kept")
     await log.committed()
     await log.keeper.fold()
-    at, reached, turns = 0, True, []
+    at, reached = 0, True
+    turns: list[str] = []
     while reached:
         at += 1
         _write(log, turn := f"turn{at}", end=at % 2 == 0)
@@ -92,7 +93,8 @@ async def test_a_call_cancelled_at_any_await_leaves_the_log_usable(tmp_path: Pat
 async def test_a_close_cancelled_at_any_await_can_be_done_again_and_loses_nothing(
     tmp_path: Path, ledger: Ledger
 ) -> None:
-    at, reached, turns = 0, True, []
+    at, reached = 0, True
+    turns: list[str] = []
     while reached:
         at += 1
         log = _log(tmp_path, ledger)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,6 +61,9 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
         async def run(live: LiveTurn) -> None:
             await cuts[-1].run(original(live))
 
+        def ended(accepted: Accepted) -> bool:
+            return services.turns.running(accepted.turn_id) is None
+
         services.turns.runner._run = run  # type: ignore[method-assign]
         at = 0
         while not cuts or cuts[-1].reached:
@@ -68,7 +72,7 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
             message = f"{MESSAGES[name]} -- {name} {at}"
             accepted = await _start(services, _order(message, shop_id=shop))
             started.append((message, accepted))
-            await eventually(lambda accepted=accepted: services.turns.running(accepted.turn_id) is None)
+            await eventually(partial(ended, accepted))
             await balanced(services)
         assert len(cuts) > 3
         assert services.ledger.count("task") == 4  # the log's two, the store's and the runner's own

@@ -14,7 +14,9 @@ from gateway.errors import Code
 from gateway.events import FollowUp, Started
 from gateway.log.stretch import Entry, Stretch
 from gateway.log.tail import Tail
+from gateway.reading.frames import Frame
 from gateway.reading.hub import Hub
+from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
 from tests.contracts.journals import KEY, Bench, last, piece
 from tests.transports.book import Book, Reader
@@ -51,16 +53,19 @@ class Listener:
     """An outlet in memory."""
 
     label = "sse"
-    encode = staticmethod(lines)
 
     def __init__(self, subscription: Subscription) -> None:
+        self.encode: Encode = lines
         self.subscription = subscription
         self.greeting = b""
         self.paused = False
         self.spoke = False
-        self.transport: Sink | None = Sink()
+        self.transport = Sink()
         self.finished = asyncio.Event()
         self.told: list[Code] = []
+
+    def hand(self, frame: Frame) -> None:
+        self.transport.write(frame.data)
 
     def finish(self) -> None:
         self.finished.set()
@@ -75,7 +80,6 @@ class Listener:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        assert self.transport is not None
         return [json.loads(line) for line in self.transport.data.splitlines()]
 
 

@@ -158,7 +158,8 @@ async def test_an_event_that_is_owed_in_a_stretch_that_was_taken_over_is_this_pr
 ) -> None:
     stretch = await durable.begin("turn_1")
     await durable.write(stretch, Started(KEY, "turn_1", "?"))
-    tail = await durable.reopen() and await durable.tail()
+    await durable.reopen()
+    tail = await durable.tail()
     before = tail.epochs.newest
     (again,) = durable.running
     durable.journal.failing = True

@@ -11,7 +11,7 @@ from gateway.events import Failed, Started
 from gateway.ids import LogKey, shop_log
 from gateway.log import sqlite
 from gateway.log.journal import Broken
-from gateway.log.stretch import Stretch
+from gateway.log.stretch import Stretch, pack
 from gateway.log.tail import Tail
 from gateway.reading.hub import Hub
 from gateway.turns.notifications import Notifications
@@ -144,7 +144,6 @@ async def test_a_turn_that_cant_be_saved_keeps_none_of_the_others_from_it(
 ) -> None:
     await durable.turn("turn_1")
     wanted = await durable.turn("turn_2", key=OTHER)
-    pack = sqlite.pack
 
     def buggy(stretch: Stretch) -> bytes:
         if stretch.turn == "turn_1":
@@ -161,26 +160,27 @@ async def test_a_turn_that_cant_be_saved_keeps_none_of_the_others_from_it(
     await durable.log.keeper.fold()
 
 
-async def test_the_loops_survive_what_nobody_thought_of(durable: Bench, faults: Counted) -> None:
+async def test_the_loops_survive_what_nobody_thought_of(
+    durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     called = asyncio.Event()
 
     async def buggy(*_: object) -> Any:
         called.set()
         raise Bug
 
-    commit = durable.log.committer._commit
-    durable.log.committer._commit = buggy  # type: ignore[method-assign]
+    monkeypatch.setattr(durable.log.committer, "_commit", buggy)
     durable.log.committer.wake.set()
     durable.log.committer.put((0, 0, 0, ""))
     durable.log.committer.pending.clear()
     durable.log.committer.owed.append((0, 0, 0, ""))
     await asyncio.wait_for(called.wait(), 5)
     durable.log.committer.owed.clear()
-    durable.log.committer._commit = commit  # type: ignore[method-assign]
-    fold, called = durable.log.keeper.fold, asyncio.Event()
-    durable.log.keeper.fold = buggy  # type: ignore[method-assign]
+    monkeypatch.undo()
+    called = asyncio.Event()
+    monkeypatch.setattr(durable.log.keeper, "fold", buggy)
     await asyncio.wait_for(called.wait(), 10)
-    durable.log.keeper.fold = fold  # type: ignore[method-assign]
+    monkeypatch.undo()
     assert faults.parts == ["commit", "fold"]
     assert not any(task.done() for task in durable.log._tasks)
     await durable.turn()
@@ -239,7 +239,7 @@ async def test_a_reader_that_cant_be_served_is_cut_and_the_others_are_served(
     listeners = [Listener((await hub.subscribe(KEY, asked=None))[0]) for _ in range(5)]
     for listener in listeners:
         hub.attach(listener)
-    listeners[2].encode = buggy_lines  # type: ignore[assignment]
+    listeners[2].encode = buggy_lines
     for text in ("a", "b", "c"):
         await durable.write(stretch, piece(text))
         await asyncio.sleep(0)
@@ -276,7 +276,7 @@ async def test_a_heart_that_breaks_is_cut_and_the_others_beat(durable: Bench, hu
     for listener in listeners:
         hub.attach(listener)
     listeners[0].beat = buggy_lines  # type: ignore[assignment,method-assign]
-    listeners[1].beat = lambda _: None  # type: ignore[method-assign]
+    listeners[1].beat = lambda now: None  # type: ignore[method-assign]
     count = 0
 
     def beat(now: float) -> None:

@@ -27,7 +27,7 @@ SECRET = b"a secret that is long enough for HS256, by some bytes"
 RSA = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
-ALGORITHMS = {
+ALGORITHMS: dict[str, Any] = {
     "RS256": jwt.algorithms.RSAAlgorithm,
     "ES256": jwt.algorithms.ECAlgorithm,
     "EdDSA": jwt.algorithms.OKPAlgorithm,
@@ -119,13 +119,14 @@ def test_audience_and_issuer_must_be_ours(tmp_path: Path) -> None:
     who = secret_authenticator(tmp_path, jwt_audience="gateway", jwt_issuer="login")
     assert who.caller_of(token(aud="gateway", iss="login")).user_id == "ann"
     assert who.caller_of(token(aud=["other", "gateway"], iss="login")).user_id == "ann"
-    for claims in (
+    wrong: list[dict[str, Any]] = [
         {},
         {"aud": "gateway"},
         {"iss": "login"},
         {"aud": "other", "iss": "login"},
         {"aud": "gateway", "iss": "x"},
-    ):
+    ]
+    for claims in wrong:
         assert refused(who, token(**claims))
 
 
@@ -429,7 +430,7 @@ async def test_without_auth_a_token_changes_nothing(serve: Serve) -> None:
 )
 def test_a_claim_that_is_refused_is_told_apart(tmp_path: Path, claims: dict[str, Any], reason: str) -> None:
     who = secret_authenticator(tmp_path, jwt_audience="gateway", jwt_issuer="login")
-    good = {"aud": "gateway", "iss": "login"}
+    good: dict[str, Any] = {"aud": "gateway", "iss": "login"}
     assert who.caller_of(token(**good)).user_id
     with pytest.raises(UnauthorizedError) as caught:
         who.caller_of(token(**(good | claims)))

@@ -231,8 +231,8 @@ async def test_a_body_without_a_length_is_bounded_too(serve: Serve) -> None:
         assert answer.status == 413
     except ConnectionError:
         pass  # the connection was closed while the client still wrote: as good
-    answer = await talk(client, CHUNKED + b"7d0\r\n" + b" " * 2000 + b"\r\n0\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 413")
+    raw = await talk(client, CHUNKED + b"7d0\r\n" + b" " * 2000 + b"\r\n0\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 413")
 
 
 async def test_a_length_over_the_bound_is_refused_before_any_of_the_body_comes(serve: Serve) -> None:

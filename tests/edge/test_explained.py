@@ -35,6 +35,7 @@ async def opened(gateway: Whole, path: str, **headers: str) -> tuple[Any, str]:
 
 def leads_to(text: str, path: str) -> str:
     """Where the page's link leads when a proxy has the gateway under /gw."""
+    link: str
     (link,) = re.findall(r'href="([^"]*)"', text)
     return urljoin(f"/gw{path}", link)
 

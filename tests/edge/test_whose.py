@@ -22,7 +22,7 @@ CLIENT = {"/client/coze-gateway.js", "/client/coze-gateway.d.ts"}
 OPERATORS = {"/metrics", "/debug/ledger"}
 """Open by where the listener is, not by a token: on loopback, and not through a proxy."""
 
-ANN = {"shop": "a", "scope": "shop"}
+ANN: dict[str, Any] = {"shop": "a", "scope": "shop"}
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ async def test_an_open_stream_ends_when_its_token_does(running: Whole) -> None:
 
 @pytest.mark.parametrize("running", [2500], indirect=True)
 async def test_who_waits_for_an_answer_waits_no_longer_than_the_token_and_the_turn_goes_on(running: Whole) -> None:
-    request = {"json": BODY, "headers": person("ann", seconds=1.5, **ANN) | {"Idempotency-Key": "k"}}
+    request: dict[str, Any] = {"json": BODY, "headers": person("ann", seconds=1.5, **ANN) | {"Idempotency-Key": "k"}}
     async with running.session.post(f"{running.url}/api/coze/chat", **request) as answer:
         assert answer.status == 401
         assert (await answer.json())["code"] == "unauthorized"

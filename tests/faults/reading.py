@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -154,7 +154,7 @@ async def chat(
     reader: Reader | None = None,
     key: str = "",
     **fields: Any,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """A new turn's events from its own stream."""
     body = {"userId": "u1", "botId": "b1", "message": message} | fields
     headers = {"Idempotency-Key": key} if key else {}
@@ -183,7 +183,7 @@ class Refused(Exception):
 
 async def topic(
     session: aiohttp.ClientSession, url: str, name: str, transport: str, *, after: str | None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """A topic's events after a position, until the stream ends. 204 and an ended long-poll end it too."""
     base = f"{url}/api/coze/{name}"
     query = {} if after is None else {"after": after}
@@ -214,7 +214,7 @@ async def topic(
             query, ended = {"after": answer["next"]}, answer["ended"]
 
 
-async def records(response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+async def records(response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
     """An event stream's events. Comments and `retry` are passed over."""
     async for record in blocks(response):
         data = [line[6:] for line in record.split(b"\n") if line.startswith(b"data: ")]

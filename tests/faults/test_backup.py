@@ -12,7 +12,7 @@ import pytest
 from gateway.log.log import EventLog
 from gateway.simulator import whole_text
 from gateway.store.store import Store
-from gateway.turns import takeover
+from gateway.turns import books, takeover
 from tests.faults.coze import simulated
 from tests.faults.disks import locked
 from tests.faults.mortal import mortal
@@ -140,7 +140,7 @@ async def test_a_turn_that_goes_on_hides_no_ended_one_from_a_database_older_than
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long a start takes: here the database has what it was told before it is compared with the log."""
-    close_books = takeover.close_books
+    close_books = books.close_books
 
     async def late(log: EventLog, store: Store, **others: Any) -> None:
         await store.settled()

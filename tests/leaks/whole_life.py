@@ -82,7 +82,7 @@ async def life(folder: Path, rounds: int) -> dict[str, Any]:
     coze = await start_simulator(first_ms=5, rate=500)
     settings = Settings(
         data_dir=folder,
-        coze_api_token="a-token-for-tests",  # type: ignore[arg-type]
+        coze_api_token="a-token-for-tests",
         coze_api_base=coze.url,
         upstream_idle_timeout=1,
         turns_per_minute=1_000_000,

@@ -55,7 +55,8 @@ class Caller:
 
     async def stream(self, message: str, **fields: Any) -> bytes:
         async with self.post(message, **fields) as response:
-            return await response.read()
+            answer: bytes = await response.read()
+            return answer
 
     async def records(self, message: str, **fields: Any) -> list[Record]:
         return exact_records(await self.stream(message, **fields))
@@ -63,7 +64,8 @@ class Caller:
     async def start(self, message: str, **fields: Any) -> dict[str, Any]:
         """Starts a chat that is not streamed; the Chat."""
         async with self.post(message, stream=False, **fields) as response:
-            return (await response.json())["data"]
+            chat: dict[str, Any] = (await response.json())["data"]
+            return chat
 
     async def ask(self, method: str, path: str, *, token: str = "t", **arguments: Any) -> tuple[int, Any]:
         """The status of the answer and its JSON, or its text when it is none."""
@@ -75,13 +77,18 @@ class Caller:
             return response.status, await response.text()
 
     async def retrieve(self, chat: dict[str, Any]) -> dict[str, Any]:
-        return (await self.ask("GET", "/v3/chat/retrieve", params=_ids(chat)))[1]["data"]
+        _, answer = await self.ask("GET", "/v3/chat/retrieve", params=_ids(chat))
+        state: dict[str, Any] = answer["data"]
+        return state
 
     async def messages(self, chat: dict[str, Any]) -> list[dict[str, Any]]:
-        return (await self.ask("GET", "/v3/chat/message/list", params=_ids(chat)))[1]["data"]
+        _, answer = await self.ask("GET", "/v3/chat/message/list", params=_ids(chat))
+        messages: list[dict[str, Any]] = answer["data"]
+        return messages
 
     async def cancel(self, chat: dict[str, Any]) -> dict[str, Any]:
-        return (await self.ask("POST", "/v3/chat/cancel", json=_ids(chat)))[1]
+        answer: dict[str, Any] = (await self.ask("POST", "/v3/chat/cancel", json=_ids(chat)))[1]
+        return answer
 
     async def finished(self, chat: dict[str, Any]) -> dict[str, Any]:
         """Retrieves until the chat is over."""

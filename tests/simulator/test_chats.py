@@ -28,7 +28,8 @@ async def begun(caller: Caller, message: str, **fields: Any) -> dict[str, Any]:
     async with caller.post(message, **fields) as response:
         event, data = await response.content.readline(), await response.content.readline()
     assert event == b"event:conversation.chat.created\n"
-    return json.loads(data.removeprefix(b"data:"))
+    chat: dict[str, Any] = json.loads(data.removeprefix(b"data:"))
+    return chat
 
 
 async def test_the_same_message_gets_the_same_answer_from_another_simulator(start: Start) -> None:
@@ -120,7 +121,13 @@ async def test_a_local_tool_s_outputs_are_asked_for_and_go_into_the_answer(calle
     ids = {"conversation_id": chat["conversation_id"], "chat_id": chat["id"]}
     path = "/v3/chat/submit_tool_outputs"
     one = [{"tool_call_id": calls[0]["id"], "output": "first"}]
-    for body in ({}, {"tool_outputs": []}, {"tool_outputs": one}, {"tool_outputs": [{"tool_call_id": 1}]}):
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"tool_outputs": []},
+        {"tool_outputs": one},
+        {"tool_outputs": [{"tool_call_id": 1}]},
+    ]
+    for body in bodies:
         assert (await caller.ask("POST", path, params=ids, json=body))[1]["code"] == 4000
     both = [*one, {"tool_call_id": calls[1]["id"], "output": "第二"}]
     status, stream = await caller.ask("POST", path, params=ids, json={"stream": True, "tool_outputs": both})

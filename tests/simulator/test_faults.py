@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -156,7 +158,7 @@ async def test_a_cut_character_is_cut_inside_its_bytes(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_resets_are_resets_on_either_loop(loop_factory: object) -> None:
+def test_resets_are_resets_on_either_loop(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def ends() -> list[str]:
         simulator = await start_simulator(first_ms=0, rate=0)
         try:
@@ -271,11 +273,12 @@ async def test_comments_for_ever_are_comments(caller: Caller) -> None:
 async def test_the_record_fails_the_first_times(caller: Caller, fault: str, calls: str, expected: list[int]) -> None:
     chat = await caller.start(f"/fault {fault} rate:1 x")
     ids = {"conversation_id": chat["conversation_id"], "chat_id": chat["id"]}
-    method, path, arguments = {
+    requests: dict[str, tuple[str, str, dict[str, Any]]] = {
         "retrieve": ("POST", "/v3/chat/retrieve", {"params": ids}),
         "messages": ("GET", "/v3/chat/message/list", {"params": ids}),
         "cancel": ("POST", "/v3/chat/cancel", {"json": ids}),
-    }[calls]
+    }
+    method, path, arguments = requests[calls]
     assert [(await caller.ask(method, path, **arguments))[0] for _ in expected] == expected
 
 

@@ -11,7 +11,8 @@ from tests.simulator.caller import Caller
 def dispatched(stream: bytes) -> list[tuple[str, Any]]:
     """The events of a whole stream by the WHATWG rules (HTML, 9.2.6), told as simply as they can be."""
     lines = stream.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    events, name, data = [], "", []
+    events: list[tuple[str, Any]] = []
+    name, data = "", list[str]()
     for line in lines[:-1]:
         if not line:
             if data:

@@ -73,6 +73,7 @@ async def test_cozepy_s_async_client_reads_the_stream(async_coze: cozepy.AsyncCo
     text = ""
     async for event in async_coze.chat.stream(**asked(f"/fault plain {QUESTION}")):
         if event.event == cozepy.ChatEventType.CONVERSATION_MESSAGE_DELTA:
+            assert event.message is not None
             text += event.message.content
     assert text == whole_text(f"/fault plain {QUESTION}")
 
@@ -80,6 +81,7 @@ async def test_cozepy_s_async_client_reads_the_stream(async_coze: cozepy.AsyncCo
 async def test_cozepy_creates_and_polls(coze: cozepy.Coze) -> None:
     poll = await asyncio.to_thread(lambda: coze.chat.create_and_poll(**asked(QUESTION)))
     assert poll.chat.status == cozepy.ChatStatus.COMPLETED
+    assert poll.messages is not None
     answers = [message.content for message in poll.messages if message.type == cozepy.MessageType.ANSWER]
     assert answers == [whole_text(QUESTION)]
 
@@ -120,7 +122,7 @@ async def test_cozepy_sees_coze_s_errors(coze: cozepy.Coze, message: str, code: 
     with pytest.raises(cozepy.CozeAPIError) as raised:
         await asyncio.to_thread(lambda: list(coze.chat.stream(**asked(message))))
     assert raised.value.code == code
-    assert len(raised.value.logid) == 34
+    assert len(raised.value.logid or "") == 34
 
 
 @pytest.fixture(scope="session")

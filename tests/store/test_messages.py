@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.errors import Code, GatewayError
+from gateway.ids import TurnId
 from gateway.store import MessageRow, Store
 from tests.store.writes import begun, update
 
@@ -48,8 +49,8 @@ async def test_a_message_has_its_turns_text_status_and_time(store: Store) -> Non
     store.update(update(1, "failed", content="Half of it", updated_at=109.0))
     assert await store.messages("conv_1", before=None, limit=50) == (
         [
-            MessageRow("turn_1.user", "turn_1", "user", "question 1", "completed", 100.0),
-            MessageRow("turn_1.assistant", "turn_1", "assistant", "Half of it", "failed", 102.0),
+            MessageRow("turn_1.user", TurnId("turn_1"), "user", "question 1", "completed", 100.0),
+            MessageRow("turn_1.assistant", TurnId("turn_1"), "assistant", "Half of it", "failed", 102.0),
         ],
         False,
     )

@@ -1,15 +1,18 @@
 """What is written is what is read, however often and in whatever groups it is written."""
 
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import Code, GatewayError
+from gateway.ids import ConversationId, ShopId, TurnId, UserId
 from gateway.store import ConversationRow, Store, TurnRow
 from tests.store.conftest import OpenStore
 from tests.store.writes import begun, dump, update
 
+CONVERSATION, USER, SHOP = ConversationId("conv_1"), UserId("user"), ShopId("shop")
 ANSWERED = update(
     1,
     "completed",
@@ -24,10 +27,10 @@ ANSWERED = update(
     tool_calls=[{"id": "call"}],
 )
 ROW = TurnRow(
-    turn_id="turn_1",
-    conversation_id="conv_1",
-    user_id="user",
-    shop_id="shop",
+    turn_id=TurnId("turn_1"),
+    conversation_id=CONVERSATION,
+    user_id=USER,
+    shop_id=SHOP,
     bot_id="bot",
     message="question 1",
     created_at=100.0,
@@ -53,11 +56,11 @@ async def test_a_turn_is_read_as_it_was_written_before_and_after_it_is_committed
     if write_between:
         await store.settled()
     store.update(ANSWERED)
-    store.name("conv_1", "coze", 1)
+    store.name(CONVERSATION, "coze", 1)
     assert await store.turn("turn_1") == ROW
     await store.settled()
     assert await store.turn("turn_1") == ROW
-    assert await store.conversation("conv_1") == ConversationRow("conv_1", "user", "shop", "bot", "coze", 100.0, 1)
+    assert await store.conversation("conv_1") == ConversationRow(CONVERSATION, USER, SHOP, "bot", "coze", 100.0, 1)
 
 
 async def test_a_turn_without_an_update_is_queued(store: Store) -> None:
@@ -133,7 +136,7 @@ async def test_a_conversation_stays_its_first_users(store: Store, write_between:
     if write_between:
         await store.settled()
     store.begin(begun(2, user_id="another", shop_id="other", bot_id="bot 2", created_at=200.0))
-    expected = ConversationRow("conv_1", "user", "shop", "bot", "", 100.0)
+    expected = ConversationRow(CONVERSATION, USER, SHOP, "bot", "", 100.0)
     assert await store.conversation("conv_1") == expected
     await store.settled()
     assert await store.conversation("conv_1") == expected
@@ -153,7 +156,7 @@ async def test_a_conversation_has_cozes_newest_id_in_whatever_order_the_ids_come
     for naming in order:
         if write_between:
             await store.settled()
-        store.name("conv_1", f"coze {naming}", naming)
+        store.name(CONVERSATION, f"coze {naming}", naming)
         newest = max(newest, naming)
         row = await store.conversation("conv_1")
         assert row is not None
@@ -161,12 +164,12 @@ async def test_a_conversation_has_cozes_newest_id_in_whatever_order_the_ids_come
     await store.close()
     store = await open_store()
     store.begin(begun(1))  # told again, as a start after a kill does
-    store.name("conv_1", "coze 2", 2)
+    store.name(CONVERSATION, "coze 2", 2)
     await store.settled()
     row = await store.conversation("conv_1")
     assert row is not None
     assert row.coze_conversation_id == "coze 3"
-    store.name("conv_1", "", 4)  # Coze has it no longer
+    store.name(CONVERSATION, "", 4)  # Coze has it no longer
     await store.settled()
     row = await store.conversation("conv_1")
     assert row is not None
@@ -177,7 +180,7 @@ async def test_an_id_whose_turn_no_database_takes_is_written_all_the_same(store:
     store.begin(begun(1))
     await store.settled()
     store.begin(begun(2, message="\ud800"))
-    store.name("conv_1", "coze", 1)
+    store.name(CONVERSATION, "coze", 1)
     await store.settled()
     row = await store.conversation("conv_1")
     assert row is not None
@@ -187,7 +190,7 @@ async def test_an_id_whose_turn_no_database_takes_is_written_all_the_same(store:
 
 async def test_a_closed_store_says_so(store: Store) -> None:
     await store.close()
-    for call in (lambda: store.begin(begun(1)), lambda: store.update(update(1))):
+    for call in (partial(store.begin, begun(1)), partial(store.update, update(1))):
         with pytest.raises(GatewayError, match="closed"):
             call()
     with pytest.raises(GatewayError, match="closed") as caught:

@@ -12,16 +12,14 @@ from gateway.store import Store, TurnBegun, TurnUpdate
 
 
 def begun(number: int, conversation: str = "conv_1", **fields: Any) -> TurnBegun:
-    values = {"user_id": "user", "shop_id": "shop", "bot_id": "bot", "message": f"question {number}"}
-    return TurnBegun(
-        **{"turn_id": f"turn_{number}", "conversation_id": conversation, "created_at": 100.0} | values | fields
-    )
+    values: dict[str, Any] = {"user_id": "user", "shop_id": "shop", "bot_id": "bot", "message": f"question {number}"}
+    values |= {"turn_id": f"turn_{number}", "conversation_id": conversation, "created_at": 100.0}
+    return TurnBegun(**values | fields)
 
 
 def update(number: int, status: str = "running", conversation: str = "conv_1", **fields: Any) -> TurnUpdate:
-    return TurnUpdate(
-        **{"turn_id": f"turn_{number}", "conversation_id": conversation, "status": status, "updated_at": 101.0} | fields
-    )
+    values: dict[str, Any] = {"turn_id": f"turn_{number}", "conversation_id": conversation, "updated_at": 101.0}
+    return TurnUpdate(**values | {"status": status} | fields)
 
 
 def commits(store: Store) -> list[None]:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
 
+from adapters import binding
 from adapters import serving as app
 from adapters.transports import sockets
 from gateway.errors import Code, GatewayError
@@ -71,7 +73,7 @@ async def test_topics_and_answers_of_a_shared_socket_never_mix_with_a_large_fram
     turns = [(await served.start(GIANT + str(n))).topic.removeprefix("turns/") for n in range(3)]
     whole = {turn: (await served.ended(turn, within=30))["content"] for turn in turns}
     events: dict[str, list[dict[str, Any]]] = {turn: [] for turn in turns}
-    pongs = []
+    pongs: list[dict[str, Any]] = []
     async with served.session.ws_connect(f"{served.url}/api/coze/ws", max_msg_size=0) as socket_:
         for turn in turns:
             await socket_.send_json({"type": "subscribe", "topic": f"turns/{turn}"})
@@ -121,7 +123,7 @@ async def test_a_page_of_messages_is_bounded_and_the_rest_is_the_next_page(serve
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel takes little for a client that does not read; left alone it takes megabytes on loopback."""
-    bind = app.bind
+    bind = binding.bind
 
     async def bound(*given: Any) -> list[socket.socket]:
         sockets_ = await bind(*given)
@@ -219,8 +221,8 @@ async def test_what_is_reserved_is_bounded_but_one_thing_alone_always_finds_room
 async def test_who_waits_longest_is_cut_first_and_nobody_who_has_only_just_stalled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    room, cut = Unsent(100), []
-    holds = [room.note(40, lambda name=name: cut.append(name)) for name in "abc"]
+    room, cut = Unsent(100), list[str]()
+    holds = [room.note(40, partial(cut.append, name)) for name in "abc"]
     assert room.held == 120
     room.reserve(30).close()
     assert cut == []
@@ -276,7 +278,12 @@ def test_a_slice_before_the_last_event_does_not_make_the_whole_text_for_nothing(
 ) -> None:
     made: list[object] = []
     body = Stretch._body
-    monkeypatch.setattr(Stretch, "_body", lambda self, segment: made.append(segment) or body(self, segment))
+
+    def noted(segment: Any) -> Any:
+        made.append(segment)
+        return segment
+
+    monkeypatch.setattr(Stretch, "_body", lambda self, segment: body(self, noted(segment)))
     stretch = Stretch(1, "k", "e", 1, "t")
     stretch.apply(WHOLE, b'"event":"started"')
     for _ in range(40):

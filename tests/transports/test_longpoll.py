@@ -1,6 +1,7 @@
 """Long-poll beyond its events: when it answers, how much, and what it refuses."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ async def idle(served: Served) -> str:
     return f"/api/coze/conversations/{over[0]['conversationId']}/poll?after={over[-1]['id']}"
 
 
-async def timed(served: Served, path: str) -> tuple[float, int, dict[str, object]]:
+async def timed(served: Served, path: str) -> tuple[float, int, dict[str, Any]]:
     loop = asyncio.get_running_loop()
     began = loop.time()
     status, _, answer = await served.get(path)
@@ -70,7 +71,7 @@ async def test_limit_bounds_an_answer_and_nothing_is_lost_by_it(served: Served) 
 
 async def test_ended_comes_with_the_last_event_and_is_not_told_too_early(served: Served) -> None:
     door = await served.start("/fault plain pieces:20 rate:100 -- ends")
-    after, answers = "0", []
+    after, answers = "0", list[dict[str, Any]]()
     while not answers or not answers[-1]["ended"]:
         _, headers, answer = await served.get(f"/api/coze/{door.topic}/poll?after={after}")
         assert headers["Cache-Control"] == "no-store"

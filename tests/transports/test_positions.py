@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -59,7 +60,7 @@ async def listen(served: Served, topic: str, way: str, position: str) -> tuple[l
     url = f"{served.url}/api/coze/{topic}/events{query}"
     async with asyncio.timeout(5), served.session.get(url, headers=headers) as response:
         assert response.status == 200, (position, response.status)
-        events = []
+        events: list[dict[str, Any]] = []
         async for line in response.content:
             if line.startswith(b"data: "):
                 if not events:

@@ -125,7 +125,7 @@ async def test_the_websockets_library_hears_pings_and_closes(served: Served) -> 
 @pytest.fixture(scope="session")
 def eventsource(require: Require, pytestconfig: pytest.Config) -> Path:
     """npm's `eventsource`, installed once into pytest's cache."""
-    folder = Path(pytestconfig.cache.mkdir("eventsource"))  # type: ignore[union-attr]
+    folder = Path(pytestconfig.cache.mkdir("eventsource"))
     package = folder / "node_modules" / "eventsource"
     if not (package / "package.json").exists():
         npm = require("npm")

@@ -122,7 +122,7 @@ async def test_a_queued_turn_that_was_cancelled_is_found(served: Served) -> None
 @pytest.fixture(scope="session")
 def fetch_event_source(require: Require, pytestconfig: pytest.Config) -> Path:
     """npm's `@microsoft/fetch-event-source`, installed once into pytest's cache."""
-    folder = Path(pytestconfig.cache.mkdir("fetch-event-source"))  # type: ignore[union-attr]
+    folder = Path(pytestconfig.cache.mkdir("fetch-event-source"))
     package = folder / "node_modules" / "@microsoft" / "fetch-event-source"
     if not (package / "package.json").exists():
         command = [require("npm"), "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]

@@ -61,8 +61,8 @@ async def test_a_refusal_that_passes_is_a_stream_that_tells_when_to_come_back(se
         status, headers, problem = await served.get(f"/api/coze/{door.topic}/poll")
         assert (status, problem["code"]) == (503, "overloaded")
         assert int(headers["Retry-After"]) > 0
-        body = {"userId": "u", "botId": "b", "message": "x"}
-        status, headers, problem = await served.post("/api/coze/chat/stream", body)
+        asked = {"userId": "u", "botId": "b", "message": "x"}
+        status, headers, problem = await served.post("/api/coze/chat/stream", asked)
         assert (status, problem["code"]) == (503, "overloaded")
     async with asyncio.timeout(5):
         while served.services.connections.open:  # noqa: ASYNC110

@@ -8,6 +8,7 @@ import re
 import warnings
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,7 @@ def torn(text: bytes, rng: random.Random) -> bytes:
     return b"\n\n".join(records)
 
 
-PACKINGS = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress}
 
 
 def form(seed: int) -> tuple[bytes, bool, Play]:

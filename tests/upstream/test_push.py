@@ -284,7 +284,8 @@ def test_where_aiohttp_cannot_be_listened_to_a_task_reads(monkeypatch: pytest.Mo
             aiohttp.ClientSession() as session,
         ):
             response = await session.get(server.url)
-            response.content = Other(response._protocol, 2**16, loop=asyncio.get_running_loop())  # type: ignore[attr-defined]
+            assert response._protocol is not None
+            response.content = Other(response._protocol, 2**16, loop=asyncio.get_running_loop())
             body = body_of(response, Heard())
             assert isinstance(body, ReadBody)
             response.close()
