@@ -38,6 +38,20 @@ export async function request({ baseUrl, token, network }, path, { body, method,
   throw new GatewayError(problem?.detail ?? "", { status: response.status, code: problem?.code ?? "unknown", problem });
 }
 
+/**
+ * Gives a turn the results of the tools that it waits for. Rejects with a `GatewayError`, whose `answered` says that the
+ * turn no longer waits.
+ */
+export async function giveOutputs(settings, turnId, toolOutputs) {
+  try {
+    await request(settings, `turns/${turnId}/tool-outputs`, { body: { toolOutputs } });
+  } catch (error) {
+    const turn = error.status ? await request(settings, `turns/${turnId}`).catch(() => undefined) : undefined;
+    error.answered = turn !== undefined && turn.status !== "action_required";
+    throw error;
+  }
+}
+
 /** What went wrong, for a person: the gateway's own sentence, or the page's; `unreachable` is the key of one of those. */
 export function sentence(error, unreachable = "error_unreachable") {
   if (error.code === "forbidden_origin") return say("span", "error_origin", { "data-origin": location.origin });

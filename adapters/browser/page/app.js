@@ -1,4 +1,4 @@
-/** The page's composition: finds its elements, builds the parts, and ties what people do to what the parts can. */
+/** The page's composition: finds the page's elements, builds the parts, and connects buttons and fields to them. */
 import { request, sentence } from "./api.js";
 import { BadNetwork } from "./bad-network.js";
 import { Conversation } from "./conversation.js";
@@ -8,7 +8,9 @@ import { Dock } from "./dock.js";
 import { Figures, NetworkLog } from "./figures.js";
 import { firstLanguage, formatNumber, language, onLanguage, speak, t } from "./language.js";
 import { tabMemory } from "./memory.js";
+import { fitToText, replaceText, sendOnEnter } from "./message-field.js";
 import { addThemeButton, keepField } from "./preferences.js";
+import { Scrolling } from "./scrolling.js";
 import { shownLength } from "./shown-length.js";
 
 const LIKING = ["sse", "websocket", "longpoll", "eventsource"];
@@ -27,7 +29,7 @@ const SAID = {
   started: "says_started", action_required: "says_waits", completed: "says_completed", error: "says_failed", cancelled: "says_cancelled",
 };
 const DOUBLE_CLICK_MS = 500;
-const PRESSING_HELPS_MS = 1_500; // a shorter wait is over before a hand is there
+const PRESSING_HELPS_MS = 1_500; // a shorter pause is over before anybody can press the button
 const HOME = new URL(".", location.href).href; // a proxy may serve the gateway below a path
 const at = (id) => document.getElementById(id);
 
@@ -36,9 +38,8 @@ const network = new BadNetwork();
 const parts = network.parts();
 const figures = new Figures(at("figures"));
 const netlog = new NetworkLog(at("network-log"));
-const scroll = at("scroll");
+const scrolling = new Scrolling(at("scroll"), at("log"), at("jump"));
 const message = at("message");
-let following = true; // the newest line stays in view until the reader scrolls up
 let limit = 16_000;
 
 const transports = () => {
@@ -67,18 +68,13 @@ const conversation = new Conversation({
   onTokenWanted: askForToken,
   onChange: showProgress,
   onTurn: () => {
-    follow(true);
+    scrolling.follow(true);
     at("welcome").hidden = at("log").childElementCount > 0;
   },
-  keepPlace: (change) => {
-    follow(false);
-    const below = scroll.scrollHeight - scroll.scrollTop;
-    change();
-    scroll.scrollTop = scroll.scrollHeight - below;
-  },
+  keepPlace: (change) => scrolling.keepPlace(change),
 });
 
-/** Says what went wrong where people look on any screen, until they do something about it. */
+/** Says what went wrong, in a place that people see on any screen, until they do something about it. */
 function warn(words) {
   at("alert").hidden = false;
   at("alert").replaceChildren(words);
@@ -92,13 +88,13 @@ function unwarn() {
   }
 }
 
-/** Says what is no mistake, only worth knowing. */
+/** Says something that is good to know and no mistake. */
 function hint(key) {
   at("hint").hidden = false;
   at("hint").replaceChildren(say("span", key));
 }
 
-/** Opens the field that the token belongs into. */
+/** Opens the field for the token. */
 function askForToken() {
   sayAnew(at("token-label"), "token_required");
   at("settings").open = true;
@@ -112,7 +108,7 @@ let lineState = "idle";
 
 function showState(state, { transport, delayMs, reason, error }) {
   lineState = state === "waiting" && reason === "hidden" ? "hidden" : state;
-  if (state === "connecting" && reason === "whole answer") lineState = "whole"; // it says no word before the last
+  if (state === "connecting" && reason === "whole answer") lineState = "whole"; // nothing arrives before the whole answer
   if (state === "open") {
     figures.opened(transport ?? "whole");
     netlog.add("good", say("span", "state_open"), "·", transport ?? say("span", "transport_whole"));
@@ -124,7 +120,7 @@ function showState(state, { transport, delayMs, reason, error }) {
   if (state === "offline") netlog.add("bad", say("span", "state_offline"));
   if (error) netlog.add("bad", say("span", "state_closed"), "·", sentence(error));
   at("status-more").textContent = state === "open" ? (transport ?? "") : "";
-  // In an answer that waits there is such a button already.
+  // An answer that waits has such a button already.
   at("try-now").hidden = lineState !== "waiting" || !(delayMs > PRESSING_HELPS_MS) || conversation.running;
   return showStatus();
 }
@@ -148,33 +144,22 @@ function showProgress(event) {
   at("delete").hidden = !conversation.id;
   at("earlier").hidden = !conversation.hasEarlier;
   const said = SAID[event?.event];
-  // A screen reader hears when an answer begins, waits and ends; read piece by piece it would be noise.
+  // A screen reader is told when an answer begins, waits and ends. Read out piece by piece, the answer would be noise.
   if (said) at("announcer").textContent = `${t(said, { n: shownLength(event.content ?? "") })} ${event.error ?? ""}`.trim();
   showStatus();
 }
 
 // -- asking
 
-/** While an answer runs there is Stop; and Send, too, for who has written what is to be asked next. */
+/** While an answer runs there is Stop, and Send only if the next question has been written. */
 function placeSend() {
   at("send").hidden = conversation.running && !message.value.trim();
 }
 
-/** Puts `text` into the field. What was there is a step back in its history. */
+/** Puts `text` into the field. */
 function fill(text) {
-  message.focus();
-  message.select();
-  if (!document.execCommand("insertText", false, text)) message.value = text;
-  fit();
+  replaceText(message, text);
   placeSend();
-}
-
-function fit() {
-  if (CSS.supports("field-sizing", "content")) return; // the browser does it
-  message.rows = 1; // what is measured then is the text, not the field
-  const { lineHeight, paddingTop, paddingBottom } = getComputedStyle(message);
-  const height = message.scrollHeight - parseFloat(paddingTop) - parseFloat(paddingBottom);
-  message.rows = Math.min(Math.max(Math.round(height / parseFloat(lineHeight)), 1), 8);
 }
 
 at("composer").addEventListener("submit", (event) => {
@@ -184,23 +169,17 @@ at("composer").addEventListener("submit", (event) => {
   if (conversation.ask(message.value)) {
     message.value = "";
     placeSend();
-    fit();
+    fitToText(message);
   } else if (message.value.trim()) hint("error_running");
   return message.focus();
 });
 message.addEventListener("input", () => {
   unwarn();
-  fit();
+  fitToText(message);
   placeSend();
 });
-message.addEventListener("keydown", (event) => {
-  // Safari ends a composition before the Enter that ended it: of an input method such a key has the code 229.
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
-    event.preventDefault();
-    at("composer").requestSubmit();
-  }
-});
-let sentAt = -Infinity; // when Send was last clicked: Stop takes its place below the pointer, where a double click goes on
+sendOnEnter(message, at("composer"));
+let sentAt = -Infinity; // when Send was last clicked: Stop then appears under the pointer, and a double click must not press it
 at("send").addEventListener("click", ({ detail }) => { if (detail) sentAt = performance.now(); });
 at("stop").addEventListener("click", ({ detail }) => {
   if (detail > 1 || (detail && performance.now() - sentAt < DOUBLE_CLICK_MS)) return;
@@ -212,7 +191,7 @@ addEventListener("keydown", (event) => {
   if (conversation.running) conversation.stop();
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
-  event.preventDefault(); // its address would take the place of the conversation's
+  event.preventDefault(); // following the link would replace the conversation's id in the address
   message.focus();
 });
 at("new").addEventListener("click", () => {
@@ -228,54 +207,29 @@ addDeletion({
   hint("deleted");
   message.focus();
 });
-at("try-now").addEventListener("click", () => conversation.tryNow());
+at("try-now").addEventListener("click", () => conversation.connection.tryNow());
 const chips = QUICK.map(([tongue, question]) => (
   make("button", { type: "button", class: "chip", lang: tongue, onclick: () => conversation.ask(question) }, question)));
 
-// A key that was pressed on a button which then goes, or may not be pressed again, leaves the focus nowhere.
+// When a key presses a button that then disappears or is disabled, nothing has the focus any more.
 addEventListener("click", ({ detail }) => { if (!detail) setTimeout(refocus, 50); });
 
 at("earlier").addEventListener("click", async () => {
   at("earlier").disabled = true;
   await conversation.showEarlier();
   at("earlier").disabled = false;
-  (at("earlier").hidden ? scroll : at("earlier")).focus({ preventScroll: true });
+  (at("earlier").hidden ? at("scroll") : at("earlier")).focus({ preventScroll: true });
 });
-
-function follow(whether) {
-  following = whether;
-  at("jump").hidden = following || atEnd();
-}
-at("jump").addEventListener("click", () => {
-  follow(true);
-  scroll.scrollTop = placed = scroll.scrollHeight;
-});
-
-// Told of growth after the layout, so that asking for the height costs no layout of its own.
-let placed = 0; // where the page itself has scrolled to
-const growth = new ResizeObserver(() => {
-  if (!following) return void (at("jump").hidden = atEnd());
-  scroll.scrollTop = scroll.scrollHeight;
-  placed = scroll.scrollTop;
-});
-growth.observe(at("log"));
-growth.observe(scroll);
-const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
-scroll.addEventListener("wheel", () => follow(atEnd()), { passive: true });
-scroll.addEventListener("touchmove", () => follow(atEnd()), { passive: true });
-scroll.addEventListener("keydown", () => requestAnimationFrame(() => follow(atEnd())));
-// Only upwards is away from the end: what grew since the page scrolled, and the browser's own anchoring, are no reader.
-scroll.addEventListener("scrollend", () => follow(atEnd() || (following && scroll.scrollTop >= placed)));
 
 // -- the bad network
 
 network.onCut = () => netlog.add("bad", say("span", "log_cut"));
 at("cut").addEventListener("click", () => network.cut());
 at("elsewhere").addEventListener("click", () => {
-  const next = conversation.goOnElsewhere(LIKING.slice(0, 3));
+  const next = conversation.connection.goOnElsewhere(LIKING.slice(0, 3));
   if (next) netlog.add("", say("span", "elsewhere"), "·", next);
 });
-at("transport").addEventListener("change", () => conversation.prefer(transports()));
+at("transport").addEventListener("change", () => conversation.connection.prefer(transports()));
 at("slow").addEventListener("input", showSlow);
 function showSlow() {
   network.slowMs = Number(at("slow").value);
@@ -291,7 +245,7 @@ at("refuse").addEventListener("change", ({ target }) => {
   network.cut();
 });
 for (const [value, key] of FAULTS) at("fault").append(say("option", key, { value }));
-// To Coze itself they would be a part of the question.
+// The real Coze would read a fault as a part of the question.
 at("fault").parentElement.hidden = document.querySelector('meta[name="gateway-upstream"]').content === "coze";
 
 // -- language, colours, fields
@@ -304,13 +258,13 @@ onLanguage(() => {
     button.setAttribute("aria-pressed", String(button.dataset.language === language()));
   }
   at("quick").append(...chips.filter(({ lang }) => lang === language()), ...chips.filter(({ lang }) => lang !== language()));
-  at("announcer").textContent = ""; // what it said last is said
+  at("announcer").textContent = ""; // its last sentence has been read out; in another language it would be read again
   showSlow();
   figures.show();
 });
 addThemeButton(at("theme"));
 for (const id of ["userId", "botId", "shopId"]) keepField(at(id));
-keepField(at("token"), tabMemory); // a token goes with its tab
+keepField(at("token"), tabMemory); // a token is forgotten when its tab is closed
 at("token").addEventListener("change", () => {
   unwarn();
   conversation.signedIn();
@@ -331,5 +285,5 @@ function askWhatIsOn() {
 speak(firstLanguage());
 askWhatIsOn();
 conversation.resume();
-if (matchMedia("(min-height: 281px)").matches) message.focus({ preventScroll: true }); // below that it may be out of sight
+if (matchMedia("(min-height: 281px)").matches) message.focus({ preventScroll: true }); // on a lower screen the field may be out of sight
 document.documentElement.dataset.ready = "true";

@@ -1,33 +1,25 @@
 /**
- * The conversation that the page shows: asks by `chat()`, and listens by `connect()` while it asks nothing, so that an
- * answer begun in another tab, or before a reload, appears here too. One connection at a time: browsers allow six to a
- * host over HTTP/1.1, for all tabs together.
+ * The conversation that the page shows. It asks by `chat()`, and listens by `connect()` while it asks nothing, so that an
+ * answer which was started in another tab, or before a reload, appears here too. It has one connection at a time: over
+ * HTTP/1.1 browsers allow six per host, for all tabs together.
  */
-import { chat, connect } from "../client/coze-gateway.js";
-import { request, sentence } from "./api.js";
+import { leaveStepBack, recallConversation, rememberConversation, watchAddress } from "./address.js";
+import { giveOutputs, request, sentence } from "./api.js";
+import { forgetAsked, keepAsked, newKey, recallAsked, withFault } from "./asking.js";
+import { Connection } from "./connection.js";
 import { make, say } from "./dom.js";
-import { History } from "./history.js";
-import { language } from "./language.js";
-import { memory, tabMemory } from "./memory.js";
-import { reasonKey } from "./reasons.js";
-import { TurnView } from "./turn-view.js";
-
-const KEY = "gateway.conversation";
-const ASKING = "gateway.asking"; // in this tab alone: a question that nothing was heard of yet
-const ASK_AGAIN_MS = 600_000; // a tab that is opened again on another day asks nothing by itself
-const RECALLED = 20; // how many turns, the newest, are asked for all that is kept of them
-const ID = /^conv_[0-9a-f-]{36}$/;
+import { Now } from "./now.js";
+import { Past } from "./past.js";
+import { Queue } from "./queue.js";
+import { TurnList } from "./turn-list.js";
 
 export class Conversation {
   id;
-  stopping = false;
-  #line; // the open `chat` or `connect`
-  #opened = false; // whether that line has a connection
-  #history;
-  #turns = new Map();
-  #current; // the turn that events belong to now
+  #turns;
+  #queue;
+  #past;
+  #now;
   #asked; // the turn that this page is asking for
-  #queued = new Set(); // turns that wait for the one before them
 
   /**
    * @param {object} page
@@ -36,63 +28,65 @@ export class Conversation {
    * @param {() => boolean} page.isTyping whether somebody is writing a question
    * @param {import("./figures.js").Figures} page.figures
    * @param {(state: string, detail: object) => void} page.onState what the connection does; `reason` is a key of words
-   * @param {(words: Node) => void} page.onTrouble what somebody must be told
-   * @param {() => void} page.onTokenWanted the gateway takes no request without another token
+   * @param {(words: Node) => void} page.onTrouble shows what went wrong
+   * @param {() => void} page.onTokenWanted the gateway accepts no request without another token
    * @param {(text: string) => void} page.edit puts a question into the field
    * @param {() => void} page.onChange something began or ended
    * @param {() => void} page.onTurn the log has one more turn
-   * @param {(change: () => void) => void} page.keepPlace makes a change above what is being read
+   * @param {(change: () => void) => void} page.keepPlace makes a change above the text that is being read, without moving it
    */
   constructor(page) {
     this.page = page;
-    this.buttons = {
+    this.#turns = new TurnList(page.log, {
       ask: (text) => this.ask(text),
       edit: (text) => page.edit(text),
       retry: (view) => this.#retry(view),
-      takeBack: (view) => this.#takeBack(view),
-      tryNow: () => this.tryNow(),
-      giveOutputs: (turnId, toolOutputs) => this.#giveOutputs(turnId, toolOutputs),
-    };
-    addEventListener("hashchange", () => {
-      const id = location.hash.slice(1);
-      if (ID.test(id) && id !== this.id) this.open(id);
-      if (!id && this.id) this.#blank();
+      takeBack: (view) => this.#queue.takeBack(view),
+      tryNow: () => this.connection.tryNow(),
+      giveOutputs: (turnId, toolOutputs) => giveOutputs(page.settings(), turnId, toolOutputs),
     });
-    addEventListener("storage", ({ key, newValue }) => {
+    this.connection = new Connection((state, detail) => this.#tell(state, detail));
+    this.#queue = new Queue(page, this.#turns);
+    this.#now = new Now(page, this.#turns, (view) => this.#queue.remove(view));
+    this.#past = new Past(page, this.#turns, {
+      shows: (id) => this.id === id,
+      isHeard: (view) => view === this.#now.view,
+      queued: (view) => this.#queue.add(view),
+      isGone: () => this.#isGone(),
+    });
+    watchAddress((id) => {
+      if (id && id !== this.id) this.open(id);
+      if (!id && this.id) this.#blank();
+    }, (id) => {
       // A tab in which nothing has happened yet follows the one where something does; any other stays where it is.
-      const blank = !this.id && !this.running && !page.log.childElementCount && !page.isTyping();
-      if (key === KEY && blank && ID.test(newValue ?? "")) this.open(newValue);
+      if (!this.id && !this.running && !page.log.childElementCount && !page.isTyping()) this.open(id);
     });
   }
 
-  /** The conversation of before the reload, if there was one. */
+  /** Opens the conversation that was shown before a reload, if there was one, and asks again what was being asked. */
   resume() {
-    const id = [location.hash.slice(1), memory.recall(KEY)].find((known) => ID.test(known ?? ""));
-    const asking = JSON.parse(tabMemory.recall(ASKING) ?? "null");
-    const goesOn = asking !== null && Date.now() - asking.at < ASK_AGAIN_MS;
-    if (goesOn && !asking.id && !location.hash) return this.ask(asking.question, asking);
+    const id = recallConversation();
+    const asked = recallAsked();
+    if (asked && !asked.id && !location.hash) return this.ask(asked.question, asked);
     if (!id) return undefined;
     const opened = this.open(id);
-    // What runs already is that very question: it was taken after all.
-    return goesOn && asking.id === id ? opened.then(() => !this.running && this.ask(asking.question, asking)) : opened;
+    // If something runs already, it is that very question: the gateway had taken it after all.
+    return asked?.id === id ? opened.then(() => !this.running && this.ask(asked.question, asked)) : opened;
   }
 
-  /** Whether an answer is being given that this page hears of. */
-  get running() {
-    if (this.#asked) return true;
-    return this.#current !== undefined && !this.#current.over && this.#current.state !== "unheard";
-  }
+  /** Whether an answer is being given, and this page hears it. */
+  get running() { return this.#asked !== undefined || this.#now.running; }
+
+  get stopping() { return this.#now.stopping; }
 
   /** Whether a question that is asked now has to wait for another one's answer. */
-  get busy() { return this.running || this.#queued.size > 0; }
+  get busy() { return this.running || this.#queue.size > 0; }
 
-  get hasEarlier() { return this.#history?.hasMore === true; }
+  get hasEarlier() { return this.#past.hasEarlier; }
 
-  get position() { return this.#line?.position; }
-
-  /** A conversation that is new; the one before is a step back in the browser's history. */
+  /** Begins a new conversation; the one before is a step back in the browser's history. */
   begin() {
-    if (this.id) history.pushState(null, "", location.pathname + location.search);
+    if (this.id) leaveStepBack();
     this.#blank();
   }
 
@@ -106,116 +100,75 @@ export class Conversation {
   async open(id) {
     this.#leave();
     this.#remember(id);
-    const recalled = this.#recall(new History(id, this.page.settings));
+    const recalled = this.#past.open(id);
     this.#listen();
     await recalled;
   }
 
-  /** Somebody gave a token: tries anew what was refused without. */
+  /** Somebody gave a token: tries again what was refused without it. */
   async signedIn() {
     if (!this.id || this.#asked) return;
-    const recalled = this.#history ? undefined : this.#recall(new History(this.id, this.page.settings));
-    this.#listen(this.position);
+    const recalled = this.#past.isOpen ? undefined : this.#past.open(this.id);
+    this.#listen(this.connection.position);
     await recalled;
   }
 
-  /** `again`: what was kept of a question before a reload; its key sees to it that the gateway starts nothing twice. */
+  /**
+   * Asks a question. `again` is what was kept of one that was asked before: because its key is sent again, the gateway
+   * starts nothing twice.
+   */
   ask(question, again) {
     if (!question.trim()) return false;
-    if (this.busy) return this.#queue(question, again);
+    if (this.busy) return this.#enqueue(question, again);
     const { fault, ...settings } = this.page.settings();
     const message = again?.message ?? withFault(fault, question);
     const key = again?.key ?? newKey();
     const onBusy = again?.onBusy;
-    tabMemory.keep(ASKING, JSON.stringify({ id: this.id, question, message, key, onBusy, at: Date.now() }));
-    const view = new TurnView(question, this.buttons);
-    this.page.log.append(view.element);
+    keepAsked({ id: this.id, question, message, key, onBusy });
+    const view = this.#turns.ask(question);
     this.page.onTurn();
-    const heard = this.position; // a refused question must not cost what others say meanwhile
-    this.#hangUp();
+    const heard = this.connection.position; // where to listen on if the question is refused: others may say something meanwhile
     this.#asked = view;
     this.page.figures.begin({ late: again?.at !== undefined }); // it was asked before a reload
     view.again = { message, key, onBusy, whose: this.#whose() };
-    const line = chat({
+    const line = this.connection.ask({
       ...settings,
       message,
       onBusy,
       idempotencyKey: key,
       conversationId: this.id,
-      language: language(),
       onEvent: (event) => {
         if (event.conversationId && !this.id) this.#remember(event.conversationId);
-        if (event.event === "started") tabMemory.keep(ASKING);
-        this.#apply(event, view);
+        if (event.event === "started") forgetAsked();
+        this.#now.apply(event, { asked: view });
       },
-      onState: (state, detail) => this.#tell(line, state, detail),
     });
-    this.#line = line;
     this.page.onChange();
     line.done.then((last) => this.#settle(view, last), (error) => this.#refused(line, view, error)).finally(() => {
-      if (this.#line !== line) return; // the page has moved on to another conversation
+      if (!this.connection.has(line)) return; // the page has moved on to another conversation
       this.#asked = undefined;
-      tabMemory.keep(ASKING);
+      forgetAsked();
       this.#listen(line.position ?? heard);
       this.page.onChange();
     });
     return true;
   }
 
-  /** Hands the gateway a question while an answer runs. It starts by itself after that one, whatever becomes of this page. */
-  #queue(question, again) {
+  /** Hands the gateway a question while an answer runs. */
+  #enqueue(question, again) {
     if (!this.id) return false; // the first question is on its way: there is no conversation to wait in
     const { fault, userId, botId, shopId, ...settings } = this.page.settings();
     const before = again?.onBusy ? again : undefined; // a key is for one body
     const message = before?.message ?? withFault(fault, question);
     const key = before?.key ?? newKey();
-    const view = new TurnView(question, this.buttons);
+    const view = this.#turns.ask(question);
     view.again = { message, key, onBusy: "queue", whose: this.#whose() };
-    this.#queued.add(view);
-    this.page.log.append(view.element);
+    const body = { userId, botId, shopId, message, conversationId: this.id, onBusy: "queue" };
+    this.#queue.handOver(settings, view, { body, key, onRefused: (error) => this.#fails(view, error) });
     this.page.onTurn();
     this.page.onChange();
-    this.#handOver(settings, view, { userId, botId, shopId, message, conversationId: this.id, onBusy: "queue" }, key);
     return true;
   }
-
-  async #handOver(settings, view, body, key) {
-    const here = () => this.#queued.has(view); // until the page has moved on to another conversation
-    try {
-      const { turnId } = await request(settings, "chat", { body, key, prefer: "wait=0" });
-      if (!here()) return;
-      const begun = this.#turns.get(turnId); // its first event was quicker than this answer
-      if (begun) {
-        this.#queued.delete(view);
-        view.element.remove();
-      } else {
-        this.#turns.set(turnId, view);
-        view.turnId = turnId;
-        view.queued();
-      }
-    } catch (error) {
-      if (!here()) return;
-      this.#queued.delete(view);
-      this.#fails(view, error);
-    }
-    this.page.onChange();
-  }
-
-  /** A question that has not begun is asked no more; it comes back into the field. */
-  async #takeBack(view) {
-    try {
-      await request(this.page.settings(), `turns/${view.turnId}/cancel`, { body: {} });
-    } catch (error) {
-      return this.page.onTrouble(make("span", {}, say("span", "stop_failed"), " ", sentence(error)));
-    }
-    if (!this.#queued.delete(view)) return undefined; // it had just begun: its last event will say that it was stopped
-    view.element.remove();
-    this.page.edit(view.question);
-    return this.page.onChange();
-  }
-
-  /** Tries at once what would be tried again in a while. */
-  tryNow() { this.#line?.retryNow(); }
 
   /** Deletes the conversation at the gateway. Rejects when it may still be there. */
   async remove() {
@@ -226,19 +179,18 @@ export class Conversation {
     if (this.id === id) this.#blank();
   }
 
-  /** Ends the running answer. What is pressed shows at once, whether or not the gateway can be told. */
+  /** Stops the running answer. The page shows it at once, whether or not the gateway can be told. */
   async stop() {
-    const view = this.#asked ?? this.#current;
+    const view = this.#asked ?? this.#now.view;
     if (!this.running || this.stopping) return;
-    this.stopping = true;
+    this.#now.stopping = true;
     view.stopping();
     this.page.onChange();
     try {
-      if (this.#line?.cancel) await this.#line.cancel();
-      else await request(this.page.settings(), `turns/${view.turnId}/cancel`, { body: {} });
+      await (this.connection.cancel() ?? request(this.page.settings(), `turns/${view.turnId}/cancel`, { body: {} }));
     } catch (error) {
       if (view.over || !this.stopping) return;
-      this.stopping = false;
+      this.#now.stopping = false;
       view.stopping(false);
       this.page.onTrouble(make("span", {}, say("span", "stop_failed"), " ", sentence(error)));
       this.page.onChange();
@@ -246,95 +198,45 @@ export class Conversation {
   }
 
   /** Shows the turns before the first one that is shown. */
-  async showEarlier() {
-    await this.#recall(this.#history);
-  }
-
-  prefer(transports) { this.#line?.prefer(transports); }
-
-  /** Leaves the present transport for the next one, in the middle of an answer. @returns which one */
-  goOnElsewhere(liking) {
-    const now = this.#line?.transport;
-    const next = liking[(liking.indexOf(now) + 1) % liking.length];
-    this.#line?.prefer([next, ...liking.filter((name) => name !== next)]);
-    return next;
-  }
+  showEarlier() { return this.#past.showEarlier(); }
 
   #listen(after) {
     if (!this.id) return;
-    this.#hangUp();
     const { userId, botId, shopId, streaming, fault, ...settings } = this.page.settings();
-    const line = connect({
+    this.connection.listen({
       ...settings,
       scope: `conversations/${this.id}`,
       after,
-      language: language(),
-      onEvent: (event) => this.#apply(event),
-      onState: (state, detail) => this.#tell(line, state, detail),
+      onEvent: (event) => this.#now.apply(event, { late: !this.connection.isOpen }),
     });
-    this.#line = line;
   }
 
-  #tell(line, state, detail) {
-    if (this.#line !== line) return;
-    const { reason: why } = detail;
-    const reason = state === "waiting" && why !== "hidden" ? reasonKey(why, this.#opened) : why;
-    if (state === "open" || state === "waiting" || state === "offline") this.#opened = state === "open";
-    const view = this.#asked ?? this.#current;
+  #tell(state, detail) {
+    const { reason, delayMs, error } = detail;
+    const view = this.#asked ?? this.#now.view;
     if (state === "open") view?.waits();
     if (state === "offline") view?.waits("reason_offline");
-    // In mid-answer the next try is mostly a blink away: words for it would only flicker.
-    if (state === "waiting" && reason !== "hidden" && (!view?.turnId || detail.delayMs > 800)) view?.waits(reason, detail.delayMs);
-    this.page.onState(state, { ...detail, reason });
-    if (state !== "closed" || !detail.error || this.#asked) return;
-    if (detail.error.code === "not_found") this.#isGone();
-    else if (this.running) this.#losesSight(view, detail.error);
+    // In the middle of an answer the next attempt usually follows at once: words about it would only flicker.
+    if (state === "waiting" && reason !== "hidden" && (!view?.turnId || delayMs > 800)) view?.waits(reason, delayMs);
+    this.page.onState(state, detail);
+    if (state !== "closed" || !error || this.#asked) return;
+    if (error.code === "not_found") this.#isGone();
+    else if (this.running) this.#losesSight(view, error);
   }
 
-  #apply(event, asked) {
-    if (event.event === "started") {
-      const recalled = this.#turns.get(event.turnId);
-      const known = asked ?? recalled;
-      // What was heard without a position (a whole answer has none) comes again, and is passed over.
-      if (!asked && known?.over) return void (this.#current = undefined);
-      if (asked && recalled && recalled !== asked) recalled.element.remove(); // taken before a reload, as it turns out
-      this.#current = known ?? this.#show(event.input);
-      this.#turns.set(event.turnId, this.#current);
-      this.#queued.delete(this.#current);
-      if (!asked) this.page.figures.begin({ heard: true, late: !this.#opened });
-    } else if (event.event === "reset") {
-      this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#current;
-    }
-    const view = asked ?? this.#current;
-    // After its end there is nothing but what comes twice.
-    if (!view || (view.over && event.event !== "started" && event.event !== "reset")) return;
-    const { figures } = this.page;
-    const again = view.state === "unheard";
-    if (again) figures.begin({ heard: true, late: true, text: view.text });
-    view.apply(event);
-    if (event.event === "message" || event.event === "reasoning") figures.piece(event);
-    if (event.event === "reset") figures.reset(view.text);
-    if (view.over) {
-      this.stopping = false;
-      figures.end(event.content);
-      view.figures(figures.summary());
-    }
-    if (again || (event.event !== "message" && event.event !== "reasoning")) this.page.onChange(event);
-  }
-
-  /** The question is over. One that was stopped before the gateway had it ends without a word from there. */
+  /** The turn is over. A question that was stopped before the gateway had it ends without an event. */
   #settle(view, last = { event: "cancelled", content: view.text }) {
-    if (!view.over) this.#apply(last, view);
+    if (!view.over) this.#now.apply(last, { asked: view });
   }
 
   #refused(line, view, error) {
     if (error.name === "AbortError") {
-      if (this.#line === line) this.#settle(view);
+      if (this.connection.has(line)) this.#settle(view);
       return;
     }
-    this.stopping = false;
+    this.#now.stopping = false;
     this.page.figures.end(view.text);
-    if (line.turnId && error.code !== "not_found") { // taken: only the listening was refused, as when a token's time is up
+    if (line.turnId && error.code !== "not_found") { // taken: only listening was refused, for example because the token has expired
       view.turnId = line.turnId;
       this.#turns.set(line.turnId, view);
       if (!this.id) this.#remember(line.conversationId);
@@ -350,9 +252,9 @@ export class Conversation {
     if (error.code === "unauthorized") this.page.onTokenWanted();
   }
 
-  /** The turn goes on at the gateway, and its listener was refused for good: nobody but somebody's new token helps. */
+  /** The turn goes on at the gateway, but this page may not listen to it until somebody gives another token. */
   #losesSight(view, error) {
-    this.stopping = false;
+    this.#now.stopping = false;
     this.page.figures.end(view.text);
     view.unheard(error.code === "unauthorized" ? say("span", "unheard_token") : sentence(error), error.code);
     if (error.code === "unauthorized") this.page.onTokenWanted();
@@ -360,128 +262,39 @@ export class Conversation {
   }
 
   /**
-   * Asks again. A question that was never taken, as far as this page knows, is in no record: it goes, and the new one
-   * takes its place, under the same key should it have been taken all the same.
+   * Asks again. As far as this page knows the gateway never took a question without an id, so the new question replaces
+   * it on the page. It has the same key, in case the gateway did take it.
    */
   #retry(view) {
     const again = !view.turnId && view.again?.whose === this.#whose() ? view.again : undefined;
     if (this.ask(view.question, again) && !view.turnId) view.element.remove();
   }
 
-  /** Who asks whom. A key is for one body. */
+  /** Who asks which bot, where. A key may only be sent again with the same body. */
   #whose() {
     const { userId, botId, shopId } = this.page.settings();
     return JSON.stringify([userId, botId, shopId, this.id]);
   }
 
-  async #giveOutputs(turnId, toolOutputs) {
-    const settings = this.page.settings();
-    try {
-      await request(settings, `turns/${turnId}/tool-outputs`, { body: { toolOutputs } });
-    } catch (error) {
-      const turn = error.status ? await request(settings, `turns/${turnId}`).catch(() => undefined) : undefined;
-      error.answered = turn !== undefined && turn.status !== "action_required";
-      throw error;
-    }
-  }
-
-  /** A turn that was begun elsewhere: below all that the gateway has taken, above what it has not. */
-  #show(message) {
-    const view = new TurnView(message, this.buttons);
-    let place = null;
-    for (let last = this.page.log.lastElementChild; last && !last.dataset.turn; last = last.previousElementSibling) place = last;
-    this.page.log.insertBefore(view.element, place);
-    this.page.onTurn();
-    return view;
-  }
-
   #leave() {
-    this.#hangUp();
+    this.connection.close();
     this.page.figures.clear();
-    this.stopping = false;
-    this.#asked = this.#current = this.#history = undefined;
+    this.#asked = undefined;
+    this.#now.clear();
+    this.#past.close();
+    this.#queue.clear();
     this.#turns.clear();
-    this.#queued.clear();
-    this.page.log.replaceChildren();
-  }
-
-  /** Closes the line without a word: what it says from here on is nobody's state any more. */
-  #hangUp() {
-    const line = this.#line;
-    this.#line = undefined;
-    this.#opened = false;
-    line?.close();
   }
 
   #remember(id) {
     this.id = id;
-    memory.keep(KEY, id);
-    tabMemory.keep(ASKING);
-    history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);
+    rememberConversation(id);
+    forgetAsked();
   }
 
-  /** A page of the conversation's record, put above whatever is shown. */
-  async #recall(record) {
-    const first = this.#history === undefined;
-    const here = () => this.id === record.id && (first || this.#history === record);
-    try {
-      const turns = await record.earlier();
-      if (!here()) return;
-      this.#history = record;
-      const views = [];
-      for (const { turnId, question, answer, status } of turns) {
-        if (this.#turns.has(turnId)) continue;
-        const view = new TurnView(question, this.buttons);
-        view.turnId = turnId;
-        if (answer !== undefined) view.recall(answer, status);
-        this.#turns.set(turnId, view);
-        views.push(view);
-      }
-      const put = () => {
-        let last;
-        for (const { turnId } of turns) { // some may be shown already, as one that runs
-          const { element } = this.#turns.get(turnId);
-          if (!element.isConnected && last) last.after(element);
-          else if (!element.isConnected) this.page.log.prepend(element);
-          last = element;
-        }
-      };
-      if (first) put();
-      else this.page.keepPlace(put);
-      if (first) this.page.onTurn();
-      this.page.onChange();
-      await this.#recallMore(record, views, first ? views.slice(-RECALLED) : []);
-    } catch (error) {
-      if (!here()) return;
-      if (error.code === "not_found") return void this.#isGone();
-      this.page.onTrouble(make("span", {}, say("span", "history_failed"), " ", sentence(error)));
-      if (error.code === "unauthorized") this.page.onTokenWanted();
-    }
-  }
-
-  /** The conversation is not there, or not any more: somebody may have deleted it. */
+  /** The gateway does not know the conversation, perhaps because somebody has deleted it. */
   #isGone() {
     this.#blank();
     this.page.onTrouble(say("span", "conversation_unknown"));
   }
-
-  /** Why turns failed, and all that there is of the newest ones, but for a running one. Above a reader it would push. */
-  async #recallMore(record, views, newest) {
-    for (const view of views.filter((one) => newest.includes(one) || one.state === "error").reverse()) {
-      if (this.#history !== record) return;
-      if (view === this.#current) continue; // its events tell
-      const status = await record.recallMore(view).catch(() => {}); // the page is whole without
-      if (status === "queued" && view.state === "waiting" && this.#history === record) {
-        this.#queued.add(view);
-        view.queued();
-      }
-      if (newest.includes(view) && view.over) await record.recallEvents(view).catch(() => {});
-    }
-    this.page.onChange();
-  }
 }
-
-/** The simulated Coze plays a fault that the message begins with. */
-const withFault = (fault, question) => (fault ? `/fault ${fault} -- ${question}` : question);
-
-const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");

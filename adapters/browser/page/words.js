@@ -1,4 +1,4 @@
-/** The page's words in its three languages. `{name}` is filled in; a language may never lack a key (a test holds that). */
+/** The page's words in its three languages: a table, and so as long as it has to be. A test holds that no language lacks a key. `{name}` is filled in. */
 export const WORDS = {
   en: {
     title: "Coze stream gateway",
