@@ -40,12 +40,12 @@ async def delete(
                 _tell(store, stretch)
         await store.settled()
         if user_id is not None:
-            found = await store.conversations_of(user_id, shop_id)
+            found = await store.inventory.conversations_of(user_id, shop_id)
         else:
             row = await store.conversation(conversation_id or "")
             found = [row.id] if row is not None else []
         for one in found:
-            await log.keeper.erase([LogKey(one), *map(LogKey, await store.turns_of(one))])
+            await log.keeper.erase([LogKey(one), *map(LogKey, await store.inventory.turns_of(one))])
             await store.erase(one)
         return found
 

@@ -223,22 +223,6 @@ def test_a_reader_that_has_gone_costs_lines_and_nothing_else() -> None:
     logs.get_logger().info("event")
 
 
-def test_a_line_that_repeats_is_let_through_once_a_second_with_the_number_left_out() -> None:
-    sink = configured()
-    now = 0.0
-    seldom = logs.Seldom(clock=lambda: now)
-    for _ in range(5):
-        seldom.warning("record.skipped", reason="malformed")
-    seldom.warning("another")
-    now = 1.0
-    seldom.warning("record.skipped", reason="encoding")
-    assert [(line["event"], line["leftOut"]) for line in sink.lines()] == [
-        ("record.skipped", 0),
-        ("another", 0),
-        ("record.skipped", 4),
-    ]
-
-
 def test_the_console_shows_traces_on_lines_of_their_own() -> None:
     sink = configured("console")
     try:

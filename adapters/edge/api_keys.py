@@ -13,9 +13,9 @@ _LONGEST_SHOP = 128
 _KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
 
 
-def make_key(name: str, shops: str = ALL, *, key: str | None = None) -> tuple[str, str]:
+def make_key(name: str, shops: str = ALL) -> tuple[str, str]:
     """A new API key, and its line for `GATEWAY_API_KEYS_FILE`, which holds only its hash. Raises ValueError."""
-    key = key or f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
+    key = f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
     line = f"{name} {hashlib.sha256(key.encode()).hexdigest()} {shops}"
     if (match := _KEY_LINE.fullmatch(line)) is None or match[1] != name or name.startswith("#"):
         raise ValueError("a name has 1 to 64 visible ASCII characters, and there is at least one shop, or *")

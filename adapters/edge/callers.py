@@ -24,9 +24,6 @@ class Caller:
     watches_shops: bool = True
     key_name: str = ""
 
-    def may_start(self, user_id: str, shop_id: str | None) -> bool:
-        return (self.user_id is None or self.user_id == user_id) and self._holds(shop_id)
-
     def may_read(self, owner_user: str, owner_shop: str | None) -> bool:
         """Without auth, whoever knows an id may read what it names."""
         return (self.user_id is None or self.user_id == owner_user) and self._holds(owner_shop)

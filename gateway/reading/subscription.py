@@ -10,10 +10,9 @@ from gateway.telemetry.ledger import Held
 
 
 class Source(Protocol):
-    """What a cursor needs of whoever gave it. `draining`: wait no longer for news; `closing`: not for an end either."""
+    """What a cursor needs of whoever gave it. While it is `draining`, nobody waits for news."""
 
     draining: bool
-    closing: bool
 
     async def load(self, span: Span) -> Stretch | None:
         """Brings a stored stretch into memory; None when retention took it."""
@@ -144,19 +143,6 @@ class Subscription:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return []
-            await asyncio.wait([news], timeout=left)
-
-    async def until_over(self, *, wait: float | None = None) -> bool:
-        """Reads on until the turn is over, for at most `wait` seconds. False: it is not; the gateway may be ending."""
-        loop = asyncio.get_running_loop()
-        deadline = None if wait is None else loop.time() + wait
-        while True:
-            news = self.tail.changed()
-            while await self.take():
-                pass
-            left = None if deadline is None else deadline - loop.time()
-            if self.over or self._source.closing or (left is not None and left <= 0):
-                return self.over
             await asyncio.wait([news], timeout=left)
 
     def give_room_back(self) -> None:

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, TurnId
-from gateway.store import failures
 from gateway.store.database import open_database
-from gateway.store.rows import ENDED, Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
+from gateway.store.inventory import TURN, Inventory
+from gateway.store.reader import Reader, Values
+from gateway.store.rows import Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, messages, turns
 from gateway.store.writer import Writer
 from gateway.telemetry.faults import Faults
@@ -24,9 +25,8 @@ from gateway.waiting import outlived
 
 # Columns come in the order of the values' fields.
 _CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
-_TURN = select(*(turns.c["id" if name == "turn_id" else name] for name in TurnRow.__struct_fields__))
-_TURN_WITHOUT_TEXTS = _TURN.with_only_columns(
-    *(literal("").label(c.name) if c.name in ("message", "content", "reasoning") else c for c in _TURN.selected_columns)
+_TURN_WITHOUT_TEXTS = TURN.with_only_columns(
+    *(literal("").label(c.name) if c.name in ("message", "content", "reasoning") else c for c in TURN.selected_columns)
 )
 _MESSAGE = select(*(messages.c[name] for name in MessageRow.__struct_fields__))
 
@@ -35,7 +35,6 @@ _MOST_ASKED = 1000  # turns of one user with one body that are looked at
 _ASKED_AT_ONCE = 500
 
 T = TypeVar("T")
-Values = tuple[Any, ...]
 
 
 class _Waiting(Protocol[T]):
@@ -64,7 +63,8 @@ class Store:
         self._engine = engine
         self._held = ledger.open("store", "gateway.store")
         self._writer = Writer(engine, ledger, on_ended, faults or Faults())
-        self._reads: set[asyncio.Task[list[Values]]] = set()
+        self._reader = Reader(engine)
+        self.inventory = Inventory(self._reader)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -95,7 +95,7 @@ class Store:
         return cls(engine, ledger, on_ended, faults)
 
     def __repr__(self) -> str:
-        return f"Store({self._writer!r}, reads={len(self._reads)}, closed={self._closing is not None})"
+        return f"Store({self._writer!r}, {self._reader!r}, closed={self._closing is not None})"
 
     def begin(self, turn: TurnBegun) -> None:
         """A turn begins, and its conversation if it is new. Of a known turn or conversation nothing changes."""
@@ -152,21 +152,9 @@ class Store:
         """A turn. Without `texts` what was asked and answered may be left out, which may be megabytes."""
         key = TurnId(turn_id)
         waiting = [b.turns.get(key) for b in (self._writer.writing, self._writer.queued)]
-        selected = _TURN if texts else _TURN_WITHOUT_TEXTS
+        selected = TURN if texts else _TURN_WITHOUT_TEXTS
         row = await self._one(selected.where(turns.c.id == key), TurnRow, waiting)
         return None if row is None or self._is_erased(row.conversation_id) else row
-
-    async def turns_of(self, conversation_id: str) -> list[TurnId]:
-        """The turns of a conversation as far as the database holds them, in the order they began."""
-        found = select(turns.c.id).where(turns.c.conversation_id == conversation_id).order_by(turns.c.ordinal)
-        return [TurnId(row[0]) for row in await self._rows(found)]
-
-    async def conversations_of(self, user_id: str, shop_id: str | None) -> list[ConversationId]:
-        """A user's conversations as far as the database holds them; of one shop, or with None of all."""
-        found = select(conversations.c.id).where(conversations.c.user_id == user_id)
-        if shop_id is not None:
-            found = found.where(conversations.c.shop_id == shop_id)
-        return [ConversationId(row[0]) for row in await self._rows(found.order_by(conversations.c.created_at))]
 
     def _is_erased(self, conversation_id: ConversationId) -> bool:
         return any(conversation_id in batch.erased for batch in (self._writer.writing, self._writer.queued))
@@ -179,14 +167,6 @@ class Store:
         rows = await self._rows(select(*columns).where(of_body).order_by(turns.c.ordinal.desc()).limit(_MOST_ASKED))
         found = {row[0]: Asked(*row) for row in reversed(rows)}
         return list((found | {turn.turn_id: turn for turn in waiting if turn.turn_id not in found}).values())
-
-    async def unfinished(self) -> list[TurnRow]:
-        """The turns that have not ended as far as the database holds; what is queued is not looked at."""
-        return [TurnRow(*row) for row in await self._rows(_TURN.where(turns.c.status.not_in(ENDED)))]
-
-    async def newest(self) -> float:
-        """When the newest turn began that the database holds; 0 when it holds none."""
-        return float((await self._rows(select(func.max(turns.c.created_at))))[0][0] or 0.0)
 
     async def missing(self, turn_ids: Sequence[str]) -> list[str]:
         """Those of which neither the database nor what is queued holds anything."""
@@ -237,8 +217,7 @@ class Store:
 
     async def _close(self) -> None:
         await self._writer.close()
-        if self._reads:
-            await asyncio.wait(self._reads)
+        await self._reader.settled()
         await self._engine.dispose()
         self._held.close()
 
@@ -267,19 +246,7 @@ class Store:
 
     async def _rows(self, statement: Select[Any]) -> list[Values]:
         self._require_open()
-        read = asyncio.create_task(self._read(statement), name="store-read")
-        self._reads.add(read)
-        read.add_done_callback(self._reads.discard)
-        return await outlived(read)
-
-    async def _read(self, statement: Select[Any]) -> list[Values]:
-        try:
-            async with self._engine.connect() as connection:
-                return [tuple(row) for row in await connection.execute(statement)]
-        except Exception as error:
-            if failures.is_storage_failure(error):
-                raise GatewayError(Code.STORAGE_UNAVAILABLE, failures.sentence(error)) from error
-            raise
+        return await self._reader.rows(statement)
 
     def _require_open(self) -> None:
         if self._closing is not None:

@@ -11,9 +11,8 @@ import logging
 import re
 import sqlite3
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
@@ -101,27 +100,6 @@ def _report_dropped(lines: int) -> None:
 def _announcer() -> FilteringBoundLogger:
     wrapper = structlog.make_filtering_bound_logger(logging.NOTSET)
     return cast(FilteringBoundLogger, structlog.wrap_logger(None, wrapper_class=wrapper))
-
-
-class Seldom:
-    """Lets a line that repeats through at most once in `seconds` for each event, with how many were left out.
-
-    For events whose number a client or Coze decides. Its size is bounded by the event names in the code.
-    """
-
-    def __init__(self, seconds: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._last: dict[str, tuple[float, int]] = {}
-
-    def warning(self, event: str, **fields: object) -> None:
-        now = self._clock()
-        since, left_out = self._last.get(event, (-self._seconds, 0))
-        if now - since < self._seconds:
-            self._last[event] = since, left_out + 1
-            return
-        self._last[event] = now, 0
-        get_logger().warning(event, leftOut=left_out, **fields)
 
 
 def log_loop_problem(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:

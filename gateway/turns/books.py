@@ -23,7 +23,7 @@ async def close_books(
     log: EventLog, store: Store, *, running: Container[str], tell: Tell, clock: Callable[[], float]
 ) -> None:
     """Ends in the store what ended, or was lost, without its knowing: it was locked, or the log is gone."""
-    for row in await store.unfinished():
+    for row in await store.inventory.unfinished():
         if row.turn_id in running:
             continue
         stretch = await _kept(log, row.turn_id)
@@ -37,7 +37,7 @@ async def close_books(
 async def newest_known(store: Store) -> float | None:
     """When the newest turn began that the store knew at the start, before it is told of any; None if it can't say."""
     try:
-        return await store.newest()
+        return await store.inventory.newest()
     except GatewayError as error:
         logger.warning("store.not_compared", reason=str(error))
         return None

@@ -37,7 +37,7 @@ class Erasure:
             ours = self._runner.end_all(conversation_id)
             await self._log.committed()
             await self._store.settled()
-            keys = [LogKey(conversation_id), *map(LogKey, await self._store.turns_of(conversation_id))]
+            keys = [LogKey(conversation_id), *map(LogKey, await self._store.inventory.turns_of(conversation_id))]
             self._send_away(keys)
             await self._log.keeper.erase(keys)
             for live in ours:

@@ -332,14 +332,14 @@ async def test_a_wait_can_be_ended_by_hand_unless_the_gateway_asked_for_it(tab: 
             const { TurnView } = await import("/page/turn-view.js");
             let tries = 0;
             const view = new TurnView("?", { tryNow: () => { tries++; } });
-            const button = () => view.notice.querySelector("button");
+            const button = () => view.notice.element.querySelector("button");
             view.waits("reason_unreachable", 900);
             const short = button();
             view.waits("reason_unreachable", 8_000);
             button().click();
-            const words = view.notice.textContent;
+            const words = view.notice.element.textContent;
             view.waits();
-            return { short, words, tries, hidden: view.notice.hidden };
+            return { short, words, tries, hidden: view.notice.element.hidden };
         }"""
     )
     assert found["short"] is None, "it is over before a hand is there"

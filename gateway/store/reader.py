@@ -1,0 +1,45 @@
+"""The reader: the one way in which the store reads its database."""
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import Select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.errors import Code, GatewayError
+from gateway.store import failures
+from gateway.waiting import outlived
+
+Values = tuple[Any, ...]
+
+
+class Reader:
+    """Reads rows. A caller that is cancelled leaves its read to end by itself, so that no connection is lost."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reads: set[asyncio.Task[list[Values]]] = set()
+
+    async def rows(self, statement: Select[Any]) -> list[Values]:
+        """Raises `storage_unavailable` when the database can't be read."""
+        read = asyncio.create_task(self._read(statement), name="store-read")
+        self._reads.add(read)
+        read.add_done_callback(self._reads.discard)
+        return await outlived(read)
+
+    async def _read(self, statement: Select[Any]) -> list[Values]:
+        try:
+            async with self._engine.connect() as connection:
+                return [tuple(row) for row in await connection.execute(statement)]
+        except Exception as error:
+            if failures.is_storage_failure(error):
+                raise GatewayError(Code.STORAGE_UNAVAILABLE, failures.sentence(error)) from error
+            raise
+
+    async def settled(self) -> None:
+        """Returns when the reads that have begun are over."""
+        if self._reads:
+            await asyncio.wait(self._reads)
+
+    def __repr__(self) -> str:
+        return f"Reader({len(self._reads)} reads)"
