@@ -9,22 +9,22 @@ import structlog
 
 logger = structlog.get_logger()
 
-_READ = 32 * 1024  # bytes that the kernel keeps for us (it doubles that): what one read may bring others wait for
+_READ = 32 * 1024  # bytes that the kernel buffers (it doubles this): a larger read would make other connections wait
 _TRIES = 20
 _ALL = ("0.0.0.0", "::")
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 async def bind(hosts: Sequence[str], port: int, send_timeout: float) -> list[socket.socket]:
-    """Sockets for every address of `hosts`, all on one port, also where `port` is 0. Raises OSError with a sentence.
+    """Sockets for every address of `hosts`, all on the same port even if `port` is 0. Raises OSError with a sentence.
 
-    `*` is all of IPv4 and IPv6, or the one of them that this machine has.
+    `*` means all of IPv4 and IPv6, or whichever of the two this machine has.
     """
     for left in reversed(range(_TRIES)):
         try:
             return await _bind_all(hosts, port, send_timeout)
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE and port == 0  # the port that was free at the first address
+            taken = error.errno == errno.EADDRINUSE and port == 0  # the port was free at the first address only
             if taken and left:
                 continue
             why = error.strerror or str(error)
@@ -46,9 +46,9 @@ async def _bind_all(hosts: Sequence[str], port: int, send_timeout: float) -> lis
                     for family, _, _, _, address in dict.fromkeys(found):
                         same = [sock for sock in sockets if sock.family == family]
                         if any(sock.getsockname()[0] in (address[0], *_ALL) for sock in same):
-                            continue  # named twice, as in `localhost,127.0.0.1`, or part of what is bound
+                            continue  # named twice, or covered by an address that is bound already
                         for sock in same if address[0] in _ALL else ():
-                            sockets.remove(sock)  # part of what is bound now
+                            sockets.remove(sock)  # the new address covers this one
                             sock.close()
                         sockets.append(_socket(family, (address[0], port, *address[2:]), send_timeout))
                         port = port or sockets[0].getsockname()[1]
@@ -66,9 +66,9 @@ async def _bind_all(hosts: Sequence[str], port: int, send_timeout: float) -> lis
 
 
 def _socket(family: int, address: tuple[object, ...], send_timeout: float) -> socket.socket:
-    """A bound socket. What is set here each accepted connection has from the start.
+    """A bound socket. Accepted connections inherit the options that are set here.
 
-    The kernel ends a connection whose peer takes in nothing, or has vanished, for the send time-out (Linux's
+    The kernel ends a connection when its peer has acknowledged nothing for the send time-out (Linux's
     `TCP_USER_TIMEOUT`).
     """
     sock = socket.socket(family, socket.SOCK_STREAM)

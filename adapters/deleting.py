@@ -19,9 +19,9 @@ from gateway.turns.standing import begun, told
 async def delete(
     settings: Settings, *, conversation_id: str | None = None, user_id: str | None = None, shop_id: str | None = None
 ) -> list[ConversationId]:
-    """Deletes a conversation, or all of a user (of one shop, or with None of all), with everything that is kept of it.
+    """Deletes one conversation, or all conversations of a user (in one shop, or with None in all shops), completely.
 
-    Returns what was deleted. Raises `storage_unavailable`, also while a gateway runs on this data folder.
+    Returns the ids of what was deleted. Raises `storage_unavailable`, also while a gateway runs on this data folder.
     """
     if missing := [file for file in storage.files(settings) if not file.exists()]:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, f"there is no {missing[0]}: is GATEWAY_DATA_DIR right?")
@@ -36,7 +36,7 @@ async def delete(
         store = await Store.open(storage.database(settings), ledger=ledger)
         stack.push_async_callback(store.close)
         for stretch in [*running, *log.keeper.ended()]:
-            if stretch.turn:  # the process that wrote it may have been killed before the store heard of it
+            if stretch.turn:  # the process that wrote it may have been killed before it told the store
                 _tell(store, stretch)
         await store.settled()
         if user_id is not None:

@@ -1,7 +1,7 @@
-"""The plug-in module: all that a transport from another package may import of the gateway.
+"""The plug-in module: everything that a transport from another package may import from the gateway.
 
-The names in `__all__` stay as they are, wherever their definitions move. Nothing else of `adapters` and `gateway` is
-meant for other packages. `docs/transports.md` explains each name and shows a whole transport.
+The names in `__all__` stay the same when their definitions move. Other packages should import nothing else from
+`adapters` and `gateway`. `docs/transports.md` explains each name and shows a whole transport.
 """
 
 from adapters.edge.limits import Seat

@@ -1,4 +1,4 @@
-"""What the routes work with: the objects that the composition root made, under one key of the application."""
+"""The services that routes use: the objects that the composition root made, stored in the application under one key."""
 
 import asyncio
 from collections.abc import Iterable
@@ -23,9 +23,10 @@ _PROBE_WAIT = 0.25
 
 
 class Probes:
-    """Tries whether log and store can be written: one try at a time, at most one a second.
+    """Tests whether the log and the store can be written: one test at a time, and at most one per second.
 
-    `files` are those that were opened: one that is gone or replaced is written on, and lost with the process.
+    `files` are the files that were opened. When one is deleted or replaced, the process still writes to the old file,
+    whose content is lost when the process ends.
     """
 
     def __init__(self, log: EventLog, store: Store, files: Iterable[Path]) -> None:
@@ -34,10 +35,10 @@ class Probes:
         self._files = {part: part.stat().st_ino for file in files for part in self._with_wal(file)}
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0.0
-        self.leaving = False  # the gateway is about to stop, and still takes work
+        self.leaving = False  # the gateway is about to stop, but still accepts turns
 
     async def look(self) -> None:
-        """Waits for a try, briefly: a locked file answers later, and the next one who looks is told."""
+        """Waits briefly for a test. A locked file takes longer; the next caller gets that result."""
         loop = asyncio.get_running_loop()
         if (self._task is None or self._task.done()) and loop.time() >= self._not_before:
             self._not_before = loop.time() + _PROBE_EVERY
@@ -50,12 +51,12 @@ class Probes:
         await self._store.probe()
 
     def gone(self) -> list[str]:
-        """Names of the files that are no longer those that were opened."""
+        """The names of opened files that have since been deleted or replaced."""
         return [file.name for file, inode in self._files.items() if not file.exists() or file.stat().st_ino != inode]
 
     @staticmethod
     def _with_wal(file: Path) -> list[Path]:
-        """A database, and its write-ahead log: that lives as long as it is open."""
+        """A database and its write-ahead log, which exists while the database is open."""
         wal = file.with_name(f"{file.name}-wal")
         return [file, wal] if wal.exists() else [file]
 

@@ -1,4 +1,4 @@
-"""Serving: a gateway that listens, until it is asked to stop; then it drains."""
+"""Serving: a gateway that listens until it is asked to stop, and then drains."""
 
 import asyncio
 import contextlib
@@ -26,16 +26,16 @@ from gateway.telemetry import logs
 logger = structlog.get_logger()
 
 _BACKLOG = 4096
-_LAST_LINES = 0.2  # seconds that a hasty end waits for its last log lines
-_SWITCH_INTERVAL = 0.0005  # the log's thread must not wait five milliseconds for a busy loop
+_LAST_LINES = 0.2  # seconds that a stop by a second signal waits for the last log lines
+_SWITCH_INTERVAL = 0.0005  # by default the logging thread would wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE_BLOCK = 512 * 1024
-_GC = (10_000, 20, 20)  # connections and turns make many objects and few cycles
+_GC = (10_000, 20, 20)  # connections and turns create many objects but few cycles
 
 
 async def serve(settings: Settings) -> None:
-    """Runs the gateway until SIGTERM or SIGINT; a second one ends it at once."""
+    """Runs the gateway until SIGTERM or SIGINT. A second signal stops it at once."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     _return_large_blocks()
     loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ async def serve(settings: Settings) -> None:
         if stop.is_set():
             logger.warning("gateway.ended_at_once")
             logs.flush(_LAST_LINES)
-            os._exit(0)  # what runs is finished by the next start, as after any crash
+            os._exit(0)  # the next start finishes the running turns, as after a crash
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,7 +55,7 @@ async def serve(settings: Settings) -> None:
         logs.announce("gateway.ready", url=urls[0], **more, version=__version__)
         logs.say(welcome(settings, urls[0]))
         gc.collect()
-        gc.freeze()  # what is here now stays: the collector need not look at it again
+        gc.freeze()  # the objects of the start live as long as the process: the collector may skip them
         gc.set_threshold(*_GC)
         await stop.wait()
         await drain(settings, services)
@@ -63,7 +63,7 @@ async def serve(settings: Settings) -> None:
 
 
 def welcome(settings: Settings, url: str) -> str:
-    """What a person at a terminal wants to know once it listens."""
+    """Tells a person at a terminal where the page is and who answers, once the gateway listens."""
     page = f"{url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/sse-stream-test.html"
     answers = f"come from {settings.coze_api_base}"
     if settings.embedded_simulator:
@@ -72,22 +72,23 @@ def welcome(settings: Settings, url: str) -> str:
 
 
 def _return_large_blocks() -> None:
-    """Makes the C library give large blocks back to the system as soon as they are freed.
+    """Makes the C library return large blocks to the system as soon as they are freed.
 
-    Left alone, glibc raises its bound for that to the largest block that it has seen freed, and keeps the holes that
-    long answers leave: after a few of them the process had more than twice the memory.
+    By default glibc raises its threshold to the largest block that it has seen freed, and keeps the holes that long
+    answers leave: after a few long answers the process used more than twice the memory.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another system's library has no such call
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 async def drain(settings: Settings, services: Services) -> None:
-    """Turns `/readyz` 503, takes no new turn, tells idle listeners to go, waits for what runs, tells the rest."""
+    """Makes `/readyz` answer 503, refuses new turns, sends idle listeners away, waits for running turns, and then sends
+    away everybody else."""
     turns = services.ledger.count("turn")
     logger.info("gateway.draining", turns=turns, seconds=settings.drain_seconds, pause=settings.drain_pause_seconds)
     logs.say(f"stopping, {turns} {'answer' if turns == 1 else 'answers'} running, once more to stop at once")
     services.probes.leaving = True
-    await asyncio.sleep(settings.drain_pause_seconds)  # in which a balancer that asks /readyz takes its traffic away
+    await asyncio.sleep(settings.drain_pause_seconds)  # until load balancers have seen /readyz fail
     services.turns.start_nothing_more()
     services.hub.drain()
     waiting = asyncio.ensure_future(services.turns.drain(settings.drain_seconds))
@@ -95,12 +96,12 @@ async def drain(settings: Settings, services: Services) -> None:
         await asyncio.wait([waiting], timeout=_DRAIN_LOOK)
         services.hub.drain()
     services.hub.drain(also_running=True)
-    await asyncio.sleep(_DRAIN_LOOK)  # farewells leave
+    await asyncio.sleep(_DRAIN_LOOK)  # until the farewells have been sent
 
 
 @contextlib.asynccontextmanager
 async def listening(settings: Settings, services: Services) -> AsyncIterator[list[str]]:
-    """Listens as the settings say; the main listener's URLs, one for each address."""
+    """Listens as the settings say. Returns the main listener's URLs, one per address."""
     if parses_slowly():
         logger.warning("gateway.slow_parser", why="aiohttp's C extensions are missing")
     async with contextlib.AsyncExitStack() as stack:
@@ -122,7 +123,7 @@ async def listening(settings: Settings, services: Services) -> AsyncIterator[lis
 
 @contextlib.asynccontextmanager
 async def _site(app: web.Application, hosts: Sequence[str], port: int, send_timeout: float) -> AsyncIterator[list[str]]:
-    """Serves the application; its URLs, one for each address."""
+    """Serves the application. Returns its URLs, one per address."""
     runner = WebRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -1,4 +1,4 @@
-"""Storage: the data folder and what lies in it, held by one gateway at a time."""
+"""Storage: the data folder and the files in it, which one gateway holds at a time."""
 
 import contextlib
 import fcntl
@@ -23,7 +23,8 @@ logger = structlog.get_logger()
 
 @contextlib.contextmanager
 def held(settings: Settings) -> Iterator[None]:
-    """Makes the data folder and holds it. Raises `storage_unavailable`, also when another gateway holds it."""
+    """Creates the data folder if needed, and locks it. Raises `storage_unavailable`, also if another gateway holds
+    it."""
     folder = settings.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,13 +44,13 @@ def held(settings: Settings) -> Iterator[None]:
 
 
 def files(settings: Settings) -> list[Path]:
-    """The databases that lie in the data folder."""
+    """The database files in the data folder."""
     kept = {"log.db": not _in_memory(settings), "gateway.db": settings.database_url is None}
     return [settings.data_dir / name for name, here in kept.items() if here]
 
 
 def journal(settings: Settings, ledger: Ledger) -> Journal:
-    """What keeps the event log."""
+    """The journal that keeps the event log."""
     if _in_memory(settings):
         return MemoryJournal()
 
@@ -60,14 +61,14 @@ def journal(settings: Settings, ledger: Ledger) -> Journal:
 
 
 def database(settings: Settings) -> str | URL:
-    """Where the store is. A folder may have any name, so its path never passes through a URL's text."""
+    """Where the store's database is. The URL is built from parts, because a folder's name may hold any character."""
     if settings.database_url is not None:
         return settings.database_url
     return URL.create("sqlite+aiosqlite", database=str(settings.data_dir.absolute() / "gateway.db"))
 
 
 async def opened(log: EventLog) -> list[Stretch]:
-    """Opens the log; the stretches that a former process left running."""
+    """Opens the log. Returns the stretches that a former process left running."""
     try:
         return list(await log.open())
     except JournalError as error:

@@ -1,1 +1,1 @@
-"""The edge: what every request passes, and what all doors share: callers, limits, bodies, failures."""
+"""The edge: what every request passes, whatever its route: callers, limits, bodies, failures."""

@@ -14,7 +14,7 @@ _KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
 
 
 def make_key(name: str, shops: str = ALL) -> tuple[str, str]:
-    """A new API key, and its line for `GATEWAY_API_KEYS_FILE`, which holds only its hash. Raises ValueError."""
+    """A new API key, and its line for `GATEWAY_API_KEYS_FILE`, which holds only the key's hash. Raises ValueError."""
     key = f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
     line = f"{name} {hashlib.sha256(key.encode()).hexdigest()} {shops}"
     if (match := _KEY_LINE.fullmatch(line)) is None or match[1] != name or name.startswith("#"):
@@ -25,9 +25,10 @@ def make_key(name: str, shops: str = ALL) -> tuple[str, str]:
 
 
 def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:
-    """The file `NAME SHA256-HEX SHOPS`, a key a line, into {hash: (name, shops)}. Blank and `#` lines are passed over.
+    """Reads the file of keys, one `NAME SHA256-HEX SHOPS` per line, into {hash: (name, shops)}.
 
-    Raises ValueError with every wrong line's number, and never what stands in it.
+    Blank and `#` lines are skipped. Raises ValueError with the number of every wrong line, but never with a line's
+    content.
     """
     keys: dict[str, tuple[str, Shops]] = {}
     names: set[str] = set()

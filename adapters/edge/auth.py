@@ -43,11 +43,11 @@ Reason = Literal[
     "claim shop",
     "claims",
 ]
-"""Why a token was refused. For logs: to its holder every refusal is the same."""
+"""Why a token was refused. This is for logs; the token's holder gets the same answer to every refusal."""
 
 
 class UnauthorizedError(GatewayError):
-    """A token that was refused, or none. `reason` holds nothing of the token."""
+    """A token was refused, or is missing. `reason` holds nothing of the token."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(Code.UNAUTHORIZED, reason)
@@ -55,7 +55,7 @@ class UnauthorizedError(GatewayError):
 
 
 class Authenticator:
-    """Knows every key. Files are read once, at the start; a mistake in one is a ValueError that names the setting."""
+    """Knows every key. Files are read once, at the start; a mistake in one is a ValueError that names its setting."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Authenticator:
         self._api_keys = api_keys or {}
         self._jwts: Jwts | None = None
         if "jwt" in ways:
-            from adapters.edge import jwts  # its libraries take 0.1 s to import: only where they are needed
+            from adapters.edge import jwts  # imported only where needed, because its libraries take 0.1 s to import
 
             self._jwts = jwts.Jwts(secret, public_keys or {}, audience=audience, issuer=issuer)
         self._clock = clock or _steady_clock()
@@ -101,7 +101,7 @@ class Authenticator:
         )
 
     def authenticate(self, request: web.BaseRequest) -> Caller:
-        """The caller, or UNAUTHORIZED. Without auth everyone is ANYONE, whatever token comes along."""
+        """The caller. Raises UNAUTHORIZED. Without auth every caller is ANYONE, whatever token it sends."""
         if not self._ways:
             return ANYONE
         token = bearer_token(request)
@@ -113,7 +113,7 @@ class Authenticator:
         return caller
 
     def caller_of(self, token: str) -> Caller:
-        # Looked up by hash: what timing tells about a hash tells nothing about the key.
+        # Keys are looked up by their hash: timing may reveal a part of the hash, but nothing of the key.
         if found := self._api_keys.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()):
             name, shops = found
             return Caller(kind="api-key", shops=shops, key_name=name)
@@ -124,7 +124,7 @@ class Authenticator:
         return self._caller_of_jwt(self._jwts, token)
 
     def seconds_left(self, caller: Caller) -> float | None:
-        """How long the caller's token still lasts, never negative; None: for ever."""
+        """How long the caller's token still lasts, never negative. None means for ever."""
         return None if caller.expires_at is None else max(0.0, caller.expires_at - self._clock())
 
     def _caller_of_jwt(self, jwts: "Jwts", token: str) -> Caller:
@@ -143,7 +143,7 @@ class Authenticator:
             raise UnauthorizedError("claim exp") from None
         if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
             raise UnauthorizedError("claim sub")
-        user.encode()  # a lone surrogate is nobody
+        user.encode()  # a lone surrogate is refused: nobody is called so
         if now >= expires:
             raise UnauthorizedError("expired")
         if "nbf" in claims and now < _time(claims["nbf"]):
@@ -181,7 +181,7 @@ def bearer_token(request: web.BaseRequest) -> str | None:
 
 
 def doubts(settings: Settings) -> list[tuple[str, str]]:
-    """What is probably not meant, as log lines' events and sentences. The settings have been checked."""
+    """What the operator probably did not mean, as pairs of a log event and a sentence. The settings are valid."""
     if "jwt" not in settings.auth or settings.jwt_secret_file is None:
         return []
     secret = _read_secret(settings.jwt_secret_file)
@@ -189,7 +189,7 @@ def doubts(settings: Settings) -> list[tuple[str, str]]:
     if len(secret) < _SHORTEST_SECRET:
         said.append(f"GATEWAY_JWT_SECRET_FILE holds {len(secret)} bytes, which can be guessed: HS256 wants 32 or more")
     if secret[:1] == secret[-1:] and secret[:1] in (b'"', b"'"):
-        said.append("GATEWAY_JWT_SECRET_FILE holds a secret in quotes, and they count as part of it")
+        said.append("GATEWAY_JWT_SECRET_FILE holds a secret in quotes, which count as part of it")
     if secret.startswith(codecs.BOM_UTF8):
         said.append("GATEWAY_JWT_SECRET_FILE begins with a byte order mark, which counts as part of the secret")
     return [("auth.doubtful_secret", sentence) for sentence in said]
@@ -203,11 +203,11 @@ def _read_secret(path: Path) -> bytes:
 
 def _time(claim: Any) -> float:
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not math.isfinite(claim):
-        raise ValueError("not a time")  # NaN compares as neither past nor future: it would never end
+        raise ValueError("not a time")  # NaN is neither past nor future: a token with it would never expire
     return float(claim)
 
 
 def _steady_clock() -> Callable[[], float]:
-    """Wall time that doesn't jump: a clock set back would give expired tokens a second life."""
+    """Wall time that doesn't jump: if it followed a clock that is set back, expired tokens would be valid again."""
     offset = time.time() - time.monotonic()
     return lambda: time.monotonic() + offset

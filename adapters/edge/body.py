@@ -1,7 +1,7 @@
-"""A JSON request's body, bounded in size and in time, and what it says.
+"""The body of a JSON request, bounded in size and in time.
 
-Bodies are strict JSON (RFC 8259). What no text may hold everywhere (a lone surrogate, NUL) becomes U+FFFD. A name that
-comes twice in an object counts with its last value, as in browsers.
+Bodies are strict JSON (RFC 8259). Characters that some programs can't store (a lone surrogate, NUL) become U+FFFD. Of
+a name that comes twice in an object the last value counts, as in browsers.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 
 BODY_DEADLINE: Final = web.AppKey("body_deadline", float)
-"""Seconds for a whole body; aiohttp itself has no such deadline. 30 where the application does not say."""
+"""Seconds for a whole body, because aiohttp itself has no such deadline. The default is 30."""
 
 NUL: Final = b"\\u0000"
-"""How JSON writes what no text may hold. A body without it needs no mending."""
+"""How JSON writes the characters that have to be replaced. A body without this needs no mending."""
 
 _BODY_SECONDS: Final = 30.0
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character
     rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\u0000)"  # half of one, or NUL
-    rb"|(?:\\[^u])+"  # other escapes, many at once, so that the backslash of \\\\ud800 begins none
+    rb"|(?:\\[^u])+"  # other escapes, many at once, so that the second backslash of \\\\ud800 starts no escape
     rb"|\\.",
     re.DOTALL,
 )
@@ -35,7 +35,7 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
     """The whole body of a JSON request, bounded in size and in time."""
     headers = request.headers
     if not _is_json(headers.getall("Content-Type", ())) or headers.get("Content-Encoding", "identity") != "identity":
-        # Compressed bodies are not taken at all: 256 KiB can unpack to a gigabyte.
+        # Compressed bodies are refused: 256 KiB can unpack to a gigabyte.
         raise GatewayError(Code.UNSUPPORTED_MEDIA_TYPE)
     most = settings.max_body_bytes
     if (request.content_length or 0) > most:
@@ -59,7 +59,7 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
 
 
 def strict_json(raw: bytes) -> object:
-    """What `raw` says. No NaN, no second value, no comments, no BOM; UTF-8 without surrogates, or they are mended."""
+    """The value of `raw`. Refuses NaN, a second value, comments and a BOM; replaces surrogates, escaped or in UTF-8."""
     if NUL in raw:
         return _json(_mended(raw), mended=True)
     return _json(raw, mended=False)

@@ -14,7 +14,8 @@ NOT_ITS_SHOP: Final = "the shop is not one of the token's"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `user_id` is a JWT's `sub`, else None: an API key's holder speaks for any user of its shops."""
+    """The sender of a request. `user_id` is a JWT's `sub`; an API key has none, and speaks for any user of its
+    shops."""
 
     kind: Literal["none", "api-key", "jwt"] = "none"
     user_id: str | None = None
@@ -25,17 +26,17 @@ class Caller:
     key_name: str = ""
 
     def may_read(self, owner_user: str, owner_shop: str | None) -> bool:
-        """Without auth, whoever knows an id may read what it names."""
+        """Without auth, anybody who knows an id may read what it names."""
         return (self.user_id is None or self.user_id == owner_user) and self._holds(owner_shop)
 
     def may_watch_shop(self, shop_id: str) -> bool:
         return self.watches_shops and self._holds(shop_id)
 
     def shop_for(self, asked: str | None) -> str | None:
-        """The shop that a new turn belongs to. Who is bound to one shop need not name it.
+        """The shop that a new turn belongs to. A caller with a single shop need not name it.
 
-        Without any shop a turn would run on the gateway's own credentials, outside of the caller's bounds: so one of
-        several must be named (InvalidRequest). A shop that is not the caller's is NOT_FOUND, whether it exists or not.
+        A caller with several shops must name one (else InvalidRequest): without a shop, the turn would run on the
+        gateway's own credentials, which are not the caller's. A foreign shop is NOT_FOUND, whether it exists or not.
         """
         if asked is None and self.shops != ALL:
             if len(self.shops) == 1:
@@ -46,12 +47,13 @@ class Caller:
         return asked
 
     def account(self, user_id: str) -> str:
-        """Whom a turn counts for in the limits: one user of one API key can't use up another's share."""
+        """The account that a turn counts for in the limits. It names the API key too, so that a user id that is sent
+        with one key can't use up the share of the same user id with another key."""
         return f"{self.key_name}\0{user_id}" if self.key_name else user_id
 
     @property
     def listener_account(self) -> str | None:
-        """Whom a listening connection counts for; None: in all only."""
+        """The account that a listening connection counts for. With None it counts in the total only."""
         return self.user_id
 
     def _holds(self, shop_id: str | None) -> bool:

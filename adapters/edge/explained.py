@@ -1,4 +1,4 @@
-"""Explained: what a person sees who opens an address of the API in a browser. Programs never get these pages."""
+"""Explanations: pages for people who open an address of the API in a browser. Programs never get them."""
 
 from html import escape
 
@@ -12,13 +12,14 @@ from adapters.services import SERVICES
 from gateway.sentences import words
 
 _NAVIGATION = "text/html,application/xhtml+xml"
-"""How the Accept of every browser begins when a person opens an address. Libraries that name text/html too don't."""
+"""Every browser's Accept header begins like this when a person opens an address. Those of libraries don't, even if they
+name text/html."""
 
 _KEPT = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
 def navigates(request: web.BaseRequest) -> bool:
-    """Whether a browser asks because a person opened this address."""
+    """Whether a browser sent this request because a person opened the address."""
     headers = request.headers
     return (
         headers.get("Accept", "").startswith(_NAVIGATION)
@@ -30,7 +31,7 @@ def navigates(request: web.BaseRequest) -> bool:
 
 @web.middleware
 async def explaining(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns a problem into a page for a person; outside of all else, so that it sees every problem."""
+    """Turns a problem into a page for a person. It is the outermost middleware, so that it sees every problem."""
     response = await handler(request)
     if isinstance(response, web.Response) and response.content_type == PROBLEM_TYPE and navigates(request):
         return _explained(request, response)
@@ -38,13 +39,13 @@ async def explaining(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def not_a_page(request: web.Request) -> web.Response:
-    """The answer to a person who opened an address at which only programs can listen."""
+    """The answer to a person who opened an address where only programs can listen."""
     said = words(language(request))
     return _page(request, 406, said.for_programs, said.stream)
 
 
 async def home(request: web.Request) -> web.Response:
-    """Leads to the page to try it with; where that needs a token, it says so first."""
+    """Leads to the page on which the gateway can be tried. If that needs a token, it says so first."""
     if not request.app[SERVICES].settings.auth:
         return web.Response(status=302, headers={"Location": PAGE.removeprefix("/")})
     said = words(language(request))
@@ -63,7 +64,7 @@ def _explained(request: web.Request, problem: web.Response) -> web.Response:
 def _page(request: web.Request, status: int, heading: str, text: str, code: str = "") -> web.Response:
     chosen = language(request)
     said = words(chosen)
-    # Relative: a proxy may have the gateway under a path of its own.
+    # The address is relative, because a proxy may serve the gateway under a path.
     page = "../" * (request.rel_url.raw_path.count("/") - 1) + PAGE.removeprefix("/")
     note = f"<p><code>{status} {escape(code)}</code> · <code>{request_id(request)}</code></p>" if code else ""
     html = (

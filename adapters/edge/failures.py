@@ -1,7 +1,7 @@
 """The one table of failures: a problem's code -> HTTP status, WebSocket close code, advised wait.
 
-Before a stream has begun a failure is `application/problem+json` (RFC 9457). Foreign exceptions end here: whatever
-a route raises becomes one of the codes of `gateway.errors.Code`, and nothing of a trace or a message text goes out.
+Before a stream has begun, a failure is `application/problem+json` (RFC 9457). Foreign exceptions are translated here:
+whatever a route raises becomes one of `gateway.errors.Code`, and nothing of a traceback or a message's text gets out.
 """
 
 import math
@@ -24,23 +24,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROBLEM_TYPE: Final = "application/problem+json"
 COME_BACK_CLOSE_CODE: Final = 1012
-"""Closes a WebSocket that was open when the gateway began to drain ("service restart", IANA's registry)."""
+"""Closes the WebSockets that are open when the gateway starts to drain ("service restart", IANA's registry)."""
 
 STRANGE_EXPECTATION: Final = web.RequestKey("strange_expectation", bool)
-"""Set where `Expect` asked for something else than `100-continue`."""
+"""Set when `Expect` asked for something other than `100-continue`."""
 
 
 class Observer(Protocol):
-    """Hears what becomes of requests. Never raises, never waits."""
+    """Is told how requests were answered. Never raises and never waits."""
 
     def refused(self, request: web.Request, error: GatewayError) -> None:
-        """A request, or a command on the shared socket, is answered with this problem."""
+        """A request, or a command on the shared socket, was answered with this problem."""
 
     def unshared(self, origin: str) -> None:
-        """A browser gives a page of this origin nothing of the answer: no setting names it."""
+        """The browser hides the answer from a page of this origin, because no setting names the origin."""
 
     def key_in_page(self, name: str) -> None:
-        """A browser sent the API key of this name."""
+        """A browser sent the API key with this name."""
 
 
 OBSERVER: Final = web.AppKey("observer", Observer)
@@ -54,7 +54,7 @@ class _Row(NamedTuple):
     close_code: int
     """RFC 6455, 7.4.1, and IANA: 1008 the peer broke a rule, 1009 too big, 1011 our fault, 1013 try again later."""
     wait: int = 0
-    """Seconds for Retry-After where the error itself does not say; 0 sends none."""
+    """Seconds for Retry-After when the error itself does not give them; 0 means no such header."""
 
 
 _TABLE: Final[dict[Code, _Row]] = {
@@ -86,11 +86,11 @@ _TABLE: Final[dict[Code, _Row]] = {
 }
 
 COME_BACK: Final = frozenset({Code.OVERLOADED, Code.DRAINING, Code.TOO_MANY_CONNECTIONS, Code.RATE_LIMITED})
-"""Refusals after which a listener comes again: a listening SSE route answers them with `sse_farewell` and 200."""
+"""Refusals after which a listener should come back. A listening SSE route answers them with `sse_farewell` and 200."""
 
 _FROM_STATUS: Final[dict[int, Code]] = {
     401: Code.UNAUTHORIZED,
-    403: Code.NOT_FOUND,  # aiohttp's static files: what may not be read is not there
+    403: Code.NOT_FOUND,  # from aiohttp's static files: a file that may not be read counts as missing
     404: Code.NOT_FOUND,
     405: Code.METHOD_NOT_ALLOWED,
     408: Code.REQUEST_TIMEOUT,
@@ -101,15 +101,16 @@ _FROM_STATUS: Final[dict[int, Code]] = {
 
 
 class Mistake(NamedTuple):
-    """One thing wrong with a request: which field (a path such as `attachments[0].url`), and what, in English."""
+    """One thing that is wrong with a request: the field (a path such as `attachments[0].url`), and what is wrong, in
+    English."""
 
     field: str
     message: str
-    named_by_client: bool = False  # the field's name is the client's, so no log may hold it
+    named_by_client: bool = False  # the client made up the field's name, so it must not be logged
 
 
 class InvalidRequest(GatewayError):
-    """A request that is wrong in itself. 400 for what can't be read at all, 422 for what is read and wrong."""
+    """A request that is wrong in itself: 400 if it can't be parsed, 422 if its values are wrong."""
 
     def __init__(self, errors: Sequence[Mistake], *, status: int = 422) -> None:
         super().__init__(Code.INVALID_REQUEST, "; ".join(f"{e.field}: {e.message}".removeprefix(": ") for e in errors))
@@ -134,7 +135,7 @@ def close_code_of(code: Code) -> int:
 
 
 def request_id(request: web.BaseRequest) -> str:
-    """This request's id, ours and never the client's: it goes into logs and headers."""
+    """This request's id, for logs and headers. We make it ourselves and never take the client's."""
     try:
         return request[_REQUEST_ID]
     except KeyError:
@@ -143,7 +144,8 @@ def request_id(request: web.BaseRequest) -> str:
 
 
 def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Response:
-    """The answer that says what went wrong. `Failed` is a turn's last event, for whoever waited for the whole turn."""
+    """The answer that says what went wrong. `Failed` is a turn's last event, for a client that waited for the whole
+    turn."""
     code = Code(error.code)
     row = _TABLE[code]
     fields: dict[str, Any] = {
@@ -184,12 +186,12 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
     if code is Code.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = 'Bearer realm="coze-gateway"'
     if code in (Code.REQUEST_TIMEOUT, Code.TOO_LARGE):
-        response.force_close()  # the rest of that body is not worth waiting for
+        response.force_close()  # so that nobody waits for the rest of the body
     return response
 
 
 def refusal(error: GatewayError, request: web.Request) -> web.Response:
-    """The answer to a request that is refused, which the observer is told of."""
+    """The answer to a refused request. Tells the observer of it."""
     tell(error, request)
     return problem(error, request)
 
@@ -207,17 +209,18 @@ def tell_of_key(request: web.BaseRequest, name: str) -> None:
 
 
 def bad_framing(request: web.Request) -> web.Response:
-    """The answer to what breaks HTTP's own rules. It repeats nothing of it, and the connection ends."""
+    """The answer to a request that breaks HTTP's own rules. It repeats nothing of the request, and closes the
+    connection."""
     response = refusal(InvalidRequest([Mistake("", "the request breaks HTTP's own rules")], status=400), request)
     response.force_close()
     return response
 
 
 def sse_farewell(code: Code, retry_ms: float, *, chance: Callable[[], float] = random.random) -> bytes:
-    """The whole body for a listener who must come again later: a comment with the code, and when.
+    """The whole body for a listener that has to come back later: a comment with the code, and the time to wait.
 
-    A native EventSource never comes back after an error status. `retry_ms` is spread by half of itself either way,
-    so that those who were sent away together don't return together.
+    A native EventSource never comes back after an error status. `retry_ms` varies by 50 % either way, so that listeners
+    that were sent away together don't return together.
     """
     return f": {code.value}\nretry: {spread(retry_ms, chance=chance)}\n\n".encode()
 
@@ -229,11 +232,12 @@ def spread(milliseconds: float, *, chance: Callable[[], float] = random.random) 
 
 @web.middleware
 async def errors_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns whatever a route raises into a problem. Outermost, so that it sees the other middlewares' errors too."""
+    """Turns whatever a route raises into a problem. It is outermost, so that it sees the other middlewares' errors
+    too."""
     try:
         return await handler(request)
     except GatewayError as error:
-        if has_begun(request):  # a stream has begun: it can only be cut
+        if has_begun(request):  # a stream has begun, so the connection can only be cut
             raise ConnectionResetError("the stream had begun") from error
         return refusal(error, request)
     except web.HTTPException as answer:
@@ -256,7 +260,7 @@ def _translated(answer: web.HTTPException, request: web.Request) -> web.Response
     if code is None:
         if answer.status >= 500:
             code = Code.INTERNAL
-        else:  # the reason is HTTP's own phrase; aiohttp's text may repeat the client's bytes
+        else:  # only HTTP's own phrase, because aiohttp's text may repeat the client's bytes
             return refusal(InvalidRequest([Mistake("", answer.reason)], status=400), request)
     response = refusal(GatewayError(code), request)
     if allow := answer.headers.get("Allow"):
@@ -265,7 +269,8 @@ def _translated(answer: web.HTTPException, request: web.Request) -> web.Response
 
 
 def _log_failure(error: Exception, request: web.Request) -> None:
-    """Names the exception and the place in the code: an exception's text may hold a message or a token."""
+    """Names the exception and the place in the code, but not the exception's text, which may hold a message or a
+    token."""
     place = ""
     trace = error.__traceback__
     while trace is not None:

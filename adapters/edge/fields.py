@@ -1,4 +1,4 @@
-"""What a body may say: the fields of a message and of tool outputs, and every mistake in them, by its name."""
+"""The fields of a body: those of a message and of tool outputs, and every mistake in them by its field's name."""
 
 import re
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from adapters.edge.query import conversation_id
 from gateway.config.settings import Settings
 
 _MISTAKES: Final = 20
-"""Mistakes named in one answer: a body of 10,000 unknown fields must not be answered with 10,000 entries."""
+"""The most mistakes named in one answer: a body with 10,000 unknown fields must not be answered with 10,000 entries."""
 
 _SUGGESTIONS: Final = 3
-"""Unknown fields of one body for which a known name is suggested: each is compared with every known one."""
+"""The most unknown fields for which a known name is suggested, because each is compared with every known name."""
 
 _SHOWN: Final = 64
-"""Characters of a client's own field name that are repeated to it."""
+"""How many characters of an unknown field's name are repeated to the client."""
 
 Id128 = Annotated[str, Meta(min_length=1, max_length=128)]
 _MetaData = Annotated[
@@ -36,7 +36,7 @@ _PATH = re.compile(r" - at `\$(.*)`", re.DOTALL)
 
 
 class Attachment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
-    """A file of the user: Coze's own (`file_id`), or one that Coze fetches (`url`); the gateway fetches nothing."""
+    """A file of the user. Coze has it already (`file_id`), or fetches it (`url`); the gateway fetches nothing."""
 
     type: Literal["image", "file", "audio"]
     url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
@@ -50,7 +50,7 @@ class Attachment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
 
 
 class ChatBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
-    """A message, as contract section 2 has it. From `read_chat`, `user_id` is set and `shop_id` is the caller's."""
+    """A message, as in section 2 of the contract. `read_chat` fills in `user_id` and `shop_id` from the caller."""
 
     message: Annotated[str, Meta(min_length=1)]
     bot_id: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -74,22 +74,22 @@ class ToolOutputs(Struct, frozen=True, forbid_unknown_fields=True, rename="camel
 
 
 async def read_chat(request: web.Request, settings: Settings, caller: Caller = ANYONE) -> ChatBody:
-    """The message that `caller` sends, complete: its user and shop are the caller's.
+    """The message that `caller` sends, with the user and the shop filled in.
 
     Raises InvalidRequest with all mistakes at once, UNSUPPORTED_MEDIA_TYPE, TOO_LARGE, REQUEST_TIMEOUT, and NOT_FOUND
-    for a shop that is not the caller's or what can't be a conversation's id.
+    for a shop that is not the caller's or text that can't be a conversation's id.
     """
     raw = await read_body(request, settings)
     if NUL not in raw:
         try:
             return _complete(_CHAT.decode(raw), settings, caller)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass  # the slow way says what is wrong, or mends it
+            pass  # the slow way below finds out what is wrong, or mends it
     return chat_from(strict_json(raw), settings, caller)
 
 
 def chat_from(fields: object, settings: Settings, caller: Caller = ANYONE) -> ChatBody:
-    """The same from JSON that has been parsed already: a message on the shared socket, without the socket's fields."""
+    """The same for JSON that is parsed already: a message on the shared socket, without the socket's own fields."""
     try:
         body = msgspec.convert(fields, ChatBody)
     except msgspec.ValidationError:
@@ -114,7 +114,8 @@ _CHAT = msgspec.json.Decoder(ChatBody)
 
 
 def _is_web_url(url: str) -> bool:
-    """http or https, with a host, in visible characters. Coze judges where it leads: the gateway never fetches."""
+    """Whether it is http or https, has a host, and only visible characters. The gateway never fetches it; Coze decides
+    whether to."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and not _BLANK.search(url) and parts.port != 0
@@ -127,7 +128,7 @@ def _complete(body: ChatBody, settings: Settings, caller: Caller) -> ChatBody:
         raise InvalidRequest(wrong)
     user = body.user_id or caller.user_id
     shop = caller.shop_for(body.shop_id)
-    if body.conversation_id:  # "" is none
+    if body.conversation_id:  # "" means a new conversation
         conversation_id(body.conversation_id)
     if user == body.user_id and shop == body.shop_id:
         return body
@@ -135,7 +136,7 @@ def _complete(body: ChatBody, settings: Settings, caller: Caller) -> ChatBody:
 
 
 def _beyond_types(user: object, message: object, settings: Settings, caller: Caller) -> list[Mistake]:
-    """The mistakes that depend on the settings and on who asks. Values of a wrong type have been named already."""
+    """The mistakes that depend on the settings and on the caller. Values of a wrong type have been named already."""
     wrong = []
     if user == "" and caller.user_id is None:
         wrong.append(Mistake("userId", "is required"))
@@ -147,7 +148,7 @@ def _beyond_types(user: object, message: object, settings: Settings, caller: Cal
 
 
 def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:
-    """Every field's mistake, where decoding as a whole names the first one only."""
+    """Every field's mistake, because decoding the whole body names only the first one."""
     if not isinstance(fields, Mapping):
         return [Mistake("", "is not a JSON object")]
     wrong = []
@@ -172,7 +173,7 @@ def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    """Names what was probably meant, as the settings do."""
+    """Suggests the name that was probably meant, as the settings do."""
     near = get_close_matches(name.lower(), [field.lower() for field in known], n=1)
     meant = next((field for field in known if near and field.lower() == near[0]), None)
     return f"{_UNKNOWN}; did you mean {meant}?" if meant else _UNKNOWN

@@ -1,7 +1,7 @@
-"""The gate that every request passes: whose Host, which Origin, and what headers every answer carries.
+"""The gate that every request passes. It checks Host and Origin, and sets the headers that every answer carries.
 
-One middleware and one `on_response_prepare` signal, so that streams get the headers too. It decides from headers
-alone, before any route runs: a page on another site can make a browser send a request, but not choose its Origin.
+It is one middleware and one `on_response_prepare` signal, so that streams get the headers too. It decides by headers
+alone, before any route runs: a page on another site can make a browser send a request, but can't choose its Origin.
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ PAGE_POLICY: Final = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        # Any host's, because a person may ask for one by a click. Before that the page writes no `src`.
+        # Any host is allowed, because a person may click to load a picture. Before the click the page sets no `src`.
         "img-src 'self' data: blob: https: http:",
         "media-src 'self' data: blob: https: http:",
         "font-src 'self'",
@@ -44,14 +44,14 @@ PAGE_POLICY: Final = "; ".join(
         "trusted-types dompurify",  # the page's sanitizer
     )
 )
-"""The page's Content-Security-Policy: nothing inline, no foreign code, no call to another host."""
+"""The page's Content-Security-Policy: no inline code, no foreign code, no call to another host."""
 
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _OPERATORS: Final = ("/metrics", "/debug/")
 _CONFIG: Final = "/api/coze/config"
 _ALLOWED_HEADERS: Final = (
     "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
-    ", traceparent, tracestate, baggage"  # W3C Trace Context and Baggage: a page that is traced sends them with all
+    ", traceparent, tracestate, baggage"  # W3C Trace Context and Baggage, which pages with tracing send
 )
 _EXPOSED_HEADERS: Final = "X-Turn-Id, X-Conversation-Id, X-Request-Id, Retry-After, Location"
 _PREFLIGHT_SECONDS: Final = "7200"
@@ -63,7 +63,7 @@ _NOTHING_LOADS: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'n
 
 
 class Guard:
-    """The gate of one listener. `operators` marks the listener that is there for `/metrics` and `/debug/…`."""
+    """The gate of one listener. `operators` marks the listener for `/metrics` and `/debug/…`."""
 
     def __init__(self, settings: Settings, *, host: str | None = None, operators: bool = False) -> None:
         self._on_loopback = settings.on_loopback if host is None else is_loopback(host)
@@ -114,27 +114,28 @@ class Guard:
             return True
         if (match := _HOST.fullmatch(host.lower())) is None:
             return False
-        name = match[1].strip("[]").removesuffix(".")  # a name with its root's dot is the same name
+        name = match[1].strip("[]").removesuffix(".")  # a name with a final dot is the same name
         return name in self._hosts if self._hosts else _is_loopback_name(name)
 
     def trusts(self, request: web.BaseRequest, origin: str) -> bool:
-        """Whether a page of this origin may change something: ours, or one that the operator lists."""
+        """Whether a page of this origin may change something: the origin is ours, or the operator lists it."""
         if len(request.headers.getall("Origin")) > 1:
             return False
         origin = origin.lower()  # scheme and host have no case (RFC 6454, section 4)
         return origin in self._origins or is_same_origin(origin, _asked_host(request) or "")
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Runs before any answer's head is sent, a stream's and a file's too."""
+        """Runs before the head of any answer is sent, including streams and files."""
         headers = response.headers
         protect(headers, request)
         if request.path == PAGE:
             headers["Content-Security-Policy"] = PAGE_POLICY
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        if "Access-Control-Allow-Origin" in headers:  # public code, the same for every origin
+        if "Access-Control-Allow-Origin" in headers:  # public code is the same for every origin
             return
         if request.path == _CONFIG and response.status == web.HTTPForbidden.status_code:
-            headers["Access-Control-Allow-Origin"] = "*"  # a refused page can't tell this from a gateway that is down
+            # Without this header, a refused page could not tell the refusal from a gateway that is down.
+            headers["Access-Control-Allow-Origin"] = "*"
         vary = headers.get("Vary")
         headers["Vary"] = "Origin" if vary is None else f"Origin, {vary}"
         if self._origins and "Origin" in request.headers:
@@ -152,12 +153,12 @@ class Guard:
             headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
 
     def _for_operators(self, headers: Iterable[str]) -> bool:
-        """On the main listener only for whoever sits on this machine: a proxy's peer is on loopback too."""
+        """On the main listener, only for clients on this machine whose request came through no proxy."""
         return self._operators or (self._on_loopback and not came_through_proxy(headers))
 
 
 def protect(headers: MutableMapping[str, str], request: web.BaseRequest) -> None:
-    """The headers of every answer, whoever it is for."""
+    """The headers that every answer carries."""
     headers["X-Request-Id"] = request_id(request)
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
@@ -167,7 +168,8 @@ def protect(headers: MutableMapping[str, str], request: web.BaseRequest) -> None
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """Whether host and port of `origin` (lower case) are those of the `Host` header. TLS may have ended at a proxy."""
+    """Whether host and port of `origin` (lower case) are those of the `Host` header. The scheme may differ behind a
+    proxy."""
     if (of_page := _ORIGIN.fullmatch(origin)) is None or (of_server := _HOST.fullmatch(host.lower())) is None:
         return False  # "null" too: sandboxed frames and local files have no origin
     default = _DEFAULT_PORT[of_page[1]]
@@ -181,7 +183,7 @@ def came_through_proxy(headers: Iterable[str]) -> bool:
 
 
 def _asked_host(request: web.BaseRequest) -> str | None:
-    """`Host`, or the host of a target in absolute form, which goes before it (RFC 9112, section 3.2.2)."""
+    """`Host`, or the host of a target in absolute form, which takes precedence (RFC 9112, section 3.2.2)."""
     target = request.raw_path
     if target.startswith("/") or "://" not in target:
         return request.headers.get("Host")
@@ -189,9 +191,9 @@ def _asked_host(request: web.BaseRequest) -> str | None:
 
 
 def _plainly_chunked(request: web.BaseRequest) -> bool:
-    """Whether every server and proxy on the way finds the same end of this body (RFC 9112, section 6.1).
+    """Whether every server and proxy on the way agrees on where this body ends (RFC 9112, section 6.1).
 
-    HTTP/1.0 knows no chunks, and of `gzip, chunked` one reader unpacks what the next takes as it is.
+    HTTP/1.0 has no chunks, and of `gzip, chunked` some readers unpack the body and others don't.
     """
     return request.version >= HttpVersion11 and request.headers["Transfer-Encoding"].strip().lower() == "chunked"
 
