@@ -1,6 +1,6 @@
 """The page and the client module, read once and served from memory.
 
-Every file has a route of its own, so no path from outside is ever joined to a folder: what isn't in the table is 404.
+Every file has a route of its own, so no path from outside is ever joined to a folder: a path without a route is 404.
 """
 
 import gzip
@@ -21,14 +21,14 @@ _HERE = Path(__file__).parent
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
-    ".ts": "text/plain; charset=utf-8",  # not video/mp2t, as a table of MIME types would have it
+    ".ts": "text/plain; charset=utf-8",  # a table of MIME types would say video/mp2t
     ".css": "text/css; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
     ".md": "text/markdown; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
 }
-# Checked anew each time (304 mostly): module, page and gateway are of one version, and a mixture would be a puzzle.
+# Browsers ask again each time (mostly answered by 304), so that page, module and gateway are always of one version.
 _CACHE_CONTROL = "no-cache"
 
 
@@ -68,7 +68,8 @@ def add_routes(app: web.Application) -> None:
 
 
 def _told(settings: Settings) -> dict[str, str]:
-    """What the page is told: whose media it may load unasked, and whether the simulated Coze's faults are of use."""
+    """The page's settings: hosts whose media it may load without asking, and whether the simulator's faults can be
+    used."""
     return {
         "gateway-media-hosts": " ".join(settings.media_hosts),
         "gateway-upstream": "coze" if settings.asks_coze else "",

@@ -1,7 +1,7 @@
-"""JSON Web Tokens (RFC 7519): a token into its claims, checked with our own keys. Times are left to the caller.
+"""JSON Web Tokens (RFC 7519): turns a token into its claims, checked with our own keys. The caller checks the times.
 
-The algorithms come from our own keys, never from the token; a token can name one of our keys (`kid`), not bring its own
-(`jku`, `jwk`, `x5u` are ignored).
+The algorithm comes from our own key, never from the token. A token can name one of our keys (`kid`) but can't bring its
+own (`jku`, `jwk` and `x5u` are ignored).
 """
 
 import json
@@ -46,18 +46,18 @@ class Jwts:
         self._issuer = issuer
 
     def claims(self, token: str) -> Mapping[str, Any]:
-        """What the token says, or UNAUTHORIZED. `exp` and `sub` are there, and no time has been looked at."""
+        """The token's claims, among them `exp` and `sub`. Raises UNAUTHORIZED. No time has been checked yet."""
         try:
             key, algorithm = self._key_for(token)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # said once, at the start
+                warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)  # the log says it once, at the start
                 claims: Mapping[str, Any] = jwt.decode(
                     token,
                     key,
                     algorithms=[algorithm],
                     audience=self._audience,
                     issuer=self._issuer,
-                    # Whoever reads the claims checks the times, on a clock that does not jump.
+                    # The reader of the claims checks the times, with a clock that does not jump.
                     options={
                         "require": ["exp", "sub"],
                         "verify_exp": False,
@@ -96,7 +96,7 @@ def read_public_keys(path: Path) -> dict[str, PublicKey]:
 def _public_key(entry: dict[str, Any]) -> PublicKey:
     if "d" in entry or "k" in entry:
         raise ValueError("a private or secret key, which belongs elsewhere")
-    # The key's own kind decides the algorithm: a token that asks for HS256 with a public key as secret gets nowhere.
+    # The kind of the key decides the algorithm: so no token can choose HS256, with a public key as the secret.
     key = jwt.PyJWK(entry).key
     match key:
         case RSAPublicKey() if key.key_size >= 2048:

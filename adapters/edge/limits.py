@@ -1,4 +1,4 @@
-"""How much: connections in all and of one user, turns a minute of one user."""
+"""Limits: connections in total and per user, and turns per minute and user."""
 
 import time
 from bisect import bisect_right
@@ -9,11 +9,12 @@ from gateway.errors import Code, GatewayError
 _COME_AGAIN_SECONDS = 5.0
 _MINUTE = 60.0
 _USERS = 10_000
-"""Users whose turns of the last minute are remembered: some 3 MB. Beyond, the one who has been quiet longest goes."""
+"""How many users' turns of the last minute are remembered (about 3 MB). Beyond that the least recently active user is
+forgotten."""
 
 
 class Seat:
-    """One connection's place. `close` gives it back once; closing again does nothing."""
+    """One connection's place. `close` gives it back; closing it again does nothing."""
 
     __slots__ = ("_account", "_connections")
 
@@ -34,7 +35,7 @@ class Seat:
 
 
 class Connections:
-    """Open connections, in all and by account. Holds an entry only for accounts that have one open."""
+    """Counts open connections, in total and by account. Only accounts with an open connection have an entry."""
 
     __slots__ = ("_by_account", "_most", "_most_each", "open")
 
@@ -45,7 +46,7 @@ class Connections:
         self._by_account: dict[str, int] = {}
 
     def acquire(self, account: str | None = None) -> Seat:
-        """A place for one connection, counted for `account` too where there is one. Its holder must close it.
+        """A place for one connection, which also counts for `account` if there is one. Its holder must close it.
 
         Raises OVERLOADED when all places are taken, TOO_MANY_CONNECTIONS when the account's are.
         """
@@ -75,7 +76,7 @@ class Connections:
 
 
 class TurnRate:
-    """Turns of the last minute, by account: a sliding window, so that no minute ever holds more than allowed."""
+    """Counts turns by account over a sliding minute, so that no minute ever holds more turns than allowed."""
 
     __slots__ = ("_accounts", "_clock", "_most", "_started")
 
@@ -84,10 +85,10 @@ class TurnRate:
         self._accounts = accounts
         self._clock = clock
         self._started: dict[str, list[float]] = {}
-        """Times of the starts, oldest first; accounts in the order of their last start."""
+        """The times of the starts, oldest first. Accounts are in the order of their last start."""
 
     def take(self, account: str) -> None:
-        """Counts one turn. RATE_LIMITED says how long until the next one is allowed; a refused one counts not."""
+        """Counts one turn. RATE_LIMITED says how long until the next turn is allowed. Refused turns are not counted."""
         now = self._clock()
         times = self._started.pop(account, [])
         del times[: bisect_right(times, now - _MINUTE)]
@@ -95,11 +96,11 @@ class TurnRate:
             self._started[account] = times
             raise GatewayError(Code.RATE_LIMITED, "GATEWAY_TURNS_PER_MINUTE", retry_after=times[0] + _MINUTE - now)
         times.append(now)
-        self._started[account] = times  # at the end: the one that was active last
+        self._started[account] = times  # at the end, as the most recently active account
         self._forget(now)
 
     def _forget(self, now: float) -> None:
-        """Lets go of who was quiet for a minute, at most two a call, and of whoever is beyond the bound."""
+        """Forgets accounts without a turn in the last minute, at most two per call, and accounts beyond the bound."""
         for _ in range(2):
             quiet = next(iter(self._started))
             if self._started[quiet][-1] > now - _MINUTE and len(self._started) <= self._accounts:

@@ -1,4 +1,4 @@
-"""What stands around a body: headers, the query, and ids in the path. Each mistake in them is named."""
+"""Parameters outside the body: headers, the query, and ids in the path. Every mistake in them is named."""
 
 import re
 from typing import NamedTuple
@@ -23,14 +23,15 @@ def idempotency_key(request: web.BaseRequest) -> str | None:
 
 
 def checked_key(key: object, field: str = "idempotencyKey") -> str:
-    """`key` if it can be an idempotency key; `field` is where it stood: a header, or the shared socket's field."""
+    """Returns `key` if it is a valid idempotency key. `field` names where it came from: a header or the shared
+    socket's field."""
     if not isinstance(key, str) or not _VISIBLE.fullmatch(key):
         raise InvalidRequest([Mistake(field, "is not 1 to 255 visible ASCII characters")])
     return key
 
 
 def prefer_wait(request: web.BaseRequest) -> float | None:
-    """Seconds of `Prefer: wait=N` (RFC 7240; the first one counts). What is no such preference is ignored."""
+    """The seconds of `Prefer: wait=N` (RFC 7240; the first one counts). Other preferences are ignored."""
     for header in request.headers.getall("Prefer", ()):
         for preference in header[:_PREFER_LONGEST].split(","):
             if match := _WAIT.fullmatch(preference):
@@ -39,14 +40,16 @@ def prefer_wait(request: web.BaseRequest) -> float | None:
 
 
 def position_asked(request: web.BaseRequest) -> str | None:
-    """The text of the position to go on from, not yet judged. An empty one is none, as in EventSource."""
+    """The text of the position to continue from, not validated yet. An empty text means no position, as in
+    EventSource."""
     if header := request.headers.get("Last-Event-ID"):
         return header
     return _last(request, "lastEventId") or _last(request, "after") or None
 
 
 def _last(request: web.BaseRequest, name: str) -> str:
-    """The last one of a query's values: whoever resumes may have added its position to an address that had one."""
+    """The last of a parameter's values: a client that resumes may have appended its position to an address that had
+    one."""
     values = request.query.getall(name, ())
     return values[-1] if values else ""
 
@@ -58,7 +61,7 @@ class Poll(NamedTuple):
 
 
 def poll_query(request: web.BaseRequest) -> Poll:
-    """`wait` and `limit` of a long-poll, clamped; what is no number is a mistake."""
+    """`wait` and `limit` of a long-poll, clamped to their bounds. Anything but a number is a mistake."""
     wrong: list[Mistake] = []
     wait = _number(request, "wait", 25.0, 0, 60, wrong)
     limit = _number(request, "limit", 200, 1, 1000, wrong)
@@ -85,7 +88,7 @@ def page_query(request: web.BaseRequest) -> Page:
 
 
 def turn_id(text: str) -> TurnId:
-    """`text` as a turn's id; what can't be one is NOT_FOUND, as one that does not exist."""
+    """`text` as a turn's id. Text that can't be one is NOT_FOUND, like the id of a turn that does not exist."""
     if not (text.startswith("turn_") and is_id(text)):
         raise GatewayError(Code.NOT_FOUND, "that is no turn's id")
     return TurnId(text)

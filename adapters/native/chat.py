@@ -1,4 +1,4 @@
-"""Chat: the older way with one answer, and a turn's state, cancel, tool outputs, and a conversation's messages."""
+"""The routes of chats: a chat without streaming; a turn's state, cancel and tool outputs; a conversation's messages."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from gateway.turns.turns import State
 
 logger = structlog.get_logger()
 _PAGE = 256 * 1024
-"""Characters of a page of messages; a single message may be longer."""
+"""The most characters on a page of messages, unless a single message is longer."""
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -40,7 +40,8 @@ def _json(fields: Any, status: int = 200, headers: dict[str, str] | None = None)
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """The older way: waits, and answers once. With `Prefer: wait=N` after N seconds at the latest."""
+    """Chat without streaming: waits for the turn and answers once, with `Prefer: wait=N` after N seconds at the
+    latest."""
     services = request.app[SERVICES]
     caller = caller_of(request)
     order = await read_order(request, services, caller)
@@ -60,7 +61,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 
 def _outcome(request: web.Request, services: Services, state: State, accepted: Accepted) -> web.Response:
-    """What the older way answers when it has waited."""
+    """The answer of a chat without streaming, once the wait is over."""
     if (failed := turns.failure(state)) is not None:
         return problem(failed, request)
     if turns.is_over(state) or state.status == "action_required":
@@ -71,7 +72,7 @@ def _outcome(request: web.Request, services: Services, state: State, accepted: A
 
 
 def _named(answer: web.Response, accepted: Accepted) -> web.Response:
-    """Whatever is answered: the turn was taken, and goes on under this name."""
+    """The headers of every such answer. They name the turn, which was accepted and goes on whatever the answer is."""
     answer.headers["X-Conversation-Id"] = accepted.conversation_id
     answer.headers["X-Turn-Id"] = accepted.turn_id
     return answer
@@ -80,9 +81,9 @@ def _named(answer: web.Response, accepted: Accepted) -> web.Response:
 async def _until_answered(
     services: Services, caller: Caller, subscription: Subscription, accepted: Accepted, wait: float | None
 ) -> None:
-    """Waits for the turn's end, for its wish for tool outputs, or for `wait` seconds.
+    """Waits until the turn ends or asks for tool outputs, or until `wait` seconds have passed.
 
-    Raises `unauthorized` when the caller's token ends before that; the turn goes on.
+    Raises `unauthorized` when the caller's token expires first. The turn goes on.
     """
     loop = asyncio.get_running_loop()
     allowed = services.authenticator.seconds_left(caller)
@@ -96,7 +97,7 @@ async def _until_answered(
         if subscription.over or services.hub.closing:
             return
         if running is not None and running.status == "action_required":
-            await services.log.committed()  # the turn knows it a moment before its readers may
+            await services.log.committed()  # the turn knows it a moment before readers may see it
             return
         left = None if deadline is None else deadline - loop.time()
         if left is not None and left <= 0:
@@ -116,14 +117,14 @@ async def turn(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel(request: web.Request) -> web.StreamResponse:
-    """202 when this ended the turn, 200 when it was over."""
+    """202 when this request ended the turn, 200 when the turn was over already."""
     services = request.app[SERVICES]
     caller = caller_of(request)
     turn_id = request.match_info["id"]
     ended = await turns.cancel(services, caller, turn_id)
     if not ended:
-        with contextlib.suppress(GatewayError):  # what is lost is told by the state
-            await services.log.committed()  # its end may have been decided and not be seen yet
+        with contextlib.suppress(GatewayError):  # if the commit fails, the turn's state says so
+            await services.log.committed()  # the turn's end may be decided but not visible yet
     state = await turns.state_of(services, caller, turn_id)
     status = "cancelled" if ended else state.status
     return await deliver(request, _json({**turns.view(state), "status": status}, 202 if ended else 200))
@@ -140,7 +141,7 @@ async def tool_outputs(request: web.Request) -> web.StreamResponse:
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
-    """What the database holds of a conversation, newest last."""
+    """The messages of a conversation that the database holds, newest last."""
     services = request.app[SERVICES]
     caller = caller_of(request)
     name = conversation_id(request.match_info["id"])
@@ -180,7 +181,7 @@ async def _page(services: Services, name: ConversationId, page: Page) -> web.Res
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
-    """Deletes a conversation with all that is kept of it. What runs in it is cancelled first."""
+    """Deletes a conversation with everything that is kept of it, after cancelling its running turns."""
     services = request.app[SERVICES]
     caller = caller_of(request)
     name = conversation_id(request.match_info["id"])

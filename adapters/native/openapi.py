@@ -1,4 +1,5 @@
-"""The OpenAPI 3.1 description of every route. Written by hand in `openapi.json`; tests hold it to the code."""
+"""The OpenAPI 3.1 description of every route. It is written by hand in `openapi.json`; tests compare it with the
+code."""
 
 import json
 from functools import lru_cache
@@ -10,7 +11,7 @@ from gateway.config.settings import Settings
 
 
 def document(settings: Settings) -> bytes:
-    """The description as it is served: with this gateway's version and its own limit for a message."""
+    """The description with this gateway's version and its own limit for a message."""
     return _filled_in(settings.max_message_chars)
 
 

@@ -1,4 +1,4 @@
-"""Operations: health, readiness, metrics, the ledger, the API's description, and what the page may know."""
+"""Operations: health, readiness, metrics, the ledger, the API's description, and the configuration for clients."""
 
 import msgspec
 from aiohttp import web
@@ -18,14 +18,14 @@ def _json(fields: object, status: int = 200, headers: dict[str, str] | None = No
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """200 while the process lives, 503 when a loop has ended that it can't do without: only a restart helps."""
+    """200 while the process works, 503 when a task has ended that it can't work without. Only a restart helps then."""
     if stopped := request.app[SERVICES].faults.stopped:
         return _json({"status": "broken", "reasons": list(stopped.values())}, 503, {**_NO_STORE, "Retry-After": "2"})
     return _json({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """200 when it takes work, else 503 with the reason. Looks whether the storage can be written, for a moment."""
+    """200 when new turns are accepted, else 503 with the reasons. Briefly tests whether the storage can be written."""
     services = request.app[SERVICES]
     await services.probes.look()
     reasons = not_ready(services)
@@ -35,7 +35,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 def not_ready(services: Services) -> list[str]:
-    """Why no turn can be started now, one sentence each."""
+    """The reasons why no turn can be started now, one sentence each."""
     reasons = list(services.faults.stopped.values())
     if services.turns.draining or services.probes.leaving:
         reasons.append("draining: the gateway is stopping")
@@ -52,7 +52,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def ledger(request: web.Request) -> web.Response:
-    """What is open, by kind; with `?list=KIND` each with where it was opened."""
+    """What is open, by kind. With `?list=KIND`, where and when each of that kind was opened."""
     found = request.app[SERVICES].ledger
     kind = request.query.get("list")
     if kind is None:
@@ -63,7 +63,7 @@ async def ledger(request: web.Request) -> web.Response:
 
 
 async def config(request: web.Request) -> web.Response:
-    """What is on, for a client to choose its transport; and for a page, whether it should ask for a token."""
+    """Tells a client which transports it may choose, and a page whether it should ask for a token."""
     services = request.app[SERVICES]
     settings = services.settings
     transports = ["sse", "websocket", "longpoll"] if settings.use_sse_streaming else ["longpoll"]
@@ -82,7 +82,7 @@ async def config(request: web.Request) -> web.Response:
 
 
 def _needs_token(request: web.Request, services: Services) -> bool:
-    """Whether other requests with the token of this one, or without any as this one, are refused."""
+    """Whether other requests with this request's token (or lack of one) would be refused."""
     try:
         services.authenticator.authenticate(request)
     except GatewayError:
@@ -103,6 +103,6 @@ def add_routes(app: web.Application) -> None:
 
 
 def add_operator_routes(app: web.Application) -> None:
-    """Only where operators are: on loopback, or on a listener of their own."""
+    """The routes for operators: on a listener of their own, or only on loopback."""
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/debug/ledger", ledger)

@@ -1,4 +1,4 @@
-"""Starting: from an untrusted body to an accepted turn. What the ways to start one share."""
+"""Starting a turn: the way from an untrusted body to an accepted turn, which all routes that start one share."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ logger = structlog.get_logger()
 
 
 async def read_order(request: web.Request, services: Services, caller: Caller, *, streamed: bool = False) -> Order:
-    """The request's order. Raises what is wrong with it."""
+    """The order that the request makes. Raises what is wrong with the request."""
     body = await read_chat(request, services.settings, caller)
     order = order_from(body, caller, key=idempotency_key(request) or "", request=request)
     return msgspec.structs.replace(order, streamed=streamed)
@@ -60,11 +60,10 @@ async def start(
     check_room: Callable[[], None] = lambda: None,
     position: str | None = None,
 ) -> Accepted:
-    """Starts the turn and logs that, or finds the one that is meant: by its key, or by a position of it.
+    """Starts the turn and logs it, or finds the turn that was started before: by its key, or by a position in it.
 
-    Raises also `rate_limited`.
-
-    `key_field` is what this transport calls the key. `check_room` raises when it has no room for one more turn.
+    Also raises `rate_limited`. `key_field` is this transport's name for the key. `check_room` raises when the transport
+    has no room for one more turn.
     """
 
     def admit() -> None:

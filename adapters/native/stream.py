@@ -1,4 +1,4 @@
-"""Chat, streamed: a turn is started by the request whose answer is its event stream."""
+"""Chat with streaming: the answer to the request that starts a turn is the turn's event stream."""
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ from gateway.errors import Code, GatewayError
 
 
 async def chat_stream(request: web.Request) -> web.StreamResponse:
-    """Starts a turn; the answer is its stream."""
+    """Starts a turn and answers with its event stream."""
     services = request.app[SERVICES]
     if not services.settings.use_sse_streaming:
         raise GatewayError(Code.STREAMING_DISABLED)

@@ -1,4 +1,4 @@
-"""Turns as callers see them: how one stands, and what may be done to it."""
+"""Turns as callers see them: a turn's state, and the commands on it."""
 
 from typing import Any
 
@@ -16,19 +16,20 @@ from gateway.turns.turns import State
 
 
 async def state_of(services: Services, caller: Caller, turn_id: str) -> State:
-    """How a turn stands. Raises `not_found`, also for somebody else's."""
+    """The state of a turn. Raises `not_found`, also for another caller's turn."""
     return await services.turns.state(checked_turn_id(turn_id), owns=caller.may_read)
 
 
 async def cancel(services: Services, caller: Caller, turn_id: str) -> bool:
-    """Ends a turn as cancelled, for good when this returns. False when it was over already. Raises `not_found`."""
+    """Ends a turn as cancelled; the end is durable when this returns. False when it was over already. Raises
+    `not_found`."""
     return await services.turns.cancel(checked_turn_id(turn_id), owns=caller.may_read)
 
 
 async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs: list[tuple[str, str]]) -> None:
-    """Answers an `action_required`; kept when this returns.
+    """Gives the tool outputs for an `action_required`; they are durable when this returns.
 
-    Raises `not_found`, or `invalid_request` when the turn doesn't wait for them.
+    Raises `not_found`, or `invalid_request` when the turn doesn't wait for tool outputs.
     """
     try:
         waits = await services.turns.give_outputs(checked_turn_id(turn_id), outputs, owns=caller.may_read)
@@ -41,7 +42,7 @@ async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs
 
 
 def view(state: State) -> dict[str, Any]:
-    """A turn as JSON: the fields of contract section 2."""
+    """A turn as JSON, with the fields of section 2 of the contract."""
     fields: dict[str, Any] = {
         "conversationId": state.conversation_id,
         "turnId": state.turn_id,
@@ -59,7 +60,7 @@ def view(state: State) -> dict[str, Any]:
 
 
 def failure(state: State) -> Failed | None:
-    """The error that the turn ended with, if it did."""
+    """The error with which the turn ended, or None."""
     if state.status != "failed":
         return None
     if isinstance(state, TurnRow):

@@ -1,4 +1,4 @@
-"""Listening: from a request to a cursor. What the transports share before they differ."""
+"""Listening: the way from a request to a cursor, which all transports share."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +30,7 @@ KINDS: tuple[Kind, ...] = ("turns", "conversations", "shops")
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a reader listens to: a turn, a conversation, or a shop."""
+    """A reader's subject: a turn, a conversation, or a shop."""
 
     kind: Kind
     name: str
@@ -44,7 +44,7 @@ def topic_of(request: web.Request, kind: Kind) -> Topic:
 
 
 def topic_from(kind: str, name: str) -> Topic:
-    """Raises `not_found` for what can't be the name of anything."""
+    """Raises `not_found` for text that can't be a name."""
     match kind:
         case "turns":
             return Topic(kind, query.turn_id(name))
@@ -58,8 +58,8 @@ def topic_from(kind: str, name: str) -> Topic:
 async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str | None, *, label: str) -> Subscription:
     """A cursor for the caller.
 
-    Raises `not_found`, also for what belongs to somebody else; `storage_unavailable`; `overloaded` when what it has to
-    be told first is large and there is no room for it.
+    Raises `not_found`, also for a topic of somebody else; `storage_unavailable`; and `overloaded` when the reader first
+    has to be told something large for which there is no room.
     """
     try:
         if topic.kind == "turns":
@@ -109,7 +109,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     found = await services.turns.find(turn, owns=caller.may_read)
     if isinstance(found, Running):
         subscription, exact = await hub.subscribe(found.key, asked=asked, turn=turn)
-        if found.status == "queued" and asked is None:  # once: a long-poll that goes on from `next` waits
+        if found.status == "queued" and asked is None:  # told only once: a long-poll that continues from `next` waits
             subscription.preface.append(wire.queued())
         return subscription, exact
     tail = await services.log.shelf.find(turn)
@@ -117,7 +117,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)
         if subscription.reading is not None and not subscription.gone:
             return subscription, exact
-        subscription.close()  # retention was faster: what is told is the store's
+        subscription.close()  # retention removed the events meanwhile: the store tells the rest
     if (row := await services.store.turn(turn)) is None:
         raise GatewayError(Code.NOT_FOUND)
     key = LogKey(row.conversation_id)
@@ -137,12 +137,13 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
 
 
 def _place_of_the_lost(row: TurnRow) -> Position:
-    """Where a turn ends that was lost with its log: in an epoch of its own, which no other turn's events share."""
+    """The end of a turn that was lost with its log: a position in an epoch of its own, which no other turn's events
+    share."""
     return Position(f"{epoch_mark(row.conversation_id)}lost{epoch_mark(row.turn_id)}", 1)
 
 
 async def _tell_last_turn(services: Services, conversation: str, subscription: Subscription) -> None:
-    """Puts into a conversation's `reset` what the store holds of its last turn, whose events retention took."""
+    """Completes a conversation's `reset` with the store's copy of its last turn, whose events retention has removed."""
     found, _ = await services.store.messages(conversation, before=None, limit=1)
     row = await services.store.turn(found[0].turn_id) if found else None
     reason = subscription.reason
@@ -152,7 +153,7 @@ async def _tell_last_turn(services: Services, conversation: str, subscription: S
 
 
 def _last_event(row: TurnRow) -> Last:
-    """The last event of a turn whose events retention took, told again from the store."""
+    """The last event of a turn whose events retention has removed, rebuilt from the store."""
     match row.status:
         case "completed":
             return Completed(row.conversation_id, row.turn_id, row.content, row.usage, row.recovered)
@@ -163,7 +164,7 @@ def _last_event(row: TurnRow) -> Last:
 
 
 def failed_from(row: TurnRow) -> Failed:
-    """The error that a failed turn ended with. One that was lost with its log ended without a word: `internal`."""
+    """The error with which a failed turn ended. A turn that was lost with its log has none, and gets `internal`."""
     error = row.error or {}
     code = Code(error.get("code", Code.INTERNAL))
     return Failed(
@@ -178,5 +179,5 @@ def failed_from(row: TurnRow) -> Failed:
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Who asks. Raises `unauthorized`."""
+    """The caller of a request. Raises `unauthorized`."""
     return request.app[SERVICES].authenticator.authenticate(request)

@@ -1,4 +1,5 @@
-"""The wire: entries of a log -> each transport's bytes. Pure, so that one result serves all readers at a position."""
+"""The wire: turns entries of a log into each transport's bytes. It is pure, so that all readers at a position share a
+result."""
 
 import json
 from collections.abc import Callable
@@ -21,12 +22,12 @@ TEXT, CLOSE, PONG = 0x1, 0x8, 0xA
 
 
 def queued() -> Entry:
-    """The notice for the stream of a turn that waits for another one."""
+    """The notice for readers of a turn that waits for another turn."""
     return Entry(NO_ID, body(Notice("queued")))
 
 
 def event(tail: Tail, entry: Entry) -> bytes:
-    """One event as the JSON object that every transport carries."""
+    """One event as the JSON object that all transports carry."""
     if entry.sequence == NO_ID:
         return b"{" + entry.body + b"}"
     return b'{%b,"id":"%b"}' % (entry.body, _position(tail, entry))
@@ -53,7 +54,7 @@ def retry(milliseconds: int) -> bytes:
 
 
 def websocket(tail: Tail, entries: list[Entry]) -> bytes:
-    """One text message an event."""
+    """One text message per event."""
     return b"".join([frame(TEXT, event(tail, entry)) for entry in entries])
 
 
@@ -68,12 +69,12 @@ def frame(opcode: int, payload: bytes = b"") -> bytes:
 
 
 def close(code: int, reason: str = "") -> bytes:
-    """A WebSocket close frame; `reason` is cut to the 123 bytes that one may have."""
+    """A WebSocket close frame. `reason` is cut to the 123 bytes that are allowed."""
     return frame(CLOSE, code.to_bytes(2, "big") + reason.encode()[:123])
 
 
 def poll(tail: Tail, entries: list[Entry], *, after: str, ended: bool) -> bytes:
-    """A long-poll's body; `after` is the position when nothing in it has one."""
+    """A long-poll's body. `after` is its position when none of its events has one."""
     last = next((e for e in reversed(entries) if e.sequence != NO_ID), None)
     following = _position(tail, last).decode() if last is not None else after
     events = b",".join([event(tail, entry) for entry in entries])
