@@ -1,15 +1,15 @@
 /**
- * Browser and Node client of the Coze stream gateway: ES modules without any dependency. This one is the way in; the
- * others are its own, and may change with any version.
+ * Browser and Node client of the Coze stream gateway: ES modules without any dependency. Import this one; the
+ * others are internal and may change with any version.
  *
- * `chat()` asks a question and streams the answer, `connect()` listens to a turn, a conversation or a shop. Both ride on
- * one `Line`.
+ * `chat()` asks a question and streams the answer, `connect()` listens to a turn, a conversation or a shop. Both use a
+ * `Line`.
  */
 import { Line } from "./line.js";
 import { headerValue } from "./options.js";
 import { Question } from "./question.js";
 
-// Named here so that a browser asks for all files at once instead of finding them level by level, a round trip each.
+// All files are named here, so that a browser requests them at once instead of level by level, with a round trip each.
 import "./decisions.js";
 import "./errors.js";
 import "./events.js";
@@ -47,7 +47,7 @@ export function connect(options) {
   if (!/^(turns|conversations|shops)\/./.test(String(options?.scope ?? ""))) {
     throw new TypeError(`scope must be "turns/ID", "conversations/ID" or "shops/ID", not ${JSON.stringify(options?.scope)}`);
   }
-  const nowhere = options.after === null || options.after === ""; // what a storage gives that has none
+  const nowhere = options.after === null || options.after === ""; // from a storage that holds no position
   if (!nowhere && options.after !== undefined) headerValue("after", String(options.after));
   const line = new Line(options, { scope: String(options.scope), position: nowhere ? undefined : options.after });
   line.run();
@@ -72,7 +72,7 @@ export function chat(options = {}) {
   const done = new Promise((resolve, reject) => {
     settle = (last, error) => (error ? reject(error) : resolve(last));
   });
-  done.catch(() => {}); // a caller that does not look at `done` asked for no unhandled rejection
+  done.catch(() => {}); // callers that ignore `done` must not get an unhandled rejection
   const line = new Line(options, { question: new Question(options) }, settle);
   line.run();
   return {

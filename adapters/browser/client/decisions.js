@@ -1,17 +1,17 @@
-/** What a line does when a connection has ended. */
+/** Decisions: what a line does when a connection has ended. */
 import { GatewayError, isGateways, unreachable, verdict } from "./errors.js";
 import { since } from "./values.js";
 import { giveWhole, isOver } from "./whole.js";
 
 /** @typedef {import("./errors.js").Outcome} Outcome */
 
-const RENEWALS = 4; // of a token that the gateway refuses, one after another
+const RENEWALS = 4; // how many tokens in a row the gateway may refuse before the line gives up
 
 export class Decisions {
-  #breaks = []; // when connections broke, for a minute
-  #refusals = 0; // of tokens, one after another
+  #breaks = []; // the times of the last minute at which connections broke
+  #refusals = 0; // how many tokens in a row were refused
   #refusedAt = -Infinity; // when a token was last refused
-  #disabled = 0; // how often it was told that there is no streaming
+  #disabled = 0; // how often the gateway said that it does not stream
   #gateway;
   #state;
   #health;
@@ -42,10 +42,10 @@ export class Decisions {
         return undefined;
       case "fatal":
         return this.#fatal(outcome);
-      case "told": { // the gateway has spread this delay already; a tenth more keeps clones apart
+      case "told": { // the gateway has spread this delay already; another tenth separates clients with the same delay
         const advised = outcome.delayMs ?? this.#gateway.advisedMs * (0.5 + this.#random());
         if (outcome.progressed) return this.#pauses.take(advised, outcome, { spread: 0.1, firm: true });
-        // Told so each time and given nothing: perhaps somebody on the way ends what has just begun.
+        // The connection ended like this each time without an event: perhaps a proxy cuts it right after the start.
         if (this.#keepsBreaking()) this.#health.blame(name, "own", this.#gateway.timing);
         this.#countTry(outcome);
         return this.#pauses.take(Math.max(advised, this.#pauses.jitter()), outcome, { spread: 0.1, firm: true });
@@ -59,7 +59,7 @@ export class Decisions {
         if (this.#keepsBreaking()) this.#health.blame(name, "own", this.#gateway.timing);
         return this.#tryAgain(outcome);
       default: { // refused, buffered
-        // Only where somebody is there, another transport may fare better.
+        // Another transport can only work better if the gateway answers at all.
         if (!outcome.answered && !isGateways(outcome.error) && (await this.#foundNobody(outcome))) return undefined;
         this.#health.blame(name, outcome.fault ?? "own", this.#gateway.timing);
         const usable = this.#transports.usable();
@@ -71,7 +71,7 @@ export class Decisions {
     }
   }
 
-  /** For a request that no other transport can stand in for: what is not final is tried again. @param {Outcome} outcome */
+  /** Like `decide`, for a request that no other transport can replace: it is repeated unless the outcome is final. @param {Outcome} outcome */
   async alone(outcome) {
     if (outcome.end !== "refused") return this.decide("longpoll", outcome);
     const { error } = outcome;
@@ -79,13 +79,13 @@ export class Decisions {
     return this.#tryAgain(outcome);
   }
 
-  /** The present token was good for a while. */
+  /** The present token was accepted for a while. */
   tokenWorked() { this.#refusals = 0; }
 
   #fatal(outcome) {
     const { config, timing, renewsToken } = this.#gateway;
     if (outcome.error.code === "unauthorized" && renewsToken && this.#refusals < RENEWALS) {
-      // A fresh token is asked for at once; a clock that is slow gives the old one for a while yet.
+      // A fresh token is requested at once. If the token source's clock is slow, it returns the old one for a while.
       const again = since(this.#refusedAt) < 5_000;
       this.#refusedAt = Date.now();
       if (!this.#refusals++ && !again) return undefined;
@@ -99,7 +99,7 @@ export class Decisions {
     return this.#state.finish(outcome.error);
   }
 
-  /** The line's turn is over. When its last event was not seen here, the turn's record says how it ended. */
+  /** The line's turn is over. If its last event did not arrive, the turn's record tells how it ended. */
   async #conclude() {
     const state = this.#state;
     if (state.last || !state.turnId) return state.finish();
@@ -111,7 +111,7 @@ export class Decisions {
     return giveWhole(state, turn, { lastOnly: true });
   }
 
-  /** Whether nobody answers, which it waits for then. */
+  /** Whether the gateway can't be reached. If so, waits until it can. */
   async #foundNobody(outcome) {
     if (!this.#presence.isAway) return !(await this.#presence.isThere(outcome));
     await this.#presence.wait(outcome);
@@ -123,7 +123,7 @@ export class Decisions {
     return this.#pauses.take(this.#pauses.jitter(), outcome);
   }
 
-  /** A question that was never taken must not be sent for ever: somebody waits for `done`. */
+  /** Gives up a question that was never accepted after many attempts, because the caller waits for `done`. */
   #countTry(outcome) {
     const { question, closed } = this.#state;
     if (question && ++question.tries >= this.#gateway.timing.asks && !closed) throw unreachable(outcome);

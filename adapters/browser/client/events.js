@@ -10,7 +10,7 @@ export function isLast(event) {
   return LAST.has(event.event);
 }
 
-/** The text of an answer after one more event: joins pieces, starts over at `replace` and `reset`. */
+/** The text of an answer after one more event: pieces are appended, `replace` and `reset` start anew. */
 export function fold(text, event) {
   if (event.event === "message") {
     if ((event.contentType !== undefined && event.contentType !== "text") || typeof event.content !== "string") return text;
@@ -21,7 +21,7 @@ export function fold(text, event) {
   return whole && typeof event.content === "string" ? event.content : text;
 }
 
-/** The event in `text`; undefined for what is none, or has an id that could not be gone back to. */
+/** The event in `text`; undefined if there is none, or if a line could not resume at its id. */
 export function parseEvent(text, id) {
   const event = parseObject(text);
   return isEvent(event, id) ? event : undefined;
@@ -31,7 +31,7 @@ export function isEvent(event, id) {
   return typeof event?.event === "string" && event.event !== "" && isPosition(event.id ?? id ?? "");
 }
 
-/** Whether a header can carry it, so that it can be gone back to. */
+/** Whether a header can carry the id, so that a line can resume at it. */
 export function isPosition(id) {
   return typeof id === "string" && id.length <= 1_024 && isHeader(id);
 }

@@ -1,4 +1,4 @@
-/** The gateway as one line sees it: its address, requests to it, and what it says it can do. */
+/** The gateway as one line sees it: its address, requests to it, and its configuration. */
 import { GatewayError, isGateways, problem } from "./errors.js";
 import { baseOf, headerValue, timingOf } from "./options.js";
 import { LARGEST } from "./parser.js";
@@ -6,8 +6,8 @@ import { watchSignal, within } from "./signals.js";
 import { isHeader, parseObject } from "./values.js";
 
 export class Gateway {
-  static #configs = new Map(); // by address: what each said last, for all lines of a page
-  config; // what it says it can do, once somebody was there to ask
+  static #configs = new Map(); // the latest configuration by address, for all lines of a page
+  config; // the gateway's configuration, once it has been fetched
   heartbeatSeconds = 15;
   #patience = 1;
   #retryMs;
@@ -26,12 +26,12 @@ export class Gateway {
     if (options.language) headerValue("language", options.language);
   }
 
-  // -- what it says
+  // -- its configuration
 
-  /** What it said to any line of the page, as `{config, at}`. */
+  /** The configuration that any line of the page fetched last, as `{config, at}`. */
   get kept() { return Gateway.#configs.get(this.base); }
 
-  /** Goes by what it says from now on. */
+  /** Uses this configuration from now on. */
   believe(config) {
     this.config = config;
     const { heartbeatSeconds } = config;
@@ -39,9 +39,9 @@ export class Gateway {
   }
 
   /**
-   * Asks what it can do; `{}` from one that doesn't say. The request has no header of ours, so a browser asks no leave
-   * before it, and a gateway that refuses this page's origin can say so.
-   * Rejects when nobody answers, or a proxy that has nobody behind it, or with `forbidden_origin`.
+   * Fetches the configuration; `{}` from a gateway that has none. The request has no header of ours, so the browser sends
+   * no preflight, and a gateway that refuses this page's origin can say so.
+   * Rejects when nothing answers, or a proxy that can't reach the gateway, or with `forbidden_origin`.
    */
   async readConfig(timeoutMs) {
     if (!this.fetch) return {};
@@ -56,9 +56,9 @@ export class Gateway {
     return config ?? this.kept?.config ?? {};
   }
 
-  /** For the page's author, who alone can help: which setting lacks what. */
+  /** Tells the page's author, who alone can change it, which setting lacks this page's origin. */
   #forbiddenOrigin({ status, problem: refusal }) {
-    const { origin = "null" } = globalThis; // of a file, or in a sandbox, it is "null", whatever its address says
+    const { origin = "null" } = globalThis; // the origin of a file or a sandboxed page is "null", whatever its address is
     const remedy = origin === "null"
       ? "A page opened from a file has no origin: serve it over http, and list that origin in GATEWAY_ALLOWED_ORIGINS."
       : `Add ${origin} to GATEWAY_ALLOWED_ORIGINS.`;
@@ -67,19 +67,19 @@ export class Gateway {
     });
   }
 
-  /** Takes its advice when to come back. @returns {number} the advice within bounds */
+  /** Takes the gateway's advice on when to come back. @returns {number} the advice within bounds */
   advise(ms) { return (this.#retryMs = boundedDelay(ms)); }
 
   get advisedMs() { return this.#retryMs ?? boundedDelay(this.config.retryMs ?? 2_000); }
 
   // -- deadlines
 
-  /** No transport was fast enough, so each is given more time. */
+  /** No transport was fast enough, so all of them get more time. */
   bePatient() { this.#patience = Math.min(this.#patience * 2, 16); }
 
   get firstByteMs() { return this.timing.firstByteMs * this.#patience; }
 
-  /** Two heartbeats that did not come, in milliseconds. */
+  /** The time in which two heartbeats should have arrived, in milliseconds. */
   get silenceMs() { return this.heartbeatSeconds * 2_000 + 5_000; }
 
   // -- requests
@@ -92,14 +92,14 @@ export class Gateway {
 
   get hasToken() { return Boolean(this.#options.token); }
 
-  /** Whether a token that is refused can be replaced by a fresh one. */
+  /** Whether a refused token can be replaced by a fresh one. */
   get renewsToken() { return typeof this.#options.token === "function"; }
 
-  /** The bearer token. A function that gives none counts as unreachable after a while, and ends with `signal`. */
+  /** The bearer token. A function that returns none in time counts as an unreachable gateway; `signal` ends the wait. */
   async token(signal, ms = this.timing.requestMs) {
     const { token } = this.#options;
     if (typeof token !== "function") return token;
-    const given = (async () => token())().catch((error) => { // else its own server's fault would pass for the gateway's
+    const given = (async () => token())().catch((error) => { // so that an error of the token's server does not look like the gateway's
       throw new Error(`token() failed: ${error?.message ?? error}`, { cause: error });
     });
     return within(ms, signal, given, "token()");
@@ -114,8 +114,8 @@ export class Gateway {
   }
 
   /**
-   * One request with its whole answer. It ends with the line unless it has a signal of its own, or `null` for none.
-   * `bare` says that it goes without a token; `sending` is told when it goes out.
+   * One request with its whole answer. The end of the line aborts it, unless it has another signal, or `null` for none.
+   * With `bare` it is sent without a token; `sending` wraps the sending itself.
    * @param {(send: () => Promise<object>) => Promise<object>} [how.sending]
    */
   async request(path, { query, timeoutMs = this.timing.requestMs, signal = this.#signal, headers, sending, bare, ...init } = {}) {
@@ -137,7 +137,7 @@ export class Gateway {
     }
   }
 
-  /** The JSON object at `path`. Rejects with what was answered instead. */
+  /** The JSON object at `path`. Rejects with the error if something else was answered. */
   async json(path, options) {
     const { response, text } = await this.request(path, options);
     const body = response.ok ? parseObject(text) : undefined;
@@ -148,14 +148,14 @@ export class Gateway {
   /** A turn's record. */
   record(turnId) { return this.json(turnPath(turnId)); }
 
-  /** Tells it to stop a turn, whatever becomes of the line. */
+  /** Tells the gateway to stop a turn. The request goes on if the line ends. */
   async cancel(turnId) {
     const { response, text } = await this.request(`${turnPath(turnId)}/cancel`, { method: "POST", signal: null });
     if (!response.ok) throw problem(response, text);
   }
 }
 
-/** What was answered, as text; rejects when it does not end within `LARGEST`. */
+/** The text of an answer. Rejects when it is longer than `LARGEST`. */
 export async function textOf(response) {
   if (!response.body?.getReader) return response.text();
   const reader = response.body.getReader();
@@ -172,18 +172,18 @@ export async function textOf(response) {
   }
 }
 
-/** Where a turn's record is. An id may hold whatever an address may not. */
+/** The path of a turn's record. The id is encoded, because it may hold characters that a path may not. */
 function turnPath(turnId) {
   return `/api/coze/turns/${encodeURIComponent(turnId)}`;
 }
 
-/** A token that no header can carry is no token; what is a secret is not repeated. */
+/** Refuses a token that no header can carry. The error does not repeat the token, which is a secret. */
 function tokenValue(token) {
   if (isHeader(token)) return token;
   throw new GatewayError("The token has characters that no header can carry.", { code: "unauthorized" });
 }
 
-/** A delay that somebody advised: not so short that it floods anybody, nor so long that no timer keeps it. */
+/** A delay that the other side advised, bounded: shorter ones would flood the gateway, and timers can't keep longer ones. */
 function boundedDelay(ms) {
   return ms >= 0 ? Math.min(Math.max(ms, 100), 3_600_000) : 2_000;
 }

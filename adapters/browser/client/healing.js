@@ -1,4 +1,4 @@
-/** The way back from one transport to a better one. */
+/** Healing: the way back from one transport to a better one. */
 import { probe } from "./legs/legs.js";
 
 export class Healing {
@@ -30,7 +30,7 @@ export class Healing {
 
   stop() { clearTimeout(this.#timer); }
 
-  /** Tries a better transport on a throw-away connection while the present one keeps delivering. */
+  /** Tries a better transport on a separate connection while the present one keeps delivering. */
   async #heal(leg, better) {
     const candidate = better.find((name) => !this.#health.banned(name));
     const works = candidate !== undefined && (await probe({ gateway: this.#gateway, state: this.#state }, candidate, leg.signal));

@@ -1,14 +1,14 @@
 /** The health of transports. */
 import { since } from "./values.js";
 
-/** How each transport has fared against one gateway; shared by all lines of a page, so a lesson is learnt once. */
+/** How well each transport has worked with one gateway. All lines of a page share it, so they learn from each other. */
 export class Health {
   static #known = new Map();
   #marks = new Map();
-  seats = 0; // taken now by streams and long-polls
-  isThere = false; // somebody has answered since the last knock, which may be one of another line
+  seats = 0; // how many seats streams and long-polls take now
+  isThere = false; // whether the gateway has answered since the last knock, perhaps one of another line
   knockedAt = -Infinity;
-  #waiting = new Set(); // what wakes the lines that nobody has answered
+  #waiting = new Set(); // functions that wake the lines which wait for the gateway
 
   static of(base) {
     let health = Health.#known.get(base);

@@ -24,9 +24,9 @@ import { askWhole } from "./whole.js";
 /** @typedef {import("./errors.js").Outcome} Outcome */
 
 export class Line {
-  #leg = null; // what is open now, with `abort()`
-  #leaves = false; // another transport was wished for while the question was on its way
-  #primes = 0; // how often it could not be told where now is
+  #leg = null; // the open connection, with `abort()`
+  #leaves = false; // whether another transport was chosen while the question was on its way
+  #primes = 0; // how often the present position could not be learnt
   #options;
   #forget = () => {}; // stops listening to the caller's signal
   #gateway;
@@ -65,7 +65,7 @@ export class Line {
   }
 
   async run() {
-    await undefined; // the caller gets its handle before the first word about it
+    await undefined; // so that the caller has its handle before the first callback
     if (this.state.closed) return;
     try {
       this.#forget = watchSignal(this.#options.signal, () => this.close());
@@ -90,7 +90,7 @@ export class Line {
     state.transport = name;
     const { liking } = this.#transports;
     state.report("connecting", { transport: name, ...(!liking.includes(name) && { reason: `no ${liking.join(" or ")} here` }) });
-    if (state.closed) return undefined; // by a handler that was told
+    if (state.closed) return undefined; // a handler closed the line
     const outcome = await this.#ride(name);
     return state.closed ? undefined : this.#decisions.decide(name, outcome);
   }
@@ -104,7 +104,7 @@ export class Line {
     }
     if (this.#presence.isOffline && !state.closed) {
       state.report("offline", {});
-      await this.#pauses.sleep(30_000); // one try now and then
+      await this.#pauses.sleep(30_000); // one attempt now and then
     }
   }
 
@@ -118,7 +118,7 @@ export class Line {
     this.#transports.takeSeat(name);
     const outcome = await this.#read(leg);
     const interrupted = leg.signal.aborted;
-    leg.abort(); // whatever the leg left open goes with it
+    leg.abort(); // closes whatever the leg left open
     this.#healing.stop();
     this.#transports.leaveSeat();
     const lasted = leg.opened && outcome.end !== "buffered" && since(began) > 10_000;
@@ -131,7 +131,7 @@ export class Line {
   /** @returns {Promise<Outcome>} never rejects */
   async #read(leg) {
     try {
-      const asks = this.state.question && leg.name !== "sse"; // an SSE stream is the answer to its question
+      const asks = this.state.question && leg.name !== "sse"; // with SSE, the stream itself is the answer to the question
       return (asks && (await ask(leg, leg.signal, (status) => leg.heard(status)))) || (await READ[leg.name](leg));
     } catch (error) {
       if (error instanceof GatewayError) return verdict(error);
@@ -150,8 +150,9 @@ export class Line {
   }
 
   /**
-   * A line that begins "now" first learns where now is: else what happens before its first event would be lost when its
-   * connection breaks. Where that can't be learnt it listens all the same, and asks again before its next connection.
+   * A line that begins "now" first learns the present position. Without it, events before the first one that arrives would
+   * be lost if the connection broke. If the position can't be learnt, the line listens all the same, and asks again before
+   * its next connection.
    * @returns whether to open one now
    */
   async #prime() {
@@ -203,7 +204,7 @@ export class Line {
 
   /** Leaves what is open now; the loop goes on at once. */
   #interrupt() {
-    if (this.state.question) this.#leaves = true; // once it is there: its first connection must not be cut
+    if (this.state.question) this.#leaves = true; // only after the question has arrived: its first connection must not be cut
     else this.#leg?.abort();
     this.#pauses.wake(true);
   }

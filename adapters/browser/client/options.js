@@ -4,20 +4,20 @@ import { isHeader } from "./values.js";
 const TIMING = {
   firstByteMs: 3_000, // a healthy gateway writes at once, so longer silence means a proxy that buffers
   quietAfterMs: 5_000, // how long a tab stays hidden before its connection is given back
-  penaltyMs: 5_000, // how long a failed transport is left alone; doubles with each failure
+  penaltyMs: 5_000, // how long a failed transport is not used; doubles with each failure
   penaltyMaxMs: 120_000,
   backoffMaxMs: 30_000,
   pollSeconds: 25,
-  pollGapMs: 150, // the least time between two long-polls, so that a fast answer is not a request per piece
+  pollGapMs: 150, // the least time between two long-polls, so that a fast answer does not cost one request per piece
   configMs: 3_000,
-  requestMs: 15_000, // a plain request's, and `token()`'s
+  requestMs: 15_000, // the deadline of a plain request, and of `token()`
   stopMs: 500, // how long a stop waits for the turn of a question that is on its way
-  asks: 8, // how often a question is tried, each time by every transport that may bring it, before giving up
+  asks: 8, // how often a question is sent before giving up, each time by every possible transport
 };
 
 /** The gateway's address without a slash at its end. In a page it may be relative to the page's own. */
 export function baseOf(baseUrl) {
-  const { origin = "", href = "" } = globalThis.location ?? {}; // in a worker made of a blob only the first is an address
+  const { origin = "", href = "" } = globalThis.location ?? {}; // in a worker made from a blob only `origin` is an address
   const page = [href, origin].find((address) => address.startsWith("http"));
   if (!baseUrl && !page) throw new TypeError("baseUrl is needed outside a web page");
   try {

@@ -1,7 +1,7 @@
 /** The parser of server-sent events. */
 
-export const LARGEST = 64 * 2 ** 20; // characters of one event or one answer: four times what the gateway lets an answer have
-const LINE_COST = 16; // of an event: what each of its lines takes beside its characters
+export const LARGEST = 64 * 2 ** 20; // characters of one event or one answer: four times the gateway's own limit for an answer
+const LINE_COST = 16; // the memory that each line of an event takes beside its characters
 
 /** Incremental parser of `text/event-stream` as the WHATWG specification defines it; text comes in pieces cut anywhere. */
 export class EventStreamParser {
@@ -9,7 +9,7 @@ export class EventStreamParser {
   #afterCr = false;
   #begun = false;
   #data = [];
-  #size = 0; // of what is kept for the event that is on its way
+  #size = 0; // the size of the incomplete event
   #id;
   #type = "";
 

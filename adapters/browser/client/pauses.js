@@ -3,8 +3,8 @@ import { since } from "./values.js";
 
 export class Pauses {
   #attempt = 0;
-  #wake = null; // ends a pause early; one that the gateway asked for only when told `byForce`
-  #held; // the pause that the gateway asked for: since when, how long, and why
+  #wake = null; // ends a pause early; with `byForce` also one that the gateway asked for
+  #held; // the pause that the gateway asked for: its start, its length, and the reason
   #gateway;
   #state;
   #random;
@@ -52,7 +52,7 @@ export class Pauses {
 
   /** @returns whether it ended early */
   sleep(ms, firm = false) {
-    if (this.#state.closed) return Promise.resolve(true); // by a handler that was told of the pause
+    if (this.#state.closed) return Promise.resolve(true); // the handler that was told of the pause closed the line
     return new Promise((resolve) => {
       const timer = ms === Infinity ? undefined : setTimeout(resolve, ms, false);
       this.#wake = (byForce = false) => {

@@ -4,14 +4,14 @@ import { since } from "./values.js";
 
 /** @typedef {import("./errors.js").Outcome} Outcome */
 
-const AWAY_MS = { first: 1_000, longest: 7_000 }; // delays while nobody answers, each from half of it on
-const KNOCK_GAP_MS = 1_000; // the least time between two knocks, by all lines of a page together
-const LEG_EVERY = 3; // so many tries while nobody answers, one is a connection: the configuration alone may be out of reach
-const REFUSALS = 3; // of the page's origin, until that is final: gateways that are being restarted may differ
+const AWAY_MS = { first: 1_000, longest: 7_000 }; // delays while the gateway does not answer; each is shortened by up to half at random
+const KNOCK_GAP_MS = 1_000; // the least time between two knocks of all lines of a page together
+const LEG_EVERY = 3; // every third attempt opens a connection, in case only the configuration can't be reached
+const REFUSALS = 3; // refusals of the page's origin until that is final: during a restart gateways may differ
 
 export class Presence {
-  #offline = false; // nobody answered while the browser said that it was offline; a gateway on this machine may answer all the same
-  #away; // while nobody answers: what was waited, how often it was tried, and which of the page's knocks was this line's
+  #offline = false; // the browser says that it is offline, and nothing answered; a gateway on this machine may answer all the same
+  #away; // while the gateway does not answer: the last delay, the number of attempts, and which of the page's knocks was this line's
   #gateway;
   #health;
   #state;
@@ -33,8 +33,8 @@ export class Presence {
   get isOffline() { return this.#offline && globalThis.navigator?.onLine === false; }
 
   /**
-   * Whether to open a connection: somebody is there, as one small request tells. As long as there is nobody it waits,
-   * longer each time, and tries that request alone, but now and then a connection.
+   * Whether to open a connection, which one small request finds out. As long as the gateway does not answer, the line
+   * waits longer and longer and repeats only that request; now and then it tries a connection.
    * @param {Outcome} [outcome] of a connection that nobody answered
    */
   async isThere(outcome) {
@@ -93,7 +93,7 @@ export class Presence {
     const forget = this.#health.whenAnswered(() => this.#pauses.wake());
     await this.#pauses.take(delayMs, outcome);
     forget();
-    // A machine that slept meanwhile has waited for nobody.
+    // If the machine slept meanwhile, the time does not count as waiting.
     if (this.#away) this.#away.spentMs += Math.min(since(began), delayMs) + Math.min(waitedMs, timing.requestMs);
   }
 

@@ -12,8 +12,8 @@ const BODY_FIELDS = [
 
 export class Question {
   body = {};
-  tries = 0; // how often it was tried in vain
-  underway = false; // whether the gateway may have it, as far as is known
+  tries = 0; // how many attempts failed
+  underway = false; // whether the gateway may have the question, as far as we know
 
   /** @param {object} options those of `chat()` */
   constructor(options) {
@@ -22,12 +22,12 @@ export class Question {
     this.text = JSON.stringify(this.body);
   }
 
-  /** The headers that make a request this question. */
+  /** The headers of a request that asks this question. */
   get headers() { return { "Content-Type": "application/json", "Idempotency-Key": this.key }; }
 
   /**
-   * Sends it, and knows until it is answered that the gateway may have it. A connection that failed almost always failed
-   * before the question was there; one that was given up, by a deadline or a stop, says nothing.
+   * Sends the question, and remembers until it is answered that the gateway may have it. A connection that fails almost
+   * always fails before the question arrives. One that was aborted, by a deadline or a stop, tells nothing.
    */
   async sending(send) {
     this.underway = true;
@@ -41,7 +41,7 @@ export class Question {
     }
   }
 
-  /** Sends it for one answer: its turn's, or after `wait` seconds the turn's state. */
+  /** Sends it without streaming: the answer is the turn's, or after `wait` seconds the turn's state. */
   put(gateway, wait, options) {
     return gateway.request("/api/coze/chat", {
       method: "POST", headers: { ...this.headers, Prefer: `wait=${wait}` }, body: this.text, sending: (send) => this.sending(send),
@@ -63,7 +63,7 @@ export async function ask({ gateway, state }, signal, heard = () => {}) {
   return undefined;
 }
 
-/** Goes on as the turn that an answer names. @returns what was answered */
+/** The line becomes the line of the turn that an answer names. @returns the answer's body */
 export function taken(state, response, text) {
   const body = parseObject(text);
   if (typeof body?.turnId !== "string") throw stranger(response);
@@ -71,7 +71,7 @@ export function taken(state, response, text) {
   return body;
 }
 
-/** `randomUUID` exists in secure contexts only; a gateway on a plain http address in a local network is none. */
+/** `randomUUID` exists in secure contexts only; a plain http address in a local network is not one. */
 function randomId() {
   if (globalThis.crypto?.randomUUID) return crypto.randomUUID();
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,6 +1,6 @@
 /** Abort signals, watched. */
 
-/** Runs `action` once when `signal` aborts, or now when it has. @returns a function that forgets it */
+/** Runs `action` once when `signal` aborts, or now if it has. @returns a function that stops watching */
 export function watchSignal(signal, action) {
   if (!signal) return () => {};
   if (signal.aborted) {
@@ -11,7 +11,7 @@ export function watchSignal(signal, action) {
   return () => signal.removeEventListener("abort", action);
 }
 
-/** What `promise` gives; rejects after `ms`, or when `signal` aborts. */
+/** The result of `promise`; rejects after `ms`, or when `signal` aborts. */
 export function within(ms, signal, promise, name) {
   let timer;
   let stop;

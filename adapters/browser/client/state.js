@@ -1,17 +1,17 @@
-/** What is known of a line: whose events it brings, how far it has come, and what its caller was told. */
+/** The state of a line: its scope, its position, and what its caller has been told. */
 import { isLast, isPosition } from "./events.js";
 
-const SEEN = 20_000; // ids that are remembered: a server that begins anew repeats a long answer's events
+const SEEN = 20_000; // how many ids are remembered, because a server that starts anew repeats the events of a long answer
 
 export class State {
   name = "connecting";
   scope; // `turns/ID`, `conversations/ID` or `shops/ID`; a question has none before it is taken
   turnId;
   conversationId;
-  question; // until the gateway has taken it
+  question; // the question, until the gateway has accepted it
   position;
   transport;
-  last = null; // the last event, once it is given
+  last = null; // the last event, once the caller has it
   #seen = new Set();
   #life = new AbortController();
   #options;
@@ -22,7 +22,7 @@ export class State {
    * @param {object} options the caller's, with `onEvent` and `onState`
    * @param {{scope?: string, question?: import("./question.js").Question, position?: string}} start
    * @param {{onTaken: () => void, onEnd?: (last: object|null, error: Error|undefined) => void}} handlers
-   *   `onTaken`: the question has become a turn. `onEnd`: the line is over, the last word about it
+   *   `onTaken`: the question has become a turn. `onEnd`: the line is over; no other call follows
    */
   constructor(options, { scope, question, position }, { onTaken, onEnd }) {
     this.#options = options;
@@ -35,24 +35,24 @@ export class State {
     if (scope?.startsWith("turns/")) this.turnId = scope.slice(6);
   }
 
-  /** Aborts when the line is over, and with it all that runs for it. */
+  /** Aborts when the line is over, and stops everything that runs for it. */
   get signal() { return this.#life.signal; }
 
   get closed() { return this.signal.aborted; }
 
-  /** Where the scope's routes are. An id may hold whatever an address may not. */
+  /** The path of the scope's routes. The id is encoded, because it may hold characters that a path may not. */
   get path() {
     const [kind] = this.scope.split("/", 1);
     return `/api/coze/${kind}/${encodeURIComponent(this.scope.slice(kind.length + 1))}`;
   }
 
-  /** Whether more events are sure to come: a turn that has begun, and is not over. */
+  /** Whether more events must follow, because a turn has begun and is not over. */
   get isRunning() { return this.turnId !== undefined && this.scope === `turns/${this.turnId}`; }
 
-  /** Whether it listens from now on, and does not know yet where now is. */
+  /** Whether it listens from now on, but does not know the present position yet. */
   get isNowhere() { return !this.question && !this.scope.startsWith("turns/") && this.position === undefined; }
 
-  /** Whether the turn's last event was given. A question that was taken back ended without its turn. */
+  /** Whether the turn's last event was given. A question that was taken back ended without a turn. */
   get isOver() { return this.last?.turnId !== undefined; }
 
   report(name, detail) {
@@ -63,7 +63,7 @@ export class State {
 
   give(event) { if (!this.closed) call(this.#options.onEvent, event); }
 
-  /** @returns whether the event is given: not when it was given before */
+  /** Gives an event to the caller, unless it was given before. @returns whether it was given now */
   deliver(event, id = event.id) {
     if (event.event === "reset") this.#seen.clear();
     else if (id !== undefined && this.#seen.has(id)) return false;
@@ -80,10 +80,10 @@ export class State {
     return true;
   }
 
-  /** Goes on after `position`, where that is one. */
+  /** Continues after `position`, if that is a position. */
   moveTo(position) { if (isPosition(position)) this.position = position; }
 
-  /** The gateway has taken the question: from here on it is one turn to listen to. */
+  /** The gateway has accepted the question: from now on the line listens to one turn. */
   accept(turnId, conversationId) {
     if (typeof conversationId === "string" && conversationId) this.conversationId = conversationId;
     if (typeof turnId !== "string" || !turnId || this.turnId) return;
@@ -93,7 +93,7 @@ export class State {
     this.#onTaken();
   }
 
-  /** Gives a last event that no connection brought. */
+  /** Gives the caller a last event that no connection brought. */
   end(last) {
     if (this.closed) return;
     this.last = last;
@@ -109,7 +109,7 @@ export class State {
   }
 }
 
-/** A mistake in the caller's handler is the caller's: it is reported, and the line goes on. */
+/** An error in the caller's handler is reported, and the line goes on. */
 function call(handler, ...values) {
   try {
     handler?.(...values);

@@ -1,12 +1,12 @@
-/** The stop of a turn, or of a question that may have become one. */
+/** Stopping a turn, or a question that may have become one. */
 import { GatewayError, verdict } from "./errors.js";
 import { ask } from "./question.js";
 import { watchSignal } from "./signals.js";
 
-const TRIES = 5; // of a stop that the gateway does not take
+const TRIES = 5; // how often a stop is sent if the gateway does not accept it
 
 export class Stop {
-  #looking; // a promise, while it looks for its turn: nothing is asked meanwhile
+  #looking; // a promise while the question's turn is being looked for; nothing else is sent meanwhile
   #gateway;
   #state;
   #pauses;
@@ -19,13 +19,13 @@ export class Stop {
     this.#random = random;
   }
 
-  /** Resolves once it is known whether the question that is stopped has a turn. */
+  /** Resolves once it is known whether the stopped question has a turn. */
   async looked() { await this.#looking; }
 
-  /** Stops the turn itself, or takes the question back. Resolves when the gateway has heard it, or needs not. */
+  /** Stops the turn, or takes the question back. Resolves when the gateway knows, or does not need to. */
   async cancel() {
     const state = this.#state;
-    if (state.question) await this.#takeBack(); // behind close(), too: it may be on its way
+    if (state.question) await this.#takeBack(); // also after close(), because the question may be on its way
     for (let attempt = 0; state.turnId && !state.isOver; attempt++) { // without a turn, the gateway never took the question
       try {
         return await this.#gateway.cancel(state.turnId);
@@ -39,9 +39,9 @@ export class Stop {
   }
 
   /**
-   * Ends a question that is not known to be taken. One on its way may get there yet: asked once more, under its key,
-   * for its turn alone, it is found and can be cancelled, by a gateway that answers soon before the user hears of the
-   * end, by any other behind the user's back.
+   * Ends a question that the gateway is not known to have. It may still arrive, so it is sent once more under its key, to
+   * learn its turn, which can then be cancelled. If the gateway answers soon, that happens before the caller is told of
+   * the end; if not, it happens in the background.
    */
   async #takeBack() {
     const state = this.#state;

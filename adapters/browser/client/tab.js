@@ -1,7 +1,7 @@
 /** The browser's tab: whether anybody sees it, and whether it has a network. */
 
 export class Tab {
-  isQuiet = false; // hidden for so long that its connection was given back
+  isQuiet = false; // hidden for so long that its connection was closed
   #timer;
   #forget = [];
   #options;
@@ -33,7 +33,7 @@ export class Tab {
     };
     this.#on(page, "visibilitychange", visibility);
     if (page?.visibilityState === "hidden") visibility();
-    this.#on(globalThis, "offline", onOffline); // a page's, or a worker's
+    this.#on(globalThis, "offline", onOffline); // in a page or a worker
     this.#on(globalThis, "online", onReturn);
   }
 
@@ -42,13 +42,13 @@ export class Tab {
     for (const forget of this.#forget) forget();
   }
 
-  /** The caller does something, seen or not, and wants to know how it ends. */
+  /** The caller acts, whether the tab is seen or not, and wants to know the result. */
   attend() { this.isQuiet = false; }
 
   #hushLater() { this.#timer = setTimeout(() => this.#hush(), this.#quietAfterMs); }
 
   #hush() {
-    // A question on its way must arrive first, and a caller that asked for "cancel" on leaving does not mean a hidden tab.
+    // A question on its way must arrive first. And `onDisconnect: "cancel"` is about leaving the page, not about hiding the tab.
     if (this.#options.onDisconnect === "cancel") return;
     if (this.#state.question) this.#hushLater();
     else {

@@ -1,12 +1,12 @@
-/** The transports of a line: which are liked, which are to be had, and which is the next. */
+/** The transports of a line: the preferred ones, the available ones, and the next one. */
 
 const KNOWN = ["sse", "websocket", "longpoll", "eventsource"];
 const LIKING = ["sse", "websocket", "longpoll"];
-const SEATS = 2; // how many streams and long-polls a page holds: browsers allow six to a host over HTTP/1.1, for all tabs
+const SEATS = 2; // how many streams and long-polls a page holds: over HTTP/1.1 browsers allow six connections per host, for all tabs
 
 export class Transports {
-  liking; // in this order
-  #seated = false; // holds one of the page's seats
+  liking; // the caller's, in order of preference
+  #seated = false; // whether it holds one of the page's seats
   #options;
   #gateway;
   #health;
@@ -27,7 +27,7 @@ export class Transports {
     this.liking = [...new Set(list)];
   }
 
-  /** The ones that this browser and this gateway both have, in order of liking, but sockets first in a crowd. */
+  /** The transports that both the browser and the gateway have, in order of preference; sockets first if no seat is free. */
   usable() {
     const { fetch, WebSocket, EventSource } = this.#gateway;
     const { transports } = this.#gateway.config;
@@ -37,14 +37,14 @@ export class Transports {
       return !Array.isArray(transports) || transports.includes(name === "eventsource" ? "sse" : name);
     };
     const usable = this.liking.filter((name) => here[name] && served(name));
-    if (!usable.length) return ["longpoll"]; // it needs the least, so it is always there
+    if (!usable.length) return ["longpoll"]; // it needs the least, so it always works
     const crowded = this.#health.seats - (this.#seated ? 1 : 0) >= SEATS;
     return crowded ? usable.sort((a, b) => (b === "websocket") - (a === "websocket")) : usable;
   }
 
   get #streaming() { return this.#gateway.config.streaming !== false && this.#options.streaming !== false; }
 
-  /** Whether the whole answer is asked for at once: the gateway does not stream, or this browser cannot. */
+  /** Whether the whole answer is requested at once, because the gateway does not stream or this browser can't. */
   get wholeAnswer() {
     if (!this.#streaming) return true;
     const wantsStreams = this.liking.includes("sse") || this.liking.includes("eventsource");

@@ -1,6 +1,6 @@
 /** Values from outside, checked before they are used. */
 
-/** `value` if it is text, as it should be. */
+/** `value` if it is a string. */
 export function textOr(value, other = undefined) {
   return typeof value === "string" ? value : other;
 }
@@ -15,12 +15,12 @@ export function parseObject(text) {
   }
 }
 
-/** Whether a header can carry it: `fetch` refuses any other in words that sound like a broken network. */
+/** Whether a header can carry it. For other text `fetch` throws an error that looks like a broken network. */
 export function isHeader(value) {
   return /^[\t\x20-\x7e\x80-\xff]*$/.test(value);
 }
 
-/** Milliseconds that have passed. A clock that was put back counts as time, too: at worst one try comes early. */
+/** Milliseconds that have passed. A clock that was set back counts as time, too: at worst one attempt is early. */
 export function since(at) {
   return Math.abs(Date.now() - at);
 }

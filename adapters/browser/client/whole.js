@@ -1,4 +1,4 @@
-/** The whole answer at once: the older way, for a gateway or a browser that does not stream. */
+/** The whole answer at once, for a gateway or a browser that does not stream. */
 import { failure, problem, verdict } from "./errors.js";
 import { taken } from "./question.js";
 import { textOr } from "./values.js";
@@ -13,7 +13,7 @@ export function isOver({ status }) {
 }
 
 /**
- * One request, one whole answer. Slow answers are asked for again, under the same key.
+ * Makes one request for the whole answer. While the answer is not ready, the request is repeated under the same key.
  * @returns {Promise<Outcome|undefined>} nothing when the line can go on at once, or is over
  */
 export async function askWhole({ gateway, state, presence }, signal) {
@@ -33,13 +33,13 @@ export async function askWhole({ gateway, state, presence }, signal) {
     }
     const answer = taken(state, response, text);
     if (isOver(answer)) giveWhole(state, { ...answer, input });
-    return undefined; // else still running, or waiting for tools: a turn to listen to, by long-poll
+    return undefined; // otherwise the turn is running or waits for tools: the line listens to it by long-poll
   } catch (error) {
     return signal.aborted || state.closed ? undefined : failure(error);
   }
 }
 
-/** The gateway took the question and the answer failed: its problem is the last event, its record has what there was. */
+/** The gateway accepted the question, but the answer failed: the problem is the last event, the turn's record has the text. */
 async function giveFailure({ gateway, state }, { message, code, problem: told }, turnId, input) {
   const { retryable = false, upstream, conversationId, content } = told ?? {};
   state.accept(turnId, conversationId);
@@ -48,7 +48,7 @@ async function giveFailure({ gateway, state }, { message, code, problem: told },
   giveWhole(state, { ...record, input, error, status: "failed", content: content ?? record?.content, turnId }, { lastOnly: !turnId });
 }
 
-/** Gives a whole turn that is over as the events that it would have been. They have no ids; the turn's end has one. */
+/** Gives a finished turn as the events that it would have been. Only the last of them has an id. */
 export function giveWhole(state, turn, { lastOnly = false } = {}) {
   state.moveTo(turn.position);
   const { status, conversationId = state.conversationId, turnId = state.turnId } = turn;
@@ -66,7 +66,7 @@ export function giveWhole(state, turn, { lastOnly = false } = {}) {
     const error = typeof turn.error === "object" && !Array.isArray(turn.error) ? turn.error : {};
     state.end({ event: "error", error: "", code: "internal", retryable: false, ...error, ...ids });
   } else {
-    const recovered = turn.recovered === undefined ? {} : { recovered: turn.recovered }; // a whole answer does not tell
+    const recovered = turn.recovered === undefined ? {} : { recovered: turn.recovered }; // missing in a whole answer
     state.end({ event: "completed", ...ids, usage: turn.usage ?? null, ...recovered });
   }
 }

@@ -9,7 +9,7 @@ import { silence, watchSilence } from "./silence.js";
 /** @returns {Promise<Outcome>} */
 export async function readEventSource(leg) {
   const { gateway, state } = leg;
-  const fresh = state.position === undefined && state.scope.startsWith("turns/"); // then `started` must come at once
+  const fresh = state.position === undefined && state.scope.startsWith("turns/"); // `started` must then come at once
   const query = { lastEventId: state.position, access_token: await gateway.token(leg.signal) };
   const url = gateway.url(`${state.path}/events`, query);
   if (leg.signal.aborted) return { end: "interrupted" };
@@ -23,7 +23,7 @@ export async function readEventSource(leg) {
       source.close();
       resolve(how);
     };
-    const watch = watchSilence(leg, Infinity, () => end(silence(watch))); // a script cannot see comments, so nor heartbeats
+    const watch = watchSilence(leg, Infinity, () => end(silence(watch))); // a script can't see comments, and so no heartbeats
     const stop = watchSignal(leg.signal, () => end({ end: "interrupted" }));
     const alive = () => { watch.heard(); leg.open(); };
     source.onopen = () => {
@@ -37,7 +37,7 @@ export async function readEventSource(leg) {
       if (!event) end({ end: "broke", why: "damaged" });
       else if (leg.deliver(event, event.id ?? (lastEventId || undefined))) end({ end: "finished" });
     };
-    // It would come back by itself, but at its own pace, for ever, and without a word when nobody answers.
+    // It would reconnect by itself, but at its own pace, for ever, and without telling when nothing answers.
     source.onerror = () => end({ end: leg.opened ? "broke" : "refused", fault: "network", why: "event source failed" });
   });
   return outcome.end === "refused" || outcome.end === "broke" ? explain(leg, outcome) : outcome;

@@ -1,10 +1,10 @@
 /** One connection of a line, from its opening to its end. */
 
 export class Leg {
-  opened = false; // something came by it
-  answered = false; // somebody is there
-  progressed = false; // it gave an event that is new
-  given = false; // the same, since that was last set back
+  opened = false; // whether anything arrived
+  answered = false; // whether the gateway answered
+  progressed = false; // whether it brought a new event
+  given = false; // the same, since this was last reset
   #abort = new AbortController();
   #presence;
   #onOpen;
@@ -25,12 +25,12 @@ export class Leg {
     this.#onOpen = onOpen;
   }
 
-  /** Aborts when the line leaves it. */
+  /** Aborts when the line leaves this connection. */
   get signal() { return this.#abort.signal; }
 
   abort() { this.#abort.abort(); }
 
-  /** Somebody answered; a proxy's 5xx says that there is nobody behind it. */
+  /** Something answered. A proxy's 5xx means that the gateway behind it did not. */
   heard(status = 200) {
     if (status >= 500) return;
     this.answered = true;

@@ -11,7 +11,7 @@ export const READ = { sse: readSse, websocket: readWebSocket, longpoll: readPoll
 const PROBE = { sse: probeSse, websocket: probeWebSocket, longpoll: async () => true, eventsource: probeSse };
 
 /**
- * Whether a transport would deliver now: opens it beside the present connection, waits for a first sign, closes it.
+ * Whether a transport would deliver now. Opens a second connection, waits for its first sign of life, and closes it.
  * @param {{gateway: import("../gateway.js").Gateway, state: import("../state.js").State}} line
  */
 export async function probe(line, name, signal) {

@@ -16,13 +16,13 @@ export async function readPoll(leg) {
     const outcome = give(leg, answer);
     if (outcome) return outcome;
     const took = since(began);
-    if (wait && !leg.given && took < 500) return { end: "told", why: "answered at once" }; // it is draining
+    if (wait && !leg.given && took < 500) return { end: "told", why: "answered at once" }; // the gateway is draining
     if (took < timing.pollGapMs) await new Promise((resolve) => { setTimeout(resolve, timing.pollGapMs - took); });
     if (leg.signal.aborted) return { end: "interrupted" };
   }
 }
 
-/** One long-poll's answer: `{events, next, ended}`. Rejects with a `GatewayError` when it is another. */
+/** One long-poll's answer: `{events, next, ended}`. Rejects with a `GatewayError` for any other answer. */
 export async function pollOnce(leg, wait, limit) {
   const { gateway, state, signal } = leg;
   const { response, text } = await gateway.request(`${state.path}/poll`, {
@@ -35,7 +35,7 @@ export async function pollOnce(leg, wait, limit) {
   return answer;
 }
 
-/** Gives what a long-poll brought. @returns {Outcome|undefined} how the leg ends by it */
+/** Gives the events of a long-poll. @returns {Outcome|undefined} how the leg ends, if it does */
 function give(leg, { events, next, ended }) {
   for (const event of events) if (leg.deliver(event)) return { end: "finished" };
   if (leg.signal.aborted) return { end: "interrupted" };
@@ -44,16 +44,16 @@ function give(leg, { events, next, ended }) {
 }
 
 /**
- * A browser hides why a handshake or an `EventSource` failed: a plain request tells whether to give up, and whether the
- * turn is over, as an `EventSource` that was told 204 can't say. What it brings is given: where nothing else gets
- * through, the answer arrives all the same, a try at a time.
+ * Browsers hide why a handshake or an `EventSource` failed. A plain request tells whether to give up, and whether the turn
+ * is over, which an `EventSource` can't tell from a 204. Its events are given to the caller: where no stream gets through,
+ * the answer still arrives, one attempt at a time.
  * @param {Outcome} outcome of the leg as the browser tells it
  * @returns {Promise<Outcome>}
  */
 export async function explain(leg, outcome) {
   try {
     const answer = await pollOnce(leg, 0);
-    if (answer.events.length) leg.state.transport = "longpoll"; // that is how they came
+    if (answer.events.length) leg.state.transport = "longpoll"; // because that is how these events came
     return give(leg, answer) ?? { ...outcome, fault: "own" };
   } catch (error) {
     const reason = error instanceof GatewayError ? verdict(error) : outcome;

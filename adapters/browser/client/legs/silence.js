@@ -2,17 +2,17 @@
 import { since } from "../values.js";
 import { pollOnce } from "./longpoll.js";
 
-/** Heartbeats that don't come are held back, too, if they are not lost: another transport fares better either way. */
+/** Missing heartbeats are lost, or held back by a proxy. Either way another transport may work better. */
 export function silence({ silent }) {
   return { end: "buffered", why: silent };
 }
 
 /**
- * Calls `onSilence` when a leg brought nothing within the first-byte deadline, or after that for `limitMs` and up to a
- * quarter more. A shorter one is doubted while a turn runs, for a proxy may begin to buffer later: one plain request, and
- * after twice as long another, says whether there is more than the leg brings. Where no heartbeat can be heard, with
- * `limitMs` `Infinity`, that is all that can be done. Hearing sets a flag and no more, for it is done for each piece: no
- * timer is moved and no clock is asked.
+ * Calls `onSilence` when a leg brought nothing within the first-byte deadline, or later nothing for `limitMs` and up to a
+ * quarter more. While a turn runs, shorter silences are checked, because a proxy may start to buffer later: one plain
+ * request, and after twice the time another, finds out whether the leg lacks events. For transports whose heartbeats can't
+ * be seen (`limitMs` is `Infinity`) this is the only check. Hearing only sets a flag, because it happens for every piece:
+ * no timer is moved and no clock is read.
  */
 export function watchSilence(leg, limitMs, onSilence) {
   const { gateway, state } = leg;
@@ -20,8 +20,8 @@ export function watchSilence(leg, limitMs, onSilence) {
   let begun = false;
   let last = Date.now();
   let heard = false;
-  let doubtMs; // how long a silence is doubted; heartbeats prove no more than the first doubt did
-  let position; // of the line, when that was set
+  let doubtMs; // the silence after which the next check follows; heartbeats don't reset it
+  let position; // the line's position when `doubtMs` was set
   const end = (why) => {
     if (stopped) return;
     watch.stop();
@@ -45,7 +45,7 @@ export function watchSilence(leg, limitMs, onSilence) {
   let stopped = false;
   let timer = setTimeout(check, firstMs);
   const watch = {
-    silent: undefined, // then why
+    silent: undefined, // the reason, once it is silent
     heard() { heard = true; },
     stop() {
       stopped = true;
@@ -56,7 +56,7 @@ export function watchSilence(leg, limitMs, onSilence) {
 }
 
 /**
- * Asks beside a quiet leg whether there is more than it brings. Then somebody holds it back, or it is dead.
+ * Finds out by a plain request whether a quiet leg lacks events. If so, a proxy holds them back, or the leg is dead.
  * @returns {Promise<boolean>}
  */
 async function isHeldBack(leg) {
@@ -64,7 +64,7 @@ async function isHeldBack(leg) {
   const { position } = state;
   try {
     if (!(await pollOnce(leg, 0, 1)).events.length) return false;
-    await new Promise((resolve) => { setTimeout(resolve, gateway.firstByteMs / 3); }); // it may be on its way
+    await new Promise((resolve) => { setTimeout(resolve, gateway.firstByteMs / 3); }); // the event may be on its way
     return state.position === position;
   } catch {
     return false;

@@ -18,7 +18,7 @@ export async function readSse(leg) {
   const watch = watchSilence(leg, gateway.silenceMs, () => abort.abort());
   let told; // the last `retry:` of this connection
   const began = Date.now();
-  let answered = false; // a head came: whatever breaks now is the network, not a refusal
+  let answered = false; // the response's head came: a failure from now on is the network's, not a refusal
   let damaged = false;
   let over = false;
   let timeIsUp = false;
@@ -27,8 +27,8 @@ export async function readSse(leg) {
     onEvent: (data, id, type) => {
       if (over || damaged || type !== "message") return;
       const event = parseEvent(data, id);
-      told = undefined; // an advice before the last event was for a rainy day, not "go now"
-      if (!event) damaged = true; // somebody on the way broke it: ask again from the last good position
+      told = undefined; // a `retry:` that events follow is general advice, and no request to leave now
+      if (!event) damaged = true; // a proxy damaged it: ask again from the last good position
       else over = leg.deliver(event, event.id ?? id);
     },
     onComment: (text) => { timeIsUp ||= text === "unauthorized" && gateway.hasToken; },
@@ -58,7 +58,7 @@ export async function readSse(leg) {
   } catch (error) {
     if (watch.silent) return silence(watch);
     if (answered && !leg.signal.aborted) {
-      // A head, then a good while of nothing, then a break: more likely held back than unlucky.
+      // A head, a long silence, and then a break: probably a proxy held everything back.
       const held = !leg.opened && since(began) > gateway.firstByteMs / 3;
       return { end: held ? "buffered" : "broke", why: String(error?.message ?? error) };
     }
@@ -70,7 +70,7 @@ export async function readSse(leg) {
   }
 }
 
-/** Whether it would deliver now, as its first bytes tell. */
+/** Whether SSE would deliver now. Its first bytes tell. */
 export async function probeSse(line, signal) {
   const response = await open(line, await headersOf(line, signal), signal);
   if (response.status === 204) return true;
@@ -80,7 +80,7 @@ export async function probeSse(line, signal) {
   return staysOpen(reader);
 }
 
-/** A proxy that buffers lets go of everything when the answer ends: that, too, is a first byte, and proves nothing. */
+/** A buffering proxy releases everything when the answer ends. Such a first byte proves nothing. */
 async function staysOpen(reader) {
   let ended = false;
   const drain = (async () => { while (!(await reader.read()).done); ended = true; })();
@@ -89,8 +89,8 @@ async function staysOpen(reader) {
 }
 
 /**
- * Made before any deadline begins to run: a token may take its time. The position goes as a header, which survives any
- * query-rewriting proxy; "0" is no position of a log but a wish.
+ * Made before any deadline starts, because a token may take a while. The position is sent as a header, which survives
+ * proxies that rewrite queries. "0" is not a position; it asks for everything that is kept.
  */
 function headersOf({ gateway, state: { question, position } }, signal) {
   const resume = position === undefined || position === "0" ? {} : { "Last-Event-ID": position };
