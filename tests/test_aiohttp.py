@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, http_parser, web, web_response
 from aiohttp_sse import EventSourceResponse
 
 from adapters.edge import aiohttp_parts as served
@@ -245,7 +245,7 @@ async def test_whether_an_answer_has_begun_is_known() -> None:
 
 async def test_the_servers_name_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     with part("web_response.SERVER_SOFTWARE", "answers tell which aiohttp and which Python run"):
-        monkeypatch.setattr(served.web_response, "SERVER_SOFTWARE", "another")
+        monkeypatch.setattr(web_response, "SERVER_SOFTWARE", "another")
         served.name_server("a name of ours")
         async with gateway(nothing) as (reader, writer):
             writer.write(GET)
@@ -255,7 +255,7 @@ async def test_the_servers_name_is_ours(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_parser_in_c_is_told_from_the_one_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
     with part("http_parser.HttpRequestParser", "nobody is told that requests are parsed slowly"):
         assert not served.parses_slowly()
-        monkeypatch.setattr(served.http_parser, "HttpRequestParser", served.http_parser.HttpRequestParserPy)
+        monkeypatch.setattr(http_parser, "HttpRequestParser", http_parser.HttpRequestParserPy)
         assert served.parses_slowly()
 
 
@@ -273,7 +273,7 @@ async def test_a_body_that_breaks_https_rules_raises_what_we_catch(monkeypatch: 
         return web.Response()
 
     with part("http_exceptions.HttpProcessingError", "a bad chunk of a client counts as a fault of ours"):
-        monkeypatch.setattr("aiohttp.web_protocol.HttpRequestParser", served.http_parser.HttpRequestParserPy)
+        monkeypatch.setattr("aiohttp.web_protocol.HttpRequestParser", http_parser.HttpRequestParserPy)
         async with gateway(handle) as (reader, writer):
             writer.write(GET.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"))
             await begun.wait()

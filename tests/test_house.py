@@ -163,7 +163,7 @@ def _own_attributes(tree: ast.AST, name: str) -> set[str]:
 
 
 def test_private_parts_of_aiohttp_are_used_in_their_rooms_alone() -> None:
-    guilty = {}
+    guilty: dict[str, list[str]] = {}
     for module in MODULES:
         names = {name.split(".")[0] for name in imported(module)} | set(imported(module))
         if module not in AIOHTTP_ROOMS and names & {"aiohttp", *AIOHTTP_ROOMS}:

@@ -8,7 +8,7 @@ from playwright.async_api import Page
 from tests.browser.conftest import PLAIN, Stub, Tab
 
 
-async def until(page: Page, text: str) -> None:
+async def shows(page: Page, text: str) -> None:
     await page.locator(".content", has_text=re.compile(text)).last.wait_for()
 
 
@@ -25,7 +25,7 @@ async def test_the_text_is_exact_after_cuts_by_the_pages_own_button(tab: Tab, st
     stub.behaves(answer=PLAIN, delay=0.01)
     await tab.ask("hi")
     for word in ("word20", "word80", "word150"):
-        await until(tab.page, word)
+        await shows(tab.page, word)
         await tab.page.click("#cut")
     assert await tab.over() == PLAIN
     assert int(await tab.figure("reconnects")) >= 3
@@ -82,7 +82,7 @@ async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab,
     await tab.page.select_option("#transport", transport)
     await tab.page.fill("#slow", "500")
     await tab.ask("hi")
-    await until(tab.page, "word20")
+    await shows(tab.page, "word20")
     await tab.page.evaluate(
         """() => {
             window.shown = new Set();
@@ -105,9 +105,9 @@ async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab,
 async def test_an_answer_moves_to_another_transport_in_its_middle(tab: Tab, stub: Stub) -> None:
     stub.behaves(answer=PLAIN, delay=0.015)
     await tab.ask("hi")
-    await until(tab.page, "word20")
+    await shows(tab.page, "word20")
     await tab.page.click("#elsewhere")
-    await until(tab.page, "word100")
+    await shows(tab.page, "word100")
     assert await tab.figure("transport") == "websocket"
     await tab.page.select_option("#transport", "longpoll")
     assert await tab.over() == PLAIN
@@ -121,7 +121,7 @@ async def test_offline_it_waits_and_online_it_catches_up(tab: Tab, stub: Stub) -
     tab.faulty = True
     stub.behaves(answer=PLAIN, delay=0.01)
     await tab.ask("hi")
-    await until(tab.page, "word20")
+    await shows(tab.page, "word20")
     await tab.page.context.set_offline(True)
     await tab.page.locator("#status[data-state=offline]").wait_for()
     before = len(stub.world.seen)
@@ -136,7 +136,7 @@ async def test_a_gateway_that_can_be_reached_answers_whatever_the_browser_says(t
     stub.behaves(answer=PLAIN, delay=0.005)
     await tab.page.evaluate("Object.defineProperty(Navigator.prototype, 'onLine', { get: () => false })")
     await tab.ask("hi")
-    await until(tab.page, "word20")
+    await shows(tab.page, "word20")
     await tab.page.click("#cut")
     assert await tab.over() == PLAIN
     assert "offline" not in await tab.page.locator("#network-log").inner_text()
@@ -271,7 +271,7 @@ async def test_a_slow_network_is_late_by_no_more_than_it_says(tab: Tab, stub: St
     await tab.page.select_option("#transport", "eventsource")
     await tab.page.fill("#slow", "500")
     await tab.ask("hi")
-    await until(tab.page, "word5")
+    await shows(tab.page, "word5")
     await tab.page.wait_for_timeout(1_000)
     await tab.page.click("#stop")
     await tab.page.locator(".turn[data-state=cancelled]").wait_for(timeout=2_500)

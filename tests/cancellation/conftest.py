@@ -11,7 +11,7 @@ from adapters.services import Services
 from gateway.config.settings import Settings
 from gateway.simulator import Simulator
 from tests.faults.coze import simulated
-from tests.faults.reading import eventually
+from tests.waiting import until
 
 OpenCore = Callable[..., AbstractAsyncContextManager[Services]]
 
@@ -45,4 +45,4 @@ HELD = ("turn", "upstream", "subscription", "connection", "websocket")
 
 async def balanced(services: Services, *kinds: str) -> None:
     """Waits until nothing of these kinds is held any more."""
-    await eventually(lambda: not any(services.ledger.count(kind) for kind in kinds or HELD), within=5)
+    await until(lambda: not any(services.ledger.count(kind) for kind in kinds or HELD), within=5)

@@ -19,7 +19,7 @@ from gateway.turns import telling
 from gateway.turns.turn import Turn
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.test_runner import _ending, _order, _start
-from tests.faults.reading import eventually
+from tests.waiting import until
 
 
 class Bug(Exception):
@@ -170,8 +170,8 @@ async def test_the_stores_writer_survives_what_it_cant_write_and_what_nobody_tho
         monkeypatch.setattr(Batch, "then", fails)
         monkeypatch.setattr(services.store._writer, "_write", fails)
         accepted = await _start(services, _order(PLAIN))
-        await eventually(lambda: services.store.trouble is not None)
-        await eventually(lambda: services.store.trouble is None)
+        await until(lambda: services.store.trouble is not None)
+        await until(lambda: services.store.trouble is None)
         assert (await _ending(services, accepted))["event"] == "completed"
         await balanced(services, "turn")
         await goes_on(services)
@@ -202,7 +202,7 @@ async def test_a_loop_that_cant_go_on_is_said_by_health_and_readiness(
 
         assert (await said("/healthz"))[0] == (await said("/readyz"))[0] == 200
         monkeypatch.setattr(services.log.keeper, "fold", fatal)
-        await eventually(lambda: services.faults.stopped)
+        await until(lambda: services.faults.stopped)
         for path in ("/healthz", "/readyz"):
             status, answer = await said(path)
             assert status == 503

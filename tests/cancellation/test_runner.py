@@ -15,7 +15,7 @@ from gateway.turns.orders import Order
 from gateway.turns.starting import Accepted
 from tests.cancellation.conftest import OpenCore, balanced
 from tests.cancellation.steps import Cut, cut
-from tests.faults.reading import eventually
+from tests.waiting import until
 
 
 def _order(message: str, **given: Any) -> Order:
@@ -72,7 +72,7 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
             message = f"{MESSAGES[name]} -- {name} {at}"
             accepted = await _start(services, _order(message, shop_id=shop))
             started.append((message, accepted))
-            await eventually(partial(ended, accepted))
+            await until(partial(ended, accepted))
             await balanced(services)
         assert len(cuts) > 3
         assert services.ledger.count("task") == 4  # the log's two, the store's and the runner's own

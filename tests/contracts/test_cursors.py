@@ -20,6 +20,7 @@ from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
 from tests.contracts.journals import KEY, Bench, last, piece
 from tests.transports.book import Book, Reader
+from tests.waiting import until
 
 
 class Watch:
@@ -287,9 +288,7 @@ async def test_a_reader_of_a_conversation_that_retention_overtook_gets_a_reset(
     if way == "attached":
         listener.paused = False
         hub.serve(listener)
-        async with asyncio.timeout(2):
-            while not listener.events or listener.events[-1]["event"] != "completed":  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        await until(lambda: listener.events and listener.events[-1]["event"] == "completed", within=2)
         events = listener.events
         hub.detach(listener)
     else:

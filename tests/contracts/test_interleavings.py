@@ -24,7 +24,8 @@ from gateway.log.writer import Writer
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
-from tests.contracts.journals import KEY, Clock, last
+from tests.clocks import Clock
+from tests.contracts.journals import KEY, last
 from tests.contracts.test_cursors import Listener, Watch
 
 SCRIPT = ("begin", "piece", "end", "begin", "piece", "end")

@@ -4,14 +4,7 @@ import pytest
 
 from adapters.edge.limits import Connections, TurnRate
 from gateway.errors import Code, GatewayError
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clocks import Clock
 
 
 def refusal(call: object, *args: object) -> GatewayError:

@@ -17,6 +17,7 @@ from adapters.composition import gateway, make_app
 from adapters.edge.server import WebRunner
 from adapters.services import Services
 from gateway.config.settings import Settings
+from tests.waiting import until
 
 SECRET = "a secret that is long enough for HS256, by some bytes"
 BODY = {"message": "hello", "botId": "b"}
@@ -89,8 +90,6 @@ async def quiet(gateway: Whole, seconds: float = 10) -> None:
     kinds = ("connection", "subscription", "turn", "upstream", "websocket")
     ledger = gateway.services.ledger
     try:
-        async with asyncio.timeout(seconds):
-            while any(ledger.count(kind) for kind in kinds):  # noqa: ASYNC110 - the ledger tells nobody
-                await asyncio.sleep(0.02)
+        await until(lambda: not any(ledger.count(kind) for kind in kinds), within=seconds)
     except TimeoutError:
         raise AssertionError(f"still open: {ledger.totals()}") from None

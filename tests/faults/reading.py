@@ -127,15 +127,6 @@ class Reader:
                 await asyncio.sleep(0.05)
 
 
-async def eventually(condition: Callable[[], object], *, within: float = 10.0) -> None:
-    """Waits for what nobody signals."""
-    async with asyncio.timeout(within):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
-
-
 def client(**options: Any) -> aiohttp.ClientSession:
     """A session without limits of its own."""
     return aiohttp.ClientSession(

@@ -4,9 +4,11 @@ import asyncio
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from gateway.log.log import EventLog
@@ -18,6 +20,7 @@ from tests.faults.disks import locked
 from tests.faults.mortal import mortal
 from tests.faults.reading import TRANSPORTS, Book, Reader, client
 from tests.transports.conftest import serving
+from tests.waiting import until
 
 DATABASES = ("log.db", "gateway.db")
 LONG = "/fault plain pieces:200 rate:100 -- a long one"
@@ -95,6 +98,11 @@ async def test_positions_before_a_backup_continue_exactly_and_later_ones_are_a_r
         assert (again.last, again.resets) == (done.last, 0)
 
 
+async def _found(session: aiohttp.ClientSession, path: str) -> bool:
+    async with session.get(path) as response:
+        return response.status == 200
+
+
 async def test_a_database_older_than_the_log_is_told_what_it_lacks_and_nothing_that_was_deleted(tmp_path: Path) -> None:
     data = tmp_path / "data"
     async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
@@ -118,12 +126,7 @@ async def test_a_database_older_than_the_log_is_told_what_it_lacks_and_nothing_t
         await process.start()
         for reader in later:
             path = f"{process.url}/api/coze/turns/{reader.turn_id}"
-            async with asyncio.timeout(10):
-                while True:
-                    async with session.get(path) as response:
-                        if response.status == 200:
-                            break
-                    await asyncio.sleep(0.05)
+            await until(partial(_found, session, path))
             again = Reader(reader.book)
             again.turn_id = reader.turn_id
             await again.listen(session, process.url)
@@ -160,12 +163,7 @@ async def test_a_turn_that_goes_on_hides_no_ended_one_from_a_database_older_than
     await asyncio.gather(asking, return_exceptions=True)
     restore(data, tmp_path / "backup", "gateway.db")
     async with serving(tmp_path) as served:
-        async with asyncio.timeout(10):
-            while True:
-                async with served.session.get(f"{served.url}/api/coze/turns/{ended.turn_id}") as response:
-                    if response.status == 200:
-                        break
-                await asyncio.sleep(0.05)
+        await until(partial(_found, served.session, f"{served.url}/api/coze/turns/{ended.turn_id}"))
         await running.listen(served.session, served.url)
         assert (running.resets, running.text) == (0, whole_text(slow))
 

@@ -15,6 +15,7 @@ from tests.faults.network import cable, connected, get, read_head, reset
 from tests.faults.proxy import proxied
 from tests.faults.reading import TRANSPORTS, Reader, client
 from tests.processes import GatewayProcess
+from tests.waiting import until
 
 CLOSED = int(os.environ.get("CLOSED", "900"))
 CONNECTIONS = ("connection", "websocket")
@@ -36,11 +37,12 @@ async def _closed(session: aiohttp.ClientSession, url: str, transport: str) -> d
 
 async def _until_open(session: aiohttp.ClientSession, url: str, count: int, *, within: float) -> float:
     began = time.monotonic()
-    async with asyncio.timeout(within):
-        while True:
-            if await _open(session, url) == count:
-                return time.monotonic() - began
-            await asyncio.sleep(0.05)
+
+    async def met() -> bool:
+        return await _open(session, url) == count
+
+    await until(met, within=within)
+    return time.monotonic() - began
 
 
 def _descriptors(process: GatewayProcess) -> int:

@@ -14,6 +14,7 @@ from gateway.simulator import whole_text
 from tests.faults.coze import gateway, patience, simulated
 from tests.faults.mortal import mortal
 from tests.faults.reading import GONE, TRANSPORTS, Reader, client, topic
+from tests.waiting import until
 
 LONG = "/fault plain pieces:400 rate:20 -- a long one"
 SHORT = "/fault plain pieces:30 rate:20 -- a short one"
@@ -146,11 +147,7 @@ async def test_whoever_waits_for_a_whole_answer_is_told_when_the_stop_is_faster(
                     return response.status, await response.json(content_type=None)
 
             asking = asyncio.create_task(ask())
-            async with asyncio.timeout(patience(5)):
-                while True:
-                    if coze.posts_of(LONG):
-                        break
-                    await asyncio.sleep(0.01)
+            await until(lambda: coze.posts_of(LONG), within=patience(5))
             assert await process.terminate(within=patience(5)) == 0
             status, problem = await asking
         assert (status, problem["code"]) == (503, "draining")

@@ -13,7 +13,8 @@ from gateway.simulator import whole_text
 from tests.faults.coze import patience, simulated
 from tests.faults.mortal import Mortal, ask_until_heard, mortal
 from tests.faults.proxy import proxied
-from tests.faults.reading import GONE, TRANSPORTS, Reader, client, eventually
+from tests.faults.reading import GONE, TRANSPORTS, Reader, client
+from tests.waiting import until
 
 KILLS = int(os.environ.get("KILLS", "6"))  # `make chaos` kills 50 times
 READY_WITHIN = 3.0
@@ -117,7 +118,7 @@ async def test_killed_between_the_request_and_created_nobody_knows(tmp_path: Pat
         readers = [Reader() for _ in messages]
         for reader, message in zip(readers, messages, strict=True):
             await _ask_until(reader, session, gateway.url, message, events=1)
-            await eventually(functools.partial(coze.posts_of, message))
+            await until(functools.partial(coze.posts_of, message))
         await gateway.again()
         for reader, message in zip(readers, messages, strict=True):
             async with asyncio.timeout(patience(5)):
@@ -212,7 +213,7 @@ async def test_tool_outputs_that_come_while_cozes_record_is_read_reach_it(tmp_pa
         calls = reader.named("action_required")[0]["toolCalls"]
         outputs = {"toolOutputs": [{"toolCallId": call["id"], "output": f"did {call['id'][:4]}"} for call in calls]}
         async with asyncio.timeout(patience(10)):
-            await eventually(lambda: proxy.fired["frozen"] == 1)
+            await until(lambda: proxy.fired["frozen"] == 1)
             path = f"/api/coze/turns/{reader.turn_id}/tool-outputs"
             async with session.post(gateway.url + path, json=outputs) as response:
                 assert response.status == 202, await response.text()

@@ -18,6 +18,7 @@ from tests.faults.disks import fill, is_sound, locked, may_write, read_only, sma
 from tests.faults.mortal import mortal
 from tests.faults.reading import TRANSPORTS, Reader, Refused, client
 from tests.processes import GatewayProcess
+from tests.waiting import until
 
 LONG = "/fault plain pieces:400 rate:40 -- a long one"
 DATABASES = ("log.db", "gateway.db")
@@ -30,12 +31,12 @@ async def _ready(session: aiohttp.ClientSession, url: str) -> tuple[int, dict[st
 
 async def _until_ready(session: aiohttp.ClientSession, url: str, wanted: int, within: float) -> float:
     began = time.monotonic()
-    async with asyncio.timeout(within):
-        while True:
-            status, _ = await _ready(session, url)
-            if status == wanted:
-                return time.monotonic() - began
-            await asyncio.sleep(0.05)
+
+    async def ready() -> bool:
+        return (await _ready(session, url))[0] == wanted
+
+    await until(ready, within=within)
+    return time.monotonic() - began
 
 
 async def _never_slow(session: aiohttp.ClientSession, url: str) -> None:

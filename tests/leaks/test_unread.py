@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.processes import GatewayProcess
+from tests.waiting import until
 
 Start = Callable[..., Awaitable[GatewayProcess]]
 MIB = 1024 * 1024
@@ -88,9 +89,10 @@ async def held(session: aiohttp.ClientSession, gateway: GatewayProcess, *kinds: 
 
 
 async def until_held(session: aiohttp.ClientSession, gateway: GatewayProcess, count: int, *kinds: str) -> None:
-    async with asyncio.timeout(20):
-        while await held(session, gateway, *kinds) != count:  # noqa: ASYNC110 - another process tells nobody
-            await asyncio.sleep(0.02)
+    async def there() -> bool:
+        return await held(session, gateway, *kinds) == count
+
+    await until(there, within=20)
 
 
 PATHS = {

@@ -9,18 +9,9 @@ import pytest
 
 from gateway.simulator import Fault, whole_text
 from gateway.simulator.chats import KEPT_SECONDS
+from tests.clocks import Clock
 from tests.simulator.caller import Caller, deltas
 from tests.simulator.conftest import Start
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def begun(caller: Caller, message: str, **fields: Any) -> dict[str, Any]:
@@ -51,7 +42,7 @@ async def test_a_chat_goes_on_when_its_client_has_gone(start: Start) -> None:
 
 
 async def test_the_pace_is_first_ms_and_then_rate(start: Start) -> None:
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     caller = await start(first_ms=300, rate=40, clock=clock)
     chat = await caller.start("/fault pieces:40 plain x")
     for seconds, status, messages in ((0.29, "in_progress", 0), (1.29, "in_progress", 0), (1.31, "in_progress", 5)):
@@ -164,7 +155,7 @@ async def test_a_running_chat_survives_the_death_of_its_simulator_with_the_same_
     start: Start, tmp_path: Path
 ) -> None:
     """The first one is left as a dead process leaves it: never closed before the second one answers."""
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     first = await start(first_ms=300, rate=40, data_dir=tmp_path, clock=clock)
     chat = await first.start("/fault pieces:80 tool 你好", meta_data={"k": "v"})
     clock.now += 60
@@ -183,7 +174,7 @@ async def test_a_running_chat_survives_the_death_of_its_simulator_with_the_same_
 
 
 async def test_a_cancel_and_tool_outputs_survive_too(start: Start, tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     first = await start(first_ms=300, rate=40, data_dir=tmp_path, clock=clock)
     cancelled, waiting = await first.start("x"), await first.start("/fault action x")
     await first.cancel(cancelled)
@@ -217,7 +208,7 @@ async def test_a_torn_or_senseless_line_costs_only_itself(start: Start, tmp_path
 
 
 async def test_chats_are_forgotten_after_an_hour_also_on_disk(start: Start, tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(1_800_000_000.0)
     caller = await start(data_dir=tmp_path, clock=clock)
     for number in range(1500):
         await caller.start(f"/fault pieces:1 {number}")

@@ -7,7 +7,8 @@ from sqlalchemy import event
 
 from gateway.store import Store
 from gateway.store import writer as writing
-from tests.store.writes import begun, commits, eventually, update
+from tests.store.writes import HEALS, begun, commits, update
+from tests.waiting import until
 
 
 async def test_five_hundred_turns_are_written_in_one_transaction(store: Store) -> None:
@@ -30,7 +31,7 @@ async def test_writes_that_nobody_waits_for_gather(store: Store) -> None:
     for number in range(200):
         store.begin(begun(number))
         await asyncio.sleep(0.001)
-    await eventually(lambda: not store._writer.queued and not store._writer.writing)
+    await until(lambda: not store._writer.queued and not store._writer.writing, within=HEALS)
     assert 1 <= len(seen) <= 2 + (time.monotonic() - started) / writing.GATHER_SECONDS
 
 

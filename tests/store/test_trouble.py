@@ -17,7 +17,8 @@ from gateway.store.writer import RETRY_SECONDS
 from gateway.telemetry.ledger import Ledger
 from tests.store.conftest import OpenStore
 from tests.store.disks import disk_errors, small_disk
-from tests.store.writes import begun, dump, eventually, update
+from tests.store.writes import HEALS, begun, dump, update
+from tests.waiting import until
 
 
 @contextmanager
@@ -82,7 +83,7 @@ async def test_a_full_disk_is_said_and_heals_by_itself(tmp_path: Path, ledger: L
         assert zeroth is not None
         assert last.content == "whole"
         disk.free()
-        await eventually(lambda: store.trouble is None and not store._writer.queued)
+        await until(lambda: store.trouble is None and not store._writer.queued, within=HEALS)
         assert await store.turn(f"turn_{number}") == last
         await store.close()
         messages = [line for line in dump(path) if "long" in line]
@@ -100,7 +101,7 @@ async def test_a_disk_that_reports_errors_is_said_and_heals_by_itself(store: Sto
         with pytest.raises(GatewayError, match="disk reports an error"):
             await store.settled()
         assert store.trouble == "the database's disk reports an error"
-    await eventually(lambda: store.trouble is None)
+    await until(lambda: store.trouble is None, within=HEALS)
     page, _ = await store.messages("conv_1", before=None, limit=5)
     assert [message.turn_id for message in page] == ["turn_1", "turn_2"]
 
@@ -109,7 +110,7 @@ async def test_a_short_lock_is_waited_for(store: Store, path: Path) -> None:
     with locked(path):
         store.begin(begun(1))
         waiting = asyncio.create_task(store.settled())
-        await eventually(lambda: bool(store._writer.writing))
+        await until(lambda: bool(store._writer.writing), within=HEALS)
         async with loop_never_stands():
             await asyncio.sleep(0.4)
         assert not waiting.done()
@@ -138,7 +139,7 @@ async def test_a_long_lock_is_said_reads_go_on_and_it_heals_by_itself(path: Path
         page, _ = await store.messages("conv_1", before=None, limit=5)
         assert [message.turn_id for message in page] == ["turn_1"]
         store.update(update(1, "completed", content="one and all"))
-    await eventually(lambda: store.trouble is None)
+    await until(lambda: store.trouble is None, within=HEALS)
     await store.settled()
     page, _ = await store.messages("conv_1", before=None, limit=5)
     assert [message.content for message in page] == ["question 1", "one and all", "question 2"]
@@ -169,7 +170,7 @@ async def test_a_probe_alone_finds_the_trouble_and_it_heals_without_another_one(
     with disk_errors():
         await store.probe()
         assert store.trouble is not None
-    await eventually(lambda: store.trouble is None)
+    await until(lambda: store.trouble is None, within=HEALS)
     assert dump(path) == before
 
 

@@ -1,14 +1,15 @@
 """Writes to give to a store, and ways to see what became of them."""
 
-import asyncio
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
 
 from gateway.store import Store, TurnBegun, TurnUpdate
+
+HEALS = 5.0
+"""Seconds within which, as is promised, a store writes again what it could not write."""
 
 
 def begun(number: int, conversation: str = "conv_1", **fields: Any) -> TurnBegun:
@@ -34,10 +35,3 @@ def dump(path: Path) -> list[str]:
         lines = list(connection.iterdump())
     connection.close()
     return lines
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """For what heals by itself and tells nobody: within the five seconds that are promised."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)

@@ -21,6 +21,7 @@ from adapters.services import Services
 from adapters.serving import listening
 from gateway.config.settings import Settings
 from tests.transports.readers import Door, Event, sse_events
+from tests.waiting import until
 
 
 @dataclass
@@ -78,12 +79,16 @@ class Served:
 
     async def ended(self, turn_id: str, *, within: float = 10.0) -> Any:
         """Waits until a turn is over; how it stands then."""
-        async with asyncio.timeout(within):
-            while True:
-                state = await self.state(turn_id)
-                if state["status"] in ("completed", "failed", "cancelled"):
-                    return state
-                await asyncio.sleep(0.02)
+
+        async def end() -> Any:
+            state = await self.state(turn_id)
+            return state if state["status"] in ("completed", "failed", "cancelled") else None
+
+        return await until(end, within=within)
+
+    async def forgot(self, turn_id: str) -> bool:
+        """Whether retention has taken a turn."""
+        return await self.services.log.shelf.find(turn_id) is None
 
     async def quiet(self) -> None:
         """Cancels what still runs, then waits for the balance."""
@@ -95,9 +100,7 @@ class Served:
     async def balanced(self, *, within: float = 5.0) -> None:
         """Waits until nothing is held; fails with what is."""
         try:
-            async with asyncio.timeout(within):
-                while self.held() or self.services.connections.open:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            await until(lambda: not (self.held() or self.services.connections.open), within=within)
         except TimeoutError:
             held = {kind: self.services.ledger.list(kind) for kind in self.held()}
             raise AssertionError(f"still held: {held}, seats: {self.services.connections}") from None

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.transports.raw import port_of
-from tests.transports.waiting import until
+from tests.waiting import until
 
 UPGRADES = """
 proxy_http_version 1.1;
@@ -80,7 +80,7 @@ async def nginx(command: str, gateway: str, port: int, *, location: str = "", ht
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        await until(lambda: _accepts(port))
+        await until(lambda: _accepts(port), within=5)
         yield Nginx(process, f"http://127.0.0.1:{port}")
     finally:
         if process.returncode is None:

@@ -13,6 +13,7 @@ from tests.faults.reading import Reader, client
 from tests.transports.conftest import Serve, Served, serving
 from tests.transports.coze import Coze, told_coze
 from tests.transports.readers import Door
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -115,11 +116,15 @@ async def test_a_name_is_kept_as_soon_as_coze_has_said_it(
     assert row is not None
     assert row.coze_conversation_id == ""
     first.tell.set()
-    async with asyncio.timeout(2):
-        while not row.coze_conversation_id:
-            await asyncio.sleep(0.01)
-            row = await store.conversation(conversation)
-            assert row is not None
+
+    async def named() -> bool:
+        row = await store.conversation(conversation)
+        assert row is not None
+        return bool(row.coze_conversation_id)
+
+    await until(named, within=2)
+    row = await store.conversation(conversation)
+    assert row is not None
     assert row.coze_conversation_id == first.name
     assert (await served.state(one.topic[6:]))["status"] == "running"
     await stop(served, one)
@@ -210,10 +215,9 @@ async def _start(session: Any, url: str, message: str, conversation: str) -> str
 
 
 async def _ended(session: Any, url: str, turn: str) -> str:
-    async with asyncio.timeout(20):
-        while True:
-            async with session.get(f"{url}/api/coze/turns/{turn}") as response:
-                status: str = (await response.json())["status"]
-            if status not in ("queued", "running"):
-                return status
-            await asyncio.sleep(0.05)
+    async def end() -> str:
+        async with session.get(f"{url}/api/coze/turns/{turn}") as response:
+            status: str = (await response.json())["status"]
+        return status if status not in ("queued", "running") else ""
+
+    return await until(end, within=20)

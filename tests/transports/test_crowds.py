@@ -15,7 +15,7 @@ import aiohttp
 
 from tests.processes import GatewayProcess
 from tests.transports.raw import never_reading, port_of
-from tests.transports.waiting import until
+from tests.waiting import until
 
 Start = Callable[..., Awaitable[GatewayProcess]]
 SWIFT = {
@@ -124,7 +124,7 @@ async def test_hundreds_that_never_read_slow_nobody_fill_no_memory_and_are_cut(s
         for turn in (big, clock):
             async with session.post(f"{gateway.url}/api/coze/turns/{turn}/cancel") as response:
                 assert response.status == 202
-        await until(nobody)
+        await until(nobody, within=5)
 
 
 class Follower:
@@ -222,4 +222,4 @@ async def test_a_thousand_that_are_reset_and_come_back_at_once_are_all_at_the_to
             held = await ledger(session, gateway.url)
             return not (held["subscription"] or held["connection"])
 
-        await until(nobody)
+        await until(nobody, within=5)

@@ -13,6 +13,7 @@ from tests.processes import GatewayProcess
 from tests.test_cli import run
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import sse_events
+from tests.waiting import until
 
 SECRET = "zebra-umbrella"
 """A word that is in no file unless somebody's message is."""
@@ -193,9 +194,7 @@ async def test_no_file_holds_a_word_of_it_and_a_restart_brings_nothing_back(
         assert traces(folder, SECRET)
         async with session.delete(f"{gateway.url}/api/coze/conversations/{conversation}") as response:
             assert response.status == 204
-        async with asyncio.timeout(15):
-            while traces(folder, SECRET):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await until(lambda: not traces(folder, SECRET), within=15)
     await gateway.kill()
     again: GatewayProcess = await start_gateway()
     async with (

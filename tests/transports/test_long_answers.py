@@ -18,6 +18,7 @@ from gateway.reading import unsent
 from gateway.reading.frames import LARGE, PORTION, Frame, Frames
 from gateway.reading.unsent import Unsent
 from tests.transports.conftest import Serve, Served
+from tests.waiting import until
 
 GIANT = "/fault plain rate:0 giant:1500000 pieces:40 -- "
 MANY = "/fault plain rate:0 pieces:20000 -- "
@@ -149,9 +150,8 @@ async def test_who_reads_nothing_gives_way_to_who_reads(serve: Serve, path: str)
     turns = [(await served.start(GIANT + str(n))).topic.removeprefix("turns/") for n in range(2)]
     whole = [(await served.ended(turn, within=30))["content"] for turn in turns]
     with contextlib.closing(stuck(served, f"/api/coze/turns/{turns[0]}{path}")):
+        await until(lambda: served.services.hub.unsent.held)
         async with asyncio.timeout(10):
-            while not served.services.hub.unsent.held:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.01)
             assert folded(await by_sse(served, turns[1])) == whole[1]
     await served.balanced()
     assert served.services.hub.unsent.held == 0
@@ -167,9 +167,7 @@ async def test_a_place_is_held_until_its_answer_is_read(serve: Serve, path: str)
     path = "/api/coze/" + path.format(turn=turn, conversation=conversation)
     clients = [stuck(served, path) for _ in range(10)]
     try:
-        async with asyncio.timeout(10):
-            while connections.open < 10:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: connections.open >= 10)
         await asyncio.sleep(0.2)
         assert connections.open == 10
         status, headers, problem = await served.get(path)
@@ -191,8 +189,7 @@ async def test_all_that_is_unsent_is_given_back_when_its_readers_have_left(serve
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(20):
             stack.enter_context(contextlib.closing(stuck(served, f"/api/coze/turns/{turn}/events")))
-        while len(hub._heartbeats._hearts) < 20 or not hub.unsent.held:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: len(hub._heartbeats._hearts) >= 20 and hub.unsent.held)
         assert hub.unsent.held < 20 * 512 * 1024 + 4_000_000  # the large frame is there once
     await served.balanced()
     assert hub.unsent.held == 0

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.transports.conftest import Served
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -85,9 +86,7 @@ async def test_ended_comes_with_the_last_event_and_is_not_told_too_early(served:
 
 async def test_many_polls_that_wait_are_all_woken_by_one_event(served: Served, idle: str) -> None:
     asking = [asyncio.create_task(served.get(idle)) for _ in range(100)]
-    async with asyncio.timeout(5):
-        while served.services.ledger.count("subscription") < 100:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: served.services.ledger.count("subscription") >= 100, within=5)
     await served.ask("/fault plain pieces:2 rate:0 -- wake", conversationId=idle.split("/")[4])
     answers = await asyncio.wait_for(asyncio.gather(*asking), 2)
     assert all(answer[2]["events"][0]["event"] == "started" for answer in answers)
@@ -98,6 +97,4 @@ async def test_a_client_that_gives_up_waiting_is_noticed(served: Served, idle: s
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await served.get(idle)
-    async with asyncio.timeout(1):
-        while served.services.ledger.count("subscription"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.services.ledger.count("subscription"), within=1)

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from tests.transports.conftest import Serve
 from tests.transports.readers import LISTENING, Event, first
+from tests.waiting import until
 
 
 async def test_a_shop_hears_of_its_turns_over_every_transport(serve: Serve, plugin: Path) -> None:
     served = await serve()
     door = served.door("shops/店 1")
     listening = [asyncio.create_task(first(read, door, None, 6)) for read in LISTENING.values()]
-    async with asyncio.timeout(5):
-        while served.services.ledger.count("subscription") < len(listening):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: served.services.ledger.count("subscription") >= len(listening), within=5)
     message = "/fault plain pieces:30 rate:0 -- " + "长" * 100
     done = await served.ask(message, shopId="店 1", userId="u1")
     await served.ask("/fault failed rate:0 -- x", shopId="店 1", userId="u2")

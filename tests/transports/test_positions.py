@@ -12,6 +12,7 @@ import pytest
 
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import LISTENING, Door, Event, everything, first, longpoll, sse
+from tests.waiting import until
 
 GARBAGE = (
     "garbage",
@@ -229,9 +230,7 @@ async def test_what_retention_took_is_a_reset_followed_by_the_last_event(serve: 
     over = await finished(served)
     conversation = over[0]["conversationId"]
     turn = served.door(f"turns/{over[0]['turnId']}")
-    async with asyncio.timeout(8):
-        while (await served.services.log.shelf.find(over[0]["turnId"])) is not None:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until(lambda: served.forgot(over[0]["turnId"]), within=8)
     for read in (sse, longpoll, LISTENING["websocket"], LISTENING["shared"]):
         for asked in (None, "0", "garbage", over[3]["id"]):
             reset, last = await everything(read, turn, asked)
@@ -252,9 +251,7 @@ async def test_what_retention_took_is_a_reset_followed_by_the_last_event(serve: 
 async def test_a_reset_on_a_turn_that_retention_took_can_be_cut_before_its_last_event(serve: Serve) -> None:
     served = await serve(retention_seconds=1)
     over = await finished(served)
-    async with asyncio.timeout(8):
-        while (await served.services.log.shelf.find(over[0]["turnId"])) is not None:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until(lambda: served.forgot(over[0]["turnId"]), within=8)
     door = served.door(f"turns/{over[0]['turnId']}")
     (reset,) = await first(sse, door, None)
     assert (await everything(sse, door, reset["id"]))[-1]["event"] == "completed"

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.transports.conftest import Serve, Served, serving
 from tests.transports.coze import Coze, told_coze
 from tests.transports.readers import LAST, Door, everything, sse
 from tests.transports.test_context import begin, ended
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -45,6 +46,13 @@ class SlowDisk:
         self._journal.commit = self._commit  # type: ignore[method-assign]
 
 
+def another_task(served: Served) -> Callable[[], bool]:
+    """Whether the runner's tasks are no longer as many as now."""
+    tasks = served.services.turns.runner._tasks
+    now = len(tasks)
+    return lambda: len(tasks) != now
+
+
 async def ask(served: Served, message: str, **fields: Any) -> Door:
     """A turn that was started, and may be over already."""
     sent = {"userId": "u", "botId": "b", "message": message, **fields}
@@ -72,17 +80,13 @@ async def test_of_interrupting_messages_during_a_slow_commit_the_last_one_wins(
     fields = {"conversationId": conversation, "onBusy": "interrupt"}
     starting = []
     for number in range(count):
-        waiting = len(served.services.turns.runner._tasks)
+        more = another_task(served)
         starting.append(asyncio.create_task(ask(served, f"slow, interrupts {number}", **fields)))
-        async with asyncio.timeout(5):
-            while len(served.services.turns.runner._tasks) == waiting:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(more, within=5)
     disk.go_on()
     doors = await asyncio.gather(*starting)
     last = f"slow, interrupts {count - 1}"
-    async with asyncio.timeout(5):
-        while not (found := [chat for chat in coze.chats if chat.message == last]):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    found = await until(lambda: [chat for chat in coze.chats if chat.message == last], within=5)
     found[0].finish.set()
     assert await lasts(one, *doors, behind) == ["cancelled"] * count + ["completed"] * 2
     assert [chat.message for chat in coze.chats[-2:]] == [last, "behind"]
@@ -99,12 +103,10 @@ async def test_a_message_that_interrupts_before_the_first_one_is_durable_ends_it
     disk = SlowDisk(served)
     starting = []
     for message, on_busy in (("slow one", "reject"), ("two", "interrupt")):
-        waiting = len(served.services.turns.runner._tasks)
+        more = another_task(served)
         asking = ask(served, message, conversationId=conversation, onBusy=on_busy)
         starting.append(asyncio.create_task(asking))
-        async with asyncio.timeout(5):
-            while len(served.services.turns.runner._tasks) == waiting:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(more, within=5)
     disk.go_on()
     assert await lasts(*await asyncio.gather(*starting)) == ["cancelled", "completed"]
     assert coze.chats[-1].message == "two"
@@ -119,9 +121,7 @@ async def test_who_interrupted_while_a_drain_began_is_next_after_the_restart(tmp
             await begin(served, f"queued {number}", conversationId=conversation, onBusy="queue")
         disk = SlowDisk(served)
         interrupting = asyncio.create_task(ask(served, "interrupts", conversationId=conversation, onBusy="interrupt"))
-        async with asyncio.timeout(5):
-            while len(served.services.turns.runner.turns) < 5:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: len(served.services.turns.runner.turns) >= 5, within=5)
         served.services.turns.runner.draining = True
         disk.go_on()
         await interrupting

@@ -15,6 +15,7 @@ from playwright.async_api import Page, async_playwright
 from tests.transports.conftest import Serve, Served
 from tests.transports.pages import FOLLOW, NODE
 from tests.transports.readers import everything, sse
+from tests.waiting import until
 
 ANSWER = "/fault plain pieces:40 rate:40 -- 你好, a real client"
 Require = Callable[[str], str]
@@ -65,9 +66,7 @@ async def test_a_browsers_eventsource_comes_back_by_itself_when_it_is_cut(served
         page.evaluate(FOLLOW, {"kind": "eventsource", "path": f"/api/coze/{door.topic}/events"})
     )
     for _ in range(2):
-        async with asyncio.timeout(10):
-            while not served.services.ledger.count("connection"):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: served.services.ledger.count("connection"))
         await asyncio.sleep(0.3)
         for heart in list(served.services.hub._heartbeats._hearts):
             heart.transport.abort()  # type: ignore[attr-defined]

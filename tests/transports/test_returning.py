@@ -14,6 +14,7 @@ from tests.transports.pages import FETCH_EVENT_SOURCE
 from tests.transports.readers import Event
 from tests.transports.test_real_clients import Require
 from tests.transports.test_starting import asked_for
+from tests.waiting import until
 
 ANSWER = "/fault plain pieces:20 rate:100 -- come back"
 
@@ -88,9 +89,7 @@ async def test_of_turns_with_the_same_body_the_position_says_which(served: Serve
 async def test_a_turn_whose_events_retention_took_is_told_by_a_reset_and_not_asked_again(serve: Serve) -> None:
     served = await serve(retention_seconds=0.2)
     events = await served.ask(ANSWER)
-    async with asyncio.timeout(20):
-        while await served.services.log.shelf.find(events[0]["turnId"]) is not None:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until(lambda: served.forgot(events[0]["turnId"]), within=20)
     reset, last = await post(served, ANSWER, events[3]["id"])
     assert (reset["event"], reset["reason"], reset["content"]) == ("reset", "expired", events[-1]["content"])
     assert last == {**events[-1], "usage": last["usage"]}

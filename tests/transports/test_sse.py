@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import first, records, sse
+from tests.waiting import until
 
 
 async def test_a_stream_is_made_of_ids_data_and_blank_lines_and_begins_with_a_spread_retry(served: Served) -> None:
@@ -64,9 +65,7 @@ async def test_a_refusal_that_passes_is_a_stream_that_tells_when_to_come_back(se
         asked = {"userId": "u", "botId": "b", "message": "x"}
         status, headers, problem = await served.post("/api/coze/chat/stream", asked)
         assert (status, problem["code"]) == (503, "overloaded")
-    async with asyncio.timeout(5):
-        while served.services.connections.open:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.services.connections.open, within=5)
     assert (await first(sse, door, None))[0]["event"] == "started"
 
 
@@ -74,9 +73,7 @@ async def test_a_client_that_leaves_is_noticed_at_once(served: Served) -> None:
     door = await served.start("/fault plain pieces:4000 rate:50 -- leave")
     for _ in range(20):
         await first(sse, door, None, 2)
-    async with asyncio.timeout(0.5):
-        while served.services.ledger.count("subscription"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.services.ledger.count("subscription"), within=0.5)
 
 
 async def test_a_foreign_method_is_refused(served: Served) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import LISTENING, everything, first, sse
+from tests.waiting import until
 
 SLOW = "/fault plain pieces:4000 rate:50 -- slow"
 
@@ -421,9 +422,7 @@ async def test_a_stop_in_one_tab_stops_all_within_half_a_second(served: Served) 
     assert heard[0][-1]["content"] == "".join(e["content"] for e in heard[0] if e["event"] == "message")
     status, _, answer = await served.post(f"/api/coze/{door.topic}/cancel")
     assert (status, answer["status"]) == (200, "cancelled")
-    async with asyncio.timeout(1):
-        while served.services.ledger.count("upstream"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.services.ledger.count("upstream"), within=1)
 
 
 async def test_a_turn_that_is_over_stays_as_it_was_when_cancelled(served: Served) -> None:

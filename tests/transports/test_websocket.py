@@ -10,6 +10,7 @@ import pytest
 from tests.transports.conftest import Serve, Served
 from tests.transports.raw import BINARY, CLOSE, PING, PONG, TEXT, RawSocket, frame, never_reading
 from tests.transports.readers import Door, everything, websocket
+from tests.waiting import until
 
 ENDLESS = "/fault plain pieces:100000 rate:50 -- endless"
 
@@ -107,9 +108,7 @@ async def test_a_client_s_goodbye_is_answered_and_the_connection_ends(served: Se
         assert await raw.closed() == (int.from_bytes(payload[:2], "big") or 1000)
         await raw.at_end(within=1)
         await raw.hang_up()
-    async with asyncio.timeout(1):
-        while served.services.ledger.count("subscription"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.services.ledger.count("subscription"), within=1)
 
 
 async def test_a_client_that_ignores_the_close_is_cut_soon(served: Served) -> None:
@@ -150,6 +149,4 @@ async def test_a_reset_in_the_middle_of_a_frame_leaves_nothing_behind(served: Se
         client.send(frame(TEXT, json.dumps({"type": "ping"}).encode())[:7])
         client.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
-    async with asyncio.timeout(5):
-        while served.services.ledger.count("subscription"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not served.services.ledger.count("subscription"), within=5)

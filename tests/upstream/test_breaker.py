@@ -7,14 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.upstream.backoff import delay
 from gateway.upstream.breaker import COOLDOWN, PROBE_SECONDS, THRESHOLD, Breaker
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clocks import Clock
 
 
 def opened() -> tuple[Breaker, Clock]:

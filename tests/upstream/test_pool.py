@@ -5,9 +5,9 @@ import time
 
 from gateway.upstream.pool import KEEP, Pool
 from gateway.upstream.protocol import ChatRef
-from tests.faults.reading import eventually
 from tests.upstream.conftest import Connect
 from tests.upstream.servers import Peer, json_answer, sample, serving
+from tests.waiting import until
 
 REF = ChatRef("1", "2")
 STATE = json_answer(sample("retrieve.json"))
@@ -39,13 +39,13 @@ async def test_it_learns_from_closings_how_long_coze_keeps_an_idle_connection(co
         for _ in range(5):
             await coze.retrieve(REF)
         assert server.connections == 1  # a burst shares one
-        await eventually(lambda: pool.reusable_for < KEEP)
+        await until(lambda: pool.reusable_for < KEEP)
         assert 0.1 < pool.reusable_for < 0.25
         await coze.retrieve(REF)
         await coze.retrieve(REF)
         assert server.connections == 2
         (idle,) = pool._idle.values()
-        await eventually(lambda: time.monotonic() - idle > pool.reusable_for)
+        await until(lambda: time.monotonic() - idle > pool.reusable_for)
         if not closed[1:]:
             await coze.retrieve(REF)
             assert server.connections == 3  # it was still open, and not used any more
@@ -79,7 +79,7 @@ async def test_what_is_closed_with_an_error_while_idle_is_no_line_in_the_log(con
         assert isinstance(pool, Pool)
         await coze.retrieve(REF)
         peers[-1].reset()
-        await eventually(lambda: not pool._idle)
+        await until(lambda: not pool._idle)
         assert pool._watched == set()
         await coze.retrieve(REF)
         assert server.connections == 2

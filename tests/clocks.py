@@ -1,0 +1,11 @@
+"""A clock that stands still until a test moves it."""
+
+
+class Clock:
+    """Called, it says `now`; a test sets `now`."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
