@@ -1,29 +1,29 @@
-# Each target installs what it needs into .venv by itself. Nothing outside of the checkout is touched.
+# Each target installs what it needs into .venv by itself. No target touches anything outside of the checkout.
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 SUPPORTED := python3.14 python3.13 python3.12 python3.11 python3
 SUITS := -c 'import sys, venv; from importlib.util import find_spec as f; sys.exit(sys.version_info < (3, 11) or not f("ensurepip"))' 2>/dev/null
 SEARCH = $(shell for p in $(SUPPORTED); do $$p $(SUITS) && echo $$p && break; done)
-# Searched for where it is first used, and once only: a recipe is expanded as a whole before its first line says anything.
+# The search runs only once, when PYTHON is first used: make expands a whole recipe before the recipe's first line can print anything.
 PYTHON ?= $(eval PYTHON := $$(SEARCH))$(PYTHON)
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
 ARGS ?=
-# Side by side, since most tests wait for processes; more than the cores would disturb those that measure.
+# Tests run in parallel, since most of them wait for processes. More jobs than cores would disturb the tests that measure.
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run simulate install test check format bench bench-check load chaos soak lock
 
 help:
-	@echo 'make run      the gateway on http://127.0.0.1:3000, with the simulated Coze (GATEWAY_… variables are settings)'
-	@echo 'make test     the whole test suite; ARGS="-k name" for a part of it'
-	@echo 'make install  only what both need'
-	@echo 'make check    lint, format and types      make format   put the format right'
-	@echo 'make bench    the gateway beside others   make bench-check   what moved since the kept figures'
-	@echo 'make load     load for any deployment     make simulate      the simulated Coze by itself'
-	@echo 'make chaos    hundreds of seeded runs     make soak          half an hour of faults'
-	@echo 'make lock     resolve the dependencies anew, with hashes'
+	@echo 'make run      run the gateway on http://127.0.0.1:3000, with the simulated Coze (GATEWAY_… variables are settings)'
+	@echo 'make test     run the whole test suite; ARGS="-k name" runs a part of it'
+	@echo 'make install  only install what run and test need'
+	@echo 'make check    check style, format and types   make format        fix the format'
+	@echo 'make bench    compare with other servers      make bench-check   compare with the kept figures'
+	@echo 'make load     put load on any deployment      make simulate      run the simulated Coze by itself'
+	@echo 'make chaos    hundreds of seeded runs         make soak          half an hour of faults'
+	@echo 'make lock     resolve the dependencies again, with hashes'
 
 run: $(VENV)/.run
 	@exec $(RUN) -m gateway serve $(ARGS)
@@ -63,10 +63,10 @@ chaos: $(VENV)/.test
 soak: $(VENV)/.test
 	@$(RUN) -m tests.chaos --soak $(ARGS)
 
-# The stamps say which lock was installed last; an interrupted installation leaves none and is begun anew.
+# The stamps tell make when a lock file was last installed. An interrupted installation leaves no stamp, so it starts again.
 $(VENV)/.run: requirements.lock pyproject.toml
 	@{ test -n "$(PYTHON)" && $(PYTHON) $(SUITS); } || { echo 'Python 3.11 or newer with venv is needed (Debian: python3 and' \
-		'python3-venv),$(if $(PYTHON), and $(PYTHON) is none,)' 'or name one: make PYTHON=/path/to/python' >&2; exit 1; }
+		'python3-venv)$(if $(PYTHON),; $(PYTHON) is not one).' 'Install it, or name one: make PYTHON=/path/to/python' >&2; exit 1; }
 	@echo 'Installing the gateway into $(VENV), with $(PYTHON): ready in about a minute'
 	@{ $(RUN) $(SUITS) && $(RUN) -m pip --version; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(RUN) scripts/install.py requirements.lock

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from "react";
 import Markdown from "react-markdown"; // renders no raw HTML, so a bot's answer cannot run a script
 import { chat, fold, GatewayError } from "./client/coze-gateway.js"; // a copy of the gateway's folder adapters/browser/client
 
-/** One conversation with a bot. `getToken` asks your backend for a fresh token; leave it out where the gateway has no auth. */
+/** One conversation with a bot. `getToken` asks your backend for a fresh token; leave it out if the gateway has no auth. */
 export function Chat({ gateway, botId, userId, getToken }) {
   const [turns, setTurns] = useState([]);
   const [draft, setDraft] = useState("");
@@ -39,7 +39,7 @@ export function Chat({ gateway, botId, userId, getToken }) {
       const last = await turn.done;
       change(key, { status: last.event === "error" ? last.error : last.event });
     } catch (error) {
-      if (error.name === "AbortError") return; // this component has gone
+      if (error.name === "AbortError") return; // this component was unmounted
       change(key, { status: error instanceof GatewayError ? `${error.code}: ${error.message}` : String(error) });
     }
   }

@@ -1,4 +1,4 @@
-"""Asks one question and prints the answer as it comes, through any break. Run: .venv/bin/python examples/ask.py 你好"""
+"""Asks one question and prints the answer, even if connections break. Run: .venv/bin/python examples/ask.py 你好"""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ LAST = ("completed", "cancelled", "error")
 
 
 async def events(message: str) -> AsyncIterator[dict[str, Any]]:
-    """Each event of the turn, once. A POST that is repeated with its key and position goes on with the same turn."""
+    """Yields each event of the turn once. A POST that is repeated with its key and position continues the same turn."""
     headers = {**HEADERS, "Idempotency-Key": str(uuid.uuid4())}
     timeout = aiohttp.ClientTimeout(total=None, sock_read=40)  # heartbeats come every 15 seconds
     delay = 0.5

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Asks one question and prints its events, going on at the last position after every break. Run: examples/ask.sh 你好
+# Asks one question and prints its events, continuing at the last position after every break. Run: examples/ask.sh 你好
 set -euo pipefail
 
 gateway=${GATEWAY_URL:-http://127.0.0.1:3000}
 message=${1:-你好}
-key=$(uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid) # the same key for each try: the question is asked once
+key=$(uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid) # every attempt has the same key, so the question is asked only once
 headers=(-H 'Content-Type: application/json' -H "Idempotency-Key: $key")
 [[ -n ${TOKEN:-} ]] && headers+=(-H "Authorization: Bearer $TOKEN")
 

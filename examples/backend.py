@@ -1,4 +1,4 @@
-"""A backend that serves page.html and mints the visitor's token. Run: .venv/bin/python examples/backend.py"""
+"""A backend that serves page.html and issues the visitor's token. Run: .venv/bin/python examples/backend.py"""
 
 import time
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The command line: `coze-gateway serve | simulate | check-config | delete | make-key`.
 
-Heavy rooms are imported once they are needed.
+Heavy modules are imported only when they are needed.
 """
 
 import argparse
@@ -20,10 +20,9 @@ from gateway.telemetry import logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, or 2 for what the operator must correct."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # Ctrl-C just ends what has no handler of its own yet, without a traceback
+    """Runs one command and returns its exit status: 0, or 2 if the operator must correct something."""
+    # Until a command has a handler of its own, Ctrl-C just ends the process, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _fill_closed_streams()
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fill_closed_streams() -> None:
-    """Opens on nothing those of stdin, stdout and stderr that came closed: a database would get their numbers."""
+    """Opens /dev/null for a closed stdin, stdout or stderr: otherwise a database would get its number."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
     os.close(handle)
@@ -45,10 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     file = argparse.ArgumentParser(add_help=False)
-    file.add_argument("--config", metavar="FILE.toml", help="settings; flags and the environment come first")
+    file.add_argument(
+        "--config", metavar="FILE.toml", help="a file with settings; flags and the environment take precedence"
+    )
     settings = argparse.ArgumentParser(add_help=False, parents=[file])
-    settings.add_argument("--host", metavar="H", help="where to listen, several with commas (GATEWAY_HOST, 127.0.0.1)")
-    settings.add_argument("--port", metavar="P", help="0 takes a free one (GATEWAY_PORT, 3000)")
+    settings.add_argument(
+        "--host",
+        metavar="H",
+        help="where to listen; separate several hosts by commas (GATEWAY_HOST, default 127.0.0.1)",
+    )
+    settings.add_argument("--port", metavar="P", help="the port; 0 picks a free one (GATEWAY_PORT, default 3000)")
 
     serve = commands.add_parser("serve", parents=[settings], help="run the gateway")
     serve.set_defaults(run=_serve)
@@ -67,17 +72,21 @@ def _parser() -> argparse.ArgumentParser:
 
     make_key = commands.add_parser("make-key", help="make an API key, and its line for GATEWAY_API_KEYS_FILE")
     make_key.add_argument("name", metavar="NAME", help="the key's name, for logs")
-    make_key.add_argument("--shops", metavar="SHOPS", default="*", help="shops with commas between (*: all)")
+    make_key.add_argument("--shops", metavar="SHOPS", default="*", help="shops, separated by commas (default *: all)")
     make_key.set_defaults(run=_make_key)
 
     simulate = commands.add_parser("simulate", help="run the simulated Coze by itself")
-    simulate.add_argument("--host", metavar="H", default="127.0.0.1", help="where to listen (127.0.0.1)")
-    simulate.add_argument("--port", metavar="P", type=_port, default=0, help="a free one without it")
+    simulate.add_argument("--host", metavar="H", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
+    simulate.add_argument("--port", metavar="P", type=_port, default=0, help="the port (default: a free one)")
     simulate.add_argument(
         "--replay", metavar="FILE.sse", type=_recording, help="answer each chat with this recorded stream"
     )
     simulate.add_argument(
-        "--pace", metavar="original|RATE", type=_pace, default="original", help="as recorded, or pieces a second"
+        "--pace",
+        metavar="original|RATE",
+        type=_pace,
+        default="original",
+        help="original (as recorded), or pieces per second",
     )
     simulate.set_defaults(run=_simulate)
     return parser
@@ -92,7 +101,7 @@ def _serve(options: argparse.Namespace) -> int:
     except ConfigError as error:
         return _say_mistakes(error)
     settings = configuration.settings
-    os.umask(0o077)  # what people wrote is for nobody else on the machine
+    os.umask(0o077)  # nobody else on the machine may read what people wrote
     logs.configure(settings.log_format, settings.log_level, secrets=settings.secrets)
     for event, sentence in configuration.remarks:
         logs.get_logger().warning(event, why=sentence)
@@ -104,7 +113,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the garbage collector: to look again and again at what was imported takes a third of the start."""
+    """Pauses the garbage collector: its repeated scans of imported modules would take a third of the start."""
     gc.disable()
     try:
         yield
@@ -126,7 +135,7 @@ def _check_config(options: argparse.Namespace) -> int:
         configuration = _load(options)
     except ConfigError as error:
         return _say_mistakes(error)
-    # A path may hold what the terminal's encoding can't write, or no text at all.
+    # A path may contain characters that the terminal's encoding can't write, or bytes that are no text at all.
     sys.stdout.buffer.write(describe(configuration).encode("utf-8", "backslashreplace"))
     sys.stdout.flush()
     sys.stderr.writelines(f"{sentence}\n" for _, sentence in configuration.remarks)
@@ -142,8 +151,8 @@ def _make_key(options: argparse.Namespace) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(
-        f"The key, for the backend that calls the gateway. It is shown only now, and never belongs in a page:\n\n"
-        f"  {key}\n\nIts line for the file that GATEWAY_API_KEYS_FILE names:\n\n  {line}\n"
+        f"The key, for the backend that calls the gateway; it is shown only now, and never belongs in a page:\n\n"
+        f"  {key}\n\nAdd this line to the file that GATEWAY_API_KEYS_FILE names:\n\n  {line}\n"
     )
     return 0
 
@@ -152,7 +161,7 @@ def _delete(options: argparse.Namespace) -> int:
     from gateway.config.loading import ConfigError
 
     if options.shop is not None and options.user is None:
-        sys.stderr.write("--shop goes with --user\n")
+        sys.stderr.write("--shop can only be used with --user\n")
         return 2
     try:
         settings = _load(options).settings
@@ -167,7 +176,7 @@ def _delete(options: argparse.Namespace) -> int:
             delete(settings, conversation_id=options.conversation, user_id=options.user, shop_id=options.shop)
         )
     except GatewayError as error:
-        sys.stderr.write(f"nothing was deleted, or not all: {error}\n")
+        sys.stderr.write(f"not everything was deleted, perhaps nothing: {error}\n")
         return 1
     sys.stdout.writelines(f"deleted {conversation}\n" for conversation in deleted)
     if not deleted:
@@ -210,7 +219,7 @@ def _load(options: argparse.Namespace) -> Any:
 
         try:
             Authenticator.from_settings(configuration.settings)
-        except ValueError as error:  # it names the setting, and never a key
+        except ValueError as error:  # its text names the setting, and never a key
             setting, _, wrong = str(error).partition(": ")
             raise ConfigError([Mistake(setting, "", wrong)]) from None
         configuration = configuration._replace(remarks=(*configuration.remarks, *doubts(configuration.settings)))
@@ -227,7 +236,7 @@ def _run(work: Coroutine[Any, Any, None]) -> int:
         except (OSError, GatewayError) as error:  # a taken port, a folder that another gateway holds, a full disk
             logs.get_logger().critical("gateway.failed", why=str(error))
             return 1
-        except Exception:  # a bug; the interpreter would print its words, which may be somebody's
+        except Exception:  # a bug; the interpreter would print its text, which may hold somebody's words
             logs.get_logger().critical("gateway.failed", exc_info=True)
             return 1
     return 0
@@ -240,13 +249,13 @@ def _say_mistakes(error: Exception) -> int:
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: allowed is 0 to 65535")
     return int(text)
 
 
 def _recording(text: str) -> Path:
     if not (path := Path(text)).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is no file")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
     return path
 
 
@@ -258,7 +267,9 @@ def _pace(text: str) -> float | str:
     except ValueError:
         rate = -1.0
     if not 0 <= rate <= 1_000_000:
-        message = f"{text!r} is no pace: original, or pieces a second up to 1000000, 0 for as fast as can be"
+        message = (
+            f"{text!r} is not a pace: allowed is original, or 0 to 1000000 pieces per second (0: as fast as possible)"
+        )
         raise argparse.ArgumentTypeError(message)
     return rate
 

@@ -35,10 +35,10 @@ class Code(StrEnum):
 
 
 class GatewayError(Exception):
-    """A problem with a code of the contract. `adapters.edge.failures` makes a status or a close code of it.
+    """A problem with a code of the contract. `adapters.edge.failures` turns it into a status or a close code.
 
-    `detail` is an English sentence for logs and, where it names the caller's own mistake, for the answer; what a
-    person sees is `sentence(code, language)`. Never put a secret or another user's text in it.
+    `detail` is an English sentence for logs and, where it names the caller's own mistake, for the answer; people see
+    `sentence(code, language)`. Never put a secret or another user's text in it.
     """
 
     def __init__(self, code: Code, detail: str = "", *, retry_after: float | None = None) -> None:
@@ -51,8 +51,9 @@ class GatewayError(Exception):
 class UpstreamError(GatewayError):
     """Coze refused, failed or was not reached. `taken` says whether Coze may be working on the message.
 
-    `no`: surely not, so the request may be sent again when `retryable`; `unknown`: nobody knows, so it must not be
-    unless the operator allows it; `yes`: a chat exists. `coze_code` and `log_id` are Coze's own, where it gave them.
+    `no`: certainly not, so the request may be sent again if it is `retryable`; `unknown`: nobody knows, so it must not
+    be sent again unless the operator allows it; `yes`: a chat exists. `coze_code` and `log_id` are Coze's own, where
+    Coze gave them.
     """
 
     def __init__(
@@ -74,12 +75,12 @@ class UpstreamError(GatewayError):
 
 
 class TooMuch(UpstreamError):
-    """Coze's answer is beyond `gateway.bounds`: another try would bring the same."""
+    """Coze's answer exceeds `gateway.bounds`; another attempt would end the same way."""
 
     def __init__(self, detail: str, *, log_id: str | None = None) -> None:
         super().__init__(Code.UPSTREAM_FAILED, detail, retryable=True, taken="yes", log_id=log_id)
 
 
 def no_such(found: object | None) -> GatewayError:
-    """What is not there, and what is another user's or shop's, are the same to the caller. The log tells them apart."""
-    return GatewayError(Code.NOT_FOUND, "there is none" if found is None else "it is another user's or shop's")
+    """The caller can't tell what does not exist from what belongs to another user or shop. Only the log can."""
+    return GatewayError(Code.NOT_FOUND, "it does not exist" if found is None else "it belongs to another user or shop")

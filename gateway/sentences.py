@@ -1,4 +1,4 @@
-"""What a person is told about a problem, in their language."""
+"""Sentences that tell people about a problem, in their language."""
 
 from typing import Final, NamedTuple
 
@@ -9,7 +9,7 @@ _SENTENCES: Final[dict[Code, tuple[str, str, str, str]]] = {
     Code.INVALID_REQUEST: (
         "Invalid request",
         "请求的内容不完整或格式不正确，请检查后再试。",
-        "The request is incomplete or not in the expected form. Please check it and try again.",
+        "The request is incomplete or not in the expected format. Please check it and try again.",
         "La solicitud está incompleta o no tiene la forma esperada. Revísala e inténtalo de nuevo.",
     ),
     Code.UNAUTHORIZED: (
@@ -51,7 +51,7 @@ _SENTENCES: Final[dict[Code, tuple[str, str, str, str]]] = {
     Code.MISDIRECTED: (
         "Wrong host",
         "此服务不在您访问的主机名下提供。",
-        "The service is not offered under the host name that you used.",
+        "The service is not available under the host name that you used.",
         "El servicio no se ofrece con el nombre de host que has usado.",
     ),
     Code.STREAMING_DISABLED: (
@@ -123,7 +123,7 @@ _SENTENCES: Final[dict[Code, tuple[str, str, str, str]]] = {
     Code.UPSTREAM_EMPTY: (
         "Empty answer",
         "助手没有给出任何回复，请再试一次，或换一种说法。",
-        "The assistant gave no answer. Please try again, or put your question another way.",
+        "The assistant gave no answer. Please try again, or rephrase your question.",
         "El asistente no ha dado ninguna respuesta. Inténtalo de nuevo o formula la pregunta de otra manera.",
     ),
     Code.UPSTREAM_FAILED: (
@@ -135,8 +135,8 @@ _SENTENCES: Final[dict[Code, tuple[str, str, str, str]]] = {
     Code.UPSTREAM_UNCERTAIN: (
         "Unclear whether the message arrived",
         "连接中断，无法确定助手是否收到了您的消息。再次发送可能会得到两次回复。",
-        "The connection broke, and it is unclear whether the assistant got your message. "
-        "Sending it again may have it answered twice.",
+        "The connection broke, and it is unclear whether the assistant received your message. "
+        "If you send it again, it may be answered twice.",
         "La conexión se cortó y no está claro si el asistente recibió tu mensaje. "
         "Si lo envías otra vez, puede que se responda dos veces.",
     ),
@@ -163,7 +163,7 @@ _SENTENCES: Final[dict[Code, tuple[str, str, str, str]]] = {
 _TOO_MUCH: Final = (
     "",
     "助手的回复超出了允许的长度，只能显示到这里。请换个更具体的问题再试。",
-    "The assistant's answer is larger than is allowed, so it ends here. Please try a narrower question.",
+    "The assistant's answer is longer than allowed, so it ends here. Please ask a narrower question.",
     "La respuesta del asistente es más larga de lo permitido y termina aquí. Prueba con una pregunta más concreta.",
 )
 
@@ -171,12 +171,12 @@ _COLUMN: Final[dict[Language, int]] = {"zh": 1, "en": 2, "es": 3}
 
 
 def sentence(code: Code, language: Language) -> str:
-    """What happened, and what the person can do about it. Says nothing about what is behind the service."""
+    """What happened, and what the person can do about it. It reveals nothing about what is behind the service."""
     return _SENTENCES[code][_COLUMN[language]]
 
 
 def too_much(language: Language) -> str:
-    """The sentence of an `upstream_failed` whose answer was beyond what one turn may hold."""
+    """The sentence of an `upstream_failed` whose answer was larger than one turn may hold."""
     return _TOO_MUCH[_COLUMN[language]]
 
 
@@ -186,7 +186,7 @@ def title(code: Code) -> str:
 
 
 class Words(NamedTuple):
-    """What the pages say that a person gets who opens an address of the service in a browser."""
+    """The texts of the pages that a person sees who opens an address of the service in a browser."""
 
     home: str
     needs_token: str
@@ -205,9 +205,9 @@ _WORDS: Final[dict[Language, Words]] = {
     ),
     "en": Words(
         home="A service that streams the answers of chat bots",
-        needs_token="This service asks for a token. The test page has a field for it.",
+        needs_token="This service requires a token. You can enter it on the test page.",
         for_programs="This address is for programs",
-        stream="Programs receive answers here piece by piece, which a browser can't show by itself. The test page can.",
+        stream="Programs receive answers here piece by piece. A browser alone can't show them; the test page can.",
         to_page="Open the test page",
     ),
     "es": Words(

@@ -45,7 +45,7 @@ def test_check_config_says_on_stderr_which_names_it_ignores(tmp_path: Path) -> N
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
         "not settings, so ignored (Kubernetes or Docker set it): GATEWAY_PORT",
-        "COZE_API_TOKN is no setting and is ignored; perhaps COZE_API_TOKEN was meant",
+        "COZE_API_TOKN is not a setting and is ignored; perhaps you meant COZE_API_TOKEN",
     ]
     assert "port = 3000" in done.stdout
 

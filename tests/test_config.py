@@ -98,7 +98,7 @@ def test_all_mistakes_are_said_at_once_each_on_a_line_with_its_name_value_and_wh
         f"{file}: GATEWAY_PORT: no such setting; the nearest is port",
         f"{file}: usesse: no such setting; the nearest is use_sse_streaming",
         "GATEWAY_MAX_CONECTIONS: no such setting; the nearest is GATEWAY_MAX_CONNECTIONS",
-        "--port='70000': allowed is a whole number from 0 to 65535; 0 takes a free one",
+        "--port='70000': allowed is a whole number from 0 to 65535; 0 picks a free one",
         "GATEWAY_HEARTBEAT_INTERVAL='soon': allowed is seconds from 0.001 to 3600",
         f"{file}: retry_ms=-1: allowed is a whole number from 1 to 3600000",
         "GATEWAY_HOST='0.0.0.0': without GATEWAY_AUTH only loopback (127.0.0.1) is allowed, "
@@ -417,8 +417,8 @@ def test_a_near_miss_of_a_coze_name_is_told_the_right_one_without_its_value(
     monkeypatch.setenv(written, "pat_hidden")
     ((event, sentence),) = load().remarks
     assert event == "config.similar_name"
-    assert f"{written} is no setting" in sentence
-    assert f"perhaps {meant} was meant" in sentence
+    assert f"{written} is not a setting" in sentence
+    assert f"perhaps you meant {meant}" in sentence
     assert "hidden" not in sentence
 
 
@@ -434,8 +434,8 @@ def test_a_token_with_what_no_bearer_token_has_is_refused_with_a_sentence(
     monkeypatch.setenv("COZE_API_TOKEN", wrapped)
     (line,) = mistakes()
     assert line == (
-        "COZE_API_TOKEN=***: allowed is a Coze access token alone: letters, digits and -._~+/=, "
-        "no quotes, backticks or blanks"
+        "COZE_API_TOKEN=***: allowed is only a Coze access token: letters, digits and -._~+/=, "
+        "no quotes, backticks or spaces"
     )
 
 
@@ -464,7 +464,7 @@ def test_what_check_config_hides_is_not_taken_for_a_secret(monkeypatch: pytest.M
     monkeypatch.delenv("COZE_API_TOKEN")
     file = toml(tmp_path, printed)
     (line,) = mistakes(file=file)
-    assert line.startswith(f"{file}: coze_api_token: asterisks are what check-config prints in place of a secret")
+    assert line.startswith(f"{file}: coze_api_token: check-config prints asterisks in place of a secret")
     assert line.endswith("set COZE_API_TOKEN")
     monkeypatch.setenv("COZE_API_TOKEN", "pat_hidden")  # then nothing is missing, but the line in the file still lies
     assert len(mistakes(file=file)) == 1

@@ -89,7 +89,7 @@ def test_without_a_python_that_suits_make_says_which_one_is_needed(tmp_path: Pat
     done = make("install", f"PYTHON={python}", folder=tmp_path)
     assert done.returncode != 0
     assert "Python 3.11 or newer with venv" in " ".join(done.stderr.split())
-    assert f"{python} is none" in done.stderr or not python
+    assert f"{python} is not one" in done.stderr or not python
     assert not (tmp_path / ".venv").exists()
 
 

@@ -1,1 +1,1 @@
-"""Settings: what the operator may choose, and where each value comes from."""
+"""Settings: what the operator can set, and where each value comes from."""

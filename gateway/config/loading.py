@@ -1,4 +1,4 @@
-"""Loading: flags, then environment, then the TOML file, then defaults, with every mistake said at once."""
+"""Loading: flags, then the environment, then the TOML file, then defaults. All mistakes are reported at once."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ from gateway.telemetry.masking import mask
 _FIELDS = {env_name(field): field for field in Settings.model_fields}
 _USER_IN_URL = re.compile(r"//.*@", re.DOTALL)
 _PATH = re.compile(r"(?=.*[/.])[\w.~ /-]{1,200}")
-_STARS = "asterisks are what check-config prints in place of a secret: write the secret itself,"
+_STARS = "check-config prints asterisks in place of a secret: write the secret itself,"
 _PROXY = env_name("upstream_proxy")
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 _SECRET_FILES = ("coze_jwt_private_key_file", "api_keys_file", "jwt_secret_file", "jwks_file")
@@ -28,7 +28,7 @@ _SECRET_FILES = ("coze_jwt_private_key_file", "api_keys_file", "jwt_secret_file"
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One wrong setting: its name as the operator wrote it, and what is wrong or allowed. Holds no secret."""
+    """One wrong setting: its name as the operator wrote it, and what is wrong or allowed. It contains no secret."""
 
     setting: str
     value: str
@@ -47,9 +47,9 @@ class ConfigError(Exception):
 
 
 class Configuration(NamedTuple):
-    """Checked settings, and for each field that was set the name by which the operator set it.
+    """Checked settings, and for each field that was set, the name by which the operator set it.
 
-    `remarks` are not mistakes: for each a log line's event and a sentence.
+    `remarks` are not mistakes: each has the event of a log line and a sentence.
     """
 
     settings: Settings
@@ -110,18 +110,18 @@ def _read_environment(mistakes: list[Mistake], said: list[tuple[str, str]]) -> d
 
 
 def _ignored_proxies() -> Iterator[tuple[str, str]]:
-    """Proxies that other programs would use: an operator may expect the same here."""
+    """Warns of proxies that other programs would use, because an operator may expect the same of the gateway."""
     if names := [name for name in _PROXIES if os.environ.get(name)]:
-        yield "config.proxy_ignored", f"not used on the way to Coze, which only {_PROXY} changes: {', '.join(names)}"
+        yield "config.proxy_ignored", f"not used for calls to Coze, which only {_PROXY} affects: {', '.join(names)}"
 
 
 def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:
     try:
-        with open(file, "rb"):  # the source below takes a missing file for an empty one
+        with open(file, "rb"):  # the source below treats a missing file as an empty one
             pass
         written = TomlConfigSettingsSource(Settings, toml_file=Path(file)).toml_data
     except OSError as error:
-        mistakes.append(Mistake("--config", f"={file!r}", f"a TOML file that can be read ({error.strerror})"))
+        mistakes.append(Mistake("--config", f"={file!r}", f"must be a TOML file that can be read ({error.strerror})"))
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         mistakes.append(Mistake("--config", f"={file!r}", f"must be TOML: {' '.join(str(error).split())}"))
@@ -141,7 +141,7 @@ def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:
 
 
 def _checked(values: Mapping[str, Any]) -> tuple[Settings | None, set[str]]:
-    """The settings made of what is right, so that contradictions in the rest are found too, and which are wrong."""
+    """Settings made of the valid values, so that contradictions among them are found too; and the invalid fields."""
     try:
         return Settings(**values), set()
     except ValidationError as failure:
@@ -153,7 +153,7 @@ def _checked(values: Mapping[str, Any]) -> tuple[Settings | None, set[str]]:
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What no single setting shows: the fields involved, the mistaken one first, and what is wrong or allowed."""
+    """Mistakes that only several settings together show: the fields (the wrong one first), and what is allowed."""
     for field, beginning in NOT_BUILT_YET.items():
         value = getattr(settings, field)
         if value is not None and str(value).startswith(beginning):
@@ -175,7 +175,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         needs = "jwt needs exactly one of GATEWAY_JWT_SECRET_FILE and GATEWAY_JWKS_FILE"
         yield ("auth", "jwt_secret_file", "jwks_file"), needs
     for field, way in (("api_keys_file", "api-key"), ("jwt_secret_file", "jwt"), ("jwks_file", "jwt")):
-        # Keys that nobody asks for look like a door that is locked.
+        # Keys that are never checked look like protection that isn't there.
         if getattr(settings, field) is not None and way not in settings.auth:
             yield (field, "auth"), f"allowed only when GATEWAY_AUTH names {way}"
 
@@ -194,7 +194,7 @@ def _shown(field: str, value: object) -> str:
     if field in ("coze_api_token", "upstream_proxy"):
         return "***"
     if field in _SECRET_FILES and not _PATH.fullmatch(str(value)):
-        return "***"  # perhaps what the file should hold, pasted
+        return "***"  # perhaps somebody pasted the file's content instead of its path
     text = _masked(repr(str(value) if isinstance(value, Path) else value))
     return text if len(text) <= 200 else f"{text[:200]}…"
 
@@ -205,9 +205,9 @@ def toml(value: object) -> str:
             return str(value).lower()
         case tuple():
             return f"[{', '.join(map(toml, value))}]"
-        case Path():  # a folder or file that is there, or can be: whatever its name looks like, it is no secret
+        case Path():  # an existing or possible file or folder: whatever its name looks like, it is no secret
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-        case SecretStr() if (text := value.get_secret_value()).startswith("http://"):  # a proxy: its host is none
+        case SecretStr() if (text := value.get_secret_value()).startswith("http://"):  # a proxy: its host is no secret
             return json.dumps(_masked(text), ensure_ascii=False)
         case _:  # SecretStr shows itself as asterisks
             return json.dumps(_masked(str(value)), ensure_ascii=False)

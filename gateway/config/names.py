@@ -1,8 +1,8 @@
-"""Names in the environment: which are settings, which are misspelt, and which Kubernetes or Docker put there.
+"""Names in the environment: which are settings, which are misspelt, and which were set by Kubernetes or Docker.
 
 A service or a linked container named `gateway` gives every container beside it variables such as
 `GATEWAY_PORT=tcp://10.0.0.7:80` and `GATEWAY_SERVICE_HOST` (Kubernetes: "Discovering services"; Docker: "Legacy
-container links"). They are no settings, and whoever starts the gateway can't always keep them away.
+container links"). They are not settings, and an operator can't always prevent them.
 """
 
 import difflib
@@ -19,25 +19,25 @@ _OF_A_LINK = re.compile(
 )
 _ALIAS = re.compile(r"/[^/\s]+/[^/\s]+")
 _OTHERS = "COZE_JWT_OAUTH_"
-"""How the names of Coze's own SDKs begin that look like ours (`COZE_JWT_OAUTH_PRIVATE_KEY_FILE_PATH`)."""
+"""The prefix of variables of Coze's own SDKs that look like ours (`COZE_JWT_OAUTH_PRIVATE_KEY_FILE_PATH`)."""
 
 _SIMILAR = 0.83
 
 
 class Names(NamedTuple):
-    """What the names that may be ours are. Each list is in alphabetical order."""
+    """The names that may be meant for the gateway, sorted by kind. Each list is in alphabetical order."""
 
     settings: list[str]
     unknown: list[str]
-    """`GATEWAY_…` names that nobody knows: mistakes."""
+    """Unknown `GATEWAY_…` names, which are mistakes."""
     links: list[str]
-    """Names that Kubernetes or Docker put there: ignored."""
+    """Names that Kubernetes or Docker set, which are ignored."""
     similar: list[tuple[str, str]]
-    """Unknown `COZE_…` names, each with the setting that was perhaps meant. Other unknown ones are others' business."""
+    """Unknown `COZE_…` names, each with the setting that was perhaps meant. All others are ignored."""
 
 
 def sort_names(environment: Mapping[str, str], known: Collection[str]) -> Names:
-    """Sorts out the environment's `GATEWAY_…` and `COZE_…` names, and all `known` ones."""
+    """Sorts the environment's `GATEWAY_…` and `COZE_…` names, and all `known` ones, by kind."""
     found = Names([], [], [], [])
     linked = tuple(_prefixes(environment))
     for name in sorted(environment):
@@ -53,13 +53,13 @@ def sort_names(environment: Mapping[str, str], known: Collection[str]) -> Names:
 
 
 def remarks(names: Names) -> list[tuple[str, str]]:
-    """What an operator should hear of the names, though nothing is wrong: a log line's event, and a sentence."""
+    """What the operator should know about the names, although nothing is wrong: events of log lines, with sentences."""
     said = []
     if names.links:
         source = "Kubernetes or Docker set it" if len(names.links) == 1 else "Kubernetes or Docker set them"
         said.append(("config.links_ignored", f"not settings, so ignored ({source}): {', '.join(names.links)}"))
     for name, meant in names.similar:
-        said.append(("config.similar_name", f"{name} is no setting and is ignored; perhaps {meant} was meant"))
+        said.append(("config.similar_name", f"{name} is not a setting and is ignored; perhaps you meant {meant}"))
     return said
 
 
@@ -72,7 +72,7 @@ def _is_of_a_link(name: str, value: str, linked: tuple[str, ...]) -> bool:
 
 
 def _prefixes(environment: Mapping[str, str]) -> list[str]:
-    """How the names begin that a Docker link makes beside its ports: `GATEWAY_NAME=/page/gateway`, `GATEWAY_ENV_…`."""
+    """The prefixes of names that a Docker link sets beside its ports: `GATEWAY_NAME=/page/gateway`, `GATEWAY_ENV_…`."""
     links = [name.removesuffix("_NAME") for name, value in environment.items() if _is_alias(name, value)]
     return [f"{link}_{rest}" for link in links for rest in ("NAME", "ENV_")]
 

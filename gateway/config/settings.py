@@ -1,6 +1,7 @@
-"""Settings: what the operator may choose, as contract section 1 names it. Only this room reads the environment.
+"""Settings: what the operator can set, as section 1 of the contract lists it.
 
-A setting's attribute is its name in TOML: lower case, without `GATEWAY_`. Seconds are floats.
+A setting's attribute is its name in TOML: lower case, without `GATEWAY_`. Seconds are floats. Only `loading` reads the
+environment.
 """
 
 import ipaddress
@@ -38,7 +39,7 @@ NOT_BUILT_YET: Mapping[str, str] = {
     "database_url": "postgresql",
     "bus_url": "redis",
 }
-"""Settings promised but not built: a value that begins like this (`""`: any) stops the start."""
+"""Settings that are promised but not built yet: a value that begins like this (`""`: any value) stops the start."""
 
 Way = Literal["api-key", "jwt"]
 Whole = Annotated[int, BeforeValidator(no_flag)]
@@ -51,7 +52,7 @@ Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeVa
 
 
 def env_name(field: str) -> str:
-    """The environment's name for a setting: `port` is `GATEWAY_PORT`, three families have no prefix."""
+    """A setting's name in the environment: `port` is `GATEWAY_PORT`; `coze_…` and `use_sse_streaming` get no prefix."""
     bare = field.startswith("coze_") or field == "use_sse_streaming"
     return field.upper() if bare else f"GATEWAY_{field.upper()}"
 
@@ -73,8 +74,8 @@ def _file(what: str) -> Any:
 
 
 class Settings(BaseSettings):
-    """Every setting, checked. `Settings(port=0)` takes what it is given and defaults; `config_load.load` reads the
-    flags, the environment and the file. A `description` says what is allowed, for the operator who mistook it."""
+    """Every setting, checked. `Settings(port=0)` uses its arguments and the defaults; `loading.load` reads the flags,
+    the environment and the file. A `description` says what is allowed; it is shown when the value is invalid."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -89,10 +90,10 @@ class Settings(BaseSettings):
     )
 
     coze_api_token: Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(bearer)] = Field(
-        None, description="a Coze access token alone: letters, digits and -._~+/=, no quotes, backticks or blanks"
+        None, description="only a Coze access token: letters, digits and -._~+/=, no quotes, backticks or spaces"
     )
     coze_api_base: Annotated[str, AfterValidator(http_url)] = Field(
-        "https://api.coze.cn", description="http:// or https://, a host, perhaps a path; no user, query or fragment"
+        "https://api.coze.cn", description="http:// or https://, a host and perhaps a path; no user, query or fragment"
     )
     coze_jwt_app_id: Words = Field(None, description="the id of a Coze OAuth app")
     coze_jwt_key_id: Words = Field(None, description="the id of the app's public key")
@@ -100,20 +101,22 @@ class Settings(BaseSettings):
     tenants_file: File = _file("TOML: credentials and bots for each shopId")
 
     host: Annotated[str, BeforeValidator(joined), AfterValidator(host_names)] = Field(
-        "127.0.0.1", description="addresses or host names to listen on, with commas between; * is all of IPv4 and IPv6"
+        "127.0.0.1", description="addresses or host names to listen on, separated by commas; * is all of IPv4 and IPv6"
     )
-    port: Whole = _whole(3000, 0, 65535, "; 0 takes a free one")
+    port: Whole = _whole(3000, 0, 65535, "; 0 picks a free one")
     admin_port: Annotated[Whole | None, BeforeValidator(empty_is_none)] = _whole(None, 0, 65535, "; unset: no listener")
     admin_host: Host = Field("127.0.0.1", description="an address or a host name to listen on")
     data_dir: Annotated[Path, AfterValidator(creatable_folder)] = Field(
-        Path("data"), description="a folder that can be written, or made"
+        Path("data"), description="a folder that can be written to, or created"
     )
     database_url: Words = Field(None, description="unset (SQLite in the data folder), or postgresql://…")
     bus_url: Words = Field(None, description="unset (the embedded log), memory://, or redis://…")
     upstream_proxy: Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(proxy_url)] = Field(
         None, description="http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with reserved characters as %XX"
     )
-    use_sse_streaming: Annotated[bool, BeforeValidator(only_true)] = Field(True, description="anything: true is on")
+    use_sse_streaming: Annotated[bool, BeforeValidator(only_true)] = Field(
+        True, description="anything: true turns it on, all else off"
+    )
 
     upstream_connect_timeout: Seconds = _seconds(10)
     upstream_idle_timeout: Seconds = _seconds(60)
@@ -136,14 +139,14 @@ class Settings(BaseSettings):
     max_message_chars: Whole = _whole(16_000, 1, 16_000_000)
 
     allowed_origins: Origins = Field(
-        (), description="origins with commas between, each scheme://host or scheme://host:port; never *"
+        (), description="origins, separated by commas, each scheme://host or scheme://host:port; never *"
     )
-    allowed_hosts: Hosts = Field((), description="host names with commas between, without scheme and port")
+    allowed_hosts: Hosts = Field((), description="host names, separated by commas, without scheme and port")
     auth: Annotated[tuple[Way, ...], BeforeValidator(lambda ways: () if ways == "none" else commas(ways))] = Field(
         (), description="none, api-key, jwt, or api-key,jwt"
     )
     allow_anonymous: bool = _flag()
-    api_keys_file: File = _file("a line a key: NAME SHA256-HEX SHOPS")
+    api_keys_file: File = _file("one line per key: NAME SHA256-HEX SHOPS")
     jwt_secret_file: File = _file("the HS256 secret")
     jwks_file: File = _file("public keys as a JWK set")
     jwt_audience: Words = Field(None, description="the audience that tokens must name")
@@ -151,9 +154,9 @@ class Settings(BaseSettings):
 
     simulator_first_ms: Seconds = Field(300, ge=0, le=3_600_000, description="milliseconds from 0 to 3600000")
     simulator_rate: Seconds = Field(
-        40, ge=0, le=1_000_000, description="pieces a second from 0 to 1000000; 0 is as fast as it can"
+        40, ge=0, le=1_000_000, description="pieces per second from 0 to 1000000; 0 means as fast as possible"
     )
-    media_hosts: Hosts = Field((), description="host names with commas between, without scheme and port")
+    media_hosts: Hosts = Field((), description="host names, separated by commas, without scheme and port")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         "info", description="debug, info, warning or error"
     )
@@ -171,7 +174,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # What is read from where is decided in one place, `config_load`, which also remembers it for the mistakes.
+        # Only `loading` decides which sources are read; it also remembers each value's source, to name it in mistakes.
         return (init_settings,)
 
     @property
@@ -186,19 +189,19 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> list[str]:
-        """What must be in no log."""
+        """Texts that must not appear in any log."""
         token = self.coze_api_token
         return ([token.get_secret_value()] if token is not None else []) + proxy_secrets(self.proxy or "")
 
     @property
     def asks_coze(self) -> bool:
-        """Whether Coze's own service is asked, and no stand-in for it."""
+        """Whether the gateway talks to Coze's own service, not to a stand-in."""
         host = urlsplit(self.coze_api_base).hostname or ""
         return not self.embedded_simulator and host.endswith((".coze.com", ".coze.cn"))
 
     @property
     def on_loopback(self) -> bool:
-        """Whether nobody outside this machine reaches any of the hosts."""
+        """Whether all hosts can be reached from this machine only."""
         return all(map(is_loopback, self.hosts))
 
     @property
@@ -208,7 +211,7 @@ class Settings(BaseSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody outside this machine reaches `host`. A name other than localhost is not looked up: no."""
+    """Whether `host` can be reached from this machine only. Names other than localhost are not looked up: no."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Checks of single settings: pure functions from what the operator wrote to a value, or ValueError."""
+"""Checks of single settings: pure functions that turn what the operator wrote into a value, or raise ValueError."""
 
 import base64
 import ipaddress
@@ -20,12 +20,12 @@ def commas(given: object) -> object:
 
 
 def joined(given: object) -> object:
-    """A TOML list is as good as words with commas between."""
+    """A TOML list means the same as words separated by commas."""
     return ",".join(given) if isinstance(given, list) and all(isinstance(part, str) for part in given) else given
 
 
 def empty_is_none(given: object) -> object:
-    """Compose files and unit files hand over unset variables as empty ones."""
+    """Compose files and unit files pass unset variables on as empty ones."""
     return None if given == "" else given
 
 
@@ -36,7 +36,7 @@ def lower(given: object) -> object:
 def no_flag(given: object) -> object:
     """TOML's `port = true` would become 1."""
     if isinstance(given, bool):
-        raise ValueError("true and false are no numbers")
+        raise ValueError("true and false are not numbers")
     return given
 
 
@@ -45,10 +45,10 @@ def only_true(given: object) -> bool:
 
 
 def bearer(token: SecretStr | None) -> SecretStr | None:
-    """What RFC 6750 lets a bearer token be. Quotes come along from compose and unit files, backticks from web pages;
-    a line break would forge another header."""
+    """Accepts only what RFC 6750 allows in a bearer token. Quotes are often copied from compose and unit files, and
+    backticks from web pages; a line break would forge another header."""
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token.get_secret_value()):
-        raise ValueError("no bearer token")
+        raise ValueError("not a bearer token")
     return token
 
 
@@ -60,57 +60,58 @@ def host_name(text: str) -> str:
         return str(ipaddress.ip_address(bare))
     except ValueError:
         if bare is not text or not _HOST_NAME.fullmatch(text):
-            raise ValueError("no host name") from None
+            raise ValueError("not a host name") from None
         return text
 
 
 def host_names(text: str) -> str:
-    """One host or several, each once, without blanks; `*` stays as it is."""
+    """One host or several, without spaces and duplicates; `*` stays as it is."""
     names = [part.strip() for part in text.split(",")]
     return ",".join(dict.fromkeys(name if name == "*" else host_name(name) for name in names))
 
 
 def origin(text: str) -> str:
-    """As browsers write it: lower case, no default port (RFC 6454, section 6.2)."""
+    """An origin as browsers write it: lower case, without the default port (RFC 6454, section 6.2)."""
     match = _ORIGIN.fullmatch(text.lower())
     if match is None:
-        raise ValueError("no origin")
+        raise ValueError("not an origin")
     scheme, host, port = match.groups()
     host_name(host)
     if port is not None and int(port) > 65535:
-        raise ValueError("no port")
+        raise ValueError("not a port")
     return f"{scheme}://{host}" + (f":{int(port)}" if port and port != _DEFAULT_PORTS.get(scheme) else "")
 
 
 def http_url(text: str) -> str:
-    """A base to which paths are added: no slash at its end."""
+    """A base URL to which paths are appended, so it has no slash at its end."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s@?#]", text):
-        raise ValueError("no base URL")
+        raise ValueError("not a base URL")
     _ = parts.port  # raises ValueError beyond 65535
     return text.rstrip("/")
 
 
 def proxy_url(url: SecretStr | None) -> SecretStr | None:
-    """A proxy that tunnels: its address alone, perhaps with a user."""
+    """A tunnelling proxy: only its address, perhaps with a user and a password."""
     if url is None:
         return None
     text = url.get_secret_value()
     parts = urlsplit(text)
     if parts.scheme != "http" or not parts.hostname or not re.fullmatch(r"[!-~]+", text):
-        raise ValueError("no proxy")
+        raise ValueError("not a proxy")
     if parts.path.strip("/") or parts.query or parts.fragment or text.count("@") > 1:
         raise ValueError("more than a proxy's address")
     host_name(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname)
     _ = parts.port  # raises ValueError beyond 65535
     if ":" in unquote(parts.username or ""):
         raise ValueError("a colon in the user, which HTTP's Basic can't carry")
-    unquote(parts.netloc, "utf-8", "strict").encode("latin-1")  # as HTTP's Basic carries it; UnicodeError is one too
+    # As HTTP's Basic carries it; a UnicodeError is a ValueError.
+    unquote(parts.netloc, "utf-8", "strict").encode("latin-1")
     return url
 
 
 def proxy_secrets(url: str) -> list[str]:
-    """A proxy's password as it is written, as it is, and as it is sent."""
+    """A proxy's password in every form in which it may appear: quoted, unquoted, and encoded for HTTP's Basic."""
     parts = urlsplit(url)
     if not parts.username:
         return []
@@ -128,10 +129,10 @@ def readable_file(path: Path | None) -> Path | None:
 def creatable_folder(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists, must be a folder that can be written."""
     if "\0" in str(path):
-        raise ValueError("no path")
-    place = path.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError("not a path")
+    folder = path.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError("cannot be written")
     return path

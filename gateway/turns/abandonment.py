@@ -1,4 +1,4 @@
-"""Abandonment: a turn that asks for it is cancelled when everybody who listened to it has left."""
+"""Abandonment: a turn with `onDisconnect: "cancel"` is cancelled when all its listeners have left."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ class _Watched(Struct):
 
 
 class Abandonment:
-    """Counts who listens to what, and cancels watched turns `seconds` after their last listener has left."""
+    """Counts the listeners of turns and logs, and cancels a watched turn `seconds` after its last listener has left."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -25,13 +25,13 @@ class Abandonment:
         self._listeners: Counter[tuple[str, str]] = Counter()  # by what they listen to: a turn, or all of a log
 
     def joined(self, key: LogKey, turn: str | None) -> None:
-        """Somebody listens to a turn, or with None to all of the log."""
+        """Somebody listens to a turn, or, with None, to the whole log."""
         self._listeners[_topic(key, turn)] += 1
         for watched in self._concerned(key, turn):
             self._stop(watched)
 
     def left(self, key: LogKey, turn: str | None) -> None:
-        """Somebody who had joined so has left."""
+        """Somebody who joined with these arguments has left."""
         topic = _topic(key, turn)
         self._listeners[topic] -= 1
         if not self._listeners[topic]:
@@ -40,7 +40,7 @@ class Abandonment:
             self._start(watched, self._seconds)
 
     def watch(self, turn: str, key: LogKey, cancel: Callable[[], object], *, at_least: float) -> None:
-        """Calls `cancel` once nobody listens. The first listener has at least `at_least` seconds to come."""
+        """Calls `cancel` once nobody listens. The first listener has at least `at_least` seconds to arrive."""
         watched = self._watched[turn] = _Watched(turn, key, cancel)
         self._start(watched, max(self._seconds, at_least))
 

@@ -14,24 +14,25 @@ from gateway.events import Message, Text
 from gateway.longtext import BLOCK, LongText
 
 SEPARATOR: Final = "\n\n"
-"""Between two answers of one turn; it is part of the text."""
+"""Separates two answers of one turn; it is part of the text."""
 
 
 def real_id(message_id: str) -> str:
-    """Coze's message id, or "" where it gave none: it says "0" when it saves nothing. What is too long to be one of
-    Coze's ids is known by its digest."""
+    """Coze's message id, or "" if Coze gave none: it sends "0" when it saves nothing. An id that is too long to be
+    Coze's is replaced by its digest."""
     if len(message_id) > ID_LENGTH:
         return f"#{blake2s(message_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
     return "" if message_id == "0" else message_id
 
 
 def common(one: list[tuple[str, int]], other: list[tuple[str, int]]) -> int:
-    """How many answers, as `Answers.starts` gives them, two lists have in common at their beginnings."""
+    """The number of answers at the beginning that two lists, as `Answers.starts` returns them, have in common."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 class Part:
-    """One answer: `text` is what was shown of it, `held` what came for it when it was no longer the last one.
+    """One answer: `text` is the part that was shown, `held` the part that arrived when it was no longer the last
+    answer.
 
     A part in the list always has text. `whole` says that Coze gave the answer in full, so its deltas are over.
     """
@@ -67,7 +68,7 @@ class Part:
             self._long = LongText(text)
 
     def compact(self) -> None:
-        """Called now and then: keeps a long text in less memory."""
+        """Called now and then, to keep a long text in less memory."""
         if self._shown.tell() >= BLOCK:
             if self._long is None:
                 self._long = LongText()
@@ -76,7 +77,7 @@ class Part:
 
     @property
     def length(self) -> int:
-        """Code points shown, without making the text."""
+        """The number of code points shown, without building the text."""
         return self._shown.tell() + (0 if self._long is None else len(self._long))
 
     def parts(self) -> Iterator[str]:
@@ -86,7 +87,7 @@ class Part:
         yield self._shown.getvalue()
 
     def begins(self, text: str) -> bool:
-        """Whether what was shown is how `text` begins."""
+        """Whether `text` begins with the part that was shown."""
         at = 0
         for part in self.parts():
             if not text.startswith(part, at):
@@ -105,7 +106,7 @@ class Part:
         self._held.write(piece)
 
     def release(self) -> None:
-        """Forgets what was held back."""
+        """Forgets the text that was held back."""
         self._held = None
 
     def __repr__(self) -> str:
@@ -113,11 +114,11 @@ class Part:
 
 
 class Answers:
-    """The answers of one turn in the order of their first appearance, and the one text that they make.
+    """The answers of one turn in the order in which they first appeared, and the text that they form together.
 
-    Each method takes one fact and gives the event to append, or None when there is nothing new to show. Answers
-    without an id count as one until it is complete. `moved` turns True when `starts()` has changed. `held_bytes` are
-    what was held back since the text was last said anew; `rewritten` turns True each time that it is.
+    Each method takes one fact and returns the event to append, or None if there is nothing new to show. Answers without
+    an id count as the same answer until it is complete. `moved` becomes True when `starts()` has changed. `held_bytes`
+    counts the bytes held back since the last replacement of the text; `rewritten` becomes True with each replacement.
     """
 
     __slots__ = ("_finished", "_holding", "_open", "_told", "held_bytes", "moved", "parts", "rewritten")
@@ -129,21 +130,21 @@ class Answers:
         self.rewritten = False
         self._holding = False
         self._open: dict[str, Part] = {}  # by id, those that may go on; the first where several have one id
-        self._finished: set[str] = set()  # ids whose whole answer is known, so that what repeats them is ignored
-        self._told: set[int] = set()  # hashes of whole answers without an id, to know a repetition by
+        self._finished: set[str] = set()  # ids whose whole answer is known, so that repetitions are ignored
+        self._told: set[int] = set()  # hashes of whole answers without an id, to recognize repetitions
         self._find_open()
 
     @property
     def ids(self) -> int:
-        """How many ids are kept."""
+        """The number of ids that are kept."""
         return len(self._finished) + len(self._told)
 
     @classmethod
     def restore(cls, text: str, starts: Iterable[tuple[str, int]]) -> "Answers":
-        """The answers of a text that was shown, from `starts()` of then.
+        """The answers of a text that was shown, given that text and the `starts()` that were kept.
 
-        The two may have been kept at different moments: a start that the text doesn't bear out is left out, and its
-        text counts to the answer before it. That costs an id to match by, never a character.
+        The two may have been kept at different moments. A start that doesn't fit the text is left out, and its text
+        counts as part of the answer before it. This loses an id for matching, but never a character.
         """
         if not text:
             return cls()
@@ -157,22 +158,22 @@ class Answers:
         return cls(Part(message_id, text[at:end]) for (message_id, at), end in zip(found, ends, strict=True))
 
     def compact(self) -> None:
-        """Called now and then: keeps a long text in less memory."""
+        """Called now and then, to keep a long text in less memory."""
         if self.parts:
             self.parts[-1].compact()
 
     @property
     def length(self) -> int:
-        """Code points of `text`."""
+        """The number of code points of `text`."""
         return sum(part.length for part in self.parts) + len(SEPARATOR) * max(0, len(self.parts) - 1)
 
     @property
     def text(self) -> str:
-        """What readers have been shown."""
+        """The text that readers have been shown."""
         return SEPARATOR.join([part.text for part in self.parts])
 
     def beginning(self, length: int) -> str:
-        """The first code points of `text`, without making all of it."""
+        """The first code points of `text`, without building all of it."""
         found = ""
         for part in self.parts:
             if found:
@@ -192,7 +193,8 @@ class Answers:
         return starts
 
     def delta(self, message_id: str, text: str) -> Text | None:
-        """A piece of an answer. Held back when another answer has begun since: it can't be put in the middle."""
+        """A piece of an answer. It is held back if another answer has started since, as nothing can be inserted before
+        that."""
         if not text:
             return None
         key = "" if message_id == "0" else message_id
@@ -211,13 +213,14 @@ class Answers:
         return self._begin(Part(key, text))
 
     def complete(self, message_id: str, text: str) -> Text | Message | None:
-        """A whole answer: the rest of what was streamed, or the turn's text anew where it says something else."""
+        """A whole answer. Gives the rest after the streamed part, or the turn's whole text again if the answer
+        differs."""
         key = real_id(message_id)
         if key in self._finished:
             return None
         part = self._streamed_as(key, text)
         if part is None and not key and hash(text) in self._told:
-            return None  # the same whole answer twice, without an id to know it by
+            return None  # the same whole answer again, without an id to recognize it by
         if part is not None:
             self._open.pop(part.id, None)
             part.id = part.id or key
@@ -239,7 +242,8 @@ class Answers:
         return self._replace({part: text})
 
     def withdraw(self, message_id: str) -> Message | None:
-        """What was streamed as text turns out to be none (a card): it leaves the text, if it was there at all."""
+        """Something streamed as text turns out not to be text (but a card): removes it from the text, if it is
+        there."""
         key = real_id(message_id)
         part = self._open.get(key) if key else None
         if key:
@@ -247,11 +251,12 @@ class Answers:
         return None if part is None else self._replace({part: ""})
 
     def flush(self) -> Message | None:
-        """Shows what was held back, because nothing more will come."""
+        """Shows the text that was held back, because nothing more will come."""
         return self._replace({}) if self._holding and any(part.held for part in self.parts) else None
 
     def become(self, answers: Iterable[tuple[str, str]]) -> Text | Message | None:
-        """Makes the text what Coze's record says: the rest where it goes on from what was shown, else all anew."""
+        """Adopts the text of Coze's record. Gives the rest if it continues the shown text, otherwise all of it
+        again."""
         shown = self.text
         self.parts = [Part(message_id, text, whole=True) for message_id, text in answers if text]
         self._told.update(hash(part.text) for part in self.parts if not part.id)
@@ -276,7 +281,7 @@ class Answers:
         self._open = {part.id: part for part in reversed(self.parts) if not part.whole}
 
     def _streamed_as(self, key: str, text: str) -> Part | None:
-        """The part that a whole answer belongs to. Where only one of the two has an id, they may be the same."""
+        """The part that a whole answer belongs to. If only one of the two has an id, they may still be the same."""
         if (part := self._open.get(key)) is not None:
             return part
         if key:
@@ -285,7 +290,7 @@ class Answers:
         return next((p for p in self.parts if not p.whole and p.length <= length and p.begins(text)), None)
 
     def _replace(self, texts: dict[Part, str]) -> Message:
-        """The whole text anew, with everything that was held back: a reader has to start over anyway."""
+        """The whole text again, including everything that was held back: a reader has to start over anyway."""
         for part, text in texts.items():
             part.text = text
             part.release()

@@ -1,4 +1,4 @@
-"""Books: what the store must be told of the turns of former processes, after a start."""
+"""Books: after a start, tells the store about the turns of former processes."""
 
 from collections.abc import Callable, Container
 
@@ -14,7 +14,7 @@ from gateway.turns.standing import lost
 
 logger = structlog.get_logger()
 
-_TOLD_AT_ONCE = 100  # turns, after which the store writes before it is told of more
+_TOLD_AT_ONCE = 100  # turns, after which we wait for the store to write before we tell it about more
 
 Tell = Callable[[Stretch, Note], None]
 
@@ -22,7 +22,7 @@ Tell = Callable[[Stretch, Note], None]
 async def close_books(
     log: EventLog, store: Store, *, running: Container[str], tell: Tell, clock: Callable[[], float]
 ) -> None:
-    """Ends in the store what ended, or was lost, without its knowing: it was locked, or the log is gone."""
+    """Ends turns in the store that ended, or were lost, unknown to it: the database was locked, or the log is gone."""
     for row in await store.inventory.unfinished():
         if row.turn_id in running:
             continue
@@ -35,7 +35,7 @@ async def close_books(
 
 
 async def newest_known(store: Store) -> float | None:
-    """When the newest turn began that the store knew at the start, before it is told of any; None if it can't say."""
+    """When the newest turn started that the store knew of before it was told about any; None if it can't be read."""
     try:
         return await store.inventory.newest()
     except GatewayError as error:
@@ -44,9 +44,10 @@ async def newest_known(store: Store) -> float | None:
 
 
 async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell) -> None:
-    """Tells the store of ended turns that only the log knows: the database was brought back from an earlier moment.
+    """Tells the store about ended turns that only the log knows, because the database was restored from a backup.
 
-    Of those alone that are newer than the `newest` that the store knew: what is missing among older ones was deleted.
+    Only turns that started after `newest`, the newest one that the store knew, are told: if older ones are missing from
+    the store, somebody deleted them.
     """
     try:
         told = 0
@@ -67,7 +68,7 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
 
 
 async def _kept(log: EventLog, turn: str) -> Stretch | None:
-    """The turn's stretch, which doesn't stay in memory."""
+    """The turn's stretch, which is not kept in memory."""
     if (tail := await log.shelf.find(turn)) is None:
         return None
     span = next((s for s in reversed(tail.spans) if s.turn == turn), None)

@@ -1,4 +1,4 @@
-"""What the parts of a live turn share: what every turn works with, and what is this one's."""
+"""What the parts of a live turn share: the means of every turn, and the context of this one."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from gateway.upstream.protocol import Upstream
 
 
 class Means(Struct):
-    """What every live turn works with."""
+    """The services that every live turn uses."""
 
     log: EventLog
     upstream: Upstream
@@ -38,7 +38,7 @@ class Means(Struct):
 
 
 class Waking:
-    """By it a turn's task hears that something has changed: the turn's phase, or an id that Coze gave."""
+    """Wakes a turn's task when something has changed: the turn's phase, or an id that Coze gave."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -55,14 +55,14 @@ class Waking:
         return self._changed
 
     async def pause(self, seconds: float, turn: Turn) -> None:
-        """Sleeps, unless the turn ends meanwhile."""
+        """Sleeps for `seconds`, or until the turn ends."""
         until = self._loop.time() + seconds
         while turn.phase != "ended" and (left := until - self._loop.time()) > 0:
             await asyncio.wait((self.changed(),), timeout=left)
 
 
 class Context(Struct, frozen=True):
-    """One live turn: its state, its note, what Coze calls its conversation, and the story that its log line tells."""
+    """One live turn: its state, its note, its conversation's name at Coze, and its course, which its log line tells."""
 
     means: Means
     turn: Turn

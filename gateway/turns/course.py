@@ -1,4 +1,4 @@
-"""A turn's course: what happened on the way to its end, told in the one log line about that end."""
+"""A turn's course: what happened on the way to its end, as the log line about that end tells it."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from gateway.upstream.protocol import Skipped, StreamEnd
 _MOST_CAUSES = 8
 
 _OPERATORS = frozenset({Code.INTERNAL, Code.STORAGE_UNAVAILABLE, Code.UPSTREAM_UNAUTHORIZED})
-"""Failures that nobody but the operator can mend, so `error`. All others come from Coze or the network: `warning`."""
+"""Failures that only the operator can repair: logged as `error`. Others come from Coze or the network: `warning`."""
 
 _ENDS = {
     StreamEnd.FINISHED: "Coze's stream said its last word without saying how the chat ended",
@@ -32,13 +32,13 @@ _MEANWHILE = {
 
 
 class Course:
-    """Collects causes as they appear. Its texts are sentences of our own: nobody's words, no secret."""
+    """Collects causes as they appear. Its texts are our own sentences: they contain nobody's words and no secret."""
 
     __slots__ = ("_causes", "_coze_code", "_log_id", "attempts", "first_content", "recoveries", "rewritten", "skipped")
 
     def __init__(self) -> None:
-        self.attempts = 0  # times that the message was, or was about to be, sent
-        self.recoveries = 0  # times that Coze's record was asked for the rest
+        self.attempts = 0  # how often the message was sent, or was about to be sent
+        self.recoveries = 0  # how often Coze's record was asked for the rest
         self.rewritten = False
         self.skipped: dict[str, int] = {}  # records that could not be used, by reason
         self.first_content: float | None = None  # seconds
@@ -47,28 +47,28 @@ class Course:
         self._log_id: str | None = None
 
     def failed(self, error: GatewayError, doing: str = "") -> None:
-        """Something that was tried failed; what follows from that is the turn's business."""
+        """An attempt failed; the turn decides what follows from that."""
         if isinstance(error, UpstreamError):
             self._coze_code = error.coze_code or self._coze_code
             self._log_id = error.log_id or self._log_id
         self.add((f"{doing}: " if doing else "") + (error.detail or error.code.value))
 
     def ended(self, end: StreamEnd) -> None:
-        """The stream is over though the chat is not, as far as was said."""
+        """The stream has ended although Coze did not say that the chat is over."""
         self.add(_ENDS[end])
 
     def skip(self, item: Skipped) -> None:
         self.skipped[item.reason] = self.skipped.get(item.reason, 0) + 1
 
     def took(self, turn: Turn) -> None:
-        """What Coze's stream brought has led the turn into another phase."""
+        """An item of Coze's stream has moved the turn to another phase."""
         if turn.phase == "recovering":
             self.ended(StreamEnd.FINISHED)
         elif turn.phase == "ended":
             self.told(turn, "Coze said")
 
     def told(self, turn: Turn, who: str, status: str = "") -> None:
-        """What Coze said ended the turn, in its stream or in its record; there it also gave the chat's `status`."""
+        """What Coze said in its stream or in its record ended the turn. A record also gives the chat's `status`."""
         failure = turn.failure
         if turn.overfull:
             self.add("Coze sent more than a turn may hold")
@@ -82,7 +82,7 @@ class Course:
             self.add(f"{who} that the chat failed")
 
     def unfinished(self, status: str) -> None:
-        """Coze's record was read, and does not say yet how the answer goes on."""
+        """Coze's record was read, but does not say yet how the answer continues."""
         if status == "completed":
             self.add("Coze's record of the finished chat was not whole yet")
 
@@ -95,11 +95,11 @@ class Course:
 
     @property
     def reason(self) -> str:
-        """The causes in the order in which they appeared first, each with how often it did."""
+        """The causes in the order of their first appearance, each with its number of occurrences."""
         return "; ".join(cause + (f" ({n} times)" if n > 1 else "") for cause, n in self._causes.items())
 
     def line(self, turn: Turn, *, address: str) -> tuple[Literal["info", "warning", "error"], dict[str, Any]]:
-        """The level, and the fields beyond those of every turn. `address` is Coze's, without credentials."""
+        """The log level, and the fields beyond those of every turn. `address` is Coze's, without credentials."""
         fields: dict[str, Any] = {}
         if self.first_content is not None:
             fields["firstContentSeconds"] = round(self.first_content, 3)

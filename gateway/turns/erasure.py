@@ -1,4 +1,4 @@
-"""Erasure: a conversation is deleted, with all that the log and the store hold of it."""
+"""Erasure: deletes a conversation, with everything that the log and the store hold of it."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from gateway.waiting import outlived
 class Erasure:
     """Deletes conversations while turns run and readers listen.
 
-    What stays: the first characters of its turns in a shop's notifications, until retention takes them; and whatever
-    Coze itself keeps.
+    Two things remain: the first characters of its turns in a shop's notifications, until their retention is over, and
+    whatever Coze itself keeps.
     """
 
     def __init__(self, runner: Runner, *, log: EventLog, store: Store, readers: Readers) -> None:
@@ -24,15 +24,15 @@ class Erasure:
         self._readers = readers
 
     async def erase(self, conversation_id: ConversationId) -> None:
-        """Cancels what runs, deletes all, and sends the readers away; for good when it returns.
+        """Cancels running turns, deletes everything, and sends the readers away. When it returns, that is durable.
 
-        Raises `storage_unavailable`; then some of it may be gone, and doing it again does the rest. A caller that is
-        cancelled leaves it to go on by itself.
+        Raises `storage_unavailable`; part of it may then be gone, and calling it again deletes the rest. If the caller
+        is cancelled, the erasure goes on by itself.
         """
         await outlived(self._runner.track(self._erase(conversation_id)))
 
     async def _erase(self, conversation_id: ConversationId) -> None:
-        """The log goes first: what is in it would be put into the store again by the next start."""
+        """Erases the log first: the next start would write turns that are still in the log into the store again."""
         async with self._runner.gate(conversation_id):
             ours = self._runner.end_all(conversation_id)
             await self._log.committed()
@@ -43,7 +43,7 @@ class Erasure:
             for live in ours:
                 self._runner.disown(live)
             await self._store.erase(conversation_id)
-            self._send_away(keys)  # whoever came meanwhile
+            self._send_away(keys)  # readers that came in the meantime
 
     def _send_away(self, keys: Sequence[LogKey]) -> None:
         for key in keys:

@@ -1,4 +1,4 @@
-"""The line to Coze: the one stream that is open for a live turn, and what comes over it."""
+"""The line to Coze: the one stream that is open for a live turn, and the items that come over it."""
 
 import asyncio
 
@@ -9,13 +9,13 @@ from gateway.turns.pen import Pen
 from gateway.upstream.protocol import ChatStream, Created, Item, Skipped, StreamEnd
 
 SETTLE = 0.7
-"""Seconds that late audio and suggestions may still come after Coze has completed the chat."""
+"""Seconds for which late audio and suggestions are still accepted after Coze has completed the chat."""
 
 
 class Line:
-    """Hands what Coze says to the turn, as its bytes arrive, and what follows from it to the pen.
+    """Hands Coze's items to the turn as their bytes arrive, and the events that follow to the pen.
 
-    `wanted` is False once the turn is over for its readers, though Coze may still say under which id it knows the chat.
+    `wanted` is False once the turn is over for its readers, although Coze may still tell the id of the chat.
     """
 
     def __init__(self, context: Context, pen: Pen) -> None:
@@ -25,7 +25,7 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._stream: ChatStream | None = None
         self._resuming: asyncio.Task[None] | None = None
-        self._bug: Exception | None = None  # met where Coze's bytes arrive, to be raised by the turn's task
+        self._bug: Exception | None = None  # raised while Coze's bytes were handled; the turn's task raises it again
         self.wanted = True
 
     @property
@@ -37,7 +37,7 @@ class Line:
         self._stream = stream
 
     def close(self) -> None:
-        """Ends the stream, if one is open, and what its message could still say of the conversation's name."""
+        """Ends the stream, if one is open. Its message can then no longer bring the conversation's name."""
         self._context.naming.over(self._pen.question)
         if self._resuming is not None:
             self._resuming.cancel()
@@ -46,7 +46,7 @@ class Line:
             self._stream = None
 
     def take(self, items: list[Item]) -> None:
-        """What Coze's stream brought: called as its bytes arrive, never waits, never raises."""
+        """Takes items of Coze's stream. Called as their bytes arrive; never waits, never raises."""
         if self._bug is None:
             try:
                 self._take_in(items)
@@ -89,9 +89,9 @@ class Line:
             stream.resume()
 
     async def listen(self) -> None:
-        """Until the stream ends, or something was decided without its end.
+        """Waits until the stream ends, or until the turn's fate is decided before that.
 
-        Raises `upstream_uncertain` where the message may be sent again though nobody knows whether Coze has it.
+        Raises `upstream_uncertain` if the message may be sent again although nobody knows whether Coze has it.
         """
         turn, stream = self._turn, self._stream
         if stream is None:  # a turn restored from text alone: no ids, so nothing to ask for
@@ -134,7 +134,7 @@ class Line:
         self._pen.append(turn.stream_ended(end))
 
     async def learn(self) -> None:
-        """Reads on, after the turn's end, until Coze has given the chat's id, so that it can be told of the end."""
+        """Reads on after the turn's end until Coze has given the chat's id, so that Coze can be told of the end."""
         if self._stream is None:
             return
         ended = asyncio.ensure_future(self._stream.ended())

@@ -1,4 +1,4 @@
-"""A live turn: the one task that reads Coze for a turn, and writes what follows from it to the log."""
+"""A live turn: the one task that reads from Coze for a turn, and writes the events that follow to the log."""
 
 import asyncio
 from contextlib import suppress
@@ -29,14 +29,14 @@ from gateway.upstream.protocol import ChatRef, Upstream
 logger = structlog.get_logger()
 
 LEARN = 10.0
-"""Seconds that Coze is read on after a cancel, to learn the chat's id, and that it has to hear of the cancel."""
+"""Seconds for which Coze is read on after a cancel, to learn the chat's id; also the deadline for telling Coze."""
 
 
 class LiveTurn:
-    """A turn from its acceptance to its last event. Belongs to no connection.
+    """A turn from its acceptance to its last event. It belongs to no connection.
 
-    `run` is its task's whole work; cancelling that task (a drain that is over) leaves the turn unfinished in the log,
-    for the next process to finish. Everything else is called from the same loop and never waits.
+    `run` is all that its task does. If that task is cancelled (at the end of a drain), the turn stays unfinished in the
+    log, and the next process finishes it. All other methods are called from the same event loop and never wait.
     """
 
     def __init__(self, means: Means, note: Note, turn: Turn, tail: Tail, *, naming: Naming) -> None:
@@ -44,7 +44,7 @@ class LiveTurn:
         self.turn = turn
         self.course = Course()
         self.task: asyncio.Task[None] | None = None
-        self.erased = False  # its conversation was deleted: nobody is told more of it
+        self.erased = False  # its conversation was deleted: nobody is told anything more about it
         self.stored = False  # whether the store knows that it began
         self._means = means
         self._waking = Waking()
@@ -63,12 +63,12 @@ class LiveTurn:
 
     @property
     def tail(self) -> Tail:
-        """The log where its readers look for it."""
+        """The log where readers find the turn."""
         return self.pen.tail
 
     @property
     def stretch(self) -> Stretch | None:
-        """What it has written, once it has begun."""
+        """The turn's own stretch, once it has started."""
         return self.pen.stretch
 
     @property
@@ -80,26 +80,27 @@ class LiveTurn:
     # -- beginning ----------------------------------------------------------------------------------------------
 
     def begin(self, mark: str) -> None:
-        """Writes `started`; its time begins now, also where it had waited."""
+        """Writes `started`. The turn's time-out starts now, even if it had to wait."""
         self.restart_clock(self._means.turn_timeout)
         self.pen.begin(mark, self)
 
     def wait(self, mark: str) -> None:
-        """Keeps it in a log of its own until it may begin."""
+        """Keeps the turn in a log of its own until it may start."""
         self.pen.wait_in(self._means.log.shelf.create(LogKey(self.turn.turn_id)), mark, self)
 
     def go_on_with(self, stretch: Stretch, *, queued: bool) -> None:
-        """Takes over what a former process wrote of it."""
+        """Takes over the stretch that a former process wrote for this turn."""
         self.pen.writer = self._means.log.take_over(stretch, self)
         if not queued:
             self.pen.stretch = stretch
 
     def restart_clock(self, timeout: float) -> None:
-        """Gives it so many seconds from now."""
+        """Gives the turn `timeout` seconds from now."""
         self._deadline = self._loop.time() + timeout
 
     def taken_over(self) -> None:
-        """This process goes on where a former one was killed: says so to the readers, or ends what nobody can know."""
+        """This process continues where a former one was killed: tells the readers so, or ends a turn that can't be
+        recovered."""
         turn = self.turn
         self.course.add("the gateway was ended in the middle of it")
         if turn.phase == "recovering":
@@ -109,14 +110,15 @@ class LiveTurn:
             self.pen.append(turn.fail(GatewayError(Code.UPSTREAM_UNCERTAIN)))
 
     def announced(self) -> None:
-        """The shop's people were told in this very tick: one commit holds both, so that no crash tells them twice."""
+        """The shop's staff was notified in this tick. One commit holds that and this note, so no crash notifies them
+        twice."""
         self.note.announced = True
         self.pen.remember()
 
     # -- what others ask of it ----------------------------------------------------------------------------------
 
     def cancel(self) -> bool:
-        """Ends the turn with `cancelled` at once; its task then tells Coze. False when it was over already."""
+        """Ends the turn with `cancelled` at once; its task then tells Coze. False if the turn was over already."""
         if self.turn.phase == "ended":
             return False
         self.pen.append(self.turn.cancel())
@@ -124,7 +126,7 @@ class LiveTurn:
         return True
 
     def give_outputs(self, outputs: list[tuple[str, str]]) -> None:
-        """Answers an `action_required`. Raises `invalid_request` when the turn doesn't wait for these."""
+        """Answers an `action_required`. Raises `invalid_request` if the turn doesn't wait for these outputs."""
         waits = self.turn.phase == "action_required"
         if not waits and not (self.turn.phase == "recovering" and self.turn.tool_calls):
             raise GatewayError(Code.INVALID_REQUEST, "the turn does not wait for tool outputs")
@@ -132,19 +134,20 @@ class LiveTurn:
         if sorted(wanted) != sorted(given for given, _ in outputs):
             raise GatewayError(Code.INVALID_REQUEST, f"toolOutputs must answer exactly these toolCallId: {wanted}")
         self.note.outputs = outputs
-        if waits:  # else it was taken over, and will hand them over once Coze says that its chat still waits
+        if waits:  # otherwise it was taken over, and hands them to Coze once Coze says that the chat still waits
             self.pen.append(self.turn.outputs_given())
         self.pen.remember()
         self._waking.wake()
 
     def lost(self, writer: Writer, error: JournalError) -> None:
-        """The log lost what was appended and not seen: the turn ends with an error that the log owes its readers."""
-        if writer is self.pen.writer:  # else it is what kept the turn while it was queued
+        """The log lost records that nobody had seen: the turn ends with an error, which the log shows before writing
+        it."""
+        if writer is self.pen.writer:  # otherwise it is the writer that kept the turn while it was queued
             self.pen.lost(error)
             self._abandon()
 
     def fenced(self, writer: Writer) -> None:
-        """Another process goes on with the turn: this one stops, and neither writes nor says anything more."""
+        """Another process continues the turn: this one stops, and neither writes nor shows anything more."""
         if writer is self.pen.writer:
             self.pen.loss = GatewayError(Code.STORAGE_UNAVAILABLE, "another process goes on with the turn")
             if self.task is not None:
@@ -194,7 +197,7 @@ class LiveTurn:
                     await self._recovering.wait_for_outputs()
 
     async def broke(self, error: Exception) -> None:
-        """Our own code failed at this turn: it ends with `internal`, after what readers have of it."""
+        """Our own code failed in this turn: it ends with `internal`, after the events that readers already have."""
         if await self.pen.broke(error):
             await self._tell_coze()
 
@@ -202,12 +205,13 @@ class LiveTurn:
         """The turn is over for its readers, not yet for Coze."""
         self._line.wanted = False
         if self._alarm is not None and not self._alarm.expired():
-            with suppress(RuntimeError):  # its work is over already
+            with suppress(RuntimeError):  # its task has already finished
                 self._alarm.reschedule(self._loop.time() + LEARN)
         self._waking.wake()
 
     def _refused_for_its_conversation(self) -> bool:
-        """Whether Coze's stream began with its word that it has no such conversation: nobody else is sent there."""
+        """Whether Coze's stream began by saying that the conversation does not exist: no other turn is then sent
+        there."""
         failure = self.turn.failure
         upstream = failure.upstream if failure is not None else UNSET
         return self.turn.ref is None and upstream is not UNSET and upstream.get("code") == CONVERSATION_GONE

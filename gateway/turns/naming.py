@@ -1,4 +1,4 @@
-"""Naming: what Coze calls a conversation, and which turn may still tell it."""
+"""Naming: what Coze calls a conversation, and which turns may still learn that name."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,8 +17,8 @@ logger = structlog.get_logger()
 class Naming:
     """Shared by the live turns of one conversation, so that all of them go to one conversation of Coze's.
 
-    `version` counts the names: a higher one replaces a lower one wherever the name is kept, in whatever order it gets
-    there. 0 means that Coze has given none yet. `on_change` is called whenever the name has become another.
+    `version` counts the names. Wherever a name is kept, a higher version replaces a lower one, in whatever order they
+    arrive. 0 means that Coze has given no name yet. `on_change` is called whenever the name has changed.
     """
 
     __slots__ = (
@@ -39,18 +39,18 @@ class Naming:
         self.version = 0
         self._on_change = on_change
         self._asked = 0  # how often Coze was asked
-        self._heard = 0  # the newest of these questions that brought a name
-        self._asking: set[int] = set()  # those that may still bring one
+        self._heard = 0  # the newest of these questions that was answered with a name
+        self._asking: set[int] = set()  # the questions that may still be answered with one
         self._news: asyncio.Future[None] | None = None
 
     def known(self, name: str, version: int) -> None:
-        """What was kept somewhere. Older than what is known here, it changes nothing."""
+        """Takes a name that was kept somewhere. A name that is older than the known one changes nothing."""
         if version > self.version:
             self.name, self.version = name, version
             self._wake()
 
     def ask(self) -> int:
-        """A message is about to be sent. The number that is given names this question until it is `over`."""
+        """A message is about to be sent. The returned number identifies this question until it is `over`."""
         self._asked += 1
         if not self.name:
             self._asking.add(self._asked)
@@ -66,22 +66,22 @@ class Naming:
         self._wake()
 
     def over(self, question: int) -> None:
-        """This question will bring no name any more. Idempotent."""
+        """This question will not be answered with a name any more. Idempotent."""
         if question in self._asking:
             self._asking.discard(question)
             self._wake()
 
     def gone(self, name: str) -> bool:
-        """Coze knows no conversation of this name: the next message begins a new one. False when it had no name."""
+        """Coze has no conversation of this name: the next message starts a new one. False if there was no name."""
         if name and name == self.name:
             self._heard = self._asked
             self._become("")
         return bool(name)
 
     def awaited(self) -> "asyncio.Future[None] | None":
-        """Done at the next news while a question may still bring the name; None when there is nothing to wait for.
+        """Done at the next news while a question may still be answered; None if there is nothing to wait for.
 
-        It is shared: wait on it through `asyncio.wait`, which leaves it alone when the waiter is cancelled.
+        The future is shared: wait for it through `asyncio.wait`, which doesn't cancel it when the waiter is cancelled.
         """
         if self.name or not self._asking:
             return None
@@ -105,21 +105,22 @@ class Naming:
 
 
 class Names:
-    """The naming of each conversation that has live turns, which hold it. The store hears of a name at once."""
+    """The naming of each conversation that has live turns; the turns keep it alive. The store gets each name at
+    once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._namings: WeakValueDictionary[str, Naming] = WeakValueDictionary()
 
     def of(self, conversation_id: ConversationId) -> Naming:
-        """Held while the store is read, it misses nothing that a turn hears meanwhile."""
+        """A caller that holds the naming while it reads the store misses nothing that a turn learns in the meantime."""
         naming = self._namings.get(conversation_id)
         if naming is None:
             naming = self._namings[conversation_id] = Naming(conversation_id, self._keep)
         return naming
 
     def recall(self, note: Note) -> Naming:
-        """What a turn of a former process knew of its conversation's name; the store may not have heard it."""
+        """Takes the conversation's name that a turn of a former process knew; the store may not have it."""
         naming = self.of(ConversationId(note.conversation_id))
         if note.coze_conversation_id or note.naming:
             naming.known(note.coze_conversation_id, note.naming or 1)
@@ -127,7 +128,7 @@ class Names:
         return naming
 
     async def read(self, naming: Naming) -> None:
-        """What the store knows of a name that no turn in the log does."""
+        """Takes the name that the store has, if no turn in the log has one."""
         try:
             if not naming.version and (row := await self._store.conversation(naming.conversation_id)) is not None:
                 naming.known(row.coze_conversation_id, row.naming)

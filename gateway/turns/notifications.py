@@ -1,4 +1,4 @@
-"""Notifications: what a shop's people are told of its turns, kept and resumed like events."""
+"""Notifications: tell a shop's staff about its turns; they are kept and resumed like events."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ _ROLL_AFTER = 200  # events, after which a shop's stretch is closed, so that ret
 
 
 class Notifications:
-    """Appends to shops' logs. A shop's log is a row of stretches without a turn, closed by size and by age."""
+    """Appends to shops' logs. A shop's log is a sequence of stretches without a turn, each closed by size or age."""
 
     def __init__(
         self, log: EventLog, *, retention: float, clock: Callable[[], float], faults: Faults | None = None
@@ -30,7 +30,7 @@ class Notifications:
         self._open: dict[str, tuple[Writer, float]] = {}
 
     async def publish(self, shop: str, notification: Notification) -> None:
-        """Tells a shop's people. When that can't be done, they are not told, and our own log says so; never raises."""
+        """Notifies a shop's staff. If that fails, the notification is lost and a log line says so; never raises."""
         try:
             await self._publish(shop, notification)
         except JournalError as error:
@@ -49,7 +49,7 @@ class Notifications:
             self._end(shop)
 
     def roll(self) -> None:
-        """Closes what is old enough; called now and then."""
+        """Closes stretches that are old enough; called now and then."""
         for shop, (_, since) in list(self._open.items()):
             if self._clock() - since >= self._roll_seconds:
                 try:
@@ -58,13 +58,13 @@ class Notifications:
                     self._faults.broke("notify", error)
 
     def lost(self, writer: Writer, error: JournalError) -> None:
-        """The log lost what was appended to a stretch; if the stretch was begun with that, it is no more."""
+        """The log lost records of a stretch. If its beginning was among them, the stretch no longer exists."""
         self._forget(writer)
         if writer.stretch.last >= writer.stretch.first and writer.stretch.ended is None:
             writer.owe()
 
     def fenced(self, writer: Writer) -> None:
-        """Another process tells the shop's people from now on."""
+        """Another process notifies the shop's staff from now on."""
         self._forget(writer)
 
     def _forget(self, writer: Writer) -> None:

@@ -19,8 +19,8 @@ OnDisconnect = Literal["continue", "cancel"]
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a user, checked. `conversation_id` is "" for a new conversation.
 
-    `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed`: by the SSE route.
-    `request_id` is the id of the HTTP request that brought it, for the log.
+    `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed` says whether the
+    order came over the SSE route. `request_id` is the id of the HTTP request that brought the order, for the log.
     """
 
     user_id: str
@@ -39,14 +39,14 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     request_id: str = ""
 
     def mark(self) -> str:
-        """Where the log finds the turn that an idempotent request started; "" without a key."""
+        """The mark by which the log finds the turn that an idempotent request started; "" without a key."""
         if not self.idempotency_key:
             return ""
         parts = (self.user_id, self.shop_id or "", self.idempotency_key)
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def digest(self) -> str:
-        """The same for the same body. The language, the key and how it came are not of the body."""
+        """A digest of the body. The language, the key and the route are not part of it."""
         body = msgspec.structs.replace(self, language="en", idempotency_key="", streamed=False, request_id="")
         fields = msgspec.to_builtins(body)
         return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
@@ -64,19 +64,21 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Stage = Literal["queued", "accepted", "sending", "taken"]
-"""How far the message is: waiting for another turn; ours to send; perhaps at Coze; surely at Coze."""
+"""How far the message has got: waiting for another turn; ready to be sent; perhaps at Coze; certainly at Coze."""
 
 
 class Note(msgspec.Struct, omit_defaults=True):
-    """Everything but the events that a turn needs to go on in another process."""
+    """Everything that another process needs, besides the events, to continue a turn."""
 
     order: Order
     conversation_id: str
     started_at: float
     stage: Stage = "accepted"
-    announced: bool = False  # the shop's people know that it began
-    coze_conversation_id: str = ""  # where the message was sent, or what Coze has said since
-    naming: int = 0  # how many names Coze had given the conversation by then
+    announced: bool = False  # the shop's staff was told that the turn started
+    coze_conversation_id: str = (
+        ""  # the conversation that the message was sent to, or the one that Coze has named since
+    )
+    naming: int = 0  # how many names Coze had given the conversation when this was written
     memory: Memory = msgspec.field(default_factory=Memory)
     outputs: list[tuple[str, str]] = []
 
@@ -86,7 +88,7 @@ class Note(msgspec.Struct, omit_defaults=True):
 
 
 class _Change(msgspec.Struct, omit_defaults=True):
-    """What is new in a note. `answers` replace those from number `kept` on, `seen` are added."""
+    """The difference between two notes. `answers` replace those from number `kept` on; `seen` are added."""
 
     stage: Stage | None = None
     announced: bool | None = None
@@ -101,16 +103,16 @@ class _Change(msgspec.Struct, omit_defaults=True):
 
 
 class Keeping:
-    """Keeps a note by what is new in it: what a turn holds may grow, and what is written each time must not."""
+    """Keeps a note by writing only what is new in it: a note may grow, but the cost of each write must not."""
 
     __slots__ = ("_answers", "_fields", "_seen")
 
     def __init__(self, note: Note) -> None:
-        """For a note that was packed whole just now."""
+        """Starts from a note that was just packed whole."""
         self._keep(note)
 
     def news(self, note: Note) -> bytes:
-        """What has changed since the last time, to be added to what is kept; empty when nothing has."""
+        """What has changed since the last call, to be added to the kept note; empty if nothing has."""
         change = _Change(seen=note.memory.seen[self._seen :])
         fields = _fields(note)
         for name, value in fields.items():
@@ -156,9 +158,9 @@ def _frame(data: bytes) -> bytes:
 
 
 def read_note(data: bytes) -> Note:
-    """A whole note, with the changes that were added to it. Raises `msgspec.DecodeError` for what is no note."""
+    """A whole note, with the changes that were added to it. Raises `msgspec.DecodeError` for invalid data."""
     if not data.startswith(b"\xc1"):
-        return _decode(data)  # kept by a version that wrote it whole each time
+        return _decode(data)  # written by an older version, which wrote the whole note each time
     frames = _frames(data)
     note = _decode(next(frames))
     for frame in frames:

@@ -1,4 +1,4 @@
-"""The pen: what a live turn writes to the log, and what it shows where that is lost."""
+"""The pen: writes a live turn's events and note to the log, and ends the turn if they are lost."""
 
 import asyncio
 from contextlib import suppress
@@ -16,11 +16,11 @@ from gateway.turns.context import Context
 from gateway.turns.orders import Keeping
 
 MOST_BACKLOG = 20_000
-"""Records not yet durable, above which Coze is not read."""
+"""The number of records that are not durable yet above which we stop reading from Coze."""
 
 
 class Pen:
-    """Writes a turn's events and its note, in order. `tail` is the log where its readers look for it."""
+    """Writes a turn's events and its note, in order. `tail` is the log where readers find the turn."""
 
     def __init__(self, context: Context, tail: Tail) -> None:
         self._context = context
@@ -29,20 +29,20 @@ class Pen:
         self._began = asyncio.get_running_loop().time()
         self.tail = tail
         self.writer: Writer | None = None
-        """Of the stretch that keeps the turn now: its own, or while it is queued the one that waits."""
+        """The writer of the stretch that keeps the turn now: its own, or, while it is queued, the waiting one."""
         self.stretch: Stretch | None = None
-        """Its own, once it has begun."""
+        """The turn's own stretch, once it has started."""
         self.waiting: Writer | None = None
-        """Of the stretch that kept it while it was queued."""
+        """The writer of the stretch that kept the turn while it was queued."""
         self.loss: GatewayError | None = None
-        """Why nothing more is written."""
+        """The reason why nothing more is written."""
         self.changed = True
         """Whether something was written since the store was last told."""
         self.question = 0
         """The naming's number of the message that was sent last."""
         self._talked = False
-        self._written = 0  # bytes of the turn that were durable when Coze was last let go on
-        self._keeping: Keeping | None = None  # what the log has of the note
+        self._written = 0  # bytes of the turn that were durable when we last resumed reading from Coze
+        self._keeping: Keeping | None = None  # the part of the note that the log has
 
     # -- stretches ----------------------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ class Pen:
         self.writer = self._log.begin(tail, self._turn.turn_id, note.pack(), mark=mark, owner=owner)
 
     def begin(self, mark: str, owner: Owner) -> None:
-        """Writes `started`: from now on the turn is in the log, and survives."""
+        """Writes `started`: from now on the turn is in the log, and survives a crash."""
         turn, note = self._turn, self._context.note
         if self.writer is not None:
             self.waiting = self.writer
@@ -66,7 +66,7 @@ class Pen:
         self.writer.append(Started(turn.conversation_id, turn.turn_id, note.order.message))
 
     def stay_apart(self) -> Tail:
-        """The queued turn will end in the log of its own; the tail where it was to begin."""
+        """Lets the queued turn end in the log of its own. Returns the tail in which it would have started."""
         writer = self._writing()
         old, self.stretch, self.tail = self.tail, writer.stretch, writer.tail
         return old
@@ -74,7 +74,7 @@ class Pen:
     # -- events -------------------------------------------------------------------------------------------------
 
     def append(self, events: list[Event]) -> None:
-        """Writes events; the last one ends the stretch. Text that came in one read is one piece."""
+        """Writes events; a last event ends the stretch. Text that came in one read becomes one piece."""
         if not events or self.stretch is None or self.loss is not None:
             return
         writer, context = self._writing(), self._context
@@ -115,11 +115,11 @@ class Pen:
 
     @property
     def behind(self) -> bool:
-        """Whether so much is not durable yet that Coze should not be read."""
+        """Whether so many records are not durable yet that we should stop reading from Coze."""
         return self._turn.bytes_shown - self._written > UNWRITTEN_BYTES or self._log.backlog > MOST_BACKLOG
 
     async def catch_up(self) -> None:
-        """Until what was written so far is durable, or lost."""
+        """Waits until everything written so far is durable, or lost."""
         shown = self._turn.bytes_shown
         with suppress(GatewayError):  # the turn has been told, and is over
             await self._log.committed()
@@ -127,13 +127,13 @@ class Pen:
 
     @property
     def seconds(self) -> float:
-        """Since the turn began; of a queued one since it was started."""
+        """Seconds since the turn started; for a queued turn, since its order was accepted."""
         return asyncio.get_running_loop().time() - self._began
 
     # -- what goes wrong ----------------------------------------------------------------------------------------
 
     def lost(self, error: JournalError) -> None:
-        """What was appended and not seen is gone: the turn ends with an error that the log owes its readers."""
+        """Records that nobody had seen are lost: the turn ends with an error, which is shown before it is written."""
         code = Code.INTERNAL if isinstance(error, Broken) else Code.STORAGE_UNAVAILABLE
         turn, writer, stretch = self._turn, self._writing(), self.stretch
         self.loss = GatewayError(code, str(error))
@@ -145,12 +145,13 @@ class Pen:
             writer.owe(turn.failure)
         kept = writer.stretch
         if self.waiting is not None and kept.last < kept.first and turn.failure is not None:
-            # It was about to leave the queue: its readers are told where it waited.
+            # The turn was about to leave the queue: its readers are told in the log where it waited.
             self._context.means.readers.redirect(turn.turn_id, self.tail, self.waiting.tail)
             self.waiting.owe(turn.failure)
 
     async def broke(self, error: Exception) -> bool:
-        """Our own code failed at the turn: it ends with `internal`, after what readers have. False if it had ended."""
+        """Our own code failed: the turn ends with `internal`, after the events that readers have. False if it was
+        over."""
         turn, stretch = self._turn, self.stretch
         self._context.means.faults.broke("turn", error, turnId=turn.turn_id)
         with suppress(GatewayError):
@@ -183,7 +184,7 @@ class Pen:
 
 
 def _merged(events: list[Event]) -> list[Event]:
-    """The same events, consecutive pieces of one kind of text joined."""
+    """The same events, with consecutive pieces of one kind of text joined."""
     out: list[Event] = []
     texts: list[str] = []
     kind = None

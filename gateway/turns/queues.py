@@ -6,13 +6,13 @@ from gateway.turns.live import LiveTurn
 
 
 class Queues:
-    """By conversation. A turn that interrupts goes before those that wait already."""
+    """One queue per conversation. An interrupting turn goes before those that wait already."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[LiveTurn]] = {}
 
     def line_up(self, live: LiveTurn) -> None:
-        """Puts a turn in. Done again in the order in which the turns came, it makes the same queue."""
+        """Puts a turn in. Calling it again for the turns in the order of their arrival builds the same queue."""
         queue = self._queues.setdefault(live.turn.conversation_id, deque())
         if live.order.on_busy == "interrupt":
             queue.appendleft(live)
@@ -20,7 +20,7 @@ class Queues:
             queue.append(live)
 
     def leave(self, live: LiveTurn) -> None:
-        """Takes a turn out, wherever it stands; nothing if it doesn't wait."""
+        """Takes a turn out, wherever it stands; does nothing if it doesn't wait."""
         queue = self._queues.get(live.turn.conversation_id)
         if queue is not None and live in queue:
             queue.remove(live)
@@ -33,11 +33,11 @@ class Queues:
         return queue[0] if queue else None
 
     def of(self, conversation_id: str) -> list[LiveTurn]:
-        """Those that wait in a conversation."""
+        """The turns that wait in a conversation."""
         return list(self._queues.get(conversation_id, ()))
 
     def conversations(self) -> list[str]:
-        """Where somebody waits."""
+        """The conversations in which a turn waits."""
         return list(self._queues)
 
     def __len__(self) -> int:

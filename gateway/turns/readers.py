@@ -1,4 +1,4 @@
-"""Readers, as the side that writes events sees them: who comes and goes, and who has to be led elsewhere."""
+"""Readers, as the writing side sees them: they come and go, and sometimes have to be led to another log."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from gateway.log.tail import Tail
 
 
 class Readers(Protocol):
-    """What turns ask of those who serve readers."""
+    """What turns need from the reading side."""
 
     def redirect(self, turn: str, old: Tail, new: Tail) -> None:
-        """The turn will never be in the log where it waited: its readers go on in the log that it is in."""
+        """The turn will never appear in `old`, for which its readers waited: they continue in `new`."""
 
     def dismiss(self, tail: Tail) -> None:
-        """The log is gone: its readers get what there is, and are told to go."""
+        """The log is gone: its readers get what is left of it, and are told to go."""

@@ -22,7 +22,8 @@ def is_text(answer: Answer) -> bool:
 class Match(Struct, frozen=True):
     """`answers` are ids and texts in the order to show them. `missing`: the record lacks an answer that was streamed.
 
-    `cut_short`: it lacks one that was streamed in part, and has no other answer instead, so the rest can't be had.
+    `cut_short`: the record lacks an answer that was streamed in part, and has no other one instead, so its rest is
+    lost.
     """
 
     answers: list[tuple[str, str]]
@@ -31,10 +32,10 @@ class Match(Struct, frozen=True):
 
 
 def match(streamed: Sequence[Part], record: Sequence[Answer]) -> Match:
-    """Which recorded answer is which streamed one: by id; where one has none, by how it begins, then by order.
+    """Matches recorded answers with streamed ones: by id; if one has no id, by its beginning, then by order.
 
-    The streamed answers' order comes first, so that text that was shown stays where it is. An answer that Coze had
-    given whole and that its record lacks is kept as it was; a part of one is left out, for nobody knows its rest.
+    The order of the streamed answers takes precedence, so that shown text stays where it is. An answer that Coze had
+    streamed whole and that its record lacks is kept; one that was streamed in part is left out, as its rest is unknown.
     """
     once = {real_id(answer.message_id) or at: answer for at, answer in enumerate(record)}
     left = {at: (real_id(answer.message_id), answer.content) for at, answer in enumerate(once.values())}
@@ -45,7 +46,7 @@ def match(streamed: Sequence[Part], record: Sequence[Answer]) -> Match:
         if part.id and (at := by_id.pop(part.id, None)) is not None:
             found[part] = left.pop(at)
 
-    # With too many to compare, their order alone decides.
+    # If there are too many answers to compare, their order alone decides.
     lost = [part for part in streamed if part not in found]
     nameless = sum(not key for key, _ in left.values())
     if sum(nameless if part.id else len(left) for part in lost) <= MATCHES:
@@ -70,7 +71,7 @@ def match(streamed: Sequence[Part], record: Sequence[Answer]) -> Match:
 
 
 def unseen(items: Sequence[Shown], seen: Iterable[str], shown: Iterable[str]) -> list[Shown]:
-    """Those of `items` (all cards, or all suggestions) that were not shown yet: by id, else by content.
+    """Those of `items` (all cards, or all suggestions) that were not shown yet, compared by id, else by content.
 
     Contents are counted, not just looked up: two cards may be the same, and a crash may have kept the event of one
     but not its id.

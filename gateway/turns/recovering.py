@@ -1,4 +1,5 @@
-"""Recovering: where Coze's stream broke, or the chat waits for tools, Coze's own record says how the answer goes on."""
+"""Recovering: after Coze's stream broke, or while the chat waits for tools, Coze's record tells how the answer
+continues."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,13 +18,13 @@ from gateway.upstream.protocol import ChatRef
 logger = structlog.get_logger()
 
 POLL = 1.0
-"""Seconds between two questions about a chat that broke: Coze asks for that at least."""
+"""Seconds between two polls of a chat; Coze's documentation demands at least that."""
 
 PATIENCE = 10
-"""Polls that a completed chat's record may lag behind what was streamed, or be empty."""
+"""How many polls the record of a completed chat may lag behind the streamed text, or be empty."""
 
 REFUSALS = 3
-"""Times that Coze may refuse to tell about a chat before the turn gives up."""
+"""How often Coze may refuse to tell about a chat before the turn gives up."""
 
 _HOW = {"completed": Recovery.COMPLETED, "cancelled": Recovery.CANCELLED, "failed": Recovery.FAILED}
 
@@ -36,11 +37,11 @@ class Recovering:
         self._turn = context.turn
         self._pen = pen
         self._sending = sending
-        self._completed = 0  # times that Coze said the chat is complete
+        self._completed = 0  # how often Coze has said that the chat is complete
         self._refused = 0
 
     async def recover(self) -> None:
-        """Asks Coze for the chat's outcome, then for its messages, until they say how the answer goes on."""
+        """Asks Coze for the chat's outcome, then for its messages, until they tell how the answer continues."""
         turn, loop = self._turn, asyncio.get_running_loop()
         ref = turn.ref
         assert ref is not None, turn
@@ -80,7 +81,7 @@ class Recovering:
             course.told(turn, "Coze's record says")
 
     def _take_refusal(self, error: UpstreamError) -> None:
-        """Coze could not be asked, or would not tell: raised again when it has refused too often."""
+        """Coze could not be reached, or refused to answer. Raises the error again if that has happened too often."""
         self._refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
         if self._refused >= REFUSALS:
             self._context.means.metrics.upstream_recovered(Recovery.FAILED)
@@ -89,7 +90,7 @@ class Recovering:
         logger.info("turn.record_not_readable", turnId=self._turn.turn_id, code=error.code.value)
 
     def _has_outputs_for(self, tool_calls: Sequence[dict[str, Any]]) -> bool:
-        """Whether the outputs that were given are for the calls that Coze waits for, and not for earlier ones."""
+        """Whether the outputs that were given answer the calls that Coze waits for, not earlier ones."""
         given = sorted(call_id for call_id, _ in self._context.note.outputs)
         return bool(given) and (not tool_calls or given == sorted(call.get("id", "") for call in tool_calls))
 
@@ -101,9 +102,9 @@ class Recovering:
         self._context.means.metrics.upstream_recovered(recovery)
 
     async def wait_for_outputs(self) -> None:
-        """Until tool outputs are given, or the turn ends; then hands them over."""
+        """Waits until tool outputs are given, then sends them; or until the turn ends."""
         turn = self._turn
-        if self._has_outputs_for(turn.tool_calls):  # they came while Coze's record was read
+        if self._has_outputs_for(turn.tool_calls):  # they were given while Coze's record was read
             self._pen.append(turn.outputs_given())
         while turn.phase == "action_required":
             await asyncio.wait((self._context.waking.changed(),))

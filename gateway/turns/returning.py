@@ -1,4 +1,4 @@
-"""Returning: a message that comes again with a position of its own turn means that turn, not another one."""
+"""Returning: a message that is repeated with a position of its turn continues that turn instead of starting another."""
 
 from gateway.ids import LogKey, parse_position
 from gateway.log.log import EventLog
@@ -9,10 +9,10 @@ from gateway.turns.orders import Order
 
 
 async def returning(log: EventLog, store: Store, order: Order, position: str) -> Asked | None:
-    """The turn of the same user, started with the same body, that the position is of; None when there is none.
+    """The turn of the same user, started with the same body, that the position belongs to; None if there is none.
 
-    A position that can't be told from those of other turns in its log (its epoch is forgotten) counts for the newest
-    such turn: a `reset` tells its reader, and nothing is asked twice. Raises `JournalError`, `storage_unavailable`.
+    If it can't be known which turn of its log a position belongs to (its epoch is forgotten), the newest such turn is
+    taken: its reader gets a `reset`, and no question is asked twice. Raises `JournalError`, `storage_unavailable`.
     """
     asked = parse_position(position)
     if asked is None:
@@ -27,7 +27,7 @@ async def returning(log: EventLog, store: Store, order: Order, position: str) ->
         if spans is None:
             tail = await log.shelf.tail(LogKey(turn.conversation_id))
             unclear = tail.epochs.refuses(asked) is not None
-            # What is beyond the newest event can only have been the newest turn's.
+            # A position beyond the newest event can only have belonged to the newest turn.
             spans = {span.turn: (span.first, span.last if span is not tail.spans[-1] else 2**63) for span in tail.spans}
             log.shelf.drop(tail, None)  # it may have been read for this alone
         if unclear:
@@ -36,5 +36,5 @@ async def returning(log: EventLog, store: Store, order: Order, position: str) ->
             if span[0] <= asked.sequence <= span[1]:
                 return turn
         elif ended is None and (end := parse_position(turn.position)) is not None and asked.sequence <= end.sequence:
-            ended = turn  # retention took its events: of these the first that ended after the position
+            ended = turn  # retention took its events: of such turns, the first that ended after the position
     return ended or last

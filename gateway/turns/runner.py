@@ -1,4 +1,4 @@
-"""The runner: the tasks of running turns, and the order of those that wait for another one."""
+"""The runner: owns the tasks of running turns, and starts queued turns when it is their turn."""
 
 import asyncio
 from functools import partial
@@ -21,11 +21,11 @@ from gateway.turns.telling import Telling
 logger = structlog.get_logger()
 
 GRACE = 10.0
-"""Seconds that a turn gets at least which outlived its process, or waits for its first listener."""
+"""The least number of seconds that a turn gets that outlived its process, or that waits for its first listener."""
 
 
 class Runner:
-    """The only owner of running turns: one task each, which no connection can end by leaving."""
+    """The only owner of running turns: one task per turn, which doesn't end when a connection closes."""
 
     def __init__(
         self, means: Means, *, telling: Telling, notifications: Notifications, abandonment: Abandonment
@@ -36,7 +36,7 @@ class Runner:
         self._notifications = notifications
         self._abandonment = abandonment
         self.turns: dict[str, LiveTurn] = {}
-        """By id, those that have not ended, or have just ended and are not kept yet."""
+        """By id: the turns that have not ended, or have just ended and are not stored yet."""
         self.queues = Queues()
         self._gates: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,7 +45,8 @@ class Runner:
     # -- beginning ----------------------------------------------------------------------------------------------
 
     async def accept(self, live: LiveTurn, mark: str, *, queued: bool) -> None:
-        """Takes a new turn in, and returns once that is durable. Raises `storage_unavailable`; then it never was."""
+        """Takes a new turn in; it is durable on return. If this raises `storage_unavailable`, the turn never
+        existed."""
         self.admit(live)
         try:
             if queued:
@@ -67,12 +68,13 @@ class Runner:
             self.go(live)
 
     def admit(self, live: LiveTurn) -> None:
-        """Counts a turn in. It holds its tail in memory until it is forgotten: there must not be two of one log."""
+        """Adds a turn. It keeps its tail in memory until it is forgotten: one log must not have two tails."""
         self.turns[live.turn.turn_id] = live
         live.tail.users.add(live)
         if live.order.on_disconnect == "cancel":
             cancel = partial(self.cancel, live)
-            self._abandonment.watch(live.turn.turn_id, live.tail.key, cancel, at_least=GRACE)  # perhaps nobody comes
+            # Watched from the start, because perhaps no listener ever comes.
+            self._abandonment.watch(live.turn.turn_id, live.tail.key, cancel, at_least=GRACE)
 
     def _forget(self, live: LiveTurn) -> None:
         self.turns.pop(live.turn.turn_id, None)
@@ -84,35 +86,36 @@ class Runner:
         live.task = self.track(self._run(live))
 
     def track(self, work: Any) -> "asyncio.Task[Any]":
-        """Work that no connection can end by leaving; `close` does."""
+        """Runs work that doesn't end when a connection closes; `close` ends it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def gate(self, conversation_id: str) -> asyncio.Lock:
-        """Whoever holds it knows that no turn begins in the conversation."""
+        """A lock: while it is held, no turn starts in the conversation."""
         return self._gates.setdefault(conversation_id, asyncio.Lock())
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
     def is_busy(self, tail: Tail) -> bool:
-        """Whether a turn runs in the conversation, or waits to."""
+        """Whether a turn runs in the conversation, or waits to run."""
         return tail.writer is not None or self.queues.next(tail.key) is not None
 
     def _enqueue(self, live: LiveTurn, mark: str) -> None:
-        """Puts a turn behind the running one. Until it starts it is kept in a log of its own, with no event in it."""
+        """Queues a turn behind the running one. Until it starts, a log of its own keeps it, with no event in it."""
         live.wait(mark)
         if live.order.on_busy == "interrupt":
             for other in [other for other in self.turns.values() if other.tail is live.tail and other is not live]:
                 if other.stretch is not None:
                     other.cancel()
-                elif other.order.on_busy == "interrupt":  # it came first, and would be running but for the disk
+                elif other.order.on_busy == "interrupt":
+                    # It came first, and would already be running if the disk were faster.
                     self._cancel_queued(other)
         self.queues.line_up(live)
 
     def go_on(self) -> None:
-        """Starts what waits in conversations in which nothing runs."""
+        """Starts the waiting turns of conversations in which no turn runs."""
         for conversation_id in self.queues.conversations():
             if (live := self.queues.next(conversation_id)) is not None:
                 self._next(live.tail)
@@ -127,7 +130,7 @@ class Runner:
         self.go(live)
 
     def _cancel_queued(self, live: LiveTurn) -> None:
-        """Ends a turn that never started, in the log of its own; its readers are led there."""
+        """Ends a turn that never started, in the log of its own; its readers are moved there."""
         self.queues.leave(live)
         old = live.pen.stay_apart()
         live.tail.users.add(live)
@@ -160,10 +163,10 @@ class Runner:
             try:
                 await self._log.committed()
             except GatewayError:
-                pass  # the log owes its last event now
+                pass  # the log shows its last event now, and writes it later
             self._means.metrics.turn_ended(turn.outcome or "failed", asyncio.get_running_loop().time() - began)
             if live.pen.loss is None and not live.erased:
-                self._telling.began(live)  # an interrupted one that was never accepted may be here first
+                self._telling.began(live)  # an interrupted turn that was never accepted may get here first
             if not live.erased:
                 self._telling.stands(live)
             outcome = turn.outcome or "failed"
@@ -201,11 +204,11 @@ class Runner:
             return True
         ended = live.cancel()
         if ended:
-            self._next(live.tail)  # its task may have to wait for Coze still
+            self._next(live.tail)  # its task may still have to wait for Coze
         return ended
 
     def end_all(self, conversation_id: str) -> list[LiveTurn]:
-        """Cancels a conversation's turns, those that wait first; they are seen to end once the log is committed."""
+        """Cancels a conversation's turns, waiting ones first. Readers see their ends once the log is committed."""
         for live in self.queues.of(conversation_id):
             self.cancel(live)
         ours = [live for live in self.turns.values() if live.turn.conversation_id == conversation_id]
@@ -214,19 +217,19 @@ class Runner:
         return ours
 
     def disown(self, live: LiveTurn) -> None:
-        """Nothing is known of an ended turn any more, though its task may still have something to tell Coze."""
+        """Forgets an ended turn, although its task may still have something to tell Coze."""
         live.erased = True
         self.turns.pop(live.turn.turn_id, None)
 
     async def drain(self, seconds: float) -> None:
-        """Starts nothing more and waits for what runs, at most so long. What is left is the next process's."""
+        """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""
         self.draining = True
         running = [live.task for live in self.turns.values() if live.task is not None]
         if running:
             await asyncio.wait(running, timeout=seconds)
 
     async def close(self) -> None:
-        """Lets go of the turns that still run; they stay unfinished in the log."""
+        """Abandons the turns that still run; they stay unfinished in the log."""
         self.draining = True
         self._abandonment.close()
         for task in list(self._tasks):

@@ -14,11 +14,11 @@ from gateway.upstream.protocol import StreamEnd
 logger = structlog.get_logger()
 
 CONVERSATION_GONE = 4002
-"""Coze's code: it has no such conversation, or not for this token."""
+"""Coze's code for: there is no such conversation, or not for this token."""
 
 
 class Sending:
-    """Opens the line: with the turn's message, or with the outputs of its tools."""
+    """Opens the line, by sending the turn's message or the outputs of its tools."""
 
     def __init__(self, context: Context, pen: Pen, line: Line) -> None:
         self._context = context
@@ -28,7 +28,7 @@ class Sending:
         self._line = line
 
     async def send(self) -> None:
-        """Sends the message, as often as is safe, until Coze takes it or surely won't, and listens to what it says."""
+        """Sends the message, as often as is safe, until Coze accepts or refuses it, and listens to Coze's answer."""
         means, turn, naming = self._context.means, self._turn, self._context.naming
         attempt = 0
         while turn.phase == "starting":
@@ -57,14 +57,14 @@ class Sending:
                 await self._context.waking.pause(wait, turn)
 
     async def _try_to_send(self) -> None:
-        """One try. That it is about to be sent is durable before it is."""
+        """Makes one attempt. Before it sends the message, it makes durable that it is about to."""
         means, naming, note = self._context.means, self._context.naming, self._note
         await self._await_name()
         if self._turn.outcome is not None:
             return
         self._context.course.attempts += 1
         if not means.breaker.allow():
-            detail = f"Coze is not asked: it failed too often, last so: {means.breaker.why}"
+            detail = f"Coze is not asked, because it failed too often. Its last failure: {means.breaker.why}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True)
         try:
             note.stage = "sending"
@@ -89,17 +89,17 @@ class Sending:
         means.breaker.succeeded()
 
     async def _await_name(self) -> None:
-        """Waits while an earlier turn, cancelled since, may still hear what Coze calls the conversation.
+        """Waits while an earlier turn, which was cancelled, may still learn the conversation's name at Coze.
 
-        Sent without that name, the message would begin a conversation of its own at Coze. An earlier turn listens for
-        a few seconds at most after its end.
+        A message that is sent without that name would start a new conversation at Coze. An earlier turn listens for a
+        few seconds at most after its end.
         """
         waking = self._context.waking
         while self._turn.phase != "ended" and (news := self._context.naming.awaited()) is not None:
             await asyncio.wait((news, waking.changed()), return_when=asyncio.FIRST_COMPLETED)
 
     async def submit(self) -> None:
-        """Hands over the tool outputs; the same chat goes on in a new stream. Retried as a message would be."""
+        """Sends the tool outputs; the same chat continues in a new stream. Retried in the same way as a message."""
         turn, course = self._turn, self._context.course
         ref = turn.ref
         assert ref is not None, turn
@@ -128,11 +128,11 @@ class Sending:
                 await self._context.waking.pause(wait, turn)
 
     def _wait(self, attempt: int, error: UpstreamError) -> float | None:
-        """Seconds until the next try; None when there is none."""
+        """Seconds until the next attempt; None if there will be none."""
         means = self._context.means
         return delay(attempt, error.retry_after, means.rng) if attempt <= means.retries else None
 
     def _say_again(self, attempt: int, seconds: float, error: UpstreamError) -> None:
-        """Tells readers that it is tried again in so many seconds."""
+        """Tells readers that the next attempt comes in `seconds`."""
         self._context.means.metrics.upstream_retried(error.code)
         self._pen.append(self._turn.retrying(attempt, round(seconds * 1000)))

@@ -1,4 +1,4 @@
-"""How a turn stands: from its log and its note, as the store and as callers get it."""
+"""A turn's standing: derived from its log and its note, in the form that the store and callers get."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from gateway.turns.turn import Turn
 
 
 def restored(stretch: Stretch, note: Note) -> Turn:
-    """The turn as its log and its note tell it."""
+    """The turn, restored from its log and its note."""
     seen = outline(stretch)
     return Turn.restore(
         ConversationId(note.conversation_id),
@@ -34,7 +34,7 @@ def restored(stretch: Stretch, note: Note) -> Turn:
 
 
 def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
-    """A turn as the store keeps it: content and position belong together, so both are what readers may have seen."""
+    """A turn as the store keeps it. Content and position belong together: both are what readers may have seen."""
     turn, stretch = live.turn, live.stretch
     seen = outline(stretch) if stretch is not None else None
     ended = seen is not None and seen.last is not None
@@ -62,8 +62,8 @@ def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
 
 
 def glance(live: LiveTurn, now: float) -> TurnUpdate:
-    """The same of a running turn at less cost, for the store to have what there is: text that is on its way to the
-    log may be in it already."""
+    """The same for a running turn, at less cost, so that the store has its text so far. It may already contain text
+    that is still on its way to the log."""
     turn = live.turn
     return TurnUpdate(
         turn_id=turn.turn_id,
@@ -119,7 +119,7 @@ def told(stretch: Stretch, note: Note, position: str, now: float) -> TurnUpdate:
 
 
 def lost(row: TurnRow, now: float) -> TurnUpdate:
-    """The end of a turn whose events are nowhere any more, so that nobody can tell how it went on."""
+    """The end of a turn whose events are lost, so that nobody can tell how it continued."""
     return TurnUpdate(
         turn_id=row.turn_id,
         conversation_id=row.conversation_id,

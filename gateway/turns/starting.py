@@ -1,4 +1,4 @@
-"""Starting: an order becomes a turn, once, however often it comes."""
+"""Starting: an order becomes a turn exactly once, however often it comes."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Accepted(Struct, frozen=True):
 
 
 class Starting:
-    """Finds the turn that an order has already, or starts one."""
+    """Finds the turn that an order already has, or starts one."""
 
     def __init__(self, runner: Runner, means: Means, *, store: Store, names: Names) -> None:
         self._runner = runner
@@ -52,7 +52,7 @@ class Starting:
         return await outlived(self._runner.track(self._find_or_start(order, owns, admit, position)))
 
     async def _find_or_start(self, order: Order, owns: Owns, admit: Callable[[], None], position: str) -> Accepted:
-        """Not cancelled with its request, so that a hasty second one with the same key waits for the first."""
+        """Goes on if its request is cancelled, so that a quick second request with the same key waits for the first."""
         if not order.conversation_id:
             return await self._start_once(order, None, admit, position)
         async with self._runner.gate(order.conversation_id):
@@ -74,7 +74,7 @@ class Starting:
             return await self._start(order, naming, mark, admit)
 
     async def _at_home(self, order: Order, naming: Naming, owns: Owns) -> Order:
-        """An order for a known conversation, which is of the conversation's shop also where it names none."""
+        """The order for a known conversation; if it names no shop, it gets the conversation's."""
         row = await self._store.conversation(naming.conversation_id)
         ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
         if row is None or not ours or not owns(row.user_id, row.shop_id):
@@ -126,7 +126,7 @@ class Starting:
         try:
             if busy and order.on_busy == "reject":
                 raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
-            self._refuse_when_draining()  # it may have begun since, and nothing waits from here on
+            self._refuse_when_draining()  # a drain may have started in the meantime; from here on there is no await
             admit()
         except GatewayError:
             if tail is not None:

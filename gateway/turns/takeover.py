@@ -1,4 +1,4 @@
-"""Take-over: a start goes on with what a former process left, and tells the store what it missed."""
+"""Take-over: at the start, continues turns that a former process left, and tells the store what it missed."""
 
 import asyncio
 
@@ -23,11 +23,11 @@ from gateway.upstream.protocol import ChatRef
 
 logger = structlog.get_logger()
 
-_LOOK_AGAIN = 1.0  # between two looks whether the log can be written again
+_LOOK_AGAIN = 1.0  # seconds between two checks whether the log can be written again
 
 
 class TakeOver:
-    """What happens between opening the log and taking requests."""
+    """The work between opening the log and accepting requests."""
 
     def __init__(
         self,
@@ -48,7 +48,8 @@ class TakeOver:
         self._notifications = notifications
 
     async def resume(self, orphans: list[Stretch]) -> None:
-        """Takes over what a former process left running, in the order it began; it goes on once that can be written."""
+        """Takes over turns that a former process left running, in their order; they go on once the log can be
+        written."""
         newest = await newest_known(self._store)
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
         self._repeat_ends()
@@ -81,7 +82,7 @@ class TakeOver:
             self._runner.track(tell_missing(self._log, self._store, newest=newest, tell=tell))
 
     def _repeat_ends(self) -> None:
-        """The store, and Coze of what was cancelled, may not have been told how these turns ended."""
+        """Tells the store again how these turns ended, and Coze which were cancelled: neither may know yet."""
         for stretch in self._log.keeper.ended():
             if stretch.turn and stretch.last >= stretch.first:
                 note = read_note(stretch.state)

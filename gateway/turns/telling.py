@@ -1,4 +1,4 @@
-"""Telling: what the store is told of turns, while they run and when they have ended."""
+"""Telling: hands the state of turns to the store, while they run and when they have ended."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ from gateway.turns.orders import Note
 from gateway.turns.standing import begun, glance, snapshot, told
 
 _STEP = 0.1
-_EVERY = 10.0  # how often what there is of a running answer goes to the store; the log has every piece
+_EVERY = 10.0  # seconds after which the text so far of a running answer goes to the store; the log has every piece
 
 
 class Telling:
-    """Nothing here waits for the store, which writes what it was told when it can."""
+    """Nothing here waits for the store, which writes what it was told as soon as it can."""
 
     def __init__(
         self, store: Store, names: Names, *, clock: Callable[[], float], faults: Faults, ledger: Ledger
@@ -30,13 +30,13 @@ class Telling:
         self._ledger = ledger
 
     def began(self, live: LiveTurn) -> None:
-        """The turn is there, once."""
+        """Tells the store that the turn exists, only once."""
         if not live.stored:
             live.stored = True
             self._store.begin(begun(live.turn.turn_id, live.note))
 
     def stands(self, live: LiveTurn) -> None:
-        """What readers may have seen of the turn."""
+        """Tells the store what readers may have seen of the turn."""
         live.pen.changed = False
         try:
             self._store.update(snapshot(live, self._clock()))
@@ -44,14 +44,15 @@ class Telling:
             self._faults.broke("keep", error, turnId=live.turn.turn_id)
 
     def ended_before(self, stretch: Stretch, note: Note) -> None:
-        """Repeats what the store was told of a turn that has ended: it may have been killed before it was written."""
+        """Tells the store again about a turn that has ended: the process may have been killed before it was written."""
         self._store.begin(begun(stretch.turn, note))
         self._names.recall(note)
         position = Epochs.parse(stretch.epochs).position(stretch.last)
         self._store.update(told(stretch, note, position, self._clock()))
 
     async def run(self, running: Mapping[str, LiveTurn], each_round: Callable[[], None]) -> None:
-        """Tells of each running turn every few seconds, a few turns at a time, for ever: many at once are felt."""
+        """Tells the store about each running turn every few seconds, for ever; a few at a time, as many cause
+        delays."""
         loop = asyncio.get_running_loop()
         changed: list[LiveTurn] = []
         share, not_before = 1, 0.0

@@ -1,8 +1,8 @@
-"""A turn: what Coze said, and what the events are that follow from it.
+"""A turn: turns what Coze says into events.
 
-A pure state machine: nothing here waits, reads a clock or touches the world. The runner tells it what happened
-(`take`, `stream_ended`, `settled`, `recovered`, `cancel`, `fail`) and appends the events that it gives back. Whatever
-happens, and in whatever order, there is one last event and nothing after it.
+A pure state machine: nothing here waits, reads a clock or does I/O. A live turn tells it what happened (`take`,
+`stream_ended`, `settled`, `recovered`, `cancel`, `fail`) and appends the events that it returns. Whatever happens, and
+in whatever order, there is exactly one last event and nothing after it.
 
     starting ──> streaming ──> settling ──> ended        settling: Coze is done; late audio, late suggestions
         │          │   ▲           ▲          ▲
@@ -10,7 +10,7 @@ happens, and in whatever order, there is one last event and nothing after it.
         │          └────> recovering ─────────┤          the stream broke: ask for Coze's record
         └─────────────────────────────────────┘
 
-From `recovering` a turn may also come to wait for tool outputs, or go on with them; `NEXT` is the whole table.
+A `recovering` turn may also start to wait for tool outputs, or continue with them; `NEXT` is the complete table.
 """
 
 from collections import Counter
@@ -72,7 +72,7 @@ NEXT: Final[dict[Phase, frozenset[Phase]]] = {
     "recovering": frozenset({"action_required", "streaming", "ended"}),
     "ended": frozenset(),
 }
-"""Where a turn can go from each phase."""
+"""The phases that can follow each phase."""
 
 RETRYABLE: Final = frozenset(
     {
@@ -91,19 +91,19 @@ RETRYABLE: Final = frozenset(
         Code.INTERNAL,
     }
 )
-"""Problems after which a person may reasonably send the same message again. Not what the gateway itself retries."""
+"""Problems after which a person may reasonably send the same message again. The gateway itself retries others."""
 
 
 class Memory(Struct):
-    """What must survive a crash besides the events. Keep it with the events that came with it, or after them: an id
-    that is here counts as shown."""
+    """What must survive a crash besides the events. Write it together with its events, or after them: an id in it
+    counts as shown."""
 
     chat_id: str = ""
     coze_conversation_id: str = ""
     answers: list[tuple[str, int]] = []
-    """Each answer's message id, and where it begins in the turn's text, in code points."""
+    """Each answer's message id, and the offset at which it starts in the turn's text, in code points."""
     seen: list[str] = []
-    """Ids of the cards, tools and suggestions already shown, where Coze gave them one."""
+    """The ids of the cards, tools and suggestions that were shown already, as far as Coze gave them ids."""
 
 
 class Turn:
@@ -116,14 +116,14 @@ class Turn:
         self.phase: Phase = "starting"
         self.memory = Memory()
         self.memory_changed = False
-        """Set when `memory` has something new; the runner resets it once it has kept it."""
+        """Set when `memory` has changed; reset once the memory has been written."""
         self.log_id: str | None = None
         """Coze's log id of the stream, for `upstream` in a failure."""
         self.suggestions: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.usage: dict[str, Any] | None = None
         self.overfull = False
-        """Whether it ended because Coze sent more than it may hold; Coze goes on with the chat."""
+        """Whether the turn ended because Coze sent more than a turn may hold; Coze then still continues the chat."""
         self.outcome: Outcome | None = None
         self.failure: Failed | None = None
         self._answers = Answers()
@@ -151,10 +151,10 @@ class Turn:
         tool_calls: Iterable[dict[str, Any]] = (),
         audio: bool = False,
     ) -> "Turn":
-        """A turn that lost its process, from what its log holds. `recovering` when Coze's record can be asked for.
+        """A turn that lost its process, restored from its log. It is `recovering` if Coze's record can be asked for.
 
-        `tool_calls` are those of an `action_required` that was logged last; `audio` says whether any was. What tools
-        and audio took of its allowance is not known any more.
+        `tool_calls` are those of the last `action_required` in the log; `audio` says whether the log has any audio. How
+        much of the allowance was used by tools and audio is not known any more.
         """
         turn = cls(conversation_id, turn_id, language)
         turn.memory = memory
@@ -176,7 +176,7 @@ class Turn:
 
     @property
     def ref(self) -> ChatRef | None:
-        """Coze's ids of the chat, once it said that it has the message."""
+        """Coze's ids of the chat, once Coze has confirmed the message."""
         memory = self.memory
         return ChatRef(memory.chat_id, memory.coze_conversation_id) if memory.chat_id else None
 
@@ -187,7 +187,7 @@ class Turn:
 
     @property
     def length(self) -> int:
-        """Code points of `content`, also when that was released."""
+        """The number of code points of `content`, even after the text was released."""
         return self._answers.length or self._released
 
     def beginning(self, length: int) -> str:
@@ -202,7 +202,7 @@ class Turn:
 
     @property
     def bytes_shown(self) -> int:
-        """Bytes of all its events but the last."""
+        """The number of bytes of all its events except the last one."""
         return self._allowance.bytes
 
     @property
@@ -210,13 +210,13 @@ class Turn:
         return self._reasoning.text
 
     def take(self, items: Sequence[Item]) -> list[Event]:
-        """What Coze's stream brought, in its order, as events to append. Never raises, whatever the items are."""
+        """Turns items of Coze's stream, in their order, into events to append. Never raises, whatever the items are."""
         events: list[Event] = []
         answers = self._answers
         allowance = self._allowance
         counted = 0
         for item in items:
-            if type(item) is Delta and self.phase == "streaming":  # nearly all items: nothing else is asked
+            if type(item) is Delta and self.phase == "streaming":  # nearly all items take this short path
                 if (piece := answers.delta(item.message_id, item.text)) is not None:
                     events.append(piece)
                 continue
@@ -224,7 +224,8 @@ class Turn:
                 self._take_late(item, events)
             elif self.phase not in ("recovering", "ended"):
                 self._take(item, events)
-            allowance.spend(events, counted)  # each time: a few bytes of Coze's may make an event of megabytes
+            # After each item, because a few bytes of Coze's may lead to an event of megabytes.
+            allowance.spend(events, counted)
             counted = len(events)
             if allowance.exceeded:
                 break
@@ -242,7 +243,7 @@ class Turn:
         return events
 
     def stream_ended(self, end: StreamEnd) -> list[Event]:
-        """The stream is over. Without Coze's last word the chat's record decides, if there is a chat to ask for."""
+        """The stream has ended. If Coze didn't say how the chat ended, its record decides, if the chat is known."""
         match self.phase:
             case "ended" | "recovering" | "action_required":
                 return []  # already decided; a chat that waits for tool outputs has ended its stream properly
@@ -260,14 +261,14 @@ class Turn:
         return self._fail(Code.UPSTREAM_UNCERTAIN if uncertain else Code.UPSTREAM_FAILED)
 
     def settled(self) -> list[Event]:
-        """The short wait for what is late, after Coze said that the chat is complete, is over."""
+        """The short wait for late items, after Coze said that the chat is complete, is over."""
         return self._complete() if self.phase == "settling" else []
 
     def recovered(self, state: ChatState, messages: Sequence[Item], *, final: bool = False) -> list[Event] | None:
-        """Coze's record of the chat. None: it can't be used yet, ask again; `final` takes a completed one as it is.
+        """Takes Coze's record of the chat. None means that it can't be used yet: ask again, or accept it with `final`.
 
-        A list of messages may lag behind its chat's state: until `final`, one that has less than was streamed, or
-        nothing for a turn that has nothing, is not believed.
+        The list of messages may lag behind the chat's state. So without `final`, a list that has less than was
+        streamed, or nothing for a turn that has nothing, is not believed.
         """
         if self.phase == "ended":
             return []
@@ -279,7 +280,7 @@ class Turn:
             case "requires_action":
                 events: list[Event] = []
                 for item in messages:
-                    if isinstance(item, Answer | Suggestion):  # what was lost before the turn came to wait
+                    if isinstance(item, Answer | Suggestion):  # items that were lost before the turn started to wait
                         taken = len(events)
                         self._take(item, events)
                         self._allowance.spend(events, taken)
@@ -295,27 +296,27 @@ class Turn:
                 return self.cancel()
 
     def cancel(self) -> list[Event]:
-        """Ends the turn as cancelled, with the text there is."""
+        """Ends the turn as cancelled, with the text so far."""
         if self.phase == "ended":
             return []
         events = self._flush()
         return self._end(events, "cancelled", Cancelled(self.conversation_id, self.turn_id, self.content))
 
     def fail(self, error: GatewayError) -> list[Event]:
-        """Ends the turn as failed, with the text there is."""
+        """Ends the turn as failed, with the text so far."""
         if self.phase == "ended":
             return []
         coze_code, log_id = (error.coze_code, error.log_id) if isinstance(error, UpstreamError) else (None, None)
         return self._fail(error.code, coze_code, log_id)
 
     def overfill(self) -> list[Event]:
-        """Coze's record of the chat is larger than a turn may be."""
+        """Ends the turn because Coze's record of the chat is larger than a turn may be."""
         return [] if self.phase == "ended" else self._fail_too_much()
 
     def outputs_given(self) -> list[Event]:
-        """The tool outputs are on their way to Coze: the same chat goes on in a new stream.
+        """The tool outputs are on their way to Coze: the same chat continues in a new stream.
 
-        A turn that lost its process after it was given them, and whose chat still waits, goes on likewise.
+        This is also called for a turn that lost its process after it was given the outputs, if its chat still waits.
         """
         if self.phase in ("action_required", "recovering"):
             self._go("streaming")
@@ -352,7 +353,7 @@ class Turn:
                 self._take_late(item, events)
             case Created(chat_id, conversation_id):
                 self._begin()
-                if len(chat_id) <= ID_LENGTH and len(conversation_id) <= ID_LENGTH:  # else they are none of Coze's
+                if len(chat_id) <= ID_LENGTH and len(conversation_id) <= ID_LENGTH:  # longer ones can't be Coze's
                     self._take_ids(real_id(chat_id), real_id(conversation_id))
             case ActionRequired(tool_calls):
                 events.extend(self._need_action(tool_calls))
@@ -374,7 +375,7 @@ class Turn:
                 assert_never(item)
 
     def _take_late(self, item: Item, events: list[Event]) -> None:
-        """After the chat is complete its audio and its suggestions may still come."""
+        """After the chat is complete, its audio and its suggestions may still arrive."""
         if isinstance(item, Audio) and item.content:
             self._audio = True
             events.append(AudioPiece(item.content))
@@ -386,7 +387,7 @@ class Turn:
             events.extend(self._complete())
 
     def _take_ids(self, chat_id: str, conversation_id: str) -> None:
-        """Keeps Coze's first word on its ids. The old form of the API gives a conversation's only."""
+        """Keeps the first ids that Coze gives. The old form of the API gives only a conversation's id."""
         memory = self.memory
         if not memory.chat_id and (chat_id or conversation_id not in ("", memory.coze_conversation_id)):
             memory.chat_id = chat_id
@@ -397,7 +398,7 @@ class Turn:
         if is_text(answer):
             _add(events, self._answers.complete(answer.message_id, answer.content))
         elif answer.content_type == "audio":
-            if not self._audio:  # else it repeats the pieces that were sent
+            if not self._audio:  # otherwise it repeats the pieces that were sent
                 self._take_late(Audio(answer.content), events)
         elif self._is_new(answer.message_id) and (real_id(answer.message_id) or answer.content not in self._cards):
             _add(events, self._answers.withdraw(answer.message_id))
@@ -409,10 +410,10 @@ class Turn:
             self._go("streaming")
 
     def _done(self) -> list[Event]:
-        """Coze's stream said its last word without saying how the chat ended."""
+        """Coze's stream has sent `done` without saying how the chat ended."""
         if self.ref is not None:
             return self._recover()
-        return self._complete()  # the old form of the API gives no ids, and has no other last word
+        return self._complete()  # the old form of the API gives no ids, and ends a stream in no other way
 
     def _recover(self) -> list[Event]:
         self._go("recovering")
@@ -424,7 +425,7 @@ class Turn:
         if not waiting:
             self._go("action_required")
         if tool_calls == self.tool_calls and (waiting or tool_calls):
-            return []  # already asked for: said twice, or before a crash
+            return []  # already asked for: Coze said it twice, or said it before a crash
         self.tool_calls = tool_calls
         return [ActionNeeded(tool_calls)]
 
@@ -470,7 +471,7 @@ class Turn:
         return self._fail(classify(failed.coze_code)[0], failed.coze_code, self.log_id or failed.log_id)
 
     def _fail_too_much(self) -> list[Event]:
-        """Ends the turn: Coze has sent more than a turn may hold."""
+        """Ends the turn because Coze has sent more than a turn may hold."""
         self.overfull = True
         return self._fail(Code.UPSTREAM_FAILED, words=too_much(self.language))
 
@@ -497,7 +498,7 @@ class Turn:
         return self._end(events, "failed", failed)
 
     def _flush(self) -> list[Event]:
-        """Shows the text that was held back, so that the last event's content is what the pieces make."""
+        """Shows the text that was held back, so that the pieces joined are the last event's content."""
         events: list[Event] = []
         _add(events, self._answers.flush())
         return events
@@ -514,7 +515,7 @@ class Turn:
         self.phase = phase
 
     def _is_new(self, message_id: str, prefix: str = "") -> bool:
-        """Whether this was not shown yet, as far as its id tells; remembers it."""
+        """Whether this item was not shown yet, judging by its id; remembers the id."""
         if not (key := real_id(message_id)):
             return True
         if (key := prefix + key) in self._seen:
@@ -550,7 +551,7 @@ class Turn:
 
 
 def _newest_text(events: list[Event]) -> list[Event]:
-    """The same without the rewritings that are themselves rewritten in the same read: each holds the whole text."""
+    """The same without replacements that are replaced in the same read: each of them holds the whole text."""
     anew = [at for at, event in enumerate(events) if isinstance(event, Message) and event.replace]
     return [e for at, e in enumerate(events) if not anew or not anew[0] <= at < anew[-1] or not _is_text_of_answer(e)]
 

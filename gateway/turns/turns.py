@@ -1,4 +1,5 @@
-"""Turns, by their ids: what may be asked and done from outside. What was done is durable when a method returns."""
+"""Turns, by their ids: questions and commands for front doors. A command's effect is durable when its method
+returns."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from gateway.turns.takeover import TakeOver
 from gateway.turns.telling import Telling
 
 State = TurnRow | TurnUpdate
-"""How a turn stands: what readers may have seen of it, or what is stored."""
+"""A turn's state: what readers may have seen of it, or what is stored."""
 
 
 class Running(Struct, frozen=True):
@@ -35,7 +36,7 @@ class Running(Struct, frozen=True):
 
 
 class Turns:
-    """Everything about turns that a front door needs. `owns` says whether the caller may have a user's or shop's."""
+    """Everything about turns that a front door needs. `owns` says what the caller may access, by user and shop."""
 
     def __init__(self, means: Means, *, store: Store, notifications: Notifications, abandonment: Abandonment) -> None:
         names = Names(store)
@@ -59,10 +60,10 @@ class Turns:
     ) -> Accepted:
         """Starts a turn and returns once its `started` is durable, or once it is queued.
 
-        Nothing is started for an order whose turn is there already: found by its key, or by a `position` of it.
-        `admit` is asked last: it counts a turn that is about to be started, and raises when it must not be. Raises
-        `not_found`, `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key used with
-        another body. A request that is cancelled may still have started its turn.
+        Nothing is started for an order that already has a turn, which is found by its key, or by a `position` of it.
+        `admit` is called last: it counts a turn that is about to start, and raises if the turn must not start. Raises
+        `not_found`, `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key that was
+        used with another body. A request that is cancelled may still have started its turn.
         """
         return await self._starting.start(order, owns=owns, admit=admit, position=position)
 
@@ -77,7 +78,7 @@ class Turns:
         return _running(found) if isinstance(found, LiveTurn) else found
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
-        """How a turn stands. Raises `not_found`, also for somebody else's."""
+        """A turn's state. Raises `not_found`, also for somebody else's turn."""
         found = await self._find(turn_id, owns)
         if isinstance(found, LiveTurn):
             return snapshot(found, 0.0)
@@ -86,7 +87,7 @@ class Turns:
         return row
 
     async def cancel(self, turn_id: str, *, owns: Owns) -> bool:
-        """Ends a turn as cancelled. False when it was over already. Raises `not_found`."""
+        """Ends a turn as cancelled. False if it was over already. Raises `not_found`."""
         found = await self._find(turn_id, owns)
         if not isinstance(found, LiveTurn) or not self.runner.cancel(found):
             return False
@@ -108,7 +109,7 @@ class Turns:
     async def _find(self, turn_id: str, owns: Owns) -> LiveTurn | TurnRow:
         live = self.runner.turns.get(turn_id)
         if live is not None and owns(live.order.user_id, live.order.shop_id):
-            return live  # somebody else's takes the way of what never existed, and as long
+            return live  # a turn of somebody else takes the same path, and the same time, as one that never existed
         row = await self._store.turn(turn_id, texts=False)
         if row is None or not owns(row.user_id, row.shop_id):
             raise no_such(row)
@@ -121,7 +122,7 @@ class Turns:
         await self._erasure.erase(conversation_id)
 
     async def resume(self, orphans: list[Stretch]) -> None:
-        """Goes on with what a former process left running. Called once, before anything is started."""
+        """Continues turns that a former process left running. Called once, before anything is started."""
         work = self._telling.run(self.runner.turns, self._notifications.roll)
         self._keeping = asyncio.get_running_loop().create_task(work)
         self._means.faults.watch("keep", self._keeping)
@@ -137,11 +138,11 @@ class Turns:
         return self.runner.draining
 
     async def drain(self, seconds: float) -> None:
-        """Starts nothing more and waits for what runs, at most so long. What is left is the next process's."""
+        """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""
         await self.runner.drain(seconds)
 
     async def close(self) -> None:
-        """Lets go of the turns that still run; they stay unfinished in the log."""
+        """Abandons the turns that still run; they stay unfinished in the log."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])

@@ -208,10 +208,22 @@ async def test_what_is_not_found_and_what_is_wrong_says_why_in_the_log_alone(tmp
             chat = {"userId": "ann", "botId": "b", "message": "hi"}
             strange = {**chat, "botId": 7, "customVariables": {"s3cr3t": 1}, "s3cr3t": 1, "onBusy": "s3cr3t"}
             requests: list[tuple[str, str, str, dict[str, Any], str]] = [
-                ("GET", f"{url}/conversations/{conversation}/messages", "key-b", {}, "it is another user's or shop's"),
-                ("GET", f"{url}/turns/{turn['turnId']}/events", "key-b", {}, "it is another user's or shop's"),
-                ("DELETE", f"{url}/conversations/conv_{UUID}", "key-b", {}, "there is none"),
-                ("POST", f"{url}/chat", "key-b", {**chat, "conversationId": conversation}, "another user's or shop's"),
+                (
+                    "GET",
+                    f"{url}/conversations/{conversation}/messages",
+                    "key-b",
+                    {},
+                    "it belongs to another user or shop",
+                ),
+                ("GET", f"{url}/turns/{turn['turnId']}/events", "key-b", {}, "it belongs to another user or shop"),
+                ("DELETE", f"{url}/conversations/conv_{UUID}", "key-b", {}, "it does not exist"),
+                (
+                    "POST",
+                    f"{url}/chat",
+                    "key-b",
+                    {**chat, "conversationId": conversation},
+                    "belongs to another user or shop",
+                ),
                 ("POST", f"{url}/chat", "key-b", {**chat, "shopId": "a"}, "the shop is not one of the token's"),
                 ("GET", f"{url}/turns/s3cr3t", "key-b", {}, "that is no turn's id"),
                 ("DELETE", f"{url}/conversations/s3cr3t", "key-b", {}, "that is no conversation's id"),

@@ -151,7 +151,7 @@ async def test_a_turn_of_which_coze_says_too_much_ends_with_an_error_and_costs_l
         await reader.ask(session, process.url, "?")
         assert reader.last["event"] == "error"
         assert reader.last["code"] == "upstream_failed"
-        assert "larger than is allowed" in reader.last["error"]
+        assert "longer than allowed" in reader.last["error"]
         assert sum(len(json.dumps(event, ensure_ascii=False).encode()) for event in reader.events) < 3 * TURN_BYTES
         assert len(reader.text.encode()) <= TEXT_BYTES + 2 * MIB
         assert peak(process.pid) - before < 64 * MIB

@@ -263,7 +263,7 @@ async def test_the_operator_deletes_what_a_user_wrote_while_the_gateway_is_stopp
     ("arguments", "words"),
     [
         (["--conversation", "conv_1"], "there is no "),
-        (["--conversation", "conv_1", "--shop", "a"], "--shop goes with --user"),
+        (["--conversation", "conv_1", "--shop", "a"], "--shop can only be used with --user"),
         ([], "one of the arguments"),
     ],
 )
