@@ -1,4 +1,4 @@
-"""Delivered: what readers were given and how late it was, added up for the metrics."""
+"""Delivered: how many events readers were given, and how late, added up for the metrics."""
 
 from typing import Protocol
 
@@ -6,14 +6,14 @@ from gateway.telemetry.faults import Faults
 
 
 class Watch(Protocol):
-    """Who is told of it. What it raises keeps nobody from what is delivered."""
+    """Gets the reports. An exception that it raises does not disturb the delivery."""
 
     def delivered(self, label: str, events: int) -> None: ...
     def delay(self, label: str, seconds: float, times: int) -> None: ...
 
 
 class Delivered:
-    """Events by the label of their outlets, until they are reported."""
+    """Counts events by the label of their outlets, until they are reported."""
 
     def __init__(self, watch: Watch, faults: Faults) -> None:
         self._watch = watch
@@ -24,14 +24,14 @@ class Delivered:
         self._events[label] = self._events.get(label, 0) + events
 
     def late(self, label: str, seconds: float, times: int) -> None:
-        """News came to so many outlets so long after it could be seen."""
+        """News reached `times` outlets `seconds` after it became visible."""
         try:
             self._watch.delay(label, seconds, times)
         except Exception as error:
             self._faults.broke("deliver", error)
 
     def report(self) -> None:
-        """Tells what was added since the last report."""
+        """Reports what was added since the last report."""
         added, self._events = self._events, {}
         for label, events in added.items():
             try:

@@ -15,10 +15,10 @@ _SLICE = 250  # of them on one log
 
 
 class Delivery:
-    """Outlets by the log that they read. Once a loop tick, those of each log with news are served.
+    """Knows which outlets read which log. Once per tick of the loop, it serves the outlets of each log that has news.
 
-    Outlets at the same position get the same frame, encoded once; one that is not ready keeps its cursor and gets one
-    joined frame when it is.
+    Outlets at the same position get the same frame, encoded once. An outlet that is not ready keeps its cursor, and
+    gets one joined frame when it is ready.
     """
 
     def __init__(self, serving: Serving, *, delivered: Delivered, loop: asyncio.AbstractEventLoop) -> None:
@@ -49,13 +49,13 @@ class Delivery:
             self._serving.drop(tail)
 
     def redirect(self, turn: str, old: Tail, new: Tail) -> None:
-        """The outlets of a turn that will never be in the log where it waited hear the log that it is in."""
+        """The turn will never appear in `old`: its outlets read `new` from now on."""
         for outlet in [one for one in self._outlets.get(old, ()) if one.subscription.turn == turn]:
             self._take(outlet, old)
             self._put(outlet, new)
 
     def dismiss(self, tail: Tail) -> None:
-        """The log is gone: gives its outlets what there is, and tells them to go."""
+        """The log is gone: gives its outlets what is left of it, and tells them to go."""
         for outlet in list(self._outlets.get(tail, ())):
             self._serving.serve(outlet)
             if not outlet.subscription.closed:
@@ -64,14 +64,14 @@ class Delivery:
     # -- news -----------------------------------------------------------------------------------------------------
 
     def news(self, tail: Tail) -> None:
-        """A log has something new for those who are attached."""
+        """A log has something new for the attached outlets."""
         self._due[tail] = None
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Serves what is due, a bounded number of deliveries a tick."""
+        """Serves the outlets that are due, with a bounded number of deliveries per tick."""
         left = _WRITES_A_TICK
         published, label, times = 0.0, "", 0
         for tail, outlets in self._work:
@@ -81,7 +81,7 @@ class Delivery:
             try:
                 self._serve_all(tail, outlets)
             except Exception:
-                for outlet in outlets:  # one by one: whoever fails here is cut
+                for outlet in outlets:  # one by one: an outlet that fails here is cut
                     self._serving.serve(outlet)
             times += len(outlets)
             left -= len(outlets)
@@ -95,7 +95,7 @@ class Delivery:
         self._delivered.report()
 
     def _slices(self) -> Iterator[tuple[Tail, tuple[Outlet, ...]]]:
-        """Who is to be served, log by log, a bounded number at a time. News that comes meanwhile waits its turn."""
+        """The outlets to serve, log by log, a bounded number at a time. News that comes in between waits its turn."""
         while self._due:
             due, self._due = self._due, {}
             for tail in due:
@@ -107,7 +107,7 @@ class Delivery:
                     yield tail, outlets[at : at + _SLICE]
 
     def _serve_all(self, tail: Tail, outlets: tuple[Outlet, ...]) -> None:
-        """Serves many on one log. Those who are up to date but for this news, nearly all, share one frame."""
+        """Serves many outlets of one log. Nearly all of them lack only this news, and share one frame."""
         serve = self._serving.serve
         at, stretch, encode, frame, events, whole = -1, None, None, b"", 0, True
         label, given = "", 0
@@ -120,7 +120,7 @@ class Delivery:
             after = subscription.after
             if after >= mine.last:
                 continue
-            if after < mine.first - 1:  # retention took what comes between; a fetch is under way to say so
+            if after < mine.first - 1:  # retention took the events in between; a fetch is under way that will say so
                 serve(outlet)
                 continue
             if outlet.paused or subscription.closed:

@@ -13,11 +13,11 @@ PORTION = 64 * 1024
 """Characters of a long answer that are read and encoded at once."""
 
 _KEPT = 4 * 1024 * 1024
-"""Bytes of frames kept for readers who may come to the same position: a few dozen slices."""
+"""Bytes of frames that are kept for readers who may reach the same position: a few dozen slices."""
 
 
 class Frame:
-    """Bytes for a transport, how many events they hold, and the position to which they bring a reader."""
+    """Bytes for a transport, the number of events in them, and the position of a reader who has read them."""
 
     __slots__ = ("__weakref__", "_hold", "data", "events", "last")
 
@@ -33,9 +33,9 @@ class Frame:
 
 
 class Frames:
-    """Small frames are kept up to a bound in bytes, the newest ones; large ones as long as some reader holds them.
+    """Keeps the newest small frames, up to a bound in bytes, and large frames as long as some reader holds them.
 
-    A small frame belongs to an owner, the log that it is of, and goes with that log's last reader.
+    A small frame belongs to an owner, its log, and is dropped with that log's last reader.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Frames:
         return frame
 
     def drop(self, owner: object) -> None:
-        """Lets go of what is kept of a log that nobody reads any more."""
+        """Drops the frames of a log that nobody reads any more."""
         for key in list(self._owned.get(owner, ())):
             self._drop(key)
 

@@ -1,4 +1,4 @@
-"""Heartbeats: one timer for all connections, who are told of the end of the gateway here, too."""
+"""Heartbeats: one timer for all connections. Connections are also told here when the gateway stops."""
 
 import asyncio
 
@@ -10,8 +10,8 @@ _BEATS_A_SLICE = 250
 
 
 class Heartbeats:
-    """Beats all hearts twice an interval: whoever got something since is skipped once, so that no reader is silent
-    for longer than the interval. What was delivered between the news is reported at the same time."""
+    """Beats all hearts twice per interval. A connection that got data since the last beat is skipped once; so none is
+    silent for longer than the interval. The deliveries since the last beat are reported at the same time."""
 
     def __init__(
         self, interval: float, *, cutting: Cutting, delivered: Delivered, loop: asyncio.AbstractEventLoop
@@ -39,7 +39,8 @@ class Heartbeats:
         self._beat(list(self._hearts), 0)
 
     def _beat(self, hearts: list[Heart], at: int) -> None:
-        """A slice a tick, so that others get their turn; without a pause between, for a sleeping peer costs more."""
+        """Beats one slice per tick, so that others get their turn; without pauses, as waking a sleeping peer costs
+        more."""
         now = self._loop.time()
         for heart in hearts[at : at + _BEATS_A_SLICE]:
             if heart in self._hearts:
@@ -51,7 +52,7 @@ class Heartbeats:
             self._loop.call_soon(self._beat, hearts, at + _BEATS_A_SLICE)
 
     def drain(self, *, also_running: bool) -> None:
-        """Tells those who only wait to come back; with `also_running` those too whose turn still runs."""
+        """Tells idle readers to come back; with `also_running`, also readers whose turn still runs."""
         self._closing = also_running
         for heart in list(self._hearts):
             try:

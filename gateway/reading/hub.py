@@ -1,4 +1,4 @@
-"""The hub: the face of the reading side. It gives cursors, and serves those who attach theirs as outlets."""
+"""The hub: the face of the reading side. It gives cursors, and serves connections that are attached as outlets."""
 
 import asyncio
 
@@ -19,9 +19,9 @@ from gateway.telemetry.ledger import Ledger
 
 
 class Hub:
-    """Who listens to which log: subscriptions, the delivery of news to outlets, and heartbeats, put together.
+    """Knows who listens to which log: it joins subscriptions, the delivery of news to outlets, and heartbeats.
 
-    A reader at whom our own code fails is told so and cut; the others are served.
+    If our own code fails at a reader, that reader is told so and cut; the others are served.
     """
 
     def __init__(
@@ -56,14 +56,15 @@ class Hub:
         return self._subscriptions.apart(key, turn, at)
 
     def redirect(self, turn: str, old: Tail, new: Tail) -> None:
-        """Moves the readers of a queued turn that will never be in its conversation's log to the log that it is in."""
+        """Moves the readers of a queued turn, which will never appear in its conversation's log, to the turn's own
+        log."""
         self._delivery.redirect(turn, old, new)
         self._subscriptions.redirect(turn, old, new)
         old.news()
         self._delivery.news(new)
 
     def dismiss(self, tail: Tail) -> None:
-        """The log is gone: gives its readers what there is, and tells them to go."""
+        """The log is gone: gives its readers what is left of it, and tells them to go."""
         self._delivery.dismiss(tail)
         self._subscriptions.dismiss(tail)
         tail.news()
@@ -71,7 +72,7 @@ class Hub:
     # -- connections ----------------------------------------------------------------------------------------------
 
     def attach(self, outlet: Outlet) -> None:
-        """Serves the outlet from now on, at once with what there is."""
+        """Serves the outlet from now on, beginning with the events that are there already."""
         self._delivery.add(outlet)
         self._heartbeats.join(outlet)
         self._serving.serve(outlet)
@@ -84,19 +85,19 @@ class Hub:
         outlet.subscription.close()
 
     def serve(self, outlet: Outlet) -> None:
-        """The outlet is ready for more: gives it what it has not had yet."""
+        """The outlet is ready for more: gives it the events that it lacks."""
         self._serving.serve(outlet)
 
     def join(self, heart: Heart) -> None:
-        """Beats it, and tells it of the end."""
+        """Sends the heart heartbeats from now on, and tells it when the gateway stops."""
         self._heartbeats.join(heart)
 
     def leave(self, heart: Heart) -> None:
-        """Forgets it. Idempotent."""
+        """Forgets the heart. Idempotent."""
         self._heartbeats.leave(heart)
 
     def cut(self, heart: Heart, part: Part, error: Exception) -> None:
-        """Our own code fails at this reader: it is told, and served no more."""
+        """Our own code failed at this reader: it is told so, and no longer served."""
         self._faults.broke(part, error)
         try:
             heart.farewell(Code.INTERNAL)
@@ -116,11 +117,11 @@ class Hub:
 
     @property
     def closing(self) -> bool:
-        """Whether those too are told whose turn still runs."""
+        """Whether readers whose turn still runs are told to come back, too."""
         return self._subscriptions.closing
 
     def drain(self, *, also_running: bool = False) -> None:
-        """Tells those who only wait to come back; with `also_running` those too whose turn still runs."""
+        """Tells idle readers to come back; with `also_running`, also readers whose turn still runs."""
         self._subscriptions.drain(also_running=also_running)
         self._heartbeats.drain(also_running=also_running)
         self._subscriptions.wake()

@@ -16,16 +16,16 @@ Encode = Callable[[Tail, list[Entry]], bytes]
 
 
 class Heart(Protocol):
-    """A connection that is kept alive and told of the end. All calls come from the event loop's thread."""
+    """A connection that gets heartbeats and is told when the gateway stops. All calls come from the loop's thread."""
 
     def beat(self, now: float) -> None:
-        """A heartbeat is due; also the time to notice a peer that accepts nothing."""
+        """A heartbeat is due. This is also the moment to notice a peer that accepts nothing."""
 
     def farewell(self, code: Code) -> None:
-        """Tells the reader to come back, or to go, and ends."""
+        """Tells the reader to come back, or to go away, and ends the connection."""
 
     def busy(self) -> bool:
-        """Whether it hears a turn that still runs."""
+        """Whether the connection listens to a turn that still runs."""
 
 
 class Outlet(Heart, Protocol):
@@ -38,16 +38,16 @@ class Outlet(Heart, Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether its socket accepts nothing now; it is served again once it does."""
+        """Whether its socket accepts nothing now; the outlet is served again once it does."""
 
     spoke: bool
 
     def hand(self, frame: Frame) -> None:
-        """Gives it a large frame, which it sends bit by bit; it is `paused` until all of it is on its way."""
+        """Gives the outlet a large frame, which it sends bit by bit; it is `paused` until the whole frame is sent."""
 
     @property
     def transport(self) -> asyncio.WriteTransport | None:
-        """Where frames go while `paused` is false; None once it is closed."""
+        """The transport for frames while `paused` is false; None once the connection is closed."""
 
     def finish(self) -> None:
         """The turn has nothing more to give."""
@@ -57,4 +57,4 @@ class Cutting(Protocol):
     """Where the parts of the hub report a connection at which our own code fails."""
 
     def cut(self, heart: Heart, part: Part, error: Exception) -> None:
-        """The connection is told of the failure, and served no more."""
+        """Tells the connection about the failure, and stops serving it."""

@@ -11,25 +11,25 @@ from gateway.log.tail import Tail
 ResetReason = Literal["expired", "unknown", "ahead"]
 
 _KEPT = 4
-"""Resets of one log that are kept for readers who have to be told the same: one for each reason, and one more."""
+"""How many resets of one log are kept for readers who need the same one: one for each reason, and one more."""
 
 _Key = tuple[int, int, ResetReason]
 
 
 class Resets:
-    """Made once for all readers who have to be told the same. Those of a log are kept until it has news, or nobody
+    """Makes each reset once for all readers who need it. A log's resets are kept until it has news, or until nobody
     reads it any more."""
 
     def __init__(self) -> None:
         self._kept: WeakKeyDictionary[Tail, dict[_Key, Entry]] = WeakKeyDictionary()
 
     def of(self, tail: Tail, stretch: Stretch, at: int, reason: ResetReason) -> Entry:
-        """The reset that shows all of a stretch, and leads on from the position `at`."""
+        """The reset that shows the whole stretch, and after which a reader continues at the position `at`."""
         kept = self._kept.get(tail, {})
         key = stretch.number, at, reason
         if (told := kept.get(key)) is None:
             found = outline(stretch)
-            status = found.status if stretch.turn else ""  # a shop's log is of no turn
+            status = found.status if stretch.turn else ""  # a shop's log belongs to no turn
             told = reset(at, reason, turn_id=stretch.turn, status=status, content=found.content)
             if len(kept) >= _KEPT:
                 kept.clear()
@@ -39,7 +39,7 @@ class Resets:
         return told
 
     def news(self, tail: Tail) -> None:
-        """What was told is out of date."""
+        """The resets of this log are out of date."""
         self._kept.pop(tail, None)
 
     def drop(self, tail: Tail) -> None:
@@ -52,6 +52,6 @@ class Resets:
 
 
 def reset(sequence: int, reason: ResetReason, *, turn_id: str, status: str, content: str) -> Entry:
-    """The event that tells a reader to replace what it shows; its id is the position to go on from."""
+    """The event that tells a reader to replace what it shows; its id is the position to continue from."""
     fields: dict[str, Any] = {"reason": reason, "turnId": turn_id, "status": status, "content": content}
     return Entry(sequence, b'"event":"reset",' + encode_fields(fields))

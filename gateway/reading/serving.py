@@ -1,4 +1,4 @@
-"""Serving: gives one outlet what it has not had yet."""
+"""Serving: gives one outlet the events that it lacks."""
 
 import asyncio
 from typing import Any
@@ -24,8 +24,8 @@ _LOOK_FOR_ROOM = 0.25
 class Serving:
     """Serves one outlet at a time, from the outlet's own cursor: nothing is queued for anybody.
 
-    An outlet that is behind what is in memory is served again once that was read; one whose next frame finds no room
-    is served again once there is some. An outlet at which our own code fails is cut.
+    If an outlet needs events that are not in memory, it is served again once they were read; if there is no room for
+    its next frame, it is served again once there is. An outlet at which our own code fails is cut.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Serving:
         self._loop = loop
         self._frames = Frames()
         self._fetching: dict[Outlet, asyncio.Task[None]] = {}
-        self._crowded_out: dict[Outlet, None] = {}  # those whose next frame finds no room
+        self._crowded_out: dict[Outlet, None] = {}  # the outlets for whose next frame there is no room
         self._room_timer: asyncio.TimerHandle | None = None
 
     def serve(self, outlet: Outlet) -> None:
-        """Gives one outlet what it has not had yet, as far as it is ready and its turn lasts, in one write."""
+        """Gives one outlet the events that it lacks, as many as it is ready for and its turn has, in one write."""
         try:
             self._serve(outlet)
         except Exception as error:
             self._cutting.cut(outlet, "deliver", error)
 
     def forget(self, outlet: Outlet) -> None:
-        """Nothing is prepared for it any more. Idempotent."""
+        """Prepares nothing for the outlet any more. Idempotent."""
         self._crowded_out.pop(outlet, None)
         if (task := self._fetching.pop(outlet, None)) is not None:
             task.cancel()
@@ -106,7 +106,7 @@ class Serving:
     # -- frames ---------------------------------------------------------------------------------------------------
 
     def _preface(self, outlet: Outlet) -> Frame | None:
-        """The frame of what a reader is told first; None when there is no room for it now."""
+        """The frame with the reader's preface; None if there is no room for it now."""
         subscription = outlet.subscription
         entries = subscription.preface
         key = outlet.encode, subscription.tail.position(entries[-1].sequence), *entries
@@ -117,7 +117,7 @@ class Serving:
         return frame
 
     def _slice(self, outlet: Outlet, stretch: Stretch) -> Frame | None:
-        """The frame of what comes after the outlet's position; None when there is no room for it now."""
+        """The frame with the events after the outlet's position; None if there is no room for it now."""
         subscription = outlet.subscription
         after = subscription.after
         key = stretch.number, outlet.encode, after, stretch.last
@@ -128,7 +128,7 @@ class Serving:
         return frame
 
     def _frame(self, key: Any, outlet: Outlet, entries: list[Entry]) -> Frame | None:
-        """Made once for all who are at one place, and counted while it lives if it is large."""
+        """The frame, made once for all outlets at the same position; a large one is counted while it exists."""
         if (made := self._frames.get(key)) is not None:
             return made
         data = outlet.encode(outlet.subscription.tail, entries)
@@ -146,7 +146,7 @@ class Serving:
             self._room_timer = self._loop.call_later(_LOOK_FOR_ROOM, self._look_for_room)
 
     def _look_for_room(self) -> None:
-        """Serves those who wait for room, in their order, as far as there is some."""
+        """Serves the outlets that wait for room, in their order, as far as there is room."""
         self._room_timer = None
         for outlet in list(self._crowded_out):
             del self._crowded_out[outlet]

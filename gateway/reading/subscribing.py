@@ -1,4 +1,4 @@
-"""Subscribing: where each reader's cursor begins, and where it is led when it can't go on."""
+"""Subscribing: decides where each reader's cursor starts, and where it continues when it can't do so exactly."""
 
 from typing import Protocol
 
@@ -13,16 +13,16 @@ from gateway.telemetry.ledger import Ledger
 
 
 class Audience(Protocol):
-    """Who wants to know whether anybody listens: to a turn, or with None to all of a log."""
+    """Is told who listens: to a turn, or, with None, to a whole log."""
 
     def joined(self, key: LogKey, turn: str | None) -> None: ...
     def left(self, key: LogKey, turn: str | None) -> None: ...
 
 
 class Subscriptions:
-    """Gives cursors over the logs of a shelf, and is their source of what is not in memory.
+    """Gives cursors over the logs of a shelf, and loads for them what is not in memory.
 
-    `draining`: readers wait no longer for news; `closing`: they wait for the end of a turn no longer either.
+    `draining`: readers no longer wait for news; `closing`: they no longer wait for the end of a turn either.
     """
 
     def __init__(self, shelf: Shelf, *, ledger: Ledger, audience: Audience | None = None) -> None:
@@ -36,9 +36,9 @@ class Subscriptions:
     async def subscribe(self, key: LogKey, *, asked: str | None, turn: str | None = None) -> tuple[Subscription, bool]:
         """A cursor for the position asked for, and whether it continues exactly. Raises `JournalError`.
 
-        None asks for the beginning of the turn, or of the running turn, else for what comes from now on; "0" for the
-        oldest kept. A position that can't be continued exactly gets a `reset` as its preface, and goes on from there.
-        `gone` says that retention was faster, and took the turn's events.
+        None asks for the beginning of the turn, or of the running turn, or else for the events from now on; "0" asks
+        for the oldest event that is kept. If a position can't be continued exactly, the cursor gets a `reset` as its
+        preface, and continues after that. `gone` says that retention has taken the turn's events in the meantime.
         """
         tail = await self._shelf.tail(key)
         span = next((s for s in reversed(tail.spans) if s.turn == turn), None) if turn is not None else None
@@ -49,7 +49,7 @@ class Subscriptions:
         self._joined(subscription)
         try:
             if span is not None and span.stretch is None and after < span.last:
-                # Loaded, it is held for this reader, whatever retention takes from now on.
+                # Once loaded, the stretch is held for this reader, whatever retention takes from now on.
                 subscription.gone = await self._shelf.load(span) is None
             if reason is not None and not subscription.gone:
                 await self._reset(subscription, reason, span)
@@ -72,7 +72,7 @@ class Subscriptions:
             self._audience.joined(subscription.key, subscription.turn)
 
     async def _reset(self, subscription: Subscription, reason: ResetReason, span: Span | None) -> None:
-        """Puts the cursor where it can go on exactly, and says so first."""
+        """Moves the cursor to where it can continue exactly, with a preface that says so."""
         tail = subscription.tail
         if span is None and subscription.turn is None and tail.spans:
             span = tail.spans[-1]
@@ -97,7 +97,7 @@ class Subscriptions:
 
     async def catch_up(self, subscription: Subscription) -> None:
         if (span := subscription.span) is not None and subscription.turn is not None:
-            subscription.after = span.last  # whoever asks for the turn again is told from the store
+            subscription.after = span.last  # a later request for the turn is answered from the store
         else:
             await self._reset(subscription, "expired", None)
 
@@ -112,7 +112,7 @@ class Subscriptions:
     # -- where turns and logs end otherwise than readers were told ------------------------------------------------
 
     def redirect(self, turn: str, old: Tail, new: Tail) -> None:
-        """Readers of a turn that will never be in the log where it waited go on in the log that it is in."""
+        """The turn will never appear in `old`: its readers continue in `new`."""
         for subscription in [one for one in _readers(old) if one.turn == turn]:
             old.users.discard(subscription)
             new.users.add(subscription)
@@ -124,12 +124,12 @@ class Subscriptions:
             subscription.gone, subscription.preface = True, []
 
     def drain(self, *, also_running: bool) -> None:
-        """From now on nobody waits for news; with `also_running` nobody waits for the end of a turn either."""
+        """From now on no reader waits for news; with `also_running`, none waits for the end of a turn either."""
         self.draining = True
         self.closing = also_running
 
     def wake(self) -> None:
-        """Readers who wait look whether they still should."""
+        """Makes waiting readers check whether they should still wait."""
         for tail in self._shelf.tails():
             if _readers(tail):
                 tail.news()
@@ -143,7 +143,7 @@ def _readers(tail: Tail) -> list[Subscription]:
 
 
 def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -> tuple[int, ResetReason | None]:
-    """Where a reader begins, and why it can't go on exactly where it asked to, if it can't."""
+    """Where a reader starts, and, if it can't continue exactly where it asked to, the reason."""
     if turn is not None:
         beginning = span.first - 1 if span is not None else tail.head
     elif (running := tail.running) is not None and running.turn:  # a shop's log has no turns

@@ -10,7 +10,7 @@ from gateway.telemetry.ledger import Held
 
 
 class Source(Protocol):
-    """What a cursor needs of whoever gave it. While it is `draining`, nobody waits for news."""
+    """What a cursor needs from its source. While the source is `draining`, no reader waits for news."""
 
     draining: bool
 
@@ -18,7 +18,7 @@ class Source(Protocol):
         """Brings a stored stretch into memory; None when retention took it."""
 
     async def catch_up(self, subscription: "Subscription") -> None:
-        """Retention took what comes next: puts the cursor where it can go on, a `reset` as its preface."""
+        """Retention took the next events: moves the cursor to where it can continue, with a `reset` as its preface."""
 
     def left(self, subscription: "Subscription") -> None: ...
 
@@ -26,9 +26,9 @@ class Source(Protocol):
 class Subscription:
     """A cursor: everything up to `after` has been given. With `turn` set it ends with that turn's last event.
 
-    `preface` goes out first: a `reset`, when the position asked for can't be continued. Two ways to read: whoever has
-    a loop of its own calls `next_batch`; whoever mostly waits is attached to the hub as an outlet. Both give the same.
-    Close it in any case.
+    `preface` is given first: a `reset`, if the requested position can't be continued. There are two ways to read, which
+    give the same: a reader with a loop of its own calls `next_batch`; a connection that mostly waits is attached to the
+    hub as an outlet. The subscription must be closed in any case.
     """
 
     __slots__ = (
@@ -51,21 +51,21 @@ class Subscription:
     ) -> None:
         self._source = source
         self.tail = tail
-        self.key = tail.key  # of the log that it asked for; a turn that never starts leads it to another
+        self.key = tail.key  # of the log that it asked for; a turn that never starts moves it to another one
         self.turn = turn
         self.after = after
         self.preface: list[Entry] = []
         self.reason: Literal["expired", "unknown", "ahead"] | None = None  # why its position can't be continued exactly
-        self.room: Hold | None = None  # in which a large preface waits
+        self.room: Hold | None = None  # holds the room for a large preface
         self.closed = False
-        self.gone = False  # what it reads is not kept any more: its preface is all there is
-        self.reading = span  # what `span` found last; delivery looks here first
+        self.gone = False  # its events are not kept any more: the preface is all there is
+        self.reading = span  # the last result of `span`; delivery looks here first
         self._held = held
         tail.users.add(self)
 
     @property
     def span(self) -> Span | None:
-        """What to read next; None when there is nothing yet. A turn that was queued has none before it started."""
+        """The span to read next; None if there is nothing yet. A queued turn has none before it has started."""
         if self.turn is None:
             if self.reading is None or self.after >= self.reading.last:
                 self.reading = self.tail.span_after(self.after)
@@ -79,7 +79,7 @@ class Subscription:
 
     @property
     def outrun(self) -> bool:
-        """Whether retention took what comes next; a turn's own reader holds its stretch."""
+        """Whether retention took the next events. This can't happen to a turn's own reader, which holds the stretch."""
         if self.turn is not None:
             return False
         span = self.span
@@ -87,7 +87,7 @@ class Subscription:
 
     @property
     def over(self) -> bool:
-        """Whether the turn has nothing more to give. Up to date is not over: a conversation's never is."""
+        """Whether the turn has nothing more to give. "Up to date" is not "over"; a conversation is never over."""
         if self.gone:
             return not self.preface
         if self.turn is None or self.preface or (span := self.span) is None:
@@ -97,14 +97,14 @@ class Subscription:
 
     @property
     def hears_running(self) -> bool:
-        """Whether a turn that it listens to still runs, or waits to."""
+        """Whether a turn that it listens to still runs, or waits to run."""
         running = self.tail.running
         return running is not None and running.turn != "" and self.turn in (None, running.turn)
 
     async def take(self, limit: int = 0, most: int = 0) -> list[Entry]:
-        """What there is now after the cursor, which moves; empty when up to date. Never waits for news.
+        """The events after the cursor, which moves past them; none if it is up to date. Never waits for news.
 
-        With `most` it is about so many characters, or a single event that is longer; the rest comes with the next call.
+        With `most` it returns about that many characters, or a single event that is longer; the next call returns more.
         """
         if self.preface:
             given, self.preface = self.preface, []
@@ -124,8 +124,8 @@ class Subscription:
         return found
 
     async def fetch(self, span: Span | None) -> Stretch | None:
-        """Brings `span`, which comes next, into memory. None: retention was faster, and the cursor stands where it can
-        go on, a `reset` as its preface."""
+        """Brings `span`, which comes next, into memory. None: retention has taken it, and the cursor was moved to where
+        it can continue, with a `reset` as its preface."""
         stretch = None
         if span is not None and not self.outrun:
             stretch = span.stretch or await self._source.load(span)
@@ -134,7 +134,7 @@ class Subscription:
         return stretch
 
     async def next_batch(self, *, wait: float, limit: int = 0, most: int = 0) -> list[Entry]:
-        """The next events, at once when there are some, else when they come, or none after `wait` seconds."""
+        """The next events, as soon as there are any; an empty list after `wait` seconds."""
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             news = self.tail.changed()
@@ -146,7 +146,7 @@ class Subscription:
             await asyncio.wait([news], timeout=left)
 
     def give_room_back(self) -> None:
-        """The preface has been given, or never will be."""
+        """Returns the preface's room: the preface has been given, or never will be."""
         if self.room is not None:
             self.room.close()
             self.room = None

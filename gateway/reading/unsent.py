@@ -37,34 +37,37 @@ class Hold:
 
 
 class Unsent:
-    """What waits for clients, in all. When it needs room, the client that has accepted nothing for longest is cut.
+    """Counts all bytes that wait for clients. When room is needed, it cuts the client that has accepted nothing
+    longest.
 
-    Large things are counted before they are made (`reserve`), and a thing that many readers share is counted once.
-    What lies in a connection's own buffer is there already (`note`): each has its own small bound.
+    Large data are counted before they are made (`reserve`), and data that many readers share are counted once. Data in
+    a connection's own buffer are counted when they are there already (`note`): each buffer has its own small bound.
     """
 
     def __init__(self, most: int = 24 * 1024 * 1024) -> None:
         self.held = 0
         self.making = asyncio.Lock()
-        """For whoever makes an answer of a size that is not known before: it may be megabytes, several times over."""
+        """Taken to make an answer whose size is not known before: it may need several times many megabytes."""
         self._most = most
         self._planned = 0
-        self._by_age: dict[Hold, None] = {}  # those that can be cut; the one that waits longest comes first
+        self._by_age: dict[Hold, None] = {}  # the ones that can be cut, longest waiting first
         self._timer: asyncio.TimerHandle | None = None
 
     def reserve(self, size: int, cut: Callable[[], object] | None = None) -> Hold:
         """Room for bytes that are about to be made. Raises OVERLOADED when there is none.
 
-        One thing alone always finds room, however large it is: an event can't be sent in two parts.
+        If nothing else waits there is always room, however large the data are: an event can't be sent in two parts.
         """
         if self.held + size > self._most:
             self._relieve(size)
             if self.held + size > self._most and self._planned:
-                raise GatewayError(Code.OVERLOADED, "too much waits to be read", retry_after=_COME_AGAIN)
+                raise GatewayError(
+                    Code.OVERLOADED, "too many bytes wait for clients to read them", retry_after=_COME_AGAIN
+                )
         return self._hold(Hold(self, size, cut, planned=True))
 
     def note(self, size: int, cut: Callable[[], object]) -> Hold:
-        """Counts what waits in a connection's buffer. `cut` ends that connection if others need the room."""
+        """Counts the bytes in a connection's buffer. `cut` ends that connection if others need the room."""
         hold = self._hold(Hold(self, size, cut, planned=False))
         if self.held > self._most:
             self._relieve_later()
@@ -83,7 +86,7 @@ class Unsent:
         self._by_age.pop(hold, None)
 
     def _relieve(self, wanted: int) -> None:
-        """Cuts whoever has accepted nothing for long enough, the longest first, until there is room."""
+        """Cuts clients that have accepted nothing for long enough, longest first, until there is room."""
         now = asyncio.get_running_loop().time()
         while self.held + wanted > self._most and (oldest := next(iter(self._by_age), None)) is not None:
             if now - oldest.since < _PATIENCE:

@@ -1,1 +1,1 @@
-"""Telemetry: what is open, what happened, and what is logged of it."""
+"""Telemetry: the ledger of open resources, metrics, logs, and faults of our own code."""

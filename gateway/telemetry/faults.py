@@ -1,4 +1,4 @@
-"""Faults: what broke in the gateway itself, counted by part, and which of its loops have ended."""
+"""Faults: bugs in the gateway itself, counted by part, and the loops that have ended because of them."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,21 +8,21 @@ import structlog
 
 Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""Closed: `docs/metrics.md` explains each."""
+"""A closed list: `docs/metrics.md` explains each part."""
 
 logger = structlog.get_logger()
 
 
 class Faults:
-    """Whoever catches what must not have happened says so here, and goes on with everything else."""
+    """Code that catches an exception which should be impossible reports it here, and goes on with everything else."""
 
     def __init__(self, count: Callable[[Part], None] = lambda _: None) -> None:
         self.count = count
         self.stopped: dict[Part, str] = {}
-        """Why a loop has ended that must not, by its part. Only a restart helps."""
+        """Why a loop has ended that must not end, by its part. Only a restart helps."""
 
     def broke(self, part: Part, error: BaseException, **fields: object) -> None:
-        """A bug of ours was met. `fields` name whom it cost what: ids only."""
+        """Reports a bug of ours. `fields` name what it affected: ids only."""
         self.count(part)
         logger.error("gateway.fault", part=part, exc_info=error, **fields)
 

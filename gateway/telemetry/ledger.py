@@ -1,4 +1,5 @@
-"""The ledger: who holds what, since when. Gauges and `/debug/ledger` are read from it, never counted twice."""
+"""The ledger: what is open, where it was opened, and since when. Gauges and `/debug/ledger` read it, nothing else
+counts."""
 
 import sys
 import time
@@ -48,7 +49,7 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
 
     def open(self, kind: str, where: str = "") -> Held:
-        """Takes one of `kind`. `where` names the place in the code; without it, the caller's file and line."""
+        """Opens a resource of `kind`. `where` says where in the code; by default it is the caller's file and line."""
         account = self._accounts.get(kind)
         if account is None:
             account = self._accounts[kind] = _Account()
@@ -65,12 +66,12 @@ class Ledger:
         return len(account.held) if account else 0
 
     def places(self, kind: str) -> Counter[str]:
-        """How many of a kind are open, by where they were opened."""
+        """The number of open resources of a kind, by where they were opened."""
         account = self._accounts.get(kind)
         return Counter(held.where for held in account.held) if account else Counter()
 
     def totals(self) -> dict[str, dict[str, float]]:
-        """For each kind: `opened`, `closed`, `open`, and `oldestSeconds` (0 when none is open)."""
+        """For each kind: `opened`, `closed`, `open`, and `oldestSeconds` (0 if none is open)."""
         now = self._clock()
         return {
             kind: {
@@ -83,7 +84,7 @@ class Ledger:
         }
 
     def list(self, kind: str, limit: int = 1000) -> list[dict[str, Any]]:
-        """The oldest `limit` open ones of a kind, with where they were opened."""
+        """The `limit` oldest open resources of a kind, with where they were opened."""
         account = self._accounts.get(kind)
         now = self._clock()
         oldest = sorted(account.held, key=lambda h: h.since)[:limit] if account else []

@@ -1,8 +1,8 @@
-"""Logs: one JSON object a line on stderr, or coloured text on a terminal. No secret, nobody's text, no forged line.
+"""Logs: one JSON object per line on stderr, or coloured text on a terminal. No secret, nobody's text, no forged line.
 
-Every line has `time` (ISO 8601, UTC), `level` and `event`; lengths are in code points. `logging` of the libraries
-ends in the same place. Log `error=exception` or `exc_info=True`; an exception's own words appear only where they are
-known to hold no one's text (`_HARMLESS`).
+Every line has `time` (ISO 8601, UTC), `level` and `event`; lengths are in code points. Libraries' `logging` goes to the
+same stream. Log `error=exception` or `exc_info=True`; an exception's own text appears only if it is known to contain
+nobody's words (`_HARMLESS`).
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from gateway.errors import GatewayError
 from gateway.telemetry.masking import mask, mask_field
-from gateway.telemetry.outlet import Outlet, outlet
+from gateway.telemetry.sink import Sink, sink
 
 _HARMLESS = (GatewayError, OSError, sqlite3.Error, AttributeError, ImportError, NameError, TypeError, TimeoutError)
 _QUIET = ("aiosqlite", "alembic", "sqlalchemy", "asyncio", "aiohttp.access")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Fields = EventDict
-_outlets: list[Outlet] = []  # this process's, once it is set up
-_terminal: list[Outlet] = []  # the same, where a person watches
+_sinks: list[Sink] = []  # this process's, once it is set up
+_terminal: list[Sink] = []  # the same, where a person watches
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -38,12 +38,12 @@ def get_logger() -> FilteringBoundLogger:
 
 
 def announce(event: str, **fields: object) -> None:
-    """A line that others wait for, such as `gateway.ready`: written whatever the level."""
+    """Logs a line that others wait for, such as `gateway.ready`, whatever the level."""
     _announcer().info(event, **fields)
 
 
 def say(text: str) -> None:
-    """Plain text for the person at the terminal. Where stderr is none, nothing."""
+    """Writes plain text for the person at the terminal. Does nothing if stderr is not a terminal."""
     for out in _terminal:
         for line in text.split("\n"):
             out.msg(line.encode("utf-8", "replace"))
@@ -57,8 +57,8 @@ def configure(
     stream: BinaryIO | None = None,
 ) -> None:
     """Sets up this process's logs, once. `secrets` are masked wherever they appear. `stream` is stderr's bytes."""
-    out = outlet(stream or sys.stderr.buffer, _report_dropped)
-    _outlets[:] = [out]
+    out = sink(stream or sys.stderr.buffer, _report_dropped)
+    _sinks[:] = [out]
     console = form == "console" or (form is None and stream is None and sys.stderr.isatty())
     _terminal[:] = [out] if console and (stream or sys.stderr).isatty() else []
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -83,13 +83,13 @@ def configure(
 
 
 def dropped() -> int:
-    """Lines that found no room, because nobody reads them, or were lost with their reader."""
-    return sum(out.dropped for out in _outlets)
+    """The number of lines that were dropped because nobody read them, or because their reader ended."""
+    return sum(out.dropped for out in _sinks)
 
 
 def flush(within: float) -> None:
-    """Waits for lines that are on their way; for an end of the process that skips everything else."""
-    for out in _outlets:
+    """Waits for lines that are on their way. For exits of the process that skip all other clean-up."""
+    for out in _sinks:
         out.flush(within)
 
 
@@ -110,7 +110,7 @@ def log_loop_problem(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]
 
 
 def render_exception(error: BaseException) -> str:
-    """Types, frames and harmless words of `error` and of what led to it. Never a line of source, never a local."""
+    """The types, frames and harmless texts of `error` and its causes. Never a line of source or a local variable."""
     return "\n".join(_trace(error, set()))
 
 
@@ -153,7 +153,7 @@ class _Masker:
     def __init__(self, secrets: Iterable[str]) -> None:
         known = {secret for secret in secrets if len(secret) >= 4}
         written = {form for secret in known for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))}
-        self._secrets = sorted(written, key=len, reverse=True)  # one may be the beginning of another
+        self._secrets = sorted(written, key=len, reverse=True)  # one may be a prefix of another
 
     def __call__(self, _: WrappedLogger, __: str, fields: Fields) -> Fields:
         for key, value in fields.items():
@@ -183,7 +183,7 @@ class _Masker:
 
 
 def _json_line(_: WrappedLogger, __: str, fields: Fields) -> bytes:
-    """Line separators that JSON leaves alone are escaped too: some readers of logs cut there."""
+    """Also escapes line separators that JSON leaves alone: some readers of logs split lines there."""
     line = {"time": fields.pop("time"), "level": fields.pop("level"), "event": fields.pop("event"), **fields}
     try:
         data = msgspec.json.encode(line)
@@ -195,7 +195,7 @@ def _json_line(_: WrappedLogger, __: str, fields: Fields) -> bytes:
 
 
 class _ConsoleLine:
-    """Coloured text; what could move the cursor, turn the text or break the line is escaped. Traces keep lines."""
+    """Coloured text. Escapes whatever could move the cursor, reverse the text or break the line. Traces keep lines."""
 
     def __init__(self) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=True, timestamp_key="time", sort_keys=False)
@@ -214,7 +214,7 @@ def _escaped(text: str) -> str:
 
 
 class _Bridge(logging.Handler):
-    """What libraries log through `logging`, as lines like all others; `event` is the logger's name."""
+    """Turns what libraries log through `logging` into ordinary lines; `event` is the logger's name."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)

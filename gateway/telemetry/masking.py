@@ -2,10 +2,10 @@
 
 import re
 
-# JSON within JSON puts backslashes before a quote, each time more of them, or writes it as \u0022; a query writes %22.
-# A value ends at the quote that has as many as the one that began it; without an end it is masked as far as the line
-# goes. A `token` that is a short number is how many of them Coze's model has used. What must not be tried again is in
-# `(?>…)`: a possessive quantifier behind a group takes too much in Python before 3.11.5.
+# Each level of JSON within JSON puts more backslashes before a quote, or writes it as \u0022; a query writes %22. A
+# value ends at the quote that has as many backslashes as its opening quote; without one it is masked to the end of the
+# line. A `token` that is a short number is a count of tokens that Coze's model has used. Parts that must not be
+# backtracked are in `(?>…)`, as a possessive quantifier after a group matches too much in Python before 3.11.5.
 _SECRETS = re.compile(
     r"""
     (?P<named> (?: (?<=[a-z_-])token | token(?! \\*+ ["'] : \s*+ (?> (?: \\*+ ["'] )? ) [0-9]{1,7}+ ["',}\\\s] )
@@ -29,7 +29,7 @@ def mask(text: str) -> str:
 
 
 def mask_field(name: str) -> str | None:
-    """`***` when a field of this name holds a secret, whatever its value looks like."""
+    """`***` if a field of this name holds a secret, whatever its value looks like."""
     return "***" if _FIELD.search(name) else None
 
 

@@ -1,6 +1,6 @@
-"""Metrics: what happened, in the names of contract section 6. What is open now is read from the ledger at a scrape.
+"""Metrics: count what happened, under the names of contract section 6. A scrape reads from the ledger what is open.
 
-One registry an application, closed sets of labels only. What the hot path touches is a child looked up beforehand:
+There is one registry per application, and all labels are closed sets. The hot path uses children looked up beforehand:
 `metrics.published["message"].inc(pieces)` costs half a microsecond.
 """
 
@@ -52,7 +52,7 @@ _LOOP = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
 class Closing(StrEnum):
-    """Why a client's connection ended. Closed: `docs/metrics.md` explains each."""
+    """Why a client's connection ended. A closed list: `docs/metrics.md` explains each reason."""
 
     FINISHED = "finished"
     CLIENT_LEFT = "client_left"
@@ -82,13 +82,13 @@ RETRY_REASONS = (
     Code.UPSTREAM_FAILED,
     Code.CONVERSATION_BUSY,
 )
-"""Why a request to Coze was tried again: the problem that it would have been."""
+"""Why a request to Coze was tried again: the problem that the request would otherwise have ended with."""
 
 
 class Delays:
-    """A histogram that takes many equal observations in one call: one for each group of readers, not each reader.
+    """A histogram that takes many equal observations in one call: one call per group of readers, not per reader.
 
-    Used by the event loop's thread alone, so without a lock.
+    Only the event loop's thread uses it, so it has no lock.
     """
 
     __slots__ = ("_bounds", "_counts", "_sum")
@@ -121,7 +121,7 @@ class Connection:
         self._held = held
 
     def close(self, reason: Closing) -> None:
-        """Gives it back. Only the first reason counts: closing again does nothing."""
+        """Closes the connection in the books. Only the first reason counts: closing again does nothing."""
         if (metrics := self._metrics) is not None:
             self._metrics = None
             self._held.close()
@@ -129,10 +129,10 @@ class Connection:
 
 
 class Metrics:
-    """Every metric of one gateway. `ledger` is where what is open is read."""
+    """Every metric of one gateway. Gauges of open resources read `ledger`."""
 
     def __init__(self, ledger: Ledger, version: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # each would be a series more in the text format
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # each of them would add a series to the text format
         self._ledger = ledger
         self._version = version
         self._registry = registry = CollectorRegistry()
@@ -148,7 +148,7 @@ class Metrics:
             "gateway_connections_closed", "Connections closed, and why", "transport", "reason"
         )
         self._delivered = counter("gateway_events_delivered", "Events handed to sockets", "transport")
-        published = counter("gateway_events_published", "Events written to a log, pieces of text each", "event")
+        published = counter("gateway_events_published", "Events written to a log; each piece of text counts", "event")
         self.published = {event: published.labels(event) for event in EVENTS}
         self._resumes = counter("gateway_resumes", "Readers that came with a position", "transport", "outcome")
         self._requests = counter("gateway_upstream_requests", "Requests to Coze", "operation", "outcome")
@@ -158,9 +158,9 @@ class Metrics:
         for part in PARTS:
             self._faults.labels(part)
         self._refused = counter("gateway_requests_refused", "Requests refused, and why", "code")
-        self._skipped = counter("gateway_upstream_records_skipped", "Coze's records not usable", "reason")
-        # In OpenMetrics a counter's family has no `_total`, so this one would clash with the gauge of running turns.
-        # It is in no registry; `_families` gives it the type that the format allows.
+        self._skipped = counter("gateway_upstream_records_skipped", "Records of Coze's stream not usable", "reason")
+        # In OpenMetrics a counter's family has no `_total`, so this one would clash with the gauge of running turns. It
+        # is in no registry; `_families` gives it a type that the format allows.
         self._turns = Counter("gateway_turns", "Turns ended", ["outcome"], registry=None)
         for outcome in ("completed", "failed", "cancelled"):
             self._turns.labels(outcome)
@@ -182,9 +182,9 @@ class Metrics:
         )
 
     def connection(self, transport: str) -> Connection:
-        """A client's connection begins. Whoever got it must `close` it.
+        """A client's connection begins. The caller must `close` it.
 
-        The ledger knows sockets as `websocket` and all others as `connection`, each at the place of its transport.
+        The ledger lists sockets as `websocket` and all others as `connection`, each under its transport's name.
         """
         opened = self._transports.get(transport)
         if opened is None:
@@ -193,11 +193,11 @@ class Metrics:
         return Connection(self, transport, self._ledger.open(_kind(transport), transport))
 
     def delivered(self, transport: str) -> Counter:
-        """The counter of one transport's deliveries, to be kept by who delivers."""
+        """The counter of one transport's deliveries. Keep it instead of looking it up for each delivery."""
         return self._delivered.labels(transport)
 
     def delays(self, transport: str) -> Delays:
-        """One transport's delays from publishing to handing to the socket, to be kept by who delivers."""
+        """One transport's delays from publishing to handing to the socket. Keep it, as `delivered`."""
         return self._delays.setdefault(transport, Delays(_DELIVERY))
 
     def resumed(self, transport: str, outcome: Literal["exact", "reset"]) -> None:
@@ -241,7 +241,7 @@ class Metrics:
         """A scrape's body and its `Content-Type`: OpenMetrics where `accept` asks for it, else Prometheus' text."""
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is no number
+        except (TypeError, ValueError):  # the version is not a number
             encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
         return encode(_Scrape(self, "openmetrics" in content_type)), content_type
 
@@ -290,7 +290,7 @@ def _kind(transport: str) -> str:
 
 
 class _Scrape:
-    """What one scrape sees, as the encoders want it."""
+    """The metrics of one scrape, in the form that the encoders expect."""
 
     def __init__(self, metrics: Metrics, openmetrics: bool) -> None:
         self._metrics = metrics

@@ -1,4 +1,4 @@
-"""Outlets: a log line never waits for its reader, is in order, and is told of when it was dropped."""
+"""Sinks: log lines never wait for their reader and keep their order, and dropped lines are reported."""
 
 import asyncio
 import fcntl
@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import pytest
 
-from gateway.telemetry.outlet import ROOM, Outlet, QueuedOutlet, outlet
+from gateway.telemetry.sink import ROOM, QueuedSink, Sink, sink
 from tests.faults.coze import SWIFT, simulated
 from tests.faults.reading import Reader, client
 from tests.processes import ROOT, clean_environment
@@ -74,8 +74,8 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 def test_what_nobody_reads_is_dropped_and_told_of_when_there_is_room_again(pair: Pair) -> None:
     reading, writing = pair
-    out = outlet(writing, lambda dropped: out.msg(b"dropped %d" % dropped))
-    assert isinstance(out, QueuedOutlet)
+    out = sink(writing, lambda dropped: out.msg(b"dropped %d" % dropped))
+    assert isinstance(out, QueuedSink)
     began = time.monotonic()
     for number in range(20_000):
         out.msg(b"%06d " % number + b"x" * 120)
@@ -91,7 +91,7 @@ def test_what_nobody_reads_is_dropped_and_told_of_when_there_is_room_again(pair:
 
 def test_a_report_stands_where_the_lines_are_missing(pair: Pair) -> None:
     reading, writing = pair
-    out = outlet(writing, lambda dropped: out.msg(b"dropped"))
+    out = sink(writing, lambda dropped: out.msg(b"dropped"))
     line = b"x" * 1000
     while not out.dropped:
         out.msg(line)
@@ -105,22 +105,22 @@ def test_a_report_stands_where_the_lines_are_missing(pair: Pair) -> None:
 
 def test_a_line_larger_than_all_room_is_written_when_nothing_else_waits(pair: Pair) -> None:
     reading, writing = pair
-    out = outlet(writing, lambda dropped: None)
+    out = sink(writing, lambda dropped: None)
     out.msg(b"x" * (2 * ROOM))
     assert len(read(reading, lambda data: data.endswith(b"\n"))) == 2 * ROOM + 1
 
 
 def test_a_file_has_its_lines_at_once(tmp_path: Path) -> None:
     with open(tmp_path / "log", "wb") as file:
-        out = outlet(file, lambda dropped: None)
-        assert type(out) is Outlet
+        out = sink(file, lambda dropped: None)
+        assert type(out) is Sink
         out.msg(b"line")
         assert (tmp_path / "log").read_bytes() == b"line\n"
 
 
 def test_a_reader_that_has_gone_costs_lines_and_nothing_else() -> None:
     reading, writing = pipe()
-    out = outlet(writing, lambda dropped: None)
+    out = sink(writing, lambda dropped: None)
     os.close(reading)
     out.msg(b"line")
     assert out.flush(5)
@@ -131,7 +131,7 @@ def test_a_reader_that_has_gone_costs_lines_and_nothing_else() -> None:
 def test_a_handle_that_another_made_non_blocking_loses_nothing() -> None:
     reading, writing = pipe()
     os.set_blocking(writing.fileno(), False)
-    out = outlet(writing, lambda dropped: None)
+    out = sink(writing, lambda dropped: None)
     for _ in range(500):
         out.msg(b"x" * 1000)
     assert len(read(reading, lambda data: len(data) >= 500 * 1001)) == 500 * 1001
@@ -141,7 +141,7 @@ def test_a_handle_that_another_made_non_blocking_loses_nothing() -> None:
 
 def test_lines_of_many_threads_are_whole() -> None:
     reading, writing = pipe()
-    out = outlet(writing, lambda dropped: None)
+    out = sink(writing, lambda dropped: None)
 
     def write() -> None:
         for _ in range(200):

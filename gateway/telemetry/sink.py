@@ -1,7 +1,7 @@
-"""An outlet: where log lines leave the process, without anybody waiting for whoever should read them.
+"""A sink: where log lines leave the process, without waiting for whoever should read them.
 
-A pipe, a terminal or a socket whose reader stands still blocks its writer; so lines for one of these go through a
-bounded queue to a thread. Files take what they get, so they are written at once.
+A pipe, a terminal or a socket blocks its writer while its reader stands still. So lines for one of these go through a
+bounded queue to a thread. Files never block for long, so they are written to at once.
 """
 
 import atexit
@@ -15,17 +15,17 @@ from collections.abc import Callable
 from typing import BinaryIO, Final
 
 ROOM: Final = 1024 * 1024
-"""Bytes of lines that wait for a reader: some thousand lines, a reader's pause of seconds on a busy gateway."""
+"""Bytes of lines that may wait for a reader: some thousand lines, or a pause of seconds on a busy gateway."""
 
-_AT_ONCE: Final = 64 * 1024  # bytes a write: a pipe's size, so that a reader that is slow makes room bit by bit
+_AT_ONCE: Final = 64 * 1024  # bytes per write: the size of a pipe, so that a slow reader makes room bit by bit
 _FAREWELL: Final = 1.0  # seconds that the end of the process waits for the last lines
 
 
-class Outlet:
-    """Writes lines. A reader that has gone, or a full disk, costs lines and nothing else."""
+class Sink:
+    """Writes lines. If the reader has gone, or the disk is full, lines are lost, but nothing else fails."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        # Not through a buffer: it would keep what a full disk refused, and fail once more when the process ends.
+        # Written without a buffer: it would keep lines that a full disk refused, and fail again when the process ends.
         self._stream = getattr(stream, "raw", stream)
         self._torn = False  # the disk was full in the middle of a line
         self.dropped = 0
@@ -45,16 +45,16 @@ class Outlet:
             self.dropped += 1
 
     def flush(self, within: float) -> bool:
-        """Waits until what was said is written. False when that took too long."""
+        """Waits until all lines so far are written. False if that takes longer than `within`."""
         return True
 
     debug = info = warning = error = critical = exception = msg
 
 
-class QueuedOutlet(Outlet):
-    """The same through a thread. Lines keep their order; one that finds no room is dropped and counted in `dropped`.
+class QueuedSink(Sink):
+    """The same through a thread. Lines keep their order; if there is no room for a line, it is dropped and counted.
 
-    Once there is room again, `report` is called with how many were dropped; it says so in a line of its own.
+    Once there is room again, `report` is called with the number of dropped lines, and logs a line that says so.
     """
 
     def __init__(self, stream: BinaryIO, report: Callable[[int], None]) -> None:
@@ -63,7 +63,7 @@ class QueuedOutlet(Outlet):
         self._report = report
         self._lock = threading.Lock()
         self._lines: deque[bytes] = deque()
-        self._bytes = 0  # of the lines, until they are written
+        self._bytes = 0  # of the lines that are not written yet
         self._unreported = 0
         self._idle = True
         self._work = threading.Semaphore(0)
@@ -79,7 +79,7 @@ class QueuedOutlet(Outlet):
             if not unreported:
                 self._put(line)
         if unreported:
-            self._report(unreported)  # comes back here, before the line that found room again
+            self._report(unreported)  # calls this method again, before the line that found room is written
             with self._lock:
                 self._put(line)
 
@@ -112,7 +112,8 @@ class QueuedOutlet(Outlet):
                         self.dropped += len(lines)
 
     def _next(self) -> list[bytes] | None:
-        """Lines to write together. None, and idle, when there are none and nothing is to be reported."""
+        """Lines to write together. None, and the thread becomes idle, if there are none and nothing is to be
+        reported."""
         with self._lock:
             taken: list[bytes] = []
             size = 0
@@ -129,13 +130,13 @@ class QueuedOutlet(Outlet):
         return []
 
     def _write(self, data: bytes) -> bool:
-        """Writes all of it, however long that takes. False when nobody will ever read it."""
+        """Writes all data, however long that takes. False if nobody will ever read them."""
         view = memoryview(data)
         try:
             while view:
                 try:
                     view = view[os.write(self._handle, view) :]
-                except BlockingIOError:  # whoever shares it with us made it so
+                except BlockingIOError:  # another process that shares the file has made it non-blocking
                     select.select([], [self._handle], [])
         except (OSError, ValueError):
             return False
@@ -144,11 +145,11 @@ class QueuedOutlet(Outlet):
     debug = info = warning = error = critical = exception = msg
 
 
-def outlet(stream: BinaryIO, report: Callable[[int], None]) -> Outlet:
-    """The outlet that fits what `stream` leads to."""
+def sink(stream: BinaryIO, report: Callable[[int], None]) -> Sink:
+    """The sink that fits the kind of file that `stream` writes to."""
     try:
         mode = os.fstat(stream.fileno()).st_mode
-    except (OSError, ValueError):  # in memory, or closed
-        return Outlet(stream)
+    except (OSError, ValueError):  # the stream is in memory, or closed
+        return Sink(stream)
     waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(stream.fileno())
-    return QueuedOutlet(stream, report) if waits else Outlet(stream)
+    return QueuedSink(stream, report) if waits else Sink(stream)
