@@ -6,15 +6,16 @@
   items                  and are appended  seen              one for each reader
 ```
 
-Events pass from left to right only, and the two sides meet in the log. The way back is news (the log to whoever reads)
-and one word to whoever writes: what was appended is lost, or somebody else goes on with it.
+Events pass from left to right only, and the writing and the reading side meet in the log. Two signals go the other way:
+the log gives readers news, and tells a writer that its records are lost or that somebody else has taken its stretch
+over.
 
-- `ids`, `events`, `errors`, `sentences`, `bounds`: the vocabulary, which everything else uses.
+- `ids`, `events`, `errors`, `sentences`, `bounds`: the vocabulary that everything else uses.
 - `upstream`: Coze's HTTP API. `turns`: what one turn does, and how turns wait for one another. `log`: the event log.
   `reading`: how readers follow it. `store`: conversations and messages, in a database.
-- `config`: settings. `telemetry`: logs, metrics, the ledger, faults. `simulator`: plays Coze.
+- `config`: settings. `telemetry`: logs, metrics, the ledger, faults. `simulator`: a simulated Coze.
 
-`adapters` puts HTTP around all this, and is never imported from here.
+`adapters` puts HTTP around all this; nothing here imports it.
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""Bounds: what one turn may hold of what Coze sends, each with the reason for its size.
+"""Bounds: how much of what Coze sends one turn may hold, each with the reason for its size.
 
-All bytes are UTF-8, as they are stored and sent. A turn that would hold more ends with `error`. A text of 8,000,000
-bytes costs less than 64 MiB of memory: it is there about five times at its end (the log, the frame of the last event,
-and what the store writes, which is there three times while it is), everything else about twice.
+All sizes are in bytes of UTF-8, as the text is stored and sent. A turn that would hold more ends with `error`. A text
+of 8,000,000 bytes takes less than 64 MiB of memory: at its end there are about five copies of it (in the log, in the
+frame of the last event, and three while the store writes it), and two copies of everything else.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,49 +15,52 @@ from gateway.events import ActionNeeded, Cancelled, Completed, Event, Failed, Me
 MIB: Final = 1024 * 1024
 
 RECORD_BYTES: Final = 8 * MIB
-"""One record of Coze's stream, and one JSON answer. A record repeats a whole answer, so it may be as large as a text,
-and Chinese as it is; escaped, a Chinese character has six bytes. Coze's largest (cards, audio) are under 1 MiB."""
+"""One record of Coze's stream, or one JSON answer. A record repeats a whole answer, so it may be as large as a text of
+unescaped Chinese; escaped, a Chinese character takes six bytes. Coze's largest records (cards, audio) are under 1
+MiB."""
 
 STATE_BYTES: Final = 1 * MIB
-"""A JSON answer about a chat and not of its messages: its status, its usage, the calls that it waits for. It is read
-as free JSON, which takes some thirty times its size. Coze's have a few KiB."""
+"""A JSON answer about a chat, without its messages: its status, its usage, the calls that it waits for. It is read as
+free-form JSON, which takes some thirty times its size. Coze's have a few KiB."""
 
 STATE_PARTS: Final = 20_000
-"""Values in it, each of which is looked at: 40 ms of the event loop."""
+"""The number of values in such an answer. To look at each of them takes the event loop 40 ms."""
 
 USAGE_PARTS: Final = 64
-"""Counts that are passed on of what a chat has used, and characters of the name of each; Coze has three."""
+"""How many counts of a chat's usage are passed on, and how many characters each name may have; Coze sends three."""
 
 TEXT_BYTES: Final = 8 * MIB
-"""A turn's text, with what is held back of it. The longest that a model says at once today has about 0.5 MiB; answers
-of 8,000,000 bytes are promised to callers."""
+"""A turn's text, including the part that is held back. The longest answers of today's models have about 0.5 MiB; the
+contract promises answers of 8,000,000 bytes."""
 
 SAID_BYTES: Final = 9 * MIB
-"""A turn's text and its reasoning together: each is a whole where it is stored. A long chain of thought has 0.2 MiB."""
+"""A turn's text and its reasoning together, each of which is stored in one piece. A long chain of thought has 0.2
+MiB."""
 
 HELD_BYTES: Final = 2 * MIB
-"""What is held back of a turn's answers while another one is shown: all of it is said anew at once, with the text."""
+"""The part of a turn's answers that is held back while another one is shown: it is later sent at once, with the
+text."""
 
 TURN_BYTES: Final = 24 * MIB
-"""All that a turn's events hold: text, reasoning, tools, cards, suggestions, rewrites, and audio, of which this is
-six minutes as uncompressed speech (24 kHz). It leaves room to say the longest text anew once."""
+"""Everything that a turn's events hold: text, reasoning, tools, cards, suggestions, rewrites and audio. It is enough
+for six minutes of uncompressed speech (24 kHz), or to send the longest text again once."""
 
 UNWRITTEN_BYTES: Final = 1 * MIB
-"""What a turn may have appended to the log that is not durable yet, above which Coze is not read: it is in memory
-three times while it is written."""
+"""If a turn has appended more than this to the log that is not durable yet, we stop reading from Coze: there are three
+copies of it in memory while it is written."""
 
 TURN_PARTS: Final = 10_000
-"""Events of a turn that can't be merged with the one before, and ids that are kept to know a repetition by. Each is an
-entry that every late reader is given; a long agent's run has some hundreds."""
+"""Events of a turn that can't be merged with the previous one, and ids that are kept to recognize repetitions. Every
+late reader gets each of these events; a long run of an agent has some hundreds."""
 
 ANSWERS: Final = 1_000
-"""Answers in one turn; a bot with several has a handful. Each rewriting looks at all of them."""
+"""Answers in one turn; most bots have one, others a handful. Each rewriting looks at all of them."""
 
 ID_LENGTH: Final = 64
 """Characters of an id of Coze's that is kept as it is; Coze's have 19."""
 
 NOTE_BYTES: Final = 48
-"""What an answer costs each time that its place in the text is written anew."""
+"""The bytes that an answer costs each time that its offset in the text is written again."""
 
 MATCHES: Final = 100_000
 """Comparisons of the answers that were streamed without an id with those of Coze's record: 20 ms."""
@@ -79,10 +82,10 @@ class Allowance:
         self._said = 0  # text and reasoning
         self.bytes = 0
         self._parts = 0
-        self._run = ""  # the kind of text that the newest event can still be merged with
+        self._run = ""  # the kind of text that can still be merged with the newest event
 
     def restore(self, text: int, reasoning: int, others: Iterable[int]) -> None:
-        """Counts what a turn that lost its process had shown."""
+        """Counts the events that a turn had shown before it lost its process."""
         self._text = text
         self._said = text + reasoning
         self.bytes = self._said + sum(others)
@@ -116,12 +119,12 @@ class Allowance:
             self.exceeded = True
 
     def charge(self, used: int) -> None:
-        """Counts bytes that are no event's."""
+        """Counts bytes that belong to no event."""
         self.bytes += used
         if self.bytes > TURN_BYTES:
             self.exceeded = True
 
     def keep(self, *, held: int = 0, answers: int, ids: int) -> None:
-        """Looks at what is kept besides the events: bytes held back, answers, ids."""
+        """Checks what is kept besides the events: bytes held back, answers, ids."""
         if held > HELD_BYTES or self._text + held > TEXT_BYTES or answers > ANSWERS or ids > TURN_PARTS:
             self.exceeded = True

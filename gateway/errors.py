@@ -1,4 +1,4 @@
-"""The closed set of problems: one code each, and what may be said about it."""
+"""The closed set of problems: one code for each, and the exceptions that carry them."""
 
 from enum import StrEnum
 from typing import Literal

@@ -22,7 +22,7 @@ class Started(Struct, frozen=True, tag_field="event", tag="started", rename="cam
 
 
 class Message(Struct, frozen=True, tag_field="event", tag="message", rename="camel", omit_defaults=True):
-    """A piece that is not plain text, or the whole answer anew. Never merged."""
+    """A piece that is not plain text, or the whole answer again. Never merged."""
 
     content: str
     content_type: str | UnsetType = UNSET
@@ -80,7 +80,7 @@ class Failed(Struct, frozen=True, tag_field="event", tag="error", rename="camel"
 
 
 class Notification(Struct, frozen=True, tag_field="event", tag="notification", rename="camel"):
-    """For a shop's people, in the shop's own log. `preview` is 80 characters at most."""
+    """For a shop's staff, in the shop's own log. `preview` has 80 characters at most."""
 
     type: Literal["turn.started", "turn.completed", "turn.failed", "turn.cancelled"]
     conversation_id: str

@@ -27,12 +27,12 @@ def new_turn_id() -> TurnId:
 
 
 def new_uuid() -> uuid.UUID:
-    """A random UUID (RFC 9562, version 4). Randomness is asked for by the page: each question is a system call."""
+    """A random UUID (RFC 9562, version 4). Reads 4 KiB of randomness at a time, because each read is a system call."""
     return uuid.UUID(bytes=next(_random), version=4)
 
 
 def new_token() -> str:
-    """128 random bits in hex, for what is no UUID."""
+    """128 random bits in hexadecimal, for ids that need not be UUIDs."""
     return next(_random).hex()
 
 
@@ -47,7 +47,7 @@ _random = _randomness()
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` has the shape of a conversation's or a turn's id. Says nothing about whether it exists."""
+    """Whether `text` has the form of a conversation's or a turn's id. It says nothing about whether that exists."""
     return _ID.fullmatch(text) is not None
 
 
@@ -56,7 +56,7 @@ def shop_log(shop: str) -> LogKey:
 
 
 class Position(NamedTuple):
-    """A place in a log, opaque outside: the last event given, by its number from 1 and the epoch that wrote it."""
+    """A reader's position in a log, opaque to clients: the last event that it has, by epoch and sequence (from 1)."""
 
     epoch: str
     sequence: int
@@ -66,7 +66,7 @@ class Position(NamedTuple):
 
 
 def parse_position(text: str) -> Position | None:
-    """The position that `text` names, or None for what is no position: never raises, whatever the input."""
+    """The position that `text` names, or None if it names none. Never raises, whatever the input."""
     if len(text) > POSITION_LIMIT or (match := _POSITION.fullmatch(text)) is None:
         return None
     return Position(match[1], int(match[2]))

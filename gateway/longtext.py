@@ -1,21 +1,21 @@
-"""A long text: kept as UTF-8 in blocks, for one emoji makes Python keep four bytes for each character of a string."""
+"""A long text, kept as UTF-8 in blocks: in a string, one emoji would make Python use four bytes for each character."""
 
 from collections.abc import Iterator
 from typing import Final
 
 BLOCK: Final = 512 * 1024
-"""Characters of a block, which is decoded to read any of them. The C library gives a block of this size back to the
-system when it is freed; smaller ones leave holes."""
+"""Characters per block. A whole block is decoded to read any of its characters. The C library returns memory of this
+size to the system when it is freed; smaller blocks would leave holes."""
 
 
 class LongText:
-    """A text that grows at its end. Places in it are code points. Its newest part is a plain string."""
+    """A text that grows at its end. Offsets in it count code points. Its newest part is a plain string."""
 
     __slots__ = ("_base", "_blocks", "_newest")
 
     def __init__(self, text: str = "") -> None:
         self._blocks: list[bytes] = []
-        self._base = 0  # where the newest part begins
+        self._base = 0  # the offset at which the newest part begins
         self._newest = ""
         self.add(text)
 
@@ -72,5 +72,5 @@ def _encode(text: str) -> bytes:
 
 
 def _decode(data: bytes) -> str:
-    """A block's characters. Decoded in one go, a whole text would take four bytes for each of its own while it is."""
+    """A block's characters. A whole text, decoded in one go, could take four bytes for each of its characters."""
     return data.decode("utf-8", "surrogatepass")

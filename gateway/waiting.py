@@ -1,4 +1,4 @@
-"""Waiting for a task that goes on when whoever waits for it has left."""
+"""Waiting for a task that goes on even if its waiter is cancelled."""
 
 import asyncio
 from typing import TypeVar
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 async def outlived(task: "asyncio.Future[T]", *, expected: type[Exception] = GatewayError) -> T:
-    """The task's result. When the waiter is cancelled the task goes on, and nobody will ask how it ended.
+    """The task's result. If the waiter is cancelled, the task goes on, and nobody gets its result.
 
-    An `expected` failure is then nobody's business; any other one is a bug, and is logged.
+    An `expected` failure is then ignored; any other one is a bug, and is logged.
     """
     try:
         return await asyncio.shield(task)

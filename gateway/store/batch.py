@@ -1,4 +1,4 @@
-"""A batch: writes that wait to be committed together, the newest of each turn."""
+"""A batch: writes that wait to be committed together; of each turn only the newest state."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from gateway.store.rows import ENDED, Asked, ConversationRow, TurnBegun, TurnRow
 
 
 class Pending:
-    """What is to be written of one turn: its beginning, its newest state, or both."""
+    """The writes that wait for one turn: its beginning, its newest state, or both."""
 
     __slots__ = ("answered_at", "begun", "update")
 
@@ -28,7 +28,7 @@ class Pending:
                 self.answered_at = update.updated_at
 
     def over(self, row: TurnRow | None) -> TurnRow | None:
-        """The turn as it will be, given the database's row; None when it never began."""
+        """The turn's row after these writes, given the database's row; None if the turn never began."""
         if row is None and (begun := self.begun) is not None:
             row = TurnRow(**msgspec.structs.asdict(begun), updated_at=begun.created_at)
         if row is None or (update := self.update) is None or not replaces(update.status, row.status):
@@ -37,7 +37,7 @@ class Pending:
 
 
 class PendingConversation:
-    """What is to be written of one conversation: its beginning, Coze's newest id for it, or both."""
+    """The writes that wait for one conversation: its beginning, Coze's newest id for it, or both."""
 
     __slots__ = ("begun", "coze_conversation_id", "naming")
 
@@ -51,7 +51,7 @@ class PendingConversation:
             self.coze_conversation_id, self.naming = coze_conversation_id, naming
 
     def over(self, row: ConversationRow | None) -> ConversationRow | None:
-        """The conversation as it will be. Its owner and bot are those of its first turn, for good."""
+        """The conversation's row after these writes. Its owner and bot are always those of its first turn."""
         if row is None and (begun := self.begun) is not None:
             row = ConversationRow(
                 begun.conversation_id, begun.user_id, begun.shop_id, begun.bot_id, "", begun.created_at
@@ -90,7 +90,7 @@ class Batch:
         self._conversation(conversation_id).name(coze_conversation_id, naming)
 
     def erase(self, conversation_id: ConversationId) -> None:
-        """Drops what was queued of a conversation, and all that the database holds of it."""
+        """Drops the queued writes of a conversation, and everything that the database holds of it."""
         self.erased.add(conversation_id)
         self.conversations.pop(conversation_id, None)
         for turn_id, pending in list(self.turns.items()):
@@ -98,7 +98,8 @@ class Batch:
                 del self.turns[turn_id]
 
     def then(self, later: "Batch") -> "Batch":
-        """This batch, which could not be written, with what was queued meanwhile. Neither may be used afterwards."""
+        """This batch, which could not be written, joined with a later one. Neither of the two may be used
+        afterwards."""
         for conversation_id in later.erased:
             self.erase(conversation_id)
         for turn_id, pending in later.turns.items():
@@ -123,11 +124,11 @@ class Batch:
         ]
 
     def ended(self) -> list[TurnId]:
-        """The turns whose end is in it."""
+        """The turns whose end is in this batch."""
         return [turn for turn, one in self.turns.items() if one.update is not None and one.update.status in ENDED]
 
     def singles(self) -> "list[Batch]":
-        """A batch for each turn, so that one that no database takes can be told from the others; names come last."""
+        """One batch per turn, so that a turn whose values no database accepts can be found; names come last."""
         parts = []
         if self.erased:
             parts.append(Batch())

@@ -1,4 +1,4 @@
-"""The database: an engine on one that has the newest tables, or a sentence why not."""
+"""The database: opens it with the newest tables, or says in a sentence why that can't be done."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from gateway.store import failures
 from gateway.store.schema import REVISION
 
 BUSY_SECONDS = 4.0
-"""How long SQLite waits for a lock, PostgreSQL for an answer. Below the five seconds that a close may take."""
+"""How long SQLite waits for a lock, and PostgreSQL for an answer. Less than the five seconds that a close may take."""
 
 CONNECTIONS = 4
 """One for the writer, the others for readers; each is a thread."""
 
 CHECKED_BYTES = 16 * 1024 * 1024
-"""A database up to this size is checked whole at the start; damage in a larger one shows when it is met."""
+"""A database up to this size is checked completely at the start; damage in a larger one is noticed when it is read."""
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _encode = msgspec.json.Encoder().encode
@@ -38,7 +38,7 @@ async def open_database(address: str | URL) -> AsyncEngine:
             connect_args=_deadlines(url),
             json_serializer=lambda value: _encode(value).decode(),
             json_deserializer=msgspec.json.decode,
-            hide_parameters=True,  # errors are logged; users' text must not be
+            hide_parameters=True,  # errors are logged, but users' text must not be
         )
     except ImportError as error:
         raise _unavailable(f"the database {where} needs the package {error.name}, which is not installed") from error
@@ -81,9 +81,9 @@ def _deadlines(url: URL) -> dict[str, float]:
 
 def _tune(connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    # A power cut may take the last commits: the event log has what they held.
+    # A power cut may lose the last commits, but the event log still has their content.
     cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA secure_delete=ON")  # what people delete leaves no trace in unused pages
+    cursor.execute("PRAGMA secure_delete=ON")  # deleted data leave no trace in unused pages
     cursor.close()
 
 
@@ -95,7 +95,7 @@ async def _prepare(connection: AsyncConnection, where: str | None) -> None:
     if revision != REVISION:
         await connection.rollback()
         if connection.dialect.name == "sqlite":
-            # Python's driver would commit each CREATE by itself: killed in between, half the tables would be there.
+            # Python's driver would commit each CREATE by itself: a kill in between would leave half of the tables.
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         await connection.run_sync(_migrate, where)
         await connection.commit()
@@ -135,7 +135,7 @@ def _migrate(connection: Connection, where: str | None) -> None:
 
 
 def _damaged(detail: str) -> str:
-    return f"{detail}; bring back a backup, or move the file away to begin with an empty database"
+    return f"{detail}; restore a backup, or move the file away to start with an empty database"
 
 
 def _unavailable(detail: str) -> GatewayError:

@@ -1,4 +1,4 @@
-"""The database's failures: which are the storage's, and what is said of them."""
+"""The database's failures: which of them are failures of the storage, and how they are described."""
 
 import sqlite3
 
@@ -20,7 +20,7 @@ _SENTENCES = (
 
 
 def is_storage_failure(error: Exception) -> bool:
-    """Whether trying again later can help: the database fails, not the values that it was given."""
+    """Whether a later attempt can succeed: the database failed, not the values that it was given."""
     if isinstance(error, OSError | PoolTimeoutError):
         return True
     if not isinstance(error, DBAPIError) or isinstance(error, _OF_THE_VALUES):
@@ -45,6 +45,6 @@ def sentence(error: Exception) -> str:
 
 
 def _name(error: BaseException) -> str:
-    """SQLite's name for the failure, as `SQLITE_IOERR_WRITE`; "" for what did not come from SQLite."""
+    """SQLite's name for the failure, such as `SQLITE_IOERR_WRITE`; "" for a failure that did not come from SQLite."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return getattr(cause, "sqlite_errorname", "") if isinstance(cause, sqlite3.Error) else ""

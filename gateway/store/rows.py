@@ -11,7 +11,7 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 class TurnBegun(Struct, frozen=True):
-    """What never changes about a turn. The first one of a conversation also says whose conversation it is.
+    """The facts about a turn that never change. The first one of a conversation also says whose conversation it is.
 
     `digest` is the same for the same user and body.
     """
@@ -27,9 +27,9 @@ class TurnBegun(Struct, frozen=True):
 
 
 class TurnUpdate(Struct, frozen=True, kw_only=True):
-    """A turn's whole state at one moment, never a difference: the newest one replaces all before it.
+    """A turn's whole state at one moment, never a difference: the newest one replaces all earlier ones.
 
-    `error` holds the fields of the turn's `error` event; `position` is where a listener goes on.
+    `error` holds the fields of the turn's `error` event; `position` is where a listener continues.
     """
 
     turn_id: TurnId
@@ -86,7 +86,7 @@ class TurnRow(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """A turn that was started with a certain body. `position` is "" until it is kept."""
+    """A turn that was started with a certain body. `position` is "" until one has been stored."""
 
     turn_id: TurnId
     conversation_id: ConversationId
@@ -105,5 +105,5 @@ class MessageRow(Struct, frozen=True):
 
 
 def replaces(new: Status, old: Status) -> bool:
-    """Whether a state may follow another one. An ended turn never runs again, whatever a replay writes."""
+    """Whether the state `new` may follow `old`. An ended turn never runs again, whatever a replay writes."""
     return new in ENDED or old not in ENDED

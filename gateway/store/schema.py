@@ -1,4 +1,4 @@
-"""The database's tables. Migrations make them; a test holds the two equal."""
+"""The database's tables. Migrations create them; a test checks that both agree."""
 
 from sqlalchemy import (
     JSON,
@@ -39,9 +39,9 @@ conversations = Table(
 _json = JSON(none_as_null=True)
 _ASKED = text("digest <> ''")
 
-# `ordinal` orders a conversation's turns: unlike the clock it neither repeats nor goes back.
+# `ordinal` orders a conversation's turns: unlike the clock, it neither repeats nor goes back.
 # `digest` is the same for the same user and body.
-# `answered_at` is when the answer's first piece, or the turn's end, was stored; without it there is no answer yet.
+# `answered_at` is when the answer's first piece, or the turn's end, was stored; until then there is no answer.
 turns = Table(
     "turns",
     metadata,
@@ -69,7 +69,8 @@ turns = Table(
     Column("recovered", Boolean, nullable=False, server_default=false()),
     Index("turns_id", "id", unique=True),
     Index("turns_of_conversation", "conversation_id", "ordinal"),
-    # On PostgreSQL too only what was asked: its migration says so. Said here, it would import that dialect each time.
+    # On PostgreSQL the index is partial, too, as its migration says. To say so here would import that dialect each
+    # time.
     Index("turns_digest", "digest", sqlite_where=_ASKED),
 )
 

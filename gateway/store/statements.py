@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
 TOUCH = "UPDATE alembic_version SET version_num = version_num"
-"""The smallest real write: it tells whether the database can be written, and changes nothing."""
+"""The smallest real write: it shows whether the database can be written, and changes nothing."""
 
 _LONG = 64 * 1024
 
@@ -30,8 +30,8 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         insert = _insert(dialect)
         conversation = insert(conversations)
-        # Constants are written out: what is bound must come with each row. `turns.` is for PostgreSQL, which would not
-        # know whether the row there or the new one is meant.
+        # Constants are written out, because bound values must come with each row. `turns.` is for PostgreSQL, which
+        # would not know whether the existing row or the new one is meant.
         runs = text("turns.status NOT IN ('completed', 'failed', 'cancelled')")
         self._begin_conversation = _Prepared(
             conversation.on_conflict_do_update(
@@ -58,7 +58,7 @@ class Statements:
             _Prepared(delete(conversations).where(conversations.c.id == conversation_id), [], dialect),
         ]
         columns = [c.name for c in turns.c if c.name != "ordinal"]
-        turn = insert(turns).inline()  # else PostgreSQL would give back each ordinal
+        turn = insert(turns).inline()  # otherwise PostgreSQL would return each ordinal
         self._begin_turn = _Prepared(turn.on_conflict_do_nothing(index_elements=["id"]), columns, dialect)
         self._change_turn = _Prepared(
             update(turns)
@@ -97,12 +97,13 @@ class Statements:
             if rows:
                 yield prepared.sql, list(map(prepared.values, rows))
         if changed and len(changed[-1]["content"]) > _LONG:
-            # SQLite keeps what a statement was last given until it is given something else.
+            # SQLite keeps the values that a statement was last given until it is given others.
             yield self._change_turn.sql, [self._change_turn.values(_NO_TURN)]
 
 
 def _insert(dialect: Dialect) -> Callable[[Table], "sqlite.Insert | postgresql.Insert"]:
-    """The dialect's INSERT, which may meet rows that are there. PostgreSQL's is imported for it alone: 0.1 s."""
+    """The dialect's INSERT, which can handle existing rows. PostgreSQL's is imported only if needed: that takes 0.1
+    s."""
     if dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
@@ -130,7 +131,7 @@ def _conversation(first: TurnBegun) -> Row:
 
 
 def _identity(turn: TurnBegun) -> Row:
-    """What never changes; without an update the turn was last changed when it began."""
+    """The columns that never change. Until its first update, a turn counts as changed when it began."""
     return {
         "id": turn.turn_id,
         "conversation_id": turn.conversation_id,

@@ -30,7 +30,7 @@ _TURN_WITHOUT_TEXTS = TURN.with_only_columns(
 )
 _MESSAGE = select(*(messages.c[name] for name in MessageRow.__struct_fields__))
 
-_MOST_ASKED = 1000  # turns of one user with one body that are looked at
+_MOST_ASKED = 1000  # how many turns of one user with one body are looked at
 
 _ASKED_AT_ONCE = 500
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class _Waiting(Protocol[T]):
-    """What is queued of a row."""
+    """The writes that are queued for a row."""
 
     @property
     def begun(self) -> TurnBegun | None: ...
@@ -47,7 +47,7 @@ class _Waiting(Protocol[T]):
 
 
 class Store:
-    """Writes are queued and never awaited; each may be repeated after a crash. Reads see what is queued.
+    """Writes are queued and never awaited; each may be repeated after a crash. Reads see queued writes, too.
 
     Reads raise `storage_unavailable` when the database can't be read. A caller that is cancelled in a read leaves it to
     end by itself, so that no connection is lost.
@@ -87,7 +87,7 @@ class Store:
         try:
             engine = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # Cut in the middle, the driver would leave a connection behind, with its lock on the file.
+            # If it were cancelled in the middle, the driver would leave a connection behind, with its lock on the file.
             await asyncio.wait([opening])
             if not opening.cancelled() and opening.exception() is None:
                 await opening.result().dispose()
@@ -98,26 +98,26 @@ class Store:
         return f"Store({self._writer!r}, {self._reader!r}, closed={self._closing is not None})"
 
     def begin(self, turn: TurnBegun) -> None:
-        """A turn begins, and its conversation if it is new. Of a known turn or conversation nothing changes."""
+        """A turn begins, and so does its conversation if it is new. A known turn or conversation does not change."""
         self._require_open()
         self._writer.queued.begin(turn)
         self._writer.wake()
 
     def update(self, update: TurnUpdate) -> None:
-        """A turn's newest state. Of a turn that never began nothing is kept; an ended one never runs again."""
+        """A turn's newest state. It is ignored if the turn never began; an ended turn never runs again."""
         self._require_open()
         self._writer.queued.update(update)
         self._writer.wake()
 
     def name(self, conversation_id: ConversationId, coze_conversation_id: str, naming: int) -> None:
-        """What Coze calls a conversation. `naming` counts the names: an older one never replaces a newer one."""
+        """The name of a conversation at Coze. `naming` counts the names: an older one never replaces a newer one."""
         self._require_open()
         self._writer.queued.name(conversation_id, coze_conversation_id, naming)
         self._writer.wake()
 
     async def erase(self, conversation_id: ConversationId) -> None:
-        """Drops a conversation with its turns and messages, for good when this returns; nothing is found of it from
-        the call on. Raises `storage_unavailable` if it can't be written now: it is, as soon as it can."""
+        """Drops a conversation with its turns and messages. That is durable when this returns; from the call on, nothing
+        of it is found. Raises `storage_unavailable` if it can't be written now; it is written as soon as possible."""
         self._require_open()
         self._writer.queued.erase(conversation_id)
         self._writer.wake()
@@ -133,11 +133,11 @@ class Store:
 
     @property
     def trouble(self) -> str | None:
-        """Why the database can't be written, in one sentence without paths; None when it can, for all that is known."""
+        """Why the database can't be written, in one sentence without paths; None if it can, as far as is known."""
         return self._writer.trouble
 
     async def probe(self) -> None:
-        """Tries to write, even if nothing is queued; `trouble` says afterwards how that went."""
+        """Tries to write, even if nothing is queued; afterwards `trouble` tells the result."""
         self._require_open()
         with suppress(GatewayError):
             await self._writer.touch()
@@ -149,7 +149,7 @@ class Store:
         return None if row is None or self._is_erased(row.id) else row
 
     async def turn(self, turn_id: str, *, texts: bool = True) -> TurnRow | None:
-        """A turn. Without `texts` what was asked and answered may be left out, which may be megabytes."""
+        """A turn. Without `texts`, the question and the answer, which may be megabytes, may be left out."""
         key = TurnId(turn_id)
         waiting = [b.turns.get(key) for b in (self._writer.writing, self._writer.queued)]
         selected = TURN if texts else _TURN_WITHOUT_TEXTS
@@ -169,7 +169,7 @@ class Store:
         return list((found | {turn.turn_id: turn for turn in waiting if turn.turn_id not in found}).values())
 
     async def missing(self, turn_ids: Sequence[str]) -> list[str]:
-        """Those of which neither the database nor what is queued holds anything."""
+        """Those of the given turns that are neither in the database nor queued for it."""
         found: list[str] = []
         for at in range(0, len(turn_ids), _ASKED_AT_ONCE):
             asked = turn_ids[at : at + _ASKED_AT_ONCE]
@@ -183,14 +183,14 @@ class Store:
     ) -> tuple[list[MessageRow], bool]:
         """The newest `limit` messages before the message `before`, newest last, and whether there are older ones.
 
-        With `most` they are fewer if they would hold more characters than that; a single one may be longer.
-        What is queued is written first; while that can't be done they are what the database holds.
+        With `most`, fewer messages are returned if they would exceed that number of characters; a single one may be
+        longer. Queued writes are committed first; if that fails, the result is what the database holds.
         """
         if self.trouble is None:
             with suppress(GatewayError):
                 await self.settled()
         of_conversation = turns.c.conversation_id == conversation_id
-        # Each turn has a message, so the newest turns have the page. Asked apart: SQLite would else sort all there are.
+        # Each turn has a message, so the newest turns contain the page. In one query, SQLite would sort all messages.
         near = select(turns.c.ordinal).where(of_conversation).order_by(turns.c.ordinal.desc()).limit(limit + 2)
         page = _MESSAGE.where(messages.c.conversation_id == conversation_id)
         if before is not None:
@@ -210,7 +210,7 @@ class Store:
         return found[::-1], len(rows) > limit
 
     async def close(self) -> None:
-        """Writes what is queued, five seconds at most, and closes. Goes on if its caller is cancelled."""
+        """Writes what is queued, within five seconds, and closes. Goes on if its caller is cancelled."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="store-close")
         await outlived(self._closing)
@@ -232,7 +232,7 @@ class Store:
     async def _one(
         self, statement: Select[Any], kind: Callable[..., T], waiting: Sequence[_Waiting[T] | None]
     ) -> T | None:
-        """The row with what waits for it, which was looked up before: nothing committed meanwhile is missed."""
+        """The row with its queued writes. Those are looked up first, so that a commit in between is not missed."""
         row = None
         try:
             if rows := await self._rows(statement):

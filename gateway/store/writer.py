@@ -16,7 +16,7 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 
 GATHER_SECONDS = 0.1
-"""How long writes gather when nobody waits for them. A commit costs about 1 ms, however many turns it carries."""
+"""How long writes are gathered if nobody waits for them. A commit costs about 1 ms, however many turns it carries."""
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 CLOSE_SECONDS = 5.0
@@ -26,10 +26,10 @@ log = structlog.get_logger("gateway.store")
 
 
 class Writer:
-    """What can't be written stays queued, the newest state of each turn, and is tried again until it can be.
+    """Writes that fail stay queued, as the newest state of each turn, and are tried again until they succeed.
 
-    A turn whose values no database takes (text that is no Unicode) is dropped with a log line: it must not keep the
-    others from being written. `on_ended` is called for each turn whose end is written, or dropped.
+    A turn whose values no database accepts (text that is not Unicode) is dropped with a log line, so that it does not
+    keep the others from being written. `on_ended` is called for each turn whose end is written, or dropped.
     """
 
     def __init__(self, engine: AsyncEngine, ledger: Ledger, on_ended: Callable[[TurnId], None], faults: Faults) -> None:
@@ -58,18 +58,18 @@ class Writer:
         self._work.set()
 
     async def settled(self) -> None:
-        """Returns when all that is queued now is durable; raises when it can't be written now."""
+        """Returns when everything that is queued now is durable; raises if it can't be written now."""
         if self.queued:
             await self._attempted(self._waiting)
         elif self.writing:
             await self._attempted(self._served)
 
     async def touch(self) -> None:
-        """Returns after the next attempt to write, of nothing if nothing is queued. Raises as `settled` does."""
+        """Returns after the next attempt to write, even if nothing is queued. Raises as `settled` does."""
         await self._attempted(self._waiting)
 
     async def close(self) -> None:
-        """Writes what is queued, within `CLOSE_SECONDS`; what can't be written is given up with a log line."""
+        """Writes what is queued, within `CLOSE_SECONDS`; writes that fail are given up with a log line."""
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.settled()
@@ -91,7 +91,7 @@ class Writer:
             await self._work.wait()
             pause = GATHER_SECONDS
             if self._failures:
-                # Never at once, whoever waits: many waiters must not become as many attempts.
+                # Never at once, even if somebody waits: many waiters must not cause as many attempts.
                 await asyncio.sleep(RETRY_SECONDS[0])
                 pause = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS)) - 1] - RETRY_SECONDS[0]
             with suppress(TimeoutError):
@@ -157,7 +157,7 @@ class Writer:
             for sql, rows in self._statements.writing(batch):
                 await connection.exec_driver_sql(sql, rows)
         if batch.erased and self._engine.dialect.name == "sqlite":
-            async with self._engine.connect() as connection:  # else the text would stay in the write-ahead log
+            async with self._engine.connect() as connection:  # otherwise the text would stay in the write-ahead log
                 await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _failed(self, problem: str) -> None:
