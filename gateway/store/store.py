@@ -116,8 +116,9 @@ class Store:
         self._writer.wake()
 
     async def erase(self, conversation_id: ConversationId) -> None:
-        """Drops a conversation with its turns and messages. That is durable when this returns; from the call on, nothing
-        of it is found. Raises `storage_unavailable` if it can't be written now; it is written as soon as possible."""
+        """Drops a conversation with its turns and messages. That is durable when this returns; from the call on,
+        nothing of it is found. Raises `storage_unavailable` if it can't be written now; it is written as soon as
+        possible."""
         self._require_open()
         self._writer.queued.erase(conversation_id)
         self._writer.wake()

@@ -1,4 +1,4 @@
-"""aiohttp's private parts, as far as calls to Coze need them: the only module of this side that knows them.
+"""aiohttp's private parts, as far as calls to Coze need them: the only module in `gateway` that uses them.
 
 Read in aiohttp 3.14.5; `pyproject.toml` bounds the version, and `tests/test_aiohttp.py` tries each part by itself.
 
@@ -28,36 +28,37 @@ class Handler(ResponseHandler):
 
     @property
     def in_body(self) -> bool:
-        """Whether what comes next belongs to a response's body."""
+        """Whether the next bytes belong to a response's body."""
         return self._payload is not None and not self._payload.is_eof()
 
     @property
     def heads(self) -> int:
-        """How many heads wait to be read."""
+        """The number of heads that wait to be read."""
         return len(self)
 
     def fail(self, why: str) -> None:
-        """Whoever waits for an answer hears that this is not HTTP."""
+        """Tells the task that waits for an answer that this is not HTTP."""
         self.set_exception(HttpProcessingError(message=why))
 
 
 Idle = deque[tuple[ResponseHandler, float]]
-"""Idle connections to one place, each with the time (`time.monotonic`) since when."""
+"""Idle connections to one host, each with the time (`time.monotonic`) at which it became idle."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """A connector whose subclass says which idle connection is used next, and hears of each that is given back."""
+    """A connector whose subclass chooses the idle connection that is used next, and is told of each that is
+    returned."""
 
     def __init__(self, handler: type[Handler], *, keepalive: float) -> None:
         super().__init__(limit=0, keepalive_timeout=keepalive, resolver=aiohttp.ThreadedResolver())
         self._factory = cast("partial[ResponseHandler]", partial(handler, loop=self._loop))
 
     def choose(self, idle: Idle) -> bool:
-        """Puts the connection that is to be used next in front. False where a new one is to be made."""
+        """Moves the connection that is to be used next to the front. False if a new one is to be made."""
         raise NotImplementedError
 
     def released(self, protocol: ResponseHandler) -> None:
-        """A connection was given back; it may be closed."""
+        """A connection was returned; it may be closed already."""
         raise NotImplementedError
 
     async def _get(self, key: Any, traces: Any) -> Any:
@@ -74,7 +75,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Tap(Protocol):
-    """Who hears what the parser gives to a response's body."""
+    """Receives what the parser gives to a response's body."""
 
     parts: list[bytes]
     """The body's bytes are added here."""
@@ -117,6 +118,6 @@ def can_tap(reader: StreamReader) -> bool:
 
 
 def tap(reader: StreamReader, listener: Tap) -> None:
-    """From now on the parser's calls go to `listener`. The reader still knows the body's end and its failure."""
+    """From now on the parser's calls go to `listener`. The reader still tells the body's end or failure."""
     object.__setattr__(reader, "__class__", _Tapped)
     cast("Any", reader)._timer = listener

@@ -7,18 +7,18 @@ from gateway.upstream.backoff import SHORTEST
 
 THRESHOLD = 5
 COOLDOWN = 0.8 * SHORTEST
-"""Seconds. Shorter than a turn's own shortest wait: so a turn alone finds the breaker ready for a probe at each of its
-tries, however many it may make, and only turns that fail together are held back."""
+"""Seconds. Shorter than a turn's own shortest wait: so a single turn finds the breaker ready for a probe at each of its
+attempts, however many it makes, and only turns that fail together are held back."""
 
 PROBE_SECONDS = 5.0
-"""How long one probe keeps all others waiting. A slow answer is no failure, and its caller may be gone."""
+"""How long one probe blocks all others. A slow answer is not a failure, and the probe's caller may have gone."""
 
 
 class Breaker:
     """Opens after `threshold` failures in a row; then one probe at a time, each `cooldown` seconds after the last.
 
-    Each `allow` that said yes is followed by one of `succeeded`, `failed` and `released`. A failure is one that says
-    that Coze cannot be reached; any answer of Coze's own, a refusal too, is a success here.
+    After each `allow` that returned True, call one of `succeeded`, `failed` and `released`. Only if Coze can't be
+    reached, that is a failure; any answer of Coze's own, even a refusal, is a success here.
     """
 
     __slots__ = ("_clock", "_cooldown", "_failures", "_not_before", "_state", "_threshold", "why")
@@ -30,14 +30,14 @@ class Breaker:
         self._state: Literal["closed", "open", "probing"] = "closed"
         self._failures = 0
         self.why = ""  # the last failure, in a sentence
-        self._not_before = 0.0  # open or probing: when the next probe may go
+        self._not_before = 0.0  # when open or probing: the time of the next probe
 
     @property
     def state(self) -> Literal["closed", "open", "probing"]:
         return self._state
 
     def allow(self) -> bool:
-        """Whether to ask Coze now. Saying yes to a probe says no to all others until it is reported or overdue."""
+        """Whether to ask Coze now. A probe that is allowed blocks all others until it is reported or overdue."""
         if self._state == "closed":
             return True
         now = self._clock()
@@ -54,13 +54,13 @@ class Breaker:
     def failed(self, why: str = "") -> None:
         self.why = why
         self._failures += 1
-        # A failure that was under way when the breaker opened must not put the next probe off.
+        # A request that was under way when the breaker opened must not postpone the next probe by its failure.
         if self._state == "probing" or (self._state == "closed" and self._failures >= self._threshold):
             self._state = "open"
             self._not_before = self._clock() + self._cooldown
 
     def released(self) -> None:
-        """The request was given up before it could tell anything: the next one may probe at once."""
+        """The request was given up before its outcome was known: the next one may probe at once."""
         if self._state == "probing":
             self._state = "open"
             self._not_before = self._clock()

@@ -1,4 +1,4 @@
-"""Coze's error codes, as the contract's problems: section 7's second table, wherever a code turns up.
+"""Coze's error codes, mapped to the contract's problems as in the second table of section 7.
 
 The same numbers come in a JSON body, in `chat.failed`, in the stream's `error` event and in `retrieve`'s
 `last_error`; all are read here and nowhere else. What an HTTP status means is the client's business.
@@ -25,10 +25,10 @@ _KNOWN: Final[dict[int, tuple[Code, bool]]] = {
 
 
 def classify(coze_code: int | None) -> tuple[Code, bool]:
-    """The contract's code for one of Coze's, and whether the same request may succeed later.
+    """The contract's code for one of Coze's codes, and whether the same request may succeed later.
 
-    None and 0 are no code at all: a failure that says nothing about its cause, so trying again is reasonable.
-    A code that we don't know is Coze's "no" to this request.
+    None and 0 are not codes: such a failure says nothing about its cause, so trying again is reasonable. An unknown
+    code is taken as a refusal of this request.
     """
     if not coze_code:
         return Code.UPSTREAM_FAILED, True
@@ -36,5 +36,5 @@ def classify(coze_code: int | None) -> tuple[Code, bool]:
 
 
 def is_refusal(coze_code: int | None) -> bool:
-    """Whether a chat that failed with this code as its first word never was one: Coze had no room for it."""
+    """Whether a chat that fails at once with this code never existed, because Coze had no capacity for it."""
     return classify(coze_code)[0] in (Code.UPSTREAM_RATE_LIMITED, Code.CONVERSATION_BUSY)

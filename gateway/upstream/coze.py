@@ -1,6 +1,6 @@
-"""Coze's API: one try a call, each failure named as the contract's section 7 names it.
+"""Coze's API: one attempt per call; failures get the codes of the contract's section 7.
 
-One exception to the one try: a token that Coze refuses is renewed once, where its source can.
+There is one exception: if Coze refuses a token, it is renewed once, if its source can do that.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
 class CozeUpstream:
     """Implements `Upstream`. Make it inside the running loop; `close` it there.
 
-    Time-outs are in seconds. `on_request` is told each call's operation and outcome (`ok` or a problem's code; a call
-    that was cancelled has none), `log_bytes` gets what Coze sends, masked.
+    Time-outs are in seconds. `on_request` is told each call's operation and outcome (`ok` or a problem's code; a
+    cancelled call has no outcome). `log_bytes` gets the bytes that Coze sends, masked.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class CozeUpstream:
     async def _accept(
         self, response: aiohttp.ClientResponse, chat_id: str, on_items: OnItems, held: Held
     ) -> CozeStream:
-        """The stream of a response that is one. Else what the response means instead is raised."""
+        """The response's event stream. If the response is no event stream, raises what it means instead."""
         if response.status != 200:
             raise refused(response.status, response.headers, await excerpt(response))
         try:
@@ -171,7 +171,8 @@ class CozeUpstream:
         body: Any = None,
         read: Callable[[int, Mapping[str, str], bytes], Any] = _data_of,
     ) -> Any:
-        """What `read` makes of the answer. A call changes nothing, or nothing more when repeated: none is uncertain."""
+        """The result of `read` for the answer. These calls may be repeated without harm, so none of them is
+        uncertain."""
 
         async def once(token: str) -> Any:
             try:
@@ -225,7 +226,7 @@ class CozeUpstream:
 
 
 def _chat_body(request: ChatRequest) -> dict[str, Any]:
-    """POST /v3/chat. `auto_save_history` is what recovery lives on: without it Coze keeps no record of the chat."""
+    """POST /v3/chat. Recovery depends on `auto_save_history`: without it Coze keeps no record of the chat."""
     content, kind = request.message, "text"
     if request.attachments:
         parts = [{"type": "text", "text": content}] if content else []

@@ -1,4 +1,4 @@
-"""Coze's objects: messages, chats, failures, as they stand in the stream and in what is retrieved.
+"""Coze's objects: messages, chats and failures, as they appear in the stream and in answers to requests.
 
 They are read leniently: Coze's dialects leave fields out, and send numbers as strings.
 """
@@ -19,7 +19,7 @@ _FAILURE_TEXT_LIMIT = 500
 
 
 class Message(Struct, gc=False):
-    """A message of a chat, in a delta, whole, or in a list. v2 and the web name the ids otherwise."""
+    """A message of a chat: in a delta, complete, or in a list. v2 and the web use other names for the ids."""
 
     id: str | None = None
     message_id: str | None = None
@@ -53,7 +53,7 @@ _CALL_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]{1,200})"')
 
 
 def message_items(message: Message) -> list[Item]:
-    """What a whole message is: an answer, a tool's use, a suggestion, or nothing for a listener."""
+    """The items of a complete message: an answer, a use of a tool, a suggestion, or nothing that concerns listeners."""
     identity, content = message.id or "", message.content
     if content is None:
         return [Skipped("malformed")]
@@ -73,7 +73,7 @@ def message_items(message: Message) -> list[Item]:
 
 
 def failure_of(error: Any, code: Any = None, text: Any = None) -> ChatFailed:
-    """A failure in any of its shapes: `{"code","msg"}` in an object of its own, or else flat beside it."""
+    """A failure in any of its forms: `{"code","msg"}` in an object of its own, or the same fields without it."""
     if isinstance(error, dict):
         inner, message = coze_code(error.get("code")), error.get("msg")
         if inner or (message and not coze_code(code)):
@@ -82,7 +82,7 @@ def failure_of(error: Any, code: Any = None, text: Any = None) -> ChatFailed:
 
 
 def failure_of_chat(chat: Chat, *, exists: bool = True) -> ChatFailed:
-    """A chat's own failure, or one that has a chat's form."""
+    """A chat's own failure, or one in the form of a chat."""
     failed = failure_of(chat.last_error, chat.code, chat.msg)
     log_id = chat.detail.get("logid") if isinstance(chat.detail, dict) else None
     return ChatFailed(failed.coze_code, failed.message, exists, log_id if isinstance(log_id, str) else None)
@@ -94,7 +94,7 @@ def status_of(chat: Chat) -> str | None:
 
 
 def usage_of(chat: Chat) -> dict[str, Any] | None:
-    """The counts, and nothing that is no number or string."""
+    """The counts: only numbers and strings."""
     if not isinstance(chat.usage, dict):
         return None
     scalars = ((str(key)[:USAGE_PARTS], value) for key, value in islice(chat.usage.items(), USAGE_PARTS))
@@ -119,14 +119,14 @@ def _with_text_id(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def coze_code(value: Any) -> int | None:
-    """A code as int, which chatflows send as a string; None for anything else."""
+    """A code as int (chatflows send it as a string); None for anything else."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
     return value if type(value) is int and abs(value) < 2**63 else None
 
 
 def _called(content: str) -> str:
-    """The plug-in's name. Coze's own samples hold calls that are cut, so what is readable is read."""
+    """The plug-in's name. Coze's own samples contain calls that are cut off, so this reads as much as is readable."""
     try:
         return _decode_call(content).name
     except (msgspec.DecodeError, RecursionError, UnicodeError):

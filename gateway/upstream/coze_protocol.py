@@ -63,7 +63,7 @@ _PIECES = frozenset({"content", "reasoning_content"})
 
 
 class _Piece(Struct, gc=False):
-    """What a delta is read as: the fewest fields, for it is nearly all that ever comes."""
+    """The fields that are read of a delta: as few as possible, because nearly all records are deltas."""
 
     id: str | None = None
     type: str | None = None
@@ -92,9 +92,9 @@ _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
 class ChatReader:
-    """One stream's items. `chat_id` is the chat's where it is known before the stream says so.
+    """Reads the items of one stream. `chat_id` is the chat's id if it is known before the stream tells it.
 
-    After `Done` nothing more comes. Records of another chat, and those that cannot be read, come as `Skipped`.
+    After `Done` there are no more items. Records of another chat, and unreadable ones, become `Skipped`.
     """
 
     __slots__ = ("_chat_id", "_created", "_halves", "done")
@@ -137,9 +137,9 @@ class ChatReader:
         return items
 
     def last_items(self, record: SseEvent) -> list[Item] | None:
-        """The items of a record that the body's clean end left without its blank line; None where it is cut.
+        """The items of a last record without its blank line, after a clean end of the body; None if the record is cut.
 
-        What a whole record's JSON says stands; of `done` the name is enough.
+        A record whose JSON is complete counts; of `done` the name is enough.
         """
         items = self.items([record])
         faulty = any(isinstance(item, Skipped) for item in items)
@@ -147,7 +147,7 @@ class ChatReader:
 
     @staticmethod
     def tells_of_failure(name: bytes) -> bool:
-        """Whether a record of this type says that something has failed, whatever its data is."""
+        """Whether a record of this type reports a failure, whatever its data are."""
         return name in _FAILURES
 
     def _unusual(self, piece: _Piece, items: list[Item]) -> None:
@@ -156,21 +156,21 @@ class ChatReader:
         if piece.type != "answer" and piece.type is not None:
             return
         if piece.content_type != "text" and piece.content_type:
-            # A card or an object string comes whole in its completed message; a part of one is of no use.
+            # A card or an object string comes complete in its completed message; a part of one is useless.
             if piece.content_type == "audio" and piece.content:
                 items.append(Audio(mend(piece.content)))
             return
         self._say(piece.id or "", piece.reasoning_content, piece.content, items)
 
     def _say(self, message_id: str, reasoning: str | None, content: str | None, items: list[Item]) -> None:
-        """Pieces of text, whose halves of surrogate pairs wait for their partners."""
+        """Adds pieces of text. Halves of surrogate pairs at their edges wait for their partners."""
         if reasoning and (text := self._halves.join(Reasoning, message_id, reasoning)):
             items.append(Reasoning(message_id, text))
         if content and (text := self._halves.join(Delta, message_id, content)):
             items.append(Delta(message_id, text))
 
     def _said(self, items: list[Item]) -> None:
-        """No piece of text comes any more: halves that still wait have no partner."""
+        """No more text will come: halves that still wait have no partner."""
         for kind, message_id in self._halves.left():
             items.append(kind(message_id, REPLACEMENT))
 
@@ -201,7 +201,8 @@ class ChatReader:
         items += whole
 
     def _chat(self, name: bytes, data: bytes, items: list[Item]) -> None:
-        """A chat's state. An end that its status names is one in any event; that all is well is said by the event."""
+        """Reads a chat's state. A status that says the chat has ended counts in any event; success needs its own
+        event."""
         chat = _read_chat(data)
         if self._foreign(chat.id, items):
             return
@@ -224,7 +225,7 @@ class ChatReader:
             items.append(ChatCompleted(usage_of(chat)))
 
     def _failed(self, name: bytes, data: bytes, items: list[Item]) -> None:
-        """A failure is one even where its particulars cannot be read."""
+        """Reads a failure. It counts as one even if its details can't be read."""
         exists = name == _CHAT_FAILED
         try:
             chat = _read_chat(data)
@@ -241,7 +242,7 @@ class ChatReader:
         record = read(data, _decode_wrapped, _Wrapped, _PIECES)
         message = record.message
         if record.event == "done":
-            # This dialect has no chat.completed: its `done` is both.
+            # This dialect has no chat.completed: its `done` stands for both.
             self._said(items)
             items.append(ChatCompleted(None))
             self._end(items)
@@ -259,14 +260,14 @@ class ChatReader:
                 message.content = message.content and mend(message.content)
                 self._whole(message, items)
         elif record.event is None and (record.status == "failed" or coze_code(record.code)):
-            # A failure that lost its event line: of the chat where it has a chat's form, else of the request.
+            # A failure without its event line: a failure of the chat if it has a chat's form, else of the request.
             self._failed(_CHAT_FAILED if record.status == "failed" else b"error", data, items)
         else:
             items.append(Skipped("unknown_event"))
 
     def _end(self, items: list[Item]) -> None:
         self.done = True
-        if not self._created:  # else Coze's record tells how the text goes on
+        if not self._created:  # otherwise Coze's record tells how the text continues
             self._said(items)
         items.append(Done())
 

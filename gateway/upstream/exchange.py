@@ -1,7 +1,7 @@
 """One HTTP exchange with Coze: a request that is sent at most once, and an answer's head or body.
 
-aiohttp repeats a request by itself only where its method is idempotent, so never a POST, and redirects are not
-followed. Its exceptions end here: what comes out is an `UpstreamError` that says whether the request may have arrived.
+aiohttp repeats a request by itself only if its method is idempotent, so never a POST, and redirects are not followed.
+Its exceptions are translated here into an `UpstreamError`, which says whether the request may have arrived.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ BODY_LIMIT = RECORD_BYTES
 
 
 _READ_AHEAD = 16 * 1024
-"""Bytes of a JSON answer that aiohttp reads ahead: in tiny chunks its own 64 KiB take a tenth of a second."""
+"""Bytes of a JSON answer that aiohttp reads ahead. Its default of 64 KiB takes a tenth of a second in tiny chunks."""
 
 _BUSY = 429
 _PROXY_WANTS_ANOTHER_USER = 407
 
 
 class Exchanges:
-    """Exchanges with one Coze, over connections that are used again, perhaps through a `proxy` (`http://user:pass@host`).
+    """Exchanges with one Coze over reused connections, perhaps through a `proxy` (`http://user:pass@host`).
 
     Make it inside the running loop.
     """
@@ -47,7 +47,7 @@ class Exchanges:
             connector=Pool(),
             proxy=proxy,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
-            # aiohttp would unpack without a bound.
+            # aiohttp would decompress without a bound.
             auto_decompress=False,
             read_bufsize=_READ_AHEAD,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -60,8 +60,8 @@ class Exchanges:
     ) -> aiohttp.ClientResponse:
         """The response, its head read; the caller closes it. Raises `UpstreamError`.
 
-        `connect_timeout` is for DNS, TCP and TLS together. Until the request's first byte may have left, nothing was
-        taken; from then on `idle_timeout` is for the head.
+        `connect_timeout` covers DNS, TCP and TLS together. Before the first byte of the request may have been sent,
+        Coze can't have accepted anything; from then on, `idle_timeout` applies until the head has arrived.
         """
         headers = {"Authorization": f"Bearer {token}", "Accept": accept}
         data = None
@@ -70,7 +70,7 @@ class Exchanges:
             data = write(body)
         progress = _Progress(self._idle_timeout)
         try:
-            # aiohttp ends a slow connect itself; the second more is for its rounding up of long time-outs.
+            # aiohttp ends a slow connect itself; the extra second is needed because it rounds long time-outs up.
             async with asyncio.timeout(self._connect_timeout + 1.0) as progress.deadline:
                 response = await self._session.request(
                     method,
@@ -90,13 +90,13 @@ class Exchanges:
             detail = f"the proxy (GATEWAY_UPSTREAM_PROXY) was not reached: {_kind(error)}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            # Another try would meet the same certificate.
+            # Another attempt would get the same certificate.
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, f"Coze was not reached: {_kind(error)}") from None
         except aiohttp.ClientResponseError as error:
             kind = _kind(_innermost(error))
             if progress.sent:
                 raise not_coze(f"Coze's answer is no HTTP: {kind}") from None
-            detail = f"the proxy (GATEWAY_UPSTREAM_PROXY) answered what is no HTTP: {kind}"
+            detail = f"the answer of the proxy (GATEWAY_UPSTREAM_PROXY) is not HTTP: {kind}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if progress.sent:
@@ -130,7 +130,7 @@ class Exchanges:
 
 
 async def excerpt(response: aiohttp.ClientResponse) -> bytes:
-    """The beginning of a body that may be anything."""
+    """The beginning of a body, whose content may be anything."""
     body = b""
     try:
         async with asyncio.timeout(ANSWER_SECONDS), aclosing(_pieces(response)) as pieces:
@@ -144,7 +144,7 @@ async def excerpt(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """A body's bytes as they come, unpacked. Raises what reading raises, BadPacking and Overflow."""
+    """A body's bytes as they arrive, unpacked. Raises what reading raises, and BadPacking and Overflow."""
     unpacker = unpacker_of(response)
     while data := await response.content.readany():
         if unpacker is None:
@@ -160,7 +160,7 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, Non
 
 
 def unpacker_of(response: aiohttp.ClientResponse) -> Unpacker | None:
-    """What unpacks a body, None for a plain one. Raises BadPacking where that can't be done."""
+    """The unpacker for a body, None for a plain one. Raises BadPacking for an unknown encoding."""
     match packing(response.headers.getall("Content-Encoding", ())):
         case "":
             return None
@@ -171,19 +171,19 @@ def unpacker_of(response: aiohttp.ClientResponse) -> Unpacker | None:
 
 
 def not_coze(detail: str, response: aiohttp.ClientResponse | None = None) -> UpstreamError:
-    """An answer that Coze would not give. `taken` is `yes` so that the message is never sent again by itself."""
+    """The error for an answer that Coze would not give. `taken` is `yes`, so that the message is never resent."""
     log_id = log_id_of(response.headers) if response is not None else None
     return UpstreamError(Code.UPSTREAM_FAILED, detail, retryable=True, taken="yes", log_id=log_id)
 
 
 def _refused_by_proxy(status: int) -> UpstreamError:
-    """It would do so again where it wants other credentials, or forbids the way to Coze."""
+    """The error of a proxy's refusal. A retry is useless if the proxy wants other credentials, or forbids Coze."""
     detail = f"the proxy (GATEWAY_UPSTREAM_PROXY) answered {status}"
     return UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=status >= 500 or status == _BUSY)
 
 
 class _Progress:
-    """How far a request has come."""
+    """How far a request has got."""
 
     __slots__ = ("deadline", "idle_timeout", "sent")
 
@@ -212,6 +212,6 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _kind(error: BaseException) -> str:
-    """The error's kind alone: its text may hold the address, headers or bytes."""
+    """Only the error's type: its text may contain the address, headers or bytes."""
     kind = type(getattr(error, "os_error", None) or error)
     return "its host name was not found (gaierror)" if issubclass(kind, socket.gaierror) else kind.__name__

@@ -1,4 +1,4 @@
-"""Halves of surrogate pairs that Coze sent in two pieces, on their way to each other.
+"""Halves: joins surrogate pairs that Coze sent in two pieces.
 
 Upstreams that cut text by UTF-16 units end one piece with `"\\ud83d"` and begin the next with `"\\ude00"`.
 """
@@ -22,13 +22,13 @@ def mend(text: str) -> str:
         text.encode()
         return text
     except UnicodeEncodeError:
-        # Looked for in bytes, where the first one of a surrogate is found four times as fast.
+        # Searched for in bytes, because a surrogate's first byte is found four times as fast there.
         data = text.encode("utf-8", "surrogatepass")
         return _SURROGATE.sub(_REPLACEMENT_BYTES, _PAIR.sub(_joined, data)).decode()
 
 
 def mend_inside(text: str) -> str:
-    """The same, but a half at an edge stays where its partner may be in the piece before or after."""
+    """The same, but a half at an edge stays, because its partner may be in the piece before or after."""
     first = text[:1] if "\udc00" <= text[:1] <= "\udfff" else ""
     last = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
     return first + mend(text[len(first) : len(text) - len(last)]) + last
@@ -43,7 +43,7 @@ class Halves:
         self.held: dict[tuple[type, str], str] = {}
 
     def join(self, kind: type, message_id: str, text: str) -> str:
-        """What can be shown of a piece, and of the half that was held back before it."""
+        """The part of a piece that can be shown, preceded by the half that was held back before it."""
         text = self.held.pop((kind, message_id), "") + text
         if "\ud800" <= text[-1:] <= "\udbff" and len(self.held) < HALVES_LIMIT:
             self.held[kind, message_id] = text[-1]
@@ -51,12 +51,12 @@ class Halves:
         return mend(text)
 
     def drop(self, kind: type, message_id: str) -> None:
-        """The text has come whole. Where one of the two has no id they may be the same text."""
+        """The text has arrived complete. If one of the two has no id, they may be the same text."""
         for key in [key for key in self.held if key[0] is kind and (not message_id or key[1] in ("", message_id))]:
             del self.held[key]
 
     def left(self) -> list[tuple[type, str]]:
-        """The texts whose held half will find no partner. None is held after it."""
+        """The texts whose held half will find no partner. After the call, no half is held."""
         left = list(self.held)
         self.held.clear()
         return left

@@ -1,7 +1,7 @@
-"""The heads of Coze's answers: one for each request. Whoever sends hundreds is cut before they cost anything.
+"""The heads of Coze's answers: there is one per request. A server that sends hundreds is cut before they cost anything.
 
-aiohttp reads all heads that a read brings (an informational one has 25 bytes, a read 256 KiB) before anybody can say a
-word: it takes a second and 140 MiB. So they are given to its parser a few at a time.
+aiohttp reads all heads in one read before any other code runs (an informational head has 25 bytes, a read 256 KiB),
+which takes a second and 140 MiB. So its parser gets them a few at a time.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ _STEP = 4 * 1024
 
 
 class BoundedHandler(Handler):
-    """A connection that is cut where too many heads come over it."""
+    """A connection that is closed if too many heads arrive over it."""
 
     def data_received(self, data: bytes) -> None:
         if self.in_body:

@@ -1,8 +1,8 @@
 """JSON to and from Coze, which may be hostile: read strictly, saying in one word what is wrong with it.
 
-msgspec reads nearly everything. Where it refuses, the standard library's reader looks again: it takes lone surrogates,
-which then become U+FFFD, and it tells NaN and depth from plain nonsense. A whole number where a string belongs, as some
-proxies make of Coze's ids, is read as its digits.
+msgspec reads nearly everything. If it refuses a text, the standard library's parser tries again: it accepts lone
+surrogates, which then become U+FFFD, and distinguishes NaN and excessive depth from plain nonsense. A whole number in
+place of a string (some proxies turn Coze's ids into numbers) is read as its digits.
 """
 
 import json
@@ -21,29 +21,29 @@ T = TypeVar("T")
 Fault = Literal["malformed", "encoding", "not_finite", "too_deep"]
 
 DEPTH_LIMIT = 64
-"""Levels of nesting that a value is passed on with; Coze's own have 6."""
+"""The deepest nesting of a value that is passed on; Coze's own values have 6 levels."""
 
 _DIGITS_LIMIT = 400
-# Each keeps what is read in one go, since this runs in the event loop, to 50 ms.
+# Each of these bounds limits what is read in one go to 50 ms, since this runs in the event loop.
 _SLOW_PARTS = 50_000
-"""Values in a text that is read slowly, with fields of any form. Coze's have a few hundred."""
+"""Values in a text that the slow parser reads, with fields of any form. Coze's have a few hundred."""
 _PARTS = 120_000
-"""Values, or commas of its texts, in any other that is read again, or with fields of any form."""
+"""Values (counted by commas, including those inside strings) in any other text that is read again or in free form."""
 _MENDABLE = re.compile(r"\\u[dD][89a-fA-F]|NaN|Infinity|[0-9]{19}|[eE]\+?[0-9]{3}")
-"""What makes msgspec refuse a text that is no nonsense: surrogates, no finite numbers, numbers beyond a machine's."""
+"""What makes msgspec refuse a sensible text: surrogates, numbers that are not finite, numbers beyond 64 bits."""
 _LOOKED_AT = 4 * 1024
-"""Characters of a text that is looked through for those; a longer one is read faster than that."""
+"""Characters of a text that is searched for those; a longer text is parsed faster than searched."""
 _SURROGATES = 100_000
-"""Halves of surrogate pairs in a text that is read slowly."""
+"""Halves of surrogate pairs in a text that the slow parser reads."""
 _INT64 = range(-(2**63), 2**63)
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that it will not read."""
+"""The exceptions that msgspec raises for bytes that it refuses."""
 
 
 class BadJson(Exception):
-    """`fault` says what is wrong. Never holds the text itself."""
+    """`fault` says what is wrong. It never contains the text itself."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
@@ -71,7 +71,7 @@ def read(data: bytes, decode: Callable[[bytes], T], kind: type[T], pieces: froze
 
 
 def read_again(data: bytes, kind: type[T], pieces: frozenset[str] = frozenset()) -> T:
-    """The same for what msgspec refused to read as a `kind`, and raised UNREADABLE."""
+    """The same for a text for which msgspec has raised one of UNREADABLE."""
     if parts(data) > _PARTS:
         raise BadJson("malformed")
     try:
@@ -85,7 +85,7 @@ def read_again(data: bytes, kind: type[T], pieces: frozenset[str] = frozenset())
 
 
 def parts(data: bytes) -> int:
-    """How many values a text can hold at most."""
+    """The largest number of values that a text can contain."""
     return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
@@ -145,7 +145,7 @@ def _read_slowly(data: bytes, kind: type[T], pieces: frozenset[str]) -> T:
 
 
 def _known(value: dict[Any, Any], kind: Any) -> dict[Any, Any]:
-    """The fields that a struct has, likewise in its structs."""
+    """Only the fields that the struct has; the same for the structs inside it."""
     inner = dict(_fields(kind)[1])
     return {
         name: _known(field, inner[name]) if name in inner and isinstance(field, dict) else field
@@ -155,7 +155,7 @@ def _known(value: dict[Any, Any], kind: Any) -> dict[Any, Any]:
 
 
 def write(value: Any) -> bytes:
-    """`value` as JSON, a lone surrogate in it as U+FFFD."""
+    """`value` as JSON, with lone surrogates as U+FFFD."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -202,7 +202,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _int(digits: str) -> int | str:
-    """CPython refuses ints of over 4,300 digits, and takes its time for less."""
+    """Reads an integer. CPython refuses ints of over 4,300 digits, and is slow for fewer."""
     return int(digits) if len(digits) <= _DIGITS_LIMIT else digits
 
 

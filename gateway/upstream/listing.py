@@ -1,4 +1,4 @@
-"""A chat's messages as Coze lists them: of bounded number, each read by itself, so that a bad one costs itself only."""
+"""A chat's messages as Coze lists them: bounded in number, and read one by one, so that a bad one affects no other."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -15,7 +15,7 @@ from gateway.upstream.json_text import UNREADABLE, BadJson, converted, read
 from gateway.upstream.refusal import data_of, log_id_of
 
 _READ_SECONDS = 0.01
-"""How long the loop may be held at a time."""
+"""How long the event loop may be blocked at a time, in seconds."""
 
 _OBJECTS, _VALUES = 20, 50
 """Braces and commas for each message that may be listed: Coze's have 2 and 15, and their texts may have more."""
@@ -32,7 +32,7 @@ _decode_message = msgspec.json.Decoder(Message).decode
 
 
 async def messages_of(entries: Sequence[Any]) -> AsyncGenerator[Message, None]:
-    """The messages that can be read, in Coze's order; everybody else has their turn between them."""
+    """The readable messages, in Coze's order; other tasks get their turn between them."""
     time = asyncio.get_running_loop().time
     until = 0.0
     for entry in entries:
@@ -44,7 +44,7 @@ async def messages_of(entries: Sequence[Any]) -> AsyncGenerator[Message, None]:
 
 
 def entries_of(status: int, headers: Mapping[str, str], body: bytes) -> Sequence[Any]:
-    """The list's entries, unread. Raises the `UpstreamError` that any other answer means."""
+    """The list's entries, not decoded yet. Any other answer raises the matching `UpstreamError`."""
     if body.count(b"{") > _OBJECTS * TURN_PARTS or body.count(b",") > _VALUES * TURN_PARTS:
         raise _too_many(headers)
     try:

@@ -1,12 +1,12 @@
-"""Masking Coze's raw bytes for a log: no secrets, and nothing that names or reaches a person."""
+"""Masking: hides secrets, and whatever identifies or reaches a person, in Coze's raw bytes for a log."""
 
 import re
 from collections.abc import Callable
 
 from gateway.telemetry.masking import mask as mask_secrets
 
-# Telephone numbers: international form, mainland China's mobiles and land lines, 3-3-4 with marks between. Bare runs
-# of digits of other lengths are Coze's ids and times, which a log is read for.
+# Telephone numbers: international form, mainland China's mobiles and land lines, 3-3-4 with separators. Bare runs of
+# digits of other lengths are Coze's ids and times, which a reader of the log needs.
 _PERSONAL = re.compile(
     r"""
     [\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}
@@ -17,14 +17,14 @@ _PERSONAL = re.compile(
     """,
     re.VERBOSE,
 )
-_LONGEST = 64 * 1024  # bytes of a line that has not ended; what comes after is not shown
-_TAIL = 1024  # characters before the cut: no secret that needs its end to be known as one is longer
+_LONGEST = 64 * 1024  # bytes of a line that has not ended; the rest of the line is not shown
+_TAIL = 1024  # characters before the cut; no secret that can only be recognized by its end is longer
 
 
 def mask(data: bytes) -> str:
     """`data` as text, bytes that are no UTF-8 as `\\xNN`; tokens, e-mail addresses, telephone numbers as `***`.
 
-    What Coze spreads over several records is not recognised.
+    A secret that Coze spreads over several records is not recognized.
     """
     return _PERSONAL.sub("***", mask_secrets(data.decode("utf-8", "backslashreplace")))
 
@@ -32,8 +32,8 @@ def mask(data: bytes) -> str:
 class MaskedLog:
     """Logs a stream's bytes by whole lines, so that a read that ends inside a secret does not spare it.
 
-    A line that is too long to be held is shown up to a point before the cut, since what lies across it can't be
-    recognised; of its rest only the length is told.
+    A line that is too long to be held is shown up to a point before the cut, since a secret across the cut can't be
+    recognized; only the length of the rest is shown.
     """
 
     __slots__ = ("_held", "_left_out", "_write")
@@ -41,7 +41,7 @@ class MaskedLog:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._held = bytearray()
-        self._left_out = 0  # bytes, of a line that was cut
+        self._left_out = 0  # bytes of a line that was cut
 
     def received(self, data: bytes) -> None:
         if self._left_out:

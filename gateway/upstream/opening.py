@@ -1,16 +1,16 @@
-"""The opening of an answer that may be an event stream, whatever its label says. No I/O.
+"""The opening of an answer: tells whether it is an event stream, whatever its content type says. No I/O.
 
-Coze's refusals are JSON with status 200, and what lies between it and us may label either as the other.
+Coze's refusals are JSON with status 200, and proxies may give either form the other's content type.
 """
 
 import re
 from typing import Final, Literal
 
 LIMIT: Final = 64 * 1024
-"""Bytes kept of an answer that is no event stream, or has not begun to be one; Coze's refusals have a few hundred."""
+"""Bytes kept of an answer that is not, or not yet, known to be an event stream; Coze's refusals have a few hundred."""
 
 ANSWER_SECONDS: Final = 0.8
-"""How long an answer that is no event stream may take to come."""
+"""How long an answer that is not an event stream may take to arrive, in seconds."""
 
 Opened = Literal["stream", "answer"]
 
@@ -21,14 +21,15 @@ _BLANKS = b" \t\r\n"
 
 
 def opened(text: bytes, *, labelled: bool) -> Opened | None:
-    """What begins with `text`; `labelled` says that its label is an event stream's. None: nobody can tell yet."""
+    """What an answer is that begins with `text`; `labelled`: its content type is an event stream's. None: not clear
+    yet."""
     if _BOM.startswith(text):
         return None
     begin = text.removeprefix(_BOM).lstrip(_BLANKS)
     if not begin:
         return None if len(text) <= LIMIT else _by(labelled)
     if begin.startswith(b"{"):
-        # JSON has no line that begins like this: it was a stray line before an event stream.
+        # No line of JSON begins like this, so there was a stray line before an event stream.
         return "stream" if _FIELD_LINE.search(begin) else "answer"
     if labelled or begin.startswith(_FIELDS):
         return "stream"

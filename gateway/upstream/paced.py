@@ -1,7 +1,7 @@
-"""A body on its way into a sink, in pieces between which everybody else has their turn.
+"""Pacing: hands a body to a sink in portions, and lets other tasks run in between.
 
-One read brings up to 256 KiB. Of a chat's own records that is a moment's work; of records of a few bytes, or of a
-packed body, it is a hundred times as much.
+One read brings up to 256 KiB. If these are ordinary records of a chat, they are quickly read; if they are records of a
+few bytes, or a packed body, they take a hundred times as long.
 """
 
 import asyncio
@@ -16,23 +16,23 @@ from gateway.upstream.push import Sink, body_of
 from gateway.upstream.unpack import BadPacking, Overflow, Unpacker
 
 _TURN_SECONDS = 0.01
-"""How long the loop may be held at a time."""
+"""How long the event loop may be blocked at a time, in seconds."""
 
 _FREE_SECONDS = 1.0
 _SECONDS_PER_BYTE = 1 / 65_536
-"""The processor's time that a body may cost: so much in any case, and so much for each byte of it as it came. Ten times
-what a chat's stream costs; a bomb of tiny records would cost a thousand times that, within the bounds on its size."""
+"""The processor time that a body may cost: a fixed amount, and this much for each byte as received. It is ten times
+what a chat's stream costs; a bomb of tiny records could cost a thousand times that, within the bounds on its size."""
 
 
 class BoundedSink(Sink, Protocol):
     def overflowed(self) -> None:
-        """The body unpacks to more than anybody would send; nothing more is called."""
+        """The body unpacks to more than any honest sender would send; nothing more is called."""
 
 
 class PacedBody:
-    """Implements `Body`, and is the sink of the response's own. `wanted` says whether the sink still listens.
+    """Implements `Body`, and is the sink of the response's own body. `wanted` says whether the sink still listens.
 
-    `unpacker` is None for a body that is not packed: a small read of such a one goes straight on.
+    `unpacker` is None for a body that is not packed: a small read of such a body is handed on directly.
     """
 
     __slots__ = (
@@ -54,14 +54,14 @@ class PacedBody:
     ) -> None:
         self._sink: BoundedSink | None = sink
         self._source: Unpacker | Portions = Portions() if unpacker is None else unpacker
-        self._straight = self._most_straight()  # bytes of a read that goes straight on
+        self._straight = self._most_straight()  # the largest read that is handed on directly, in bytes
         self._wanted = wanted
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.Handle | None = None
         self._end: bool | None = None  # whether the packed body's end was a clean one
         self._paused = False
         self._spent = 0.0
-        self._held_back = False  # reading is paused until what has come is handed on
+        self._held_back = False  # reading is paused until everything so far is handed on
         self._body = body_of(response, self)
 
     def start(self) -> None:
@@ -101,7 +101,7 @@ class PacedBody:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Hands on what can be read in a moment, and comes back for the rest."""
+        """Hands on as much as can be read in a moment, and schedules itself for the rest."""
         if self._again is not None or self._paused:
             return
         until = self._loop.time() + _TURN_SECONDS

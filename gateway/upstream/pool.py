@@ -1,8 +1,8 @@
-"""Connections to Coze that are used again, as long as Coze surely still keeps them.
+"""Connections to Coze that are reused, as long as Coze certainly still keeps them open.
 
-A connection that Coze closes in the very moment in which a message is written on it leaves nobody knowing whether the
-message arrived. So the pool learns from the closings of idle connections how long Coze keeps one, and uses again only
-what has been idle for less than half of that. What is idle for longer stays, to learn from, until `KEEP` is over.
+If Coze closes a connection at the very moment when a message is written to it, nobody knows whether the message
+arrived. So the pool learns from the closings of idle connections how long Coze keeps one open, and reuses only those
+that have been idle for less than half of that. Others are kept until `KEEP` is over, to learn from their closings.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from gateway.upstream.aiohttp_parts import Connector, Idle, ResponseHandler
 from gateway.upstream.heads import BoundedHandler
 
 KEEP: Final = 10.0
-"""Seconds that an idle connection is kept, and used again while nothing was learnt: under what most servers keep one
-(nginx: 75 s)."""
+"""Seconds for which an idle connection is kept, and for which it is reused as long as nothing has been learnt: less
+than most servers keep one open (nginx: 75 s)."""
 
-_WITHIN = 0.5  # of what was learnt; the other half is for the way there and back, and for a busy loop
-_LEARN_FROM = 9  # closings; a restart of Coze's closes a few early, and must not count for ever
+_WITHIN = 0.5  # the share of the learnt time; the rest is for the round trip, and for a busy loop
+_LEARN_FROM = 9  # closings; a restart of Coze closes a few connections early, which must not count for ever
 
 
 class Pool(Connector):
@@ -35,11 +35,12 @@ class Pool(Connector):
 
     @property
     def reusable_for(self) -> float:
-        """Seconds for which an idle connection is used again."""
+        """Seconds for which an idle connection is reused."""
         return min(KEEP, _WITHIN * median(self._lives)) if self._lives else KEEP
 
     def choose(self, idle: Idle) -> bool:
-        """The one that was used last, of those that are fresh and have nothing to say; else a new one is made."""
+        """Chooses the most recently used connection that is fresh and has no unread data; otherwise a new one is
+        made."""
         while idle:
             protocol, since = idle.pop()
             if not protocol.is_connected() or _speaks(protocol):
@@ -63,15 +64,15 @@ class Pool(Connector):
 
     def _lost(self, protocol: ResponseHandler, done: "asyncio.Future[None]") -> None:
         if not done.cancelled():
-            done.exception()  # how it was lost is nobody's business any more
+            done.exception()  # nobody needs to know any more how it was lost
         self._watched.discard(protocol)
         since = self._idle.pop(protocol, None)
-        if since is not None and (life := monotonic() - since) < KEEP:  # else it was closed here
+        if since is not None and (life := monotonic() - since) < KEEP:  # otherwise we closed it
             self._lives.append(life)
 
 
 def _speaks(protocol: ResponseHandler) -> bool:
-    """Whether an idle connection has something to read: its end, which the loop has not seen yet."""
+    """Whether an idle connection has unread data: usually its end, which the loop has not noticed yet."""
     handle = protocol.transport.get_extra_info("socket") if protocol.transport is not None else None
     if handle is None:
         return True

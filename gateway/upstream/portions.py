@@ -1,19 +1,19 @@
-"""A body's bytes in portions, each of which is read in a moment whatever it holds. No I/O."""
+"""Portions of a body's bytes, each of which is quickly read, whatever it contains. No I/O."""
 
 from typing import Final
 
 PORTION: Final = 16 * 1024
-"""Bytes that take 20 ms where they are nothing but records of garbage, and 0.2 ms of a chat's own."""
+"""Bytes that take 20 ms if they are nothing but garbage records, and 0.2 ms if they are a chat's ordinary records."""
 
 
 LONG: Final = 256 * 1024
-"""Bytes of a record that takes some time to read, so that nothing else is read in the same portion."""
+"""Bytes from which on a record takes so long to read that nothing else is read in the same portion."""
 
 
 class Portions:
-    """Takes bytes as they come, and gives them in portions, which end where a record does where that can be seen.
+    """Takes bytes as they arrive, and gives them in portions, which end at the end of a record if that can be seen.
 
-    The portion in which a long record ends has nothing after it.
+    In a portion in which a long record ends, nothing follows it.
     """
 
     __slots__ = ("_at", "_data", "_open", "taken")
@@ -22,13 +22,13 @@ class Portions:
 
     def __init__(self) -> None:
         self._data = b""
-        self._at = 0  # what is before it was given
+        self._at = 0  # the bytes before this offset were given
         self._open = 0  # bytes of the record that has not ended yet
         self.taken = 0
 
     @property
     def in_long_record(self) -> bool:
-        """Whether what was given last is part of a long record."""
+        """Whether the last portion is part of a long record."""
         return self._open > LONG
 
     def feed(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The seam to Coze: what it can be asked, and the closed set of items that its stream is made of."""
+"""The seam to Coze: the calls that it understands, and the closed set of items that its stream consists of."""
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -8,7 +8,8 @@ from msgspec import Struct
 
 
 class Opened(Struct, frozen=True):
-    """Coze has answered with an event stream, and this is its name for the request. Comes first, where it gave one."""
+    """Coze has answered with an event stream; `log_id` is its name for the request. The first item, if Coze gave
+    one."""
 
     log_id: str
 
@@ -47,7 +48,7 @@ class Answer(Struct, frozen=True):
 
 
 class Tool(Struct, frozen=True):
-    """The bot used a plug-in. `name` is read out of the content where that can be done, else ""."""
+    """The bot used a plug-in. `name` is taken from the content if possible, else it is ""."""
 
     message_id: str
     phase: Literal["call", "output"]
@@ -67,15 +68,16 @@ class ActionRequired(Struct, frozen=True):
 
 
 class ChatCompleted(Struct, frozen=True):
-    """The chat is over and well; late audio and `Done` may follow. `usage` as Coze gave it, None when it gave none."""
+    """The chat has ended successfully; late audio and `Done` may follow. `usage` is None if Coze gave none."""
 
     usage: dict[str, Any] | None
 
 
 class ChatFailed(Struct, frozen=True):
-    """The chat is over and failed: `chat.failed` in either shape, the `error` event, or v2's error.
+    """The chat has failed: `chat.failed` in either form, the `error` event, or v2's error.
 
-    `exists`: Coze said it of a chat, not of the request. `log_id` where the failure itself names the request.
+    `exists`: the failure is that of a chat, not of the request. `log_id` is set if the failure itself names the
+    request.
     """
 
     coze_code: int | None
@@ -89,7 +91,7 @@ class ChatCanceled(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """The stream's own last word, in any of its forms."""
+    """The end of the stream as Coze marks it, in any of its forms."""
 
 
 class Skipped(Struct, frozen=True):
@@ -150,7 +152,7 @@ class ChatRequest(Struct, frozen=True):
 
 
 class ChatState(Struct, frozen=True):
-    """Coze's word on a chat: `retrieve`. `failure` is set when `status` is failed."""
+    """What Coze's `retrieve` says about a chat. `failure` is set if `status` is failed."""
 
     status: Literal["created", "in_progress", "completed", "failed", "requires_action", "canceled"]
     usage: dict[str, Any] | None = None
@@ -159,13 +161,13 @@ class ChatState(Struct, frozen=True):
 
 
 class ChatStream(Protocol):
-    """An accepted chat's stream, pushing items to its `OnItems`. Whoever got it must `close` it, whatever happens."""
+    """An accepted chat's stream, which pushes items to its `OnItems`. Its owner must `close` it, whatever happens."""
 
     log_id: str | None
 
     async def ended(self) -> StreamEnd:
-        """Waits for the end of the stream, including its idle time-out. May be awaited again. Never raises but
-        for cancellation, which leaves the stream open."""
+        """Waits for the end of the stream, including its idle time-out. May be awaited again. Never raises, except when
+        it is cancelled, which leaves the stream open."""
 
     def pause(self) -> None:
         """Stops reading from Coze's socket (the log is behind); time paused does not count as idle."""
@@ -177,12 +179,12 @@ class ChatStream(Protocol):
 
 
 class Upstream(Protocol):
-    """Coze. Each call is one try; `UpstreamError` says what went wrong and whether it may be tried again."""
+    """Coze. Each call is one attempt; `UpstreamError` says what went wrong and whether it may be repeated."""
 
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
-        """Sends the message. Returns when Coze has begun to answer, or its stream has ended without a word.
+        """Sends the message. Returns when Coze has started to answer, or when its stream has ended without any item.
 
-        A refusal as the stream's first word is raised, like any other. Items may have been pushed by then.
+        A refusal as the stream's first record is raised, like any other. Items may have been pushed by then.
         """
 
     async def submit_tool_outputs(
@@ -195,6 +197,6 @@ class Upstream(Protocol):
         """The chat's messages as Coze keeps them, in its order, as Answer, Tool and Suggestion items."""
 
     async def cancel(self, ref: ChatRef) -> None:
-        """Flips the chat's status at Coze; returns normally when the chat is already over (4104)."""
+        """Changes the chat's status at Coze; returns normally if the chat is already over (4104)."""
 
     async def close(self) -> None: ...

@@ -1,12 +1,12 @@
 """Hands a response's bytes on as they arrive, without waking a task for each read.
 
-aiohttp gives a response's body through a reader that a coroutine awaits. So once the response's head is there, this
-room stands between the transport and aiohttp's protocol (`Transport.set_protocol`, public) and in the body's place
-(`aiohttp_parts.tap`), and leaves all of HTTP to aiohttp. The second is private, so it is tried, and where it does not
-hold a task reads instead, with the same result but more slowly.
+aiohttp gives a response's body through a reader that a coroutine awaits. So once the response's head has arrived, this
+module puts itself between the transport and aiohttp's protocol (`Transport.set_protocol`, public) and in place of the
+body (`aiohttp_parts.tap`), and leaves all of HTTP to aiohttp. The tap uses private parts, so it is tried first; if it
+does not work, a task reads instead, with the same result but more slowly.
 
-One thing it does itself: a read that is exactly one chunk, while the parser stands between two, as nearly every read
-of a chat is, goes past the parser, which then still stands between two.
+The module does one thing itself: if a read is exactly one chunk, and the parser is between two chunks, as is so for
+nearly every read of a chat, the read bypasses the parser, which is then still between two chunks.
 """
 
 import asyncio
@@ -19,35 +19,35 @@ from gateway.upstream.aiohttp_parts import ResponseHandler, StreamReader, can_ta
 
 
 class Sink(Protocol):
-    """Who gets the bytes. After `finished` or `lost` nothing more is called."""
+    """Receives the bytes. After `finished` or `lost` nothing more is called."""
 
     def received(self, data: bytes) -> None:
         """The body's bytes of one read, never empty."""
 
     def finished(self) -> None:
-        """The body is over, and whole as far as HTTP can tell; its connection is given back."""
+        """The body has ended, and is complete as far as HTTP can tell; its connection is returned to the pool."""
 
     def lost(self) -> None:
-        """The connection broke, or what came over it is not HTTP."""
+        """The connection broke, or its data are not HTTP."""
 
 
 class Body(Protocol):
     """A response's body on its way into a sink."""
 
     def start(self) -> None:
-        """Begins; what is there already is handed over before this returns. Call once."""
+        """Starts; data that have already arrived are handed over before this returns. Call once."""
 
     def pause(self) -> None:
-        """Stops reading from the socket. What the last read has brought may still be handed over."""
+        """Stops reading from the socket. The data of the last read may still be handed over."""
 
     def resume(self) -> None: ...
 
     def detach(self) -> None:
-        """Calls the sink no more. The response is still its owner's to close."""
+        """Stops calling the sink. The response's owner must still close it."""
 
 
 def body_of(response: aiohttp.ClientResponse, sink: Sink) -> Body:
-    """The response's body, pushed where that can be done. Nobody else may read the response."""
+    """The response's body, pushed if possible. Nobody else may read the response."""
     reader, handler = response.content, handler_of(response)
     if handler is None or not can_tap(reader):
         return ReadBody(reader, sink)
@@ -57,7 +57,7 @@ def body_of(response: aiohttp.ClientResponse, sink: Sink) -> Body:
 class PushedBody(asyncio.Protocol):
     """Stands between a transport and aiohttp's protocol until the body is over.
 
-    `plain` says that the body's bytes are the chunks' as they are, not compressed.
+    `plain` says that the body is not compressed, so that its bytes are exactly those of the chunks.
     """
 
     __slots__ = (
@@ -102,7 +102,8 @@ class PushedBody(asyncio.Protocol):
         self._flow()
 
     def _flow(self) -> None:
-        """Reads from the socket, or not. Once the body is over the connection may be somebody else's."""
+        """Resumes or pauses reading from the socket. After the body's end, the connection may belong to somebody
+        else."""
         if self._over or self._transport.is_closing():
             return
         if self._paused or self._breathes:
@@ -121,7 +122,7 @@ class PushedBody(asyncio.Protocol):
                 self._sink.received(content)
             return
         self._handler.data_received(data)
-        # Where a chunk's end was the last that the parser saw, what came after it is no more than a part of a size.
+        # If the parser last saw the end of a chunk, only a part of a chunk's size can have come after it.
         self.between_chunks = self.between_chunks and self._plain and data.endswith(b"\r\n")
         self._hand_over()
 
@@ -142,7 +143,7 @@ class PushedBody(asyncio.Protocol):
         self._handler.resume_writing()
 
     def _hand_over(self) -> None:
-        """Gives the sink what this read has brought: the body's bytes, and its end."""
+        """Gives the sink the data of this read: the body's bytes, and perhaps its end."""
         if self.parts:
             data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
             self.parts.clear()
@@ -177,9 +178,9 @@ class PushedBody(asyncio.Protocol):
 
 
 def _acknowledge_later(transport: asyncio.Transport) -> None:
-    """Lets the kernel acknowledge two pieces at once instead of each, which is a packet a piece less to make.
+    """Lets the kernel acknowledge two pieces at once instead of each one, which saves a packet.
 
-    Linux goes back to its usual way by itself where no second piece comes in time (tcp(7), `TCP_QUICKACK`).
+    If no second piece comes in time, Linux returns to its usual way by itself (tcp(7), `TCP_QUICKACK`).
     """
     sock = transport.get_extra_info("socket")
     if sock is not None and hasattr(socket, "TCP_QUICKACK"):
@@ -193,7 +194,7 @@ _LARGE = 64 * 1024
 
 
 def _one_chunk(data: bytes) -> bytes | None:
-    """The content of data that is one whole chunk (RFC 9112, 7.1) and nothing more; None for anything else."""
+    """The content of `data`, if they are exactly one whole chunk (RFC 9112, 7.1); None for anything else."""
     digits = data.find(b"\r\n", 1, _SIZE_DIGITS + 2)
     if digits < 0 or not data.endswith(b"\r\n") or not data[:digits].isalnum():
         return None

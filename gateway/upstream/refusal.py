@@ -1,6 +1,6 @@
-"""What Coze's refusals mean, as an `UpstreamError`, however they come. No I/O.
+"""Refusals: turns Coze's refusals, in whatever form they come, into an `UpstreamError`. No I/O.
 
-They come as an HTTP answer that is no event stream, or as the first word of one.
+They come as an HTTP answer that is not an event stream, or as the first record of one.
 """
 
 import email.utils
@@ -26,7 +26,7 @@ OVER_ALREADY = 4104
 
 _RETRY_AFTER_DIGITS = 12
 _RECORDS_LIMIT = 8 * 1024
-"""Bytes in which a record that tells of a refusal is looked for; Coze's have a few hundred."""
+"""Bytes that are searched for a record that tells of a refusal; Coze's have a few hundred."""
 
 
 Taken = Literal["no", "unknown", "yes"]
@@ -39,16 +39,16 @@ class _Meaning(NamedTuple):
 
 
 _UNCERTAIN = _Meaning(Code.UPSTREAM_UNCERTAIN, True, "unknown")
-# Whoever gave such an answer does not speak Coze's protocol, and whether a chat has begun cannot be seen from it.
-# A person may try again; the gateway never does by itself, also where the operator lets it repeat what is uncertain.
+# A server that gives such an answer does not speak Coze's protocol, so the answer does not tell whether a chat exists.
+# A person may try again; the gateway never does so by itself, even if the operator lets it repeat uncertain requests.
 _NOT_COZE = _Meaning(Code.UPSTREAM_FAILED, True, "yes")
 
-# These say more than a code beside them, which some proxy may have made up.
+# These statuses say more than a code in the body, which some proxy may have made up.
 _BY_STATUS = {
     401: _Meaning(Code.UPSTREAM_UNAUTHORIZED, False),
     429: _Meaning(Code.UPSTREAM_RATE_LIMITED, True),
     504: _UNCERTAIN,
-    524: _UNCERTAIN,  # a well-known proxy's own 504
+    524: _UNCERTAIN,  # the time-out status of a well-known proxy
 }
 
 
@@ -65,7 +65,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def data_of(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> Any:
-    """The `data` of a JSON answer that is well. Raises the `UpstreamError` that any other answer means."""
+    """The `data` of a successful JSON answer. Any other answer raises the matching `UpstreamError`."""
     envelope = _envelope(body)
     if 200 <= status < 300 and envelope is not None and coze_code(envelope.code) == 0:
         return envelope.data
@@ -73,7 +73,7 @@ def data_of(status: int, headers: Mapping[str, str], body: bytes, *, now: dateti
 
 
 def refused(status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> UpstreamError:
-    """What an answer means that should have been an event stream."""
+    """The error for an answer that should have been an event stream."""
     return _refused_with(_envelope(body), status, headers, body, now)
 
 
@@ -91,7 +91,7 @@ def _refused_with(
 
 
 def refused_in_stream(headers: Mapping[str, str], failed: ChatFailed, *, now: datetime | None = None) -> UpstreamError:
-    """What a failure means that is an event stream's first word."""
+    """The error for a failure that is the first record of an event stream."""
     said = "Coze's stream began with a failure"
     return _refused(200, headers, failed.coze_code, {"logid": failed.log_id}, said, now, is_coze=True)
 
@@ -136,7 +136,8 @@ def _meaning(status: int, coze_code: int | None) -> _Meaning:
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait that a Retry-After asks for (RFC 9110 10.2.3), however many; None for none, or for nonsense."""
+    """The seconds that a Retry-After asks to wait (RFC 9110, 10.2.3), however many; None if it is missing or
+    invalid."""
     if value is None:
         return None
     value = value.strip()
@@ -154,7 +155,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
 
 
 def log_id_of(headers: Mapping[str, str], detail: Any = None) -> str | None:
-    """Coze's name for the request; the self-hosted studio has a header of its own. Visible ASCII, cut to size."""
+    """Coze's log id of the request (the self-hosted studio has its own header). Visible ASCII, of bounded length."""
     inner = detail.get("logid") if isinstance(detail, dict) else None
     for value in (headers.get("X-Tt-Logid"), headers.get("X-Log-ID"), inner):
         if isinstance(value, str) and (kept := "".join(c for c in value[:LOG_ID_LIMIT] if "!" <= c <= "~")):

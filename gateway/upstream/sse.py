@@ -1,8 +1,8 @@
 """Decodes an event stream: bytes in, events out, no I/O.
 
 The format is WHATWG's (https://html.spec.whatwg.org/multipage/server-sent-events.html, "Parsing an event stream").
-Lines end in LF, CR or CRLF and in nothing else; U+2028 and its kin are data. All that the grammar looks at is ASCII,
-so the decoder works on bytes and leaves UTF-8 to whoever reads the data: a character cut by a read is never seen.
+Lines end in LF, CR or CRLF and in nothing else; U+2028 and similar characters are data. The grammar consists of ASCII
+only, so the decoder works on bytes and leaves UTF-8 to the reader of the data: it never sees a character cut by a read.
 """
 
 import re
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from gateway.bounds import RECORD_BYTES
 
 SseEvent = tuple[bytes, bytes]
-"""An event's type, b"" when it names none (WHATWG's `message`), and its data, several `data` lines joined by LF."""
+"""An event's type, b"" if it names none (WHATWG's `message`), and its data: several `data` lines are joined by LF."""
 
 RECORD_LIMIT = RECORD_BYTES
 """Bytes that one line, or one record's data lines together, may have."""
 
 _REJOIN_LIMIT = 8 * 1024
-"""An unfinished record beyond this is not rejoined and searched anew at each read, which would be quadratic."""
+"""An unfinished record beyond this size is not rejoined and searched again at each read, which would be quadratic."""
 
 _COZE_RECORDS: Callable[[bytes], list[SseEvent]] = re.compile(rb"^event: ?(.*)\ndata: ?(.*)\n\n", re.MULTILINE).findall
-"""The records of exactly Coze's form. They are all that the text holds when they have all its line ends, 3 each."""
+"""The records in exactly Coze's form. If they account for all line ends of the text, 3 each, there are no others."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -28,8 +28,8 @@ _BOM = b"\xef\xbb\xbf"
 class SseDecoder:
     """One stream's decoder. However the stream is cut into chunks, the same events come out.
 
-    Whole LF records, as Coze sends them, are split in bulk; what has a CR or is long goes line by line until the next
-    record's beginning. `too_large` is set, and nothing decoded any more, once a record is over the limit.
+    Complete LF records, as Coze sends them, are split in bulk; input that has a CR or is long is read line by line
+    until the next record begins. Once a record exceeds the limit, `too_large` is set and nothing is decoded any more.
     """
 
     __slots__ = ("_at_record", "_begun", "_lines", "_tail", "limit", "too_large")
@@ -37,9 +37,9 @@ class SseDecoder:
     def __init__(self, limit: int = RECORD_LIMIT) -> None:
         self.limit = limit
         self.too_large = False
-        self._begun = False  # past the place where a BOM may be
+        self._begun = False  # whether the point where a BOM may be has passed
         self._at_record = False  # nothing is held: the next byte begins a record
-        self._tail = b""  # LF records: what is held of an unfinished one
+        self._tail = b""  # LF records: the held part of an unfinished one
         self._lines = _Lines(limit)
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
@@ -60,19 +60,19 @@ class SseDecoder:
         return self._lines.last_event_id
 
     def open_record(self) -> SseEvent | None:
-        """The record that the text's end leaves without its blank line, as far as it goes; its last line may be cut.
+        """The last record, if it has no blank line, as far as it has arrived; its last line may be cut.
 
-        None where no data has come for one. Nothing can be fed after it.
+        None if no data have arrived for one. Nothing can be fed afterwards.
         """
         events: list[SseEvent] = []
-        self._lines.feed(self._tail + b"\n\n\n", events)  # the first may belong to a CR
+        self._lines.feed(self._tail + b"\n\n\n", events)  # the first LF may belong to a CR
         return events[0] if events else None
 
     @property
     def open_event(self) -> bytes:
-        """The type of the record that the text's end leaves open, b"" where it has not named one.
+        """The type of the last, unfinished record; b"" if it has not named one.
 
-        Its line may be cut, and so the name, too.
+        The record's line may be cut, and the name with it.
         """
         tail = self._tail or self._lines.tail
         lines = _Lines(self.limit)

@@ -18,13 +18,13 @@ from gateway.upstream.sse import SseDecoder
 from gateway.upstream.unpack import Unpacker
 
 LINGER_SECONDS = 1.0
-"""How long a response may stay open after Coze's last word, for its connection to be used again."""
+"""How long a response may stay open after the end of the stream, so that its connection can be reused."""
 
 
 class CozeStream:
-    """Implements `ChatStream`. Everything but `opened` and `ended` is synchronous and runs inside the socket's read.
+    """Implements `ChatStream`. Everything except `opened` and `ended` is synchronous and runs inside the socket's read.
 
-    `began` says that Coze has this chat already, so that a failure of it is no refusal. `on_gone` is called once, when
+    `began` says that Coze has this chat already, so that its failure is not a refusal. `on_gone` is called once, when
     the response is closed or given back.
     """
 
@@ -73,10 +73,10 @@ class CozeStream:
         self._reader = reader
         self._began = began
         self._listener = on_items
-        self._on_items: OnItems = self._first_items  # until Coze has said what becomes of the message
+        self._on_items: OnItems = self._first_items  # until Coze has said what happens to the message
         self._labelled = "event-stream" in response.headers.get("Content-Type", "").lower()
-        self._beginning: bytes | None = b""  # what is held until it is clear whether this is an event stream at all
-        self._is_answer = False  # it is none
+        self._beginning: bytes | None = b""  # held until it is clear whether this is an event stream at all
+        self._is_answer = False  # it is not an event stream
         self._named = False
         self._idle_timeout = idle_timeout
         self._held: Held | None = held
@@ -98,7 +98,8 @@ class CozeStream:
         self._body.start()
 
     async def opened(self) -> None:
-        """Waits for Coze's first word on the message, or for the end. Raises the `UpstreamError` that a refusal is."""
+        """Waits until Coze tells what happens to the message, or for the end. Raises a refusal as an
+        `UpstreamError`."""
         if (error := await asyncio.shield(self._opened)) is not None:
             raise error
 
@@ -122,7 +123,7 @@ class CozeStream:
             self._end(StreamEnd.BROKEN)
 
     def abandon(self) -> None:
-        """Closes, without waiting for a connection that may be used again."""
+        """Closes the response, without waiting for its connection to become reusable."""
         self.close()
         self._drop()
 
@@ -159,7 +160,7 @@ class CozeStream:
     # -- what this answer is, and whether it is a refusal -------------------------------------------------------
 
     def _begin(self, data: bytes) -> bytes:
-        """What is to be decoded, once it is clear that this is an event stream; until then it is held."""
+        """The bytes to decode, once it is clear that this is an event stream; until then the bytes are held."""
         text = self._beginning + data if self._beginning else data
         match opening.opened(text, labelled=self._labelled):
             case "stream":
@@ -175,7 +176,7 @@ class CozeStream:
         return b""
 
     def _first_items(self, items: list[Item]) -> None:
-        """Takes the stream's items until one of them tells what became of the message."""
+        """Takes the stream's items until one of them tells what happened to the message."""
         first = next((item for item in items if not isinstance(item, Skipped)), None)
         refusal = first if isinstance(first, ChatFailed) and self._is_refusal(first) else None
         if refusal is not None:
@@ -188,11 +189,11 @@ class CozeStream:
             self._refuse(refused_in_stream(self._response.headers, refusal))
 
     def _is_refusal(self, failed: ChatFailed) -> bool:
-        """A failure of the request; or one of a chat that Coze had no room for."""
+        """Whether this is a failure of the request, or of a chat for which Coze had no capacity."""
         return not failed.exists or (not self._began and is_refusal(failed.coze_code))
 
     def _name_it(self, items: list[Item]) -> None:
-        """Hands on items, the stream's name before the first of them."""
+        """Hands on items, and before the first of them the stream's log id."""
         if self.log_id and not self._named:
             self._named = True
             items = [Opened(self.log_id), *items]
@@ -204,7 +205,7 @@ class CozeStream:
         self._end(StreamEnd.BROKEN)
 
     def _stop(self, end: StreamEnd) -> None:
-        """Ends the stream as it ended, not as we close it."""
+        """Ends the stream with this reason, which closing it later does not change."""
         if self._over:
             return
         if self._beginning is not None and not (self._labelled and not self._is_answer):
@@ -220,7 +221,7 @@ class CozeStream:
         self._end(end)
 
     def _last_record(self) -> StreamEnd:
-        """Takes what the body's clean end left without a blank line, where it is whole."""
+        """Takes the last record, if it lacks its blank line but is complete, after a clean end of the body."""
         if not self._decoder.cut:
             return StreamEnd.EOF
         record = self._decoder.open_record()
@@ -247,7 +248,7 @@ class CozeStream:
             self._drop()
 
     def _drop(self) -> None:
-        """Lets go of the response. aiohttp has taken its connection back already where the body came to its end."""
+        """Releases the response. If the body came to its end, aiohttp has already taken its connection back."""
         if self._held is None:
             return
         self._unwatch()
@@ -269,7 +270,8 @@ class CozeStream:
             self._timer = None
 
     def _look(self) -> None:
-        """One timer a stream, not one a read: it looks when the last byte came, and comes back if it must."""
+        """The idle timer. There is one per stream, not one per read: it checks when the last byte came, and
+        reschedules."""
         due = self._last + self._idle_timeout
         if self._is_answer or self._time() >= due:
             self._stop(StreamEnd.IDLE)

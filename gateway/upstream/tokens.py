@@ -5,14 +5,14 @@ from typing import Protocol
 
 class TokenSource(Protocol):
     async def __call__(self) -> str:
-        """A token that is believed to be good. May fetch one, and raise `UpstreamError` when it cannot."""
+        """A token that is believed to be valid. May fetch one, and raises `UpstreamError` if it can't."""
 
     def invalidate(self, token: str) -> bool:
-        """Coze refused `token`. Whether asking again will give another one, and the request is worth one repeat."""
+        """Coze refused `token`. Returns whether the next call gives another one, so that one retry makes sense."""
 
 
 class FixedToken:
-    """One token for ever. Raises `ValueError` for what cannot be sent in a header."""
+    """A token that never changes. Raises `ValueError` if it cannot be sent in a header."""
 
     __slots__ = ("_token",)
 

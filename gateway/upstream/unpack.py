@@ -1,4 +1,4 @@
-"""Unpacking of bodies that come packed though nobody asked for it: gzip and deflate, in bounded steps. No I/O."""
+"""Unpacking of bodies that are packed although we did not ask for it: gzip and deflate, in bounded steps. No I/O."""
 
 import zlib
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from typing import Final, Literal
 from gateway.bounds import RECORD_BYTES
 
 FREE: Final = RECORD_BYTES
-"""Bytes that any body may unpack to; one record, or one JSON answer, may have as many."""
+"""Bytes that any body may unpack to: as many as one record, or one JSON answer, may have."""
 
 RATIO: Final = 100
-"""Beyond that, bytes out for each byte in. Coze's streams, which repeat their ids in every record, reach about 20."""
+"""Beyond `FREE`, bytes out for each byte in. Coze's streams, which repeat ids in every record, reach about 20."""
 
 _STEP_OUT = 16 * 1024
 _STEP_IN = 4 * 1024
-"""Bytes of one step. Small, since zlib copies what it leaves over, and whoever reads them needs some time, too."""
+"""Input bytes of one step. It is small, since zlib copies its unused input, and reading the output takes time, too."""
 
 _WINDOW = 15
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 16 + _WINDOW, _WINDOW, -_WINDOW
@@ -22,11 +22,11 @@ _MAGIC = b"\x1f\x8b"
 
 
 class BadPacking(Exception):
-    """What came is not packed as its label says."""
+    """The body is not packed as its header says."""
 
 
 class Overflow(Exception):
-    """It unpacks to more than any answer of Coze's would."""
+    """The body unpacks to more than any answer of Coze's would."""
 
 
 class Unpacker:
@@ -39,15 +39,15 @@ class Unpacker:
         self._mode: Literal["first", "packed", "plain", "next", "over"] = "first"
         self._input = bytearray()
         self._zlib = zlib.decompressobj()
-        self._full = False  # zlib may hold more than it gave
-        self.taken = self._out = 0  # bytes in that were unpacked, and bytes out
+        self._full = False  # zlib may hold more output than it has given
+        self.taken = self._out = 0  # input bytes that were unpacked, and output bytes
 
     def feed(self, data: bytes) -> None:
         if self._mode != "over":
             self._input += data
 
     def step(self) -> bytes | None:
-        """The next bytes, perhaps none; None when more have to be fed first. Raises BadPacking or Overflow."""
+        """The next bytes, perhaps none; None if more have to be fed first. Raises BadPacking or Overflow."""
         if self._mode in ("first", "next"):
             self._begin()
         if not (self._input or self._full) or self._mode not in ("packed", "plain"):
@@ -77,11 +77,11 @@ class Unpacker:
         return self._mode in ("next", "over", "plain") or not (self._input or self.taken)
 
     def _begin(self) -> None:
-        """Begins the body, or a further member of it, once two bytes tell its form. What else follows is padding."""
+        """Starts the body, or its next member, once two bytes tell its form. Anything else that follows is padding."""
         if len(self._input) < len(_MAGIC):
             return
         if not self._gzip:
-            # RFC 9110 says zlib's format, some senders leave its two bytes out.
+            # RFC 9110 demands zlib's format, but some senders leave its two-byte header out.
             is_zlib = self._input[0] & 0x0F == 8 and int.from_bytes(self._input[:2], "big") % 31 == 0
             self._zlib, self._mode = zlib.decompressobj(_ZLIB_BITS if is_zlib else _RAW_BITS), "packed"
         elif self._input.startswith(_MAGIC):
