@@ -1,9 +1,9 @@
 """The simulated Coze: an HTTP server with Coze's wire format, seeded answers and a fault plan for each message.
 
-A chat is its request and a moment: from these alone `composer` writes its `script`, what is said and when, so a chat
-goes on without a client, without a task and through a crash. A response runs through `disturbance` (wrong frames),
-`framing` (other bytes) and `cues` (broken connections) to its `player`; without faults these change nothing. `faults`
-is the closed table of what `/fault NAME[:VALUE] …` can ask for.
+A chat is its request and a starting time. From these two `composer` writes its `script` (what is said, and when), so a
+chat goes on without a client, without a task, and through a crash. A response passes through `disturbance` (wrong
+frames), `framing` (other bytes) and `cues` (broken connections) to its `player`; without faults, these change nothing.
+`faults` is the closed table of the faults that `/fault NAME[:VALUE] …` can ask for.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ async def start_simulator(
     pace: str | float | None = "original",
     clock: Callable[[], float] | None = None,
 ) -> Simulator:
-    """Starts a simulator on its own port (0 takes a free one); whoever starts it must `close` it.
+    """Starts a simulator on its own port (0 picks a free one); the caller must `close` it.
 
-    `data_dir` keeps its chats over a restart. `first_ms` and `rate` (pieces a second, 0 for as fast as can be) pace
-    its answers. `replay` serves a recorded stream for any chat, at `pace`: records a second, or `original` (also
-    None). `clock` gives unix seconds. Raises OSError for a port or file that can't be had, ValueError for a recording
+    `data_dir` keeps its chats over a restart. `first_ms` and `rate` (pieces per second, 0 for as fast as possible) pace
+    its answers. `replay` serves a recorded stream for any chat, at `pace`: records per second, or `original` (also
+    None). `clock` gives unix seconds. Raises OSError if the port or a file is not available, ValueError for a recording
     without records.
     """
     recording = None

@@ -31,7 +31,7 @@ class _Code(Struct, frozen=True):
 
 
 class Plugin(Struct, frozen=True):
-    """A plug-in's use: what it is asked, what it answers, and what the bot then says."""
+    """A use of a plug-in: the question to it, its answer, and what the bot then says."""
 
     plugin: str
     api: str
@@ -43,7 +43,7 @@ class Plugin(Struct, frozen=True):
 
 
 class LocalTool(Struct, frozen=True):
-    """A local tool's use, whose output the caller submits."""
+    """A use of a local tool, whose output the caller submits."""
 
     room: str
     thought: str
@@ -76,7 +76,7 @@ class _Book(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What is said to one question. `reasons` and `looks_up`: whether it does so when no fault plan says."""
+    """The answer to one question. `reasons` and `looks_up`: whether the bot does so if the fault plan doesn't say."""
 
     text: str
     reasoning: str
@@ -107,7 +107,7 @@ def _book() -> _Book:
 
 
 def language_of(question: str) -> Language:
-    """The question's language: Chinese when it holds a Han character, Spanish by its letters or words, else English."""
+    """The question's language: Chinese if it has a Han character, Spanish by its letters or words, else English."""
     if _HAN.search(question):
         return "zh"
     return "es" if _SPANISH.search(question) else "en"
@@ -154,7 +154,8 @@ def answer(question: str) -> Answer:
 
 
 def pieces_of(text: str) -> tuple[str, ...]:
-    """`text` cut as a model's tokens are: one or two Han characters, a word or a part of it, a mark. Loses nothing."""
+    """`text` cut as a model's tokens are: one or two Han characters, a word or a part of one, punctuation. Loses
+    nothing."""
     return _usual_pieces(text) if len(text) <= _USUAL else _cut(text)
 
 

@@ -37,9 +37,9 @@ Perform = Callable[[Chat], Performance]
 
 
 class Journal:
-    """One JSON line for each change of a chat; the last one counts. Survives `kill -9`, not a loss of power.
+    """One JSON line for each change of a chat; the last one counts. Survives `kill -9`, but not a loss of power.
 
-    A disk that can't be written costs the memory of a restart, nothing else: it is logged once, and chats go on.
+    If the disk can't be written, that is logged once, and chats go on; only a restart will not remember them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,8 @@ class Journal:
         self._complained = False
 
     def load(self) -> dict[str, Chat]:
-        """The chats by id in the order of their start. Lines that can't be read, as a torn last one, are left out."""
+        """The chats by id, in the order of their start. Lines that can't be read, such as a torn last one, are left
+        out."""
         chats: dict[str, Chat] = {}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -73,7 +74,7 @@ class Journal:
             self._complain(error)
 
     def compact(self, chats: dict[str, Chat]) -> None:
-        """Writes the file anew with only these chats, when it holds many more lines than that."""
+        """Rewrites the file with only these chats, if it has many more lines than that."""
         if self._lines <= 4 * len(chats) + _SPARE_LINES:
             return
         fresh = self._path.with_suffix(".new")
@@ -109,7 +110,7 @@ class Chats:
         return chat if chat is not None and chat.conversation_id == conversation_id else None
 
     def keep(self, chat: Chat) -> None:
-        """Adds a chat, or puts its newer state in place of the older."""
+        """Adds a chat, or replaces its older state."""
         self._sweep()
         self._chats[chat.id] = chat
         self._latest[chat.conversation_id] = chat.id
@@ -130,7 +131,7 @@ class Chats:
         return self._perform(chat).state(self.status(chat))
 
     def messages(self, chat: Chat) -> list[Json]:
-        """What the chat has said so far, from before its tools' outputs too."""
+        """What the chat has said so far, including what it said before its tools' outputs."""
         found = self._perform(chat)
         until = self._elapsed(found)
         if chat.canceled_at is not None:
@@ -145,7 +146,8 @@ class Chats:
         return self._clock() - performance.begins
 
     def _sweep(self) -> None:
-        """Forgets what is too old. Chats lie in the order of their start, so it looks at no more than it drops."""
+        """Forgets chats that are too old. They are in the order of their start, so this looks only at those it
+        drops."""
         oldest = self._clock() - KEPT_SECONDS
         while self._chats:
             chat = next(iter(self._chats.values()))

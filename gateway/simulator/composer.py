@@ -1,4 +1,4 @@
-"""The composer: writes a chat's script from what was asked and nothing else."""
+"""The composer: writes a chat's script from its request alone."""
 
 import base64
 from itertools import cycle, islice
@@ -31,7 +31,7 @@ def compose(chat: Chat) -> Script:
 
 
 def whole_text(message: str) -> str:
-    """The text of the answer that `message` gets, as the record keeps it: answers joined by a blank line, cards not.
+    """The text of the answer to `message`, as Coze's record keeps it: answers joined by a blank line, without cards.
 
     Half a surrogate pair is U+FFFD here. The fault `clock` and the outputs of tools depend on more than the message.
     """
@@ -199,7 +199,7 @@ class _Writer:
 
 
 def _function(plugin: str, api: str, arguments: Json, thought: str, *, local: bool = False) -> str:
-    """The content of a function_call: its ids are numbers above 2^53, as the real service has them."""
+    """The content of a function_call: its ids are numbers above 2^53, as in the real service."""
     name = f"ts-{plugin}-{api}" if local else f"{plugin}-{api}"
     ids = {"plugin_id": 7561201144273518632, "plugin_name": plugin, "api_id": 7561201144273534999, "api_name": api}
     return _json({"name": name, "arguments": arguments, **ids, "plugin_type": 6 if local else 1, "thought": thought})

@@ -1,4 +1,4 @@
-"""Cues: what a response's connection does, byte for byte and moment for moment, to its end."""
+"""Cues: what a response's connection does and when, byte by byte, until its end."""
 
 import gzip
 import zlib
@@ -52,7 +52,8 @@ _BLOCK = 65536
 
 
 def cues(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Cue]:
-    """Every response's cues, the last one with its end. Unbounded faults give cues for as long as they are asked."""
+    """The cues of a response; the last one has its end. Unbounded faults give cues for as long as somebody takes
+    them."""
     if Fault.GZIP_BOMB in plan:
         return _bomb(fire)
     found = _framed(frames, plan, fire)
@@ -96,7 +97,7 @@ def _framed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Cu
 
 
 def _cut(data: bytes, fault: Fault) -> bytes:
-    """As much of the record as is still sent."""
+    """The part of the record that is still sent."""
     match fault:
         case Fault.CUT_RECORD_AFTER | Fault.CUT_CHUNK_AFTER:
             return data[: len(data) // 2]
@@ -122,7 +123,7 @@ def _unbounded(at: float, plan: FaultPlan, fire: Fire) -> Iterator[Cue]:
 
 
 def _bomb(fire: Fire) -> Iterator[Cue]:
-    """A gzip body without end. Its parts are one flushed block again and again, so it costs nothing to make."""
+    """A gzip body without end. It repeats one flushed block, so it costs nothing to make."""
     fire(Fault.GZIP_BOMB)
     head, block = _bomb_parts()
     yield Cue(0.0, head)

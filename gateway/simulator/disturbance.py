@@ -1,4 +1,4 @@
-"""Disturbance: a well-formed stream of frames made as wrong as its fault plan asks, in content and order."""
+"""Disturbance: makes a well-formed stream of frames wrong, in content and order, as its fault plan asks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -19,7 +19,7 @@ _COMPLETED = "conversation.message.completed"
 
 
 def disturbed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Frame]:
-    """The frames as the plan wants them sent. Without such faults, the same ones."""
+    """The frames as the plan wants them sent. Without faults of this kind, they are unchanged."""
     found = iter(frames)
     if Fault.DONE_ONLY in plan or Fault.DONE_EARLY in plan:
         return _done_at_once(found, plan, fire)
@@ -57,7 +57,7 @@ def _without(frames: Iterator[Frame], event: str, fault: Fault, fire: Fire) -> I
 
 
 def _misdealt(frames: Iterator[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Frame]:
-    """Doubles, loses or swaps deltas: of each three the third, of each two the first."""
+    """Doubles or loses every third delta, or swaps deltas in pairs."""
     held: Frame | None = None
     count = 0
     for frame in frames:
@@ -99,7 +99,7 @@ def _noisy(frames: Iterator[Frame], noises: list[Fault], fire: Fire) -> Iterator
 
 
 def _endless(frames: Iterator[Frame], fire: Fire) -> Iterator[Frame]:
-    """Stays at the last delta: deltas like it follow, at the pace of the two before, as long as someone listens."""
+    """Stays at the last delta: deltas like it follow, at the pace of the two before, as long as somebody listens."""
     before: Frame | None = None
     for frame in frames:
         yield frame
@@ -152,7 +152,7 @@ def _unknown(frame: Frame) -> Iterator[Frame]:
 
 
 def _broken(*edits: Callable[[bytes], bytes]) -> Callable[[Frame], Iterator[Frame]]:
-    """Noise made by editing the bytes of a ghost's JSON."""
+    """Makes noise by editing the bytes of a ghost's JSON."""
 
     def noise(frame: Frame) -> Iterator[Frame]:
         good = msgspec.json.encode(_ghost(frame))
@@ -181,7 +181,7 @@ _NOISE: dict[Fault, Callable[[Frame], Iterator[Frame]]] = {
     ),
     Fault.NAN: _broken(_extra(b"NaN"), _extra(b"-Infinity"), _extra(b"Infinity")),
     Fault.DEEP: _broken(_extra(b"[" * _DEPTH + b"]" * _DEPTH), lambda _: b'{"a":' * _DEPTH),
-    # Well-formed JSON, so a reader may take it: it says nothing.
+    # This is well-formed JSON, so a reader may accept it; therefore it contains no text.
     Fault.BIG_INT: _broken(lambda good: _extra(b"9" * 5000)(good).replace(GHOST.encode(), b"")),
     Fault.BAD_UTF8: _broken(
         lambda good: good.replace(_CONTENT, _CONTENT + b"\xff\xfe"),

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 
 class Fault(StrEnum):
-    """A way to misbehave. `default` is its value when none is given: None for a fault that takes none."""
+    """A way to misbehave. `default` is its value if none is given, or None for a fault that takes no value."""
 
     about: str
     default: int | str | None
@@ -21,7 +21,7 @@ class Fault(StrEnum):
         member.default = default
         return member
 
-    # Before a chat exists: the message is not taken.
+    # Before a chat exists: the message is not accepted.
     STATUS = "status", "answers with this HTTP status and Coze's JSON body of an error", 503
     RETRY_AFTER = "retry-after", "adds `Retry-After` with this text (underscores stand for spaces)", "2"
     CODE = "code", "answers 200 with JSON whose `code` is this", 4009
@@ -152,7 +152,7 @@ SHAPING = frozenset(
 FAILING = (Fault.FAILED, Fault.FAILED_FLAT, Fault.ERROR_EVENT, Fault.CANCELED)
 
 Fire = Callable[[Fault], None]
-"""Told of each fault at the moment in which it acts."""
+"""Is told of each fault at the moment when it acts."""
 
 _RANGES = {
     Fault.STATUS: (200, 599),
@@ -160,7 +160,7 @@ _RANGES = {
     Fault.GIANT: (0, 64 * 2**20),
     Fault.BIG_HEADER: (0, 64 * 2**20),
 }
-"""What a message must not ask for more of, since the simulator may share its process with the gateway."""
+"""Limits of values, since the simulator may share its process with the gateway."""
 
 _NAMES = {fault.value: fault for fault in Fault}
 _PREFIX = "/fault"
@@ -168,7 +168,7 @@ _ASKED = re.compile(r"([a-z][a-z0-9-]*):(\S*)", re.ASCII)
 
 
 class UnknownFault(ValueError):
-    """A plan that can't be read; the text names what is wrong and what is known."""
+    """A plan that can't be read; the text says what is wrong, and names the known faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,8 @@ class FaultPlan:
 def parse_plan(message: str) -> FaultPlan:
     """Reads `/fault NAME[:VALUE] … rest`. Raises UnknownFault.
 
-    The names end at the first word that is none of them; `--` ends them at once. A word with a colon after the first
-    fault must be a known fault, so that a misspelt one is not taken for the message.
+    The list of names ends at the first word that is not a name; `--` ends it at once. After the first fault, a word
+    with a colon must be a known fault, so that a misspelt one is not taken for the message.
     """
     if not message.startswith(_PREFIX) or message[len(_PREFIX) :][:1].strip():
         return FaultPlan(message, MappingProxyType({}))

@@ -1,4 +1,4 @@
-"""Framing: a frame as the bytes of a record, in Coze's own form or in one that the fault plan asks for."""
+"""Framing: encodes a frame as a record's bytes, in Coze's own format or in one that the fault plan asks for."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from gateway.simulator.ids import second_of
 from gateway.simulator.objects import SURROGATE_MARK, Frame, Json
 
 Encode = Callable[[Frame], bytes]
-"""The bytes of one record, blank line included; empty for a frame that the shape does not have."""
+"""The bytes of one record, including its blank line; empty for a frame that the format does not have."""
 
 _FRAMINGS = frozenset(
     {
@@ -27,12 +27,12 @@ _json = msgspec.json.Encoder().encode
 
 
 def with_half_pairs(encoded: bytes) -> bytes:
-    """JSON in which the marks have become half surrogate pairs, written as escapes."""
+    """The JSON with each `SURROGATE_MARK` replaced by half a surrogate pair, written as an escape."""
     return encoded.replace(_MARK, _HALF_PAIR)
 
 
 def encoder(plan: FaultPlan, fire: Fire) -> Encode:
-    """What turns this stream's frames into bytes: `event:` and `data:` lines, LF, no blank after the colon."""
+    """The encoder for this stream's frames: by default `event:` and `data:` lines, LF, no space after the colon."""
     asked = [fault for fault in _FRAMINGS if fault in plan]
     return _Framing(plan, asked, fire) if asked else _plain
 
@@ -45,7 +45,7 @@ def _plain(frame: Frame) -> bytes:
 
 
 class _Framing:
-    """The forms that the real service does not use today. Counts its records, so one belongs to one stream."""
+    """The formats that the real service does not use today. It counts its records, so each stream needs its own."""
 
     def __init__(self, plan: FaultPlan, asked: list[Fault], fire: Fire) -> None:
         self._plan = plan
@@ -111,7 +111,7 @@ class _Framing:
             ends = [b"\r"]
         elif Fault.MIXED in plan:
             ends = [b"\n", b"\r\n", b"\r"]
-        # One kind of end a record: LF behind CR would be read as one end, not two.
+        # Each record has one kind of line end: an LF after a CR would be read as one end, not two.
         end = ends[self._count % len(ends)]
         blank = b"" if last and Fault.NO_LAST_BLANK in plan else end
         return end.join(lines) + end + blank
@@ -141,7 +141,7 @@ def _studio(event: str, data: Json | bytes) -> tuple[str, Json | bytes]:
 
 
 class _V2:
-    """The older shape: the event's name inside the data, messages by index, every frame numbered."""
+    """The older format: the event's name is inside the data, messages have an index, every frame has a number."""
 
     def __init__(self) -> None:
         self._indexes: dict[str, int] = {}

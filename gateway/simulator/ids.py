@@ -6,9 +6,9 @@ import time
 
 
 class IdMint:
-    """Makes ids that are never given twice by one mint, nor (but for a chance of 2^-32 within a second) by two.
+    """Makes ids. One mint never gives an id twice; two mints do so with a chance of 2^-32 within the same second.
 
-    The lower half is random, so that a restarted process does not repeat what it gave before it died.
+    The lower half is random, so that a restarted process does not repeat ids from before its end.
     """
 
     __slots__ = ("_given", "_second")

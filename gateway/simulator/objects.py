@@ -10,9 +10,9 @@ Json = dict[str, Any]
 
 
 class Chat(Struct, frozen=True):
-    """What was asked, when, and how it is paced: all that a chat's answer, ids and state follow from.
+    """What was asked, when, and at what pace: a chat's answer, ids and state follow from this alone.
 
-    Times are unix seconds, `first_ms` milliseconds, `rate` pieces a second. A chat that is not
+    Times are unix seconds, `first_ms` milliseconds, `rate` pieces per second. A chat that is not
     `saved` is running like any other but can't be asked for. `resumed_at` and `outputs` (tool call id
     and output) are set once the caller has submitted the outputs of its tools.
     """
@@ -32,7 +32,7 @@ class Chat(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """How a chat, or its stretch up to its tools' outputs, ends. `code` and `msg` are those of a failure."""
+    """How a chat, or its part up to its tools' outputs, ends. `code` and `msg` are those of a failure."""
 
     status: Status
     code: int = 0
@@ -56,7 +56,7 @@ class Frame(NamedTuple):
 
 
 SURROGATE_MARK = "\ue000"
-"""Stands for half a surrogate pair until the JSON is encoded: no encoder takes the half itself."""
+"""Stands for half a surrogate pair until the JSON is encoded, because no encoder accepts the half itself."""
 
 NO_USAGE: Json = {"token_count": 0, "output_count": 0, "input_count": 0}
 

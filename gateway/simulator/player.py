@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from gateway.simulator.cues import Cue, End
 
 _WRITES_A_TICK = 64
-"""Cues taken in one go: many responses share one loop, and an unbounded one must not keep it for itself."""
+"""Cues taken in one go: many responses share one loop, and an unbounded one must not block it."""
 
 _BUFFERED = 262_144
-"""Bytes that may wait for a reader that is behind; then the player waits, as real senders do."""
+"""Bytes that may wait for a reader that is behind; beyond that, the player waits, as real senders do."""
 
 _BEHIND_SECONDS = 0.01
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
 
 class Player:
-    """One timer, no task. `done` gets the end that was reached, or RESET when the client had gone before.
+    """One timer, no task. `done` gets the end that was reached, or RESET if the client left before.
 
     `joined`: cues due at the same moment go out in one write. A clean end is left to the caller, who owns the HTTP
     response; all other ends are made here.
@@ -107,7 +107,7 @@ class Player:
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Ends the connection with RST instead of FIN, and drops what was not sent yet."""
+    """Ends the connection with RST instead of FIN, and drops unsent data."""
     if (sock := transport.get_extra_info("socket")) is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
     transport.abort()

@@ -12,7 +12,7 @@ from gateway.simulator.faults import Fault, parse_plan
 from gateway.simulator.objects import Chat, Frame, Json, Outcome, Status, chat_object
 
 ORIGINAL_RATE = 40.0
-"""Records a second at the pace `original`: a recording does not say when each record came."""
+"""Records per second at the pace `original`, because a recording does not say when each record came."""
 
 _BLANK = re.compile(rb"(?:\r\n\r\n|\n\n|\r\r)")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -32,7 +32,7 @@ class _Record(Struct, frozen=True):
 
 
 class Recording(Struct, frozen=True):
-    """The records as they were, byte for byte, and what they say about their chat. Ids are "" where it has none."""
+    """The records, byte for byte, and what they say about their chat. Ids are "" if the recording has none."""
 
     records: tuple[_Record, ...]
     chat_id: str
@@ -46,7 +46,7 @@ def read_recording(path: Path) -> Recording:
     """Reads a `.sse` file. Raises OSError, and ValueError for a file without a record."""
     records = tuple(_record(raw) for raw in _split(path.read_bytes()))
     if not any(record.event or record.data for record in records):
-        raise ValueError(f"{path} holds no record of an event stream")
+        raise ValueError(f"{path} contains no record of an event stream")
     opening: Json = next((r.data for r in records if r.event.startswith("conversation.chat.")), {})
     outcome = Outcome("completed")
     usage: dict[str, Any] = {}
@@ -111,7 +111,7 @@ class Replay(Struct, frozen=True):
 
 
 def _split(data: bytes) -> Iterator[bytes]:
-    """The records with their blank lines, so that joined they are the file again."""
+    """The records with their blank lines, so that joining them gives the file again."""
     start = 0
     for blank in _BLANK.finditer(data):
         yield data[start : blank.end()]

@@ -1,4 +1,4 @@
-"""Refusals: what a message gets that is not taken, because its fault plan says so."""
+"""Refusals: the answers to messages that are not accepted, because their fault plans say so."""
 
 from aiohttp import web
 
@@ -11,7 +11,7 @@ _CODES = {401: 4100, 429: 4009, 504: 5000}
 
 
 def refusal(request: web.Request, log_id: str, plan: FaultPlan, fire: Fire) -> web.StreamResponse:
-    """Carries out the plan's first fault of the group that takes no message."""
+    """Carries out the plan's first fault among those that refuse the message."""
     for fault in (Fault.REFUSE, Fault.BAD_HTTP, Fault.BIG_HEADER):
         if fault in plan:
             fire(fault)
@@ -34,7 +34,7 @@ def refusal(request: web.Request, log_id: str, plan: FaultPlan, fire: Fire) -> w
 
 
 def _below_http(request: web.Request, fault: Fault, plan: FaultPlan) -> web.StreamResponse:
-    """Writes past aiohttp and leaves it a connection that is already closing, on which its own answer is lost."""
+    """Bypasses aiohttp and leaves it a connection that is already closing, on which its own answer is lost."""
     transport = request.transport
     if transport is None:
         return web.Response()

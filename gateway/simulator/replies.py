@@ -1,4 +1,4 @@
-"""Replies: the bodies of Coze's answers that are no stream."""
+"""Replies: the bodies of Coze's answers that are not streams."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ _PAGE = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>{status
 
 
 def success(log_id: str, data: Any, *, ordered: bool = True, halved: bool = False) -> web.Response:
-    """`data` in Coze's envelope; None leaves it out. `ordered`: keys by the alphabet, as calls that read have them.
+    """`data` in Coze's envelope; None leaves it out. `ordered`: keys in alphabetical order, as in calls that read.
 
-    `halved`: the text holds marks of half surrogate pairs.
+    `halved`: the text contains `SURROGATE_MARK`s, which stand for half surrogate pairs.
     """
     body: Json = {"data": data, "code": 0, "msg": "", "detail": {"logid": log_id}}
     if data is None:
@@ -31,7 +31,7 @@ def problem(
 
 
 def page(status: int, headers: dict[str, str] | None = None) -> web.Response:
-    """What a proxy in front of Coze answers with when it answers itself."""
+    """The page with which a proxy in front of Coze answers by itself."""
     return web.Response(status=status, text=_PAGE.format(status=status), content_type="text/html", headers=headers)
 
 

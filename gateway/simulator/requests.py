@@ -13,7 +13,7 @@ _META_AT_MOST = 16
 
 
 class CozeProblem(Exception):
-    """A request that Coze refuses with its JSON body of an error. Most come with HTTP status 200, as the real ones."""
+    """A request that Coze refuses with a JSON error. As in the real service, most have HTTP status 200."""
 
     def __init__(self, code: int, msg: str, *, status: int = 200) -> None:
         super().__init__(msg)

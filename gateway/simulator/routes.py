@@ -1,4 +1,4 @@
-"""The routes: what a request to each of Coze's paths gets."""
+"""The routes: answer the requests to each of Coze's paths."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -73,7 +73,7 @@ class Routes:
     async def answered(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Gives each request its log id, and each problem Coze's shape."""
+        """Gives each request its log id, and each problem Coze's format."""
         request[_LOG_ID] = new_log_id(self._clock())
         try:
             return await handler(request)
@@ -149,7 +149,7 @@ class Routes:
         return replies.success(request[_LOG_ID], self._chats.messages(chat), halved=Fault.SURROGATE in plan)
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
-        """Flips the status. The chat's stream goes on to its end, as the real one does."""
+        """Changes the status. The chat's stream goes on to its end, as in the real service."""
         self._tally.called("cancel")
         self._authorize(request)
         asked = body_object(await json_body(request))
@@ -216,7 +216,7 @@ class Routes:
         return chat
 
     def _refuses(self, message: str, plan: FaultPlan) -> bool:
-        """Whether this request is one that the plan leaves untaken."""
+        """Whether the plan refuses this request."""
         if not plan.asks_any(TAKING_NOTHING):
             return False
         if Fault.TIMES in plan:
@@ -226,7 +226,7 @@ class Routes:
         return True
 
     async def _play(self, request: web.Request, chat: Chat, plan: FaultPlan) -> web.StreamResponse:
-        """Streams the chat's stretch. The chat itself needs no stream: it goes on by the clock."""
+        """Streams the chat's current part. The chat itself needs no stream: it goes on by the clock."""
         transport = request.transport
         assert transport is not None
         if Fault.RESET_BEFORE_HEAD in plan:

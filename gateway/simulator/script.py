@@ -17,7 +17,7 @@ _AUDIO = base64.b64encode(
 
 
 class Part(Struct, frozen=True):
-    """One message: `pieces` and `reasoning` go out from `at` on, the whole at `done` unless it is `cut`.
+    """One message: `pieces` and `reasoning` are sent from `at` on, the whole message at `done` unless it is `cut`.
 
     Times are seconds from the beginning of the stretch.
     """
@@ -36,8 +36,9 @@ class Part(Struct, frozen=True):
 class Script(Struct, frozen=True):
     """One stretch of a chat: up to its end, or to the tools' outputs, or from these to its end.
 
-    `begins` is unix seconds, `step` the seconds between two pieces, `over` the seconds after which the stream says its
-    end; `unending` says that the record never does. `audio` counts the pieces of audio, half of which come late.
+    `begins` is in unix seconds, `step` is the seconds between two pieces, `over` the seconds after which the stream
+    says that the chat has ended; `unending`: the record never says so. `audio` counts the pieces of audio; half come
+    late.
     """
 
     chat: Chat
@@ -52,7 +53,7 @@ class Script(Struct, frozen=True):
 
     @property
     def ends(self) -> float:
-        """The seconds after which the chat is over for retrieve; `math.inf` for one that never is."""
+        """The seconds after which retrieve says that the chat is over; `math.inf` if it never does."""
         return math.inf if self.unending else self.over
 
     def frames(self) -> Iterator[Frame]:

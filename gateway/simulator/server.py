@@ -1,4 +1,4 @@
-"""The server: a simulated Coze that listens, from its start to its end."""
+"""The server: a simulated Coze that listens on a port, from its start to its close."""
 
 import time
 from collections import Counter, deque
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 def steady_clock() -> Callable[[], float]:
-    """Unix seconds that go on evenly whatever happens to the wall clock while the process lives."""
+    """Unix seconds that advance evenly, whatever happens to the wall clock while the process lives."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()
 
@@ -63,7 +63,7 @@ class Simulator:
 
     @property
     def chats_started(self) -> int:
-        """The messages that were taken."""
+        """The number of messages that were accepted."""
         return self._tally.chats_started
 
     @property
@@ -77,7 +77,7 @@ class Simulator:
 
     @property
     def faults_fired(self) -> Counter[Fault]:
-        """Each fault, counted at each moment in which it acted."""
+        """How often each fault acted."""
         return self._tally.faults_fired
 
     @property
@@ -86,7 +86,7 @@ class Simulator:
         return len(self._routes.players)
 
     def posts_of(self, message: str) -> int:
-        """How often this very message was posted, taken or not."""
+        """How often this very message was posted, whether accepted or not."""
         return self._tally.posts_of(message)
 
     async def listen(self, host: str, port: int) -> None:

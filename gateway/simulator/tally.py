@@ -1,4 +1,4 @@
-"""The tally: what was asked of a simulator, and which faults acted. Tests read it; all of it is bounded."""
+"""The tally: counts the requests to a simulator, and the faults that acted. Tests read it; its size is bounded."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -10,8 +10,8 @@ _CALLS_AT_MOST = 10_000
 
 
 class Tally:
-    """`chats_started` counts the messages that were taken, `requests` all requests by operation, `faults_fired` each
-    fault at each moment in which it acted; `calls` are the latest requests, with their unix times."""
+    """`chats_started` counts the messages that were accepted, `requests` all requests by operation, `faults_fired` how
+    often each fault acted; `calls` are the latest requests, with their unix times."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -38,7 +38,7 @@ class Tally:
         self.faults_fired[fault] += 1
 
     def spends(self, chat_id: str, plan: FaultPlan, fault: Fault) -> bool:
-        """Whether this request about a chat is one of the first N that the fault is for. Fires it."""
+        """Whether this request about a chat is among the first N that the fault applies to. If so, the fault fires."""
         if fault not in plan or self._spent[chat_id, fault] >= plan.number(fault):
             return False
         if len(self._spent) >= _MESSAGES_AT_MOST:

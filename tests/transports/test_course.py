@@ -75,7 +75,7 @@ async def test_while_coze_is_not_even_asked_the_line_still_says_why(serve: Serve
     await served.balanced()
     reasons = [line["reason"] for line in ends(logs)]
     refused = "Coze was not reached: ConnectionRefusedError"
-    assert f"Coze is not asked: it failed too often, last so: {refused}" in reasons
+    assert f"Coze is not asked, because it failed too often. Its last failure: {refused}" in reasons
     assert all(refused in reason for reason in reasons)
 
 
