@@ -266,3 +266,16 @@ def test_the_code_is_clean(command: list[str]) -> None:
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_sleep_of_a_test_says_why() -> None:
+    """`sleep(0)` is none. The programs beside the tests run by the clock: chaos, load and bench."""
+    programs = {ROOT / "tests" / name for name in ("chaos", "load", "bench")}
+    silent = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if not programs & set(path.parents) and path.name != "waiting.py"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"\bsleep\((?!0\))", line) and not re.sub(r"noqa: \w+", "", line.partition("  # ")[2]).strip()
+    ]
+    assert silent == []

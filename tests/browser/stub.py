@@ -154,14 +154,14 @@ class World:
         ids = {"conversationId": turn.conversation, "turnId": turn.id}
         await self.append(turn, {"event": "started", **ids, "input": turn.input})
         for i in range(0, len(m.reasoning), 12):
-            await asyncio.sleep(m.delay)
+            await asyncio.sleep(m.delay)  # the pace of its answer
             await self.append(turn, {"event": "reasoning", "content": m.reasoning[i : i + 12]})
         for event in m.events:
-            await asyncio.sleep(m.delay)
+            await asyncio.sleep(m.delay)  # the pace of its answer
             await self.append(turn, event)
         text = m.answer[: len(m.answer) // 2] if m.fail else m.answer
         for i in range(0, len(text), m.piece):
-            await asyncio.sleep(m.delay)
+            await asyncio.sleep(m.delay)  # the pace of its answer
             if m.tools and i >= len(text) // 2 and not turn.answered.is_set():
                 turn.status = "action_required"
                 await self.append(turn, {"event": "action_required", "toolCalls": m.tools})
@@ -288,7 +288,7 @@ async def start(request: web.Request) -> web.StreamResponse:
     if not body.get("message"):
         return problem(422, "invalid_request")
     turn = w.start(body, request.headers.get("Idempotency-Key"))
-    await asyncio.sleep(w.manners.hold_post)
+    await asyncio.sleep(w.manners.hold_post)  # as slow as a test wants it
     if w.manners.lose_post > 0:
         w.manners.lose_post -= 1
         assert request.transport is not None
@@ -304,7 +304,7 @@ async def ask(request: web.Request) -> web.Response:
     if refused := busy(request):
         return refused
     turn = w.start(await request.json(), request.headers.get("Idempotency-Key"))
-    await asyncio.sleep(w.manners.hold_post)
+    await asyncio.sleep(w.manners.hold_post)  # as slow as a test wants it
     if request.headers.get("Prefer") == "wait=0":
         ids = {"conversationId": turn.conversation, "turnId": turn.id, "status": turn.status}
         return web.json_response(ids, status=202, headers={"Location": f"/api/coze/turns/{turn.id}"})

@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page, Route
 
 from tests.browser.conftest import PLAIN, Stub, Tab
+from tests.waiting import until
 
 NewTab = Callable[..., Awaitable[Tab]]
 PHONE = {"width": 375, "height": 700}
@@ -120,8 +121,7 @@ async def test_stop_shows_at_once_and_says_when_the_gateway_did_not_hear(tab: Ta
     await in_sight(page, "#alert[role=alert]", "Stop did not reach the gateway")
     await page.unroute("**/cancel")
     await page.locator("#stop:not([disabled])", has_text="Stop").click()
-    while not turn.cancelled:  # noqa: ASYNC110 - the stub has no signal for it
-        await asyncio.sleep(0.01)
+    await until(lambda: turn.cancelled)
     await stub.world.append(turn, {"event": "cancelled", "content": "", "turnId": turn.id})
     await page.locator('.turn[data-state="cancelled"]').wait_for()
     assert await page.is_visible("#send")

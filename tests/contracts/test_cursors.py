@@ -184,7 +184,7 @@ async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub:
 
     async def pause() -> None:
         wrote.set()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # what is written meanwhile is the news
 
     subscription, _ = await hub.subscribe(KEY, asked="0")
     bench.journal.pause = pause

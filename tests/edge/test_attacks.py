@@ -190,7 +190,7 @@ async def test_a_body_that_nobody_reads_does_not_hold_its_connection(
     async def drip() -> None:
         while True:
             writer.write(b" ")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the client drips
 
     dripping = asyncio.create_task(drip())
     try:

@@ -256,7 +256,7 @@ async def test_a_dripping_body_is_cut_at_its_deadline(serve: Serve) -> None:
     async def drip() -> None:
         while True:
             writer.write(b" ")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # the client drips
 
     dripping = asyncio.create_task(drip())
     try:

@@ -69,9 +69,9 @@ async def ask_until_heard(
         try:
             await reader.ask(session, gateway.url, message, key=key)
         except GONE:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # as a client that comes back does
         except Refused as refusal:
             if refusal.status != 503:
                 raise
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # as a client that comes back does
     await reader.finish(session, lambda: gateway.url)

@@ -124,7 +124,7 @@ class Reader:
                 pass
             turn += 1
             if not self.over:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # as a client that comes back does
 
 
 def client(**options: Any) -> aiohttp.ClientSession:

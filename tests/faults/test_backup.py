@@ -180,7 +180,7 @@ async def test_a_log_older_than_the_database_loses_no_answer_that_the_database_h
         await asking
         after, same = Reader(), {"conversationId": reader.conversation_id}
         await after.ask(session, process.url, "/fault plain rate:0 pieces:5 -- after", **same)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # the database is written a tenth of a second after
         await process.kill()
         restore(data, tmp_path / "backup", "log.db")
         await process.start()
@@ -205,7 +205,7 @@ async def test_a_last_event_that_is_told_from_the_database_is_the_same_to_the_le
         for reader, plan in zip(readers, ("pieces:12", "pieces:12 drop-after:4", "pieces:3 status:400"), strict=True):
             await reader.ask(session, process.url, f"/fault plain rate:0 {plan} -- {plan}")
         assert [reader.last.get("recovered") for reader in readers] == [False, True, None]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # the database is written a tenth of a second after
         await process.kill()
         for part in data.glob("log.db*"):
             part.unlink()

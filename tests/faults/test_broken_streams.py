@@ -151,7 +151,7 @@ async def test_two_hundred_turns_broken_at_random_are_two_hundred_chats(tmp_path
     async with simulated(rate=100) as coze, gateway(tmp_path, coze.url) as process, client() as session:
 
         async def play(message: str) -> None:
-            await asyncio.sleep(chance.random() * 3)
+            await asyncio.sleep(chance.random() * 3)  # turns begin at any moment of three seconds
             reader = Reader()
             await reader.ask(session, process.url, message)
             assert reader.text == whole_text(message)

@@ -71,7 +71,7 @@ async def test_idle_listeners_are_told_to_come_back_on_every_transport(tmp_path:
             await shared.send_json({"type": "subscribe", "topic": f"conversations/{asked.conversation_id}"})
             assert (await shared.receive_json(timeout=patience(5)))["type"] == "ack"
             polling = asyncio.create_task(_poll(session, f"{base}/poll?wait=60"))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # it may not answer meanwhile
             assert not polling.done()
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)

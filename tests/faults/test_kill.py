@@ -67,7 +67,7 @@ async def test_killed_at_random_moments_no_answer_is_lost_doubled_or_asked_for_a
 
         users = [asyncio.create_task(user(f"user {n}", random.Random(chance.random()))) for n in range(6)]
         for _ in range(KILLS):
-            await asyncio.sleep(chance.uniform(0.02, 1.2))
+            await asyncio.sleep(chance.uniform(0.02, 1.2))  # any moment
             await gateway.again()
             assert not any(task.done() for task in users), [task for task in users if task.done()]
         over.set()
@@ -84,7 +84,7 @@ async def _patiently(session: aiohttp.ClientSession, gateway: Mortal, turn_id: s
         try:
             return await _turn(session, gateway.url, turn_id)
         except GONE:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # a new process tells a client nothing: it asks again
 
 
 async def test_killed_while_coze_refuses_the_message_is_sent_by_the_next_start(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_killed_while_coze_refuses_the_message_is_sent_by_the_next_start(t
         message = "/fault plain pieces:20 -- anybody there?"
         await _ask_until(reader, session, gateway.url, message, events=2)
         assert [event["event"] for event in reader.events] == ["started", "notice"]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the message was refused: it may be tried again any moment
         await gateway.kill()
         assert coze.posts_of(message) == 0
         await proxy.listen()

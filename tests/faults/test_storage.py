@@ -45,7 +45,7 @@ async def _never_slow(session: aiohttp.ClientSession, url: str) -> None:
         async with session.get(f"{url}/healthz") as response:
             assert response.status == 200
         assert time.monotonic() - began < patience(1.0)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # how often health is asked for
 
 
 def _sound(folder: Path) -> bool:
@@ -189,7 +189,7 @@ async def test_a_lock_that_another_process_holds_is_waited_for_then_said_then_he
         asking = asyncio.create_task(reader.ask(session, url, LONG))
         await reader.until(lambda r: r.text)
         with locked(*(tmp_path / "data" / name for name in DATABASES)):
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.5)  # shorter than a lock is waited for
             assert not reader.over  # a short lock is nobody's business
             async with asyncio.timeout(8):
                 await asking
@@ -218,7 +218,7 @@ async def test_a_lock_shorter_than_the_wait_costs_nobody_anything(tmp_path: Path
         asking = asyncio.create_task(reader.ask(session, process.url, message))
         await reader.until(lambda r: r.text)
         with locked(*(tmp_path / "data" / name for name in DATABASES)):
-            await asyncio.sleep(2)
+            await asyncio.sleep(2)  # shorter than a lock is waited for
         await asking
         assert reader.text == whole_text(message)
         assert reader.last["event"] == "completed"

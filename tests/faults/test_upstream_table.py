@@ -217,7 +217,7 @@ async def _watch_health(url: str, until: asyncio.Event) -> float:
                 assert response.status == 200
                 await response.read()
             slowest = max(slowest, time.monotonic() - began)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # how often health is asked for
     return slowest
 
 

@@ -45,7 +45,7 @@ class Peak:
         async def watch() -> None:
             while True:
                 self._most = max(self._most, resident(self._pid))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # how often memory is looked at
 
         task = asyncio.create_task(watch())
         try:
@@ -121,8 +121,8 @@ async def test_sixty_clients_that_ask_and_do_not_read_fill_no_memory(
             async with peak.watched():
                 for _ in range(60):
                     clients.append(opened(gateway.url, "/api/coze/" + path.format(**ids), headers))
-                    await asyncio.sleep(0.005)
-                await asyncio.sleep(1)
+                    await asyncio.sleep(0.005)  # so that the kernel has room for all
+                await asyncio.sleep(1)  # what they are sent grows until then
             grown[name] = peak.grown / MIB
             while clients:
                 clients.pop().close()
@@ -144,7 +144,7 @@ async def test_two_hundred_readers_that_are_behind_and_reset_their_connection_le
             for number in range(200):
                 way, headers = ("events", "") if number % 2 else ("ws", UPGRADE)
                 client = opened(gateway.url, f"/api/coze/conversations/{conversation}/{way}?after=0", headers)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # as long as some of the answer takes
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
             await until_held(session, gateway, 0, "connection", "websocket", "subscription")

@@ -100,7 +100,7 @@ async def life(folder: Path, rounds: int) -> dict[str, Any]:
         tails = len(services.log.shelf.tails())
     after = {kind: account["open"] for kind, account in services.ledger.totals().items() if account["open"]}
     await coze.close()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # sockets that were closed are gone a moment later
     gc.collect()
     others = [repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     return {

@@ -30,7 +30,7 @@ async def test_writes_that_nobody_waits_for_gather(store: Store) -> None:
     started = time.monotonic()
     for number in range(200):
         store.begin(begun(number))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # so that they come one after another
     await until(lambda: not store._writer.queued and not store._writer.writing, within=HEALS)
     assert 1 <= len(seen) <= 2 + (time.monotonic() - started) / writing.GATHER_SECONDS
 

@@ -41,7 +41,7 @@ async def loop_never_stands(longest: float = 0.7) -> AsyncIterator[None]:
     async def beat() -> None:
         while True:
             before = loop.time()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the beat
             gaps.append(loop.time() - before)
 
     beating = asyncio.create_task(beat())
@@ -112,7 +112,7 @@ async def test_a_short_lock_is_waited_for(store: Store, path: Path) -> None:
         waiting = asyncio.create_task(store.settled())
         await until(lambda: bool(store._writer.writing), within=HEALS)
         async with loop_never_stands():
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.4)  # shorter than a lock is waited for
         assert not waiting.done()
     async with asyncio.timeout(2):
         await waiting

@@ -97,7 +97,7 @@ async def test_hundreds_that_never_read_slow_nobody_fill_no_memory_and_are_cut(s
             return not any(held[kind] for kind in ("subscription", "turn", "upstream", "connection", "websocket"))
 
         reading = [asyncio.create_task(delays(session, gateway.url, clock, stop)) for _ in range(5)]
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # so that what is measured from now on is steady
         before = resident(gateway.pid)
         since = time.time()
         host = b"Host: 127.0.0.1\r\n\r\n"
@@ -108,8 +108,8 @@ async def test_hundreds_that_never_read_slow_nobody_fill_no_memory_and_are_cut(s
                 way = b"/events HTTP/1.1\r\n" if number < 200 else b"/ws HTTP/1.1\r\n" + upgrade
                 never.append(never_reading(gateway.url, b"GET /api/coze/turns/" + big.encode() + way + host))
                 if not number % 10:
-                    await asyncio.sleep(0.01)
-            await asyncio.sleep(1)
+                    await asyncio.sleep(0.01)  # so that the kernel has room for all
+            await asyncio.sleep(1)  # those that do not read have stalled by then
             assert await open_streams() >= 255
             grown = resident(gateway.pid) - before
             await until(only_readers, within=15)
@@ -185,16 +185,16 @@ async def test_a_thousand_that_are_reset_and_come_back_at_once_are_all_at_the_to
         for start in range(0, 1000, 50):
             await asyncio.gather(*(follower.connect() for follower in followers[start : start + 50]))
         await until(lambda: all(follower.text for follower in followers), within=15)
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # so that what is measured from now on is steady
         since = time.time()
         await asyncio.gather(*(follower.reset() for follower in followers))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # pieces come that the followers miss
         async with session.get(f"{gateway.url}/api/coze/turns/{turn}") as response:
             top = int((await response.json())["position"].rpartition("-")[2])
         began = time.monotonic()
 
         async def come_back(follower: Follower) -> None:
-            await asyncio.sleep(random.random() * 0.1)
+            await asyncio.sleep(random.random() * 0.1)  # spread as the retry tells real clients to
             follower.wanted = top
             await follower.connect()
 

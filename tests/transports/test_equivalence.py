@@ -53,7 +53,7 @@ async def wander(rng: random.Random, reader: Reader, door: Door, conversation: D
                     if count >= leave_after:
                         overlapping.append(asyncio.create_task(go_on(reader.twin(), read, where, rng.randint(1, 5))))
                         break
-            await asyncio.sleep(rng.choice((0, 0, 0.01, 0.05)))
+            await asyncio.sleep(rng.choice((0, 0, 0.01, 0.05)))  # any moment
         await asyncio.gather(*overlapping)
     finally:
         for task in overlapping:

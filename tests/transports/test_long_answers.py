@@ -168,7 +168,7 @@ async def test_a_place_is_held_until_its_answer_is_read(serve: Serve, path: str)
     clients = [stuck(served, path) for _ in range(10)]
     try:
         await until(lambda: connections.open >= 10)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # no place may be given back meanwhile
         assert connections.open == 10
         status, headers, problem = await served.get(path)
         assert (status, problem["code"]) == (503, "overloaded")

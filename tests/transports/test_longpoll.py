@@ -33,7 +33,7 @@ async def test_it_waits_as_long_as_asked_when_there_is_nothing(served: Served, i
 
 async def test_a_wait_that_is_too_long_is_clamped_and_one_that_is_no_number_refused(served: Served, idle: str) -> None:
     asking = asyncio.create_task(timed(served, f"{idle}&wait=99999"))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # it may not answer meanwhile
     assert not asking.done()
     conversation = idle.split("/")[4]
     await served.ask("/fault plain pieces:2 rate:0 -- wake", conversationId=conversation)

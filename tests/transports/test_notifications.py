@@ -59,7 +59,7 @@ async def test_notifications_survive_their_stretch_and_a_restart(serve: Serve, t
     served = await serve(data_dir=tmp_path / "kept", retention_seconds=2)  # stretches are closed every half second
     for number in range(2):
         await served.ask(f"/fault plain pieces:1 rate:0 -- {number}", shopId="s")
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(0.8)  # longer than a stretch stays open
     events = await first(LISTENING["sse"], served.door("shops/s"), "0", 4)
     assert len({event["id"] for event in events}) == 4
     assert await first(LISTENING["sse"], served.door("shops/s"), events[1]["id"], 2) == events[2:]

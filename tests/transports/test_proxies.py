@@ -120,12 +120,12 @@ async def test_a_reload_cuts_after_its_timeout_and_nothing_is_lost(front: Front)
                         async for event in events:
                             reader.take(event)
                 cuts += reader.last is None
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # as a client that comes back does
             return reader, cuts
 
         names = ("sse", "websocket", "longpoll")
         reading = [asyncio.create_task(persistent(TRANSPORTS[name])) for name in names]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # in the middle of the answer
         proxy.reload()
         found: Any = await asyncio.wait_for(asyncio.gather(*reading), 20)
         assert len({reader.text for reader, _ in found}) == 1

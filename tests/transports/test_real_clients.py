@@ -67,10 +67,10 @@ async def test_a_browsers_eventsource_comes_back_by_itself_when_it_is_cut(served
     )
     for _ in range(2):
         await until(lambda: served.services.ledger.count("connection"))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # some of the answer comes
         for heart in list(served.services.hub._heartbeats._hearts):
             heart.transport.abort()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # so that the next round finds the new connection
     heard = await asyncio.wait_for(following, 30)
     await check(served, door.topic, heard)
     assert heard["opens"] >= 2

@@ -41,7 +41,7 @@ async def test_nobody_hears_nothing_for_longer_than_the_heartbeats_interval(serv
     listening = []
     for _ in range(8):
         listening.append(asyncio.create_task(listen()))
-        await asyncio.sleep(0.11)
+        await asyncio.sleep(0.11)  # so that their heartbeats are due at different times
     for times in await asyncio.gather(*listening):
         gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert max(gaps) < 1.2  # half a second and what a busy machine adds; without heartbeats it is 1.5
@@ -112,7 +112,7 @@ async def test_a_drain_tells_idle_listeners_to_come_back_and_lets_running_ones_f
         served.session.ws_connect(f"{served.url}/api/coze/ws") as shared,
     ):
         waiting = asyncio.create_task(served.get(f"{idle.removeprefix(served.url)}/poll"))
-        await asyncio.sleep(0.1)
+        await until(lambda: served.services.ledger.count("subscription") >= 5)
         began = asyncio.get_running_loop().time()
         draining = asyncio.create_task(drain(served.services.settings, served.services))
         for told in (stream, shop):

@@ -234,7 +234,7 @@ async def test_a_queued_turn_can_be_cancelled_and_never_runs(served: Served) -> 
     one = await served.start("/fault plain pieces:3 rate:0 -- one", **body)
     two = await served.start("/fault plain pieces:3 rate:0 -- two", **body)
     reading = [asyncio.create_task(everything(read, one)) for read in LISTENING.values() if read.__name__ != "ndjson"]
-    await asyncio.sleep(0.1)
+    await until(lambda: served.services.ledger.count("subscription") >= len(reading))
     status, _, answer = await served.post(f"/api/coze/{one.topic}/cancel")
     assert (status, answer["status"]) == (202, "cancelled")
     status, _, answer = await served.post(f"/api/coze/{one.topic}/cancel")
@@ -313,7 +313,7 @@ async def test_a_turn_that_is_listened_to_again_in_time_goes_on(serve: Serve) ->
     for name in ("sse", "longpoll", "websocket", "shared") * 3:
         events = await first(LISTENING[name], door, position, 2)
         position = events[-1]["id"]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # shorter than a turn without listeners is left alone
     state = await served.state(door.topic[6:])
     rest = await everything(sse, served.door(f"turns/{state['turnId']}"), position)  # nothing, if the end was seen
     assert (rest or events)[-1]["event"] == "completed"
@@ -370,8 +370,13 @@ async def test_prefer_wait_answers_in_time_with_where_to_look(served: Served) ->
 async def test_a_cancelled_and_a_failed_turn_answer_the_older_way_too(served: Served) -> None:
     body = {"userId": "u", "botId": "b", "message": SLOW}
     waiting = asyncio.create_task(served.post("/api/coze/chat", body, **{"Idempotency-Key": "k"}))
-    await asyncio.sleep(0.2)
+    await until(lambda: served.services.turns.runner.turns)
     _, _, answer = await served.post("/api/coze/chat", body, **{"Idempotency-Key": "k", "Prefer": "wait=0"})
+
+    async def said() -> Any:
+        return (await served.state(answer["turnId"]))["content"]
+
+    await until(said)
     await served.post(f"/api/coze/turns/{answer['turnId']}/cancel")
     status, _, answer = await waiting
     assert (status, answer["status"]) == (200, "cancelled")

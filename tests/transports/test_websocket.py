@@ -145,7 +145,7 @@ async def test_a_reset_in_the_middle_of_a_frame_leaves_nothing_behind(served: Se
         )
         request = f"GET /api/coze/{running.topic}/".encode() + way + b"Host: 127.0.0.1\r\n\r\n"
         client = never_reading(served.url, request)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)  # as long as some of its request takes
         client.send(frame(TEXT, json.dumps({"type": "ping"}).encode())[:7])
         client.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()

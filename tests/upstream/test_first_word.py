@@ -254,7 +254,7 @@ async def test_json_that_never_ends_is_given_up_within_a_second(connect: Connect
         with contextlib.suppress(ConnectionError):
             while True:
                 await peer.send(b"x")
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # Coze drips
 
     async with asyncio.timeout(1.5):
         assert (await refusal(connect, play)).code is Code.UPSTREAM_FAILED

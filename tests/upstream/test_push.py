@@ -238,7 +238,7 @@ def test_a_paused_body_holds_the_sender_back_and_goes_on_exactly(run: Run, how: 
             before = -1
             while sent > before:  # until the sender has stood still for a while
                 before = sent
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # nothing tells that a sender stands still
             assert sent < count
             held = len(sink.data)
             assert held < len(piece) * count / 2

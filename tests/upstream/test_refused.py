@@ -53,7 +53,7 @@ async def full_port() -> AsyncIterator[int]:
         for client in waiting:
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # until the kernel has queued them, of which it tells nobody
         yield listener.getsockname()[1]
         for client in waiting:
             client.close()

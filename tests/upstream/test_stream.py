@@ -201,7 +201,7 @@ async def test_any_byte_counts_against_silence(connect: Connect) -> None:
     async def play(peer: Peer) -> None:
         await peer.send(STREAM_HEAD)
         for _ in range(8):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # Coze drips, more often than silence is allowed
             await peer.send(chunk(b":\n"))
         await peer.send(chunk(DONE) + LAST_CHUNK)
 
@@ -270,7 +270,7 @@ async def test_a_stream_that_was_resumed_can_be_idle_again(connect: Connect) -> 
     async with serving(STREAM_HEAD) as server, connect(server.url, idle_timeout=0.2) as coze:
         stream = await coze.chat(REQUEST, Listener())
         stream.pause()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # longer than silence is allowed: while paused it is none
         stream.resume()
         assert await ended(stream) is StreamEnd.IDLE
 
@@ -316,7 +316,7 @@ async def test_a_stream_can_be_closed_from_inside_its_own_items(connect: Connect
         got.set_result(stream)
         ready.set()
         await ended(stream)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # nothing may come meanwhile
         assert seen == [Created("7", "8"), Delta("", "a"), Done()]
         assert ledger.count("upstream") == 0
 

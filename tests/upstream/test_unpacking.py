@@ -180,7 +180,7 @@ class Watch:
 
     async def __aenter__(self) -> "Watch":
         self._task = asyncio.create_task(self._look())
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         return self
 
     async def _look(self) -> None:
@@ -272,10 +272,10 @@ async def test_a_paused_packed_stream_unpacks_nothing(connect: Connect) -> None:
         for _ in range(5):
             stream.pause()
             count = len(heard)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # nothing may come meanwhile
             assert len(heard) == count
             stream.resume()
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # as long as some of it takes
         assert await stream.ended() == "finished"
         stream.close()
     pieces = "".join(item.text for item in heard if isinstance(item, Delta))
