@@ -7,13 +7,12 @@ from adapters import storage
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, LogKey
-from gateway.log.epochs import Epochs
 from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
 from gateway.store.store import Store
 from gateway.telemetry.ledger import Ledger
 from gateway.turns.orders import read_note
-from gateway.turns.standing import begun, told
+from gateway.turns.projection import begun, ended
 
 
 async def delete(
@@ -56,4 +55,4 @@ def _tell(store: Store, stretch: Stretch) -> None:
     if note.coze_conversation_id or note.naming:
         store.name(ConversationId(note.conversation_id), note.coze_conversation_id, note.naming or 1)
     if stretch.ended is not None and stretch.last >= stretch.first:
-        store.update(told(stretch, note, Epochs.parse(stretch.epochs).position(stretch.last), time.time()))
+        store.update(ended(stretch, note, time.time()))

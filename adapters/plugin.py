@@ -11,7 +11,7 @@ from adapters.transports.lastmile import Line, hand_over
 from adapters.transports.listening import KINDS, Kind, Topic, caller_of, subscribe, take_place, topic_of
 from adapters.transports.wire import event
 from gateway.errors import Code, GatewayError
-from gateway.log.stretch import Entry
+from gateway.log.entry import Entry
 from gateway.log.tail import Tail
 from gateway.reading.frames import PORTION
 from gateway.reading.subscription import Subscription

@@ -10,7 +10,7 @@ Events pass from left to right only, and the writing and the reading side meet i
 the log gives readers news, and tells a writer that its records are lost or that somebody else has taken its stretch
 over.
 
-- `ids`, `events`, `errors`, `sentences`, `bounds`: the vocabulary that everything else uses.
+- `ids`, `events`, `status`, `errors`, `sentences`, `bounds`: the vocabulary that everything else uses.
 - `upstream`: Coze's HTTP API. `turns`: what one turn does, and how turns wait for one another. `log`: the event log.
   `reading`: how readers follow it. `store`: conversations and messages, in a database.
 - `config`: settings. `telemetry`: logs, metrics, the ledger, faults. `simulator`: a simulated Coze.

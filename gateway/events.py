@@ -1,6 +1,9 @@
-"""The closed set of events that a log holds, as contract section 3 names them."""
+"""The closed set of events that readers are given, as contract section 3 names them, and their JSON."""
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from io import BytesIO
+from sys import intern
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -54,6 +57,7 @@ class ActionNeeded(Struct, frozen=True, tag_field="event", tag="action_required"
 
 
 class Completed(Struct, frozen=True, tag_field="event", tag="completed", rename="camel"):
+    outcome: ClassVar[Outcome] = "completed"
     conversation_id: str
     turn_id: str
     content: str
@@ -62,6 +66,7 @@ class Completed(Struct, frozen=True, tag_field="event", tag="completed", rename=
 
 
 class Cancelled(Struct, frozen=True, tag_field="event", tag="cancelled", rename="camel"):
+    outcome: ClassVar[Outcome] = "cancelled"
     conversation_id: str
     turn_id: str
     content: str
@@ -70,6 +75,7 @@ class Cancelled(Struct, frozen=True, tag_field="event", tag="cancelled", rename=
 class Failed(Struct, frozen=True, tag_field="event", tag="error", rename="camel"):
     """`error` is a sentence for a person; `upstream` holds Coze's `code` and `logId` where it gave them."""
 
+    outcome: ClassVar[Outcome] = "failed"
     error: str
     code: str
     retryable: bool
@@ -89,21 +95,105 @@ class Notification(Struct, frozen=True, tag_field="event", tag="notification", r
     preview: str
 
 
+class Reset(Struct, frozen=True, tag_field="event", tag="reset", rename="camel"):
+    """Tells a reader to replace what it shows; its position is the one to continue from.
+
+    In no log: it is made for a reader whose own position can't be continued.
+    """
+
+    reason: Literal["expired", "unknown", "ahead"]
+    turn_id: str
+    status: str
+    content: str
+
+
+class Unknown(Struct, frozen=True):
+    """An event of a newer version, in a log that this version reads again."""
+
+    name: str
+    fields: dict[str, Any]
+
+
 Last = Completed | Cancelled | Failed
 Event = Text | Started | Message | ToolUse | AudioPiece | FollowUp | Notice | ActionNeeded | Last | Notification
 
 _encode = msgspec.json.Encoder().encode
 
+# How a body begins and ends. Only the functions of this module rely on it.
+_NAME_AT = len('"event":"')
+_TEXT_HEADS = {kind: f'"event":"{kind}","content":'.encode() for kind in ("message", "reasoning")}
+_REPLACES = b',"replace":true'
+_NO_CONTENT = b'"content":""'
 
-def body(event: Event) -> bytes:
+
+def body(event: Event | Reset) -> bytes:
     """The event's JSON object without its `id` and without braces: `"event":"…",…`. Strict UTF-8, strict JSON.
 
     U+0085, U+2028 and U+2029 are escaped: they are legal in JSON and in an event stream, but readers that split
     lines as Python's `splitlines` does would cut there.
     """
     if isinstance(event, Text):
-        return b'"event":"' + event.kind.encode() + b'","content":' + text_json(event.content)
+        return text_body(event.kind, event.content)
     return _one_line(_encode(event)[1:-1])
+
+
+def text_body(kind: str, text: str) -> bytes:
+    """The body of a piece of text."""
+    return _TEXT_HEADS[kind] + text_json(text)
+
+
+def long_text_body(kind: str, parts: Iterable[str]) -> bytes:
+    """The same of a text in parts, without a second copy of the text at any time."""
+    return _with_content(_TEXT_HEADS[kind], parts)
+
+
+def last_body(bare: bytes, parts: Iterable[str]) -> bytes:
+    """The body of a last event, from one whose content was left empty and the parts of that content."""
+    head, _, tail = bare.partition(_NO_CONTENT)
+    return _with_content(head + b'"content":', parts, tail)
+
+
+def _with_content(head: bytes, parts: Iterable[str], tail: bytes = b"") -> bytes:
+    made = BytesIO()
+    made.write(head + b'"')
+    for part in parts:
+        made.write(text_json(part)[1:-1])
+    made.write(b'"' + tail)
+    return made.getvalue()
+
+
+def name_of(body: bytes) -> str:
+    """The event's name, read off its body. Raises `ValueError` for what is no body."""
+    return intern(body[_NAME_AT : body.index(b'"', _NAME_AT)].decode())
+
+
+def says_anew(body: bytes) -> bool:
+    """Whether it is the body of a `Message` that replaces the text, which may be megabytes: it is not decoded."""
+    return body.endswith(_REPLACES) and body.startswith(_TEXT_HEADS["message"])
+
+
+class _Reasoning(Struct, frozen=True, tag_field="event", tag="reasoning"):
+    content: str
+
+
+_Decoded = _Reasoning | Started | Message | ToolUse | AudioPiece | FollowUp | Notice | ActionNeeded | Last
+_decoder = msgspec.json.Decoder(_Decoded | Notification | Reset)
+
+
+def decode(body: bytes) -> Event | Reset | Unknown:
+    """The event that a body was made of. Fields that this version doesn't know are left out; an event whose name, or
+    one of whose values, it doesn't know is `Unknown`. Raises `msgspec.DecodeError` for what is no JSON."""
+    data = b"{%b}" % body
+    try:
+        event: _Decoded | Notification | Reset = _decoder.decode(data)
+    except msgspec.ValidationError:
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+        return Unknown(str(fields.pop("event", "")), fields)
+    if isinstance(event, _Reasoning):
+        return Text("reasoning", event.content)
+    if isinstance(event, Message) and event.content_type is UNSET and not event.replace:
+        return Text("message", event.content)
+    return event
 
 
 def text_json(text: str) -> bytes:
@@ -118,8 +208,3 @@ def _one_line(data: bytes) -> bytes:
     if b"\xc2\x85" in data:
         data = data.replace(b"\xc2\x85", b"\\u0085")
     return data
-
-
-def encode_fields(fields: dict[str, Any]) -> bytes:
-    """Fields as the inside of a JSON object, on one line."""
-    return _one_line(_encode(fields)[1:-1])

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.events import Completed, Message, body
 from gateway.log.outline import outline
-from gateway.log.stretch import LAST, MESSAGE, WHOLE, Stretch, pack, unpack
+from gateway.log.packing import pack, unpack
+from gateway.log.segments import LAST, MESSAGE, WHOLE
+from gateway.log.stretch import Stretch
 from gateway.longtext import BLOCK, LongText
 
 LONG = 'a "quoted" line\n' * (BLOCK // 8) + "好\N{GRINNING FACE}\u2028" * 1000

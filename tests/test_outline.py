@@ -17,7 +17,8 @@ from gateway.events import (
     body,
 )
 from gateway.log.outline import Outline, outline
-from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Stretch
+from gateway.log.segments import MESSAGE, REASONING, WHOLE
+from gateway.log.stretch import Stretch
 
 KINDS = {"message": MESSAGE, "reasoning": REASONING}
 STARTED = Started("conv_1", "turn_1", "what?")
@@ -58,7 +59,7 @@ def test_the_last_event_says_how_it_ended() -> None:
         found = of(STARTED, text, last)
         assert found.status == status
         assert found.last is not None
-        assert (found.last["content"], found.content) == ("a", "a")
+        assert (found.last.content, found.content) == ("a", "a")
 
 
 def test_a_turn_waits_for_tools_until_something_goes_on() -> None:

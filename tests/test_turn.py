@@ -19,7 +19,8 @@ from gateway.events import (
     ToolUse,
     body,
 )
-from gateway.turns.turn import NEXT, RETRYABLE, Phase, Turn
+from gateway.turns.failure import RETRYABLE
+from gateway.turns.turn import NEXT, Phase, Turn
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (
     ActionRequired,

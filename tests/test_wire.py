@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.transports import wire
-from gateway.events import Notice, Text, body
+from gateway.events import Notice, Text
 from gateway.ids import LogKey
+from gateway.log.entry import Entry
 from gateway.log.epochs import Epochs
-from gateway.log.stretch import Entry
 from gateway.log.tail import Tail
 
 TAIL = Tail(LogKey("conv_1"), Epochs.parse("abc123"))
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
-ENTRIES = st.lists(st.builds(Entry, st.integers(1, 10**9), TEXTS.map(lambda t: body(Text("message", t)))), max_size=5)
+ENTRIES = st.lists(st.builds(Entry.of, st.integers(1, 10**9), TEXTS.map(lambda t: Text("message", t))), max_size=5)
 
 
 def frames(data: bytes) -> list[bytes]:
@@ -49,7 +49,7 @@ def test_an_event_is_the_same_object_over_every_transport(entries: list[Entry]) 
 
 @given(TEXTS)
 def test_no_text_can_break_a_line_or_forge_a_record(text: str) -> None:
-    data = wire.sse(TAIL, [Entry(1, body(Text("message", text)))])
+    data = wire.sse(TAIL, [Entry.of(1, Text("message", text))])
     assert data.count(b"\n") == 3
     assert b"\r" not in data
     assert len(data.decode().splitlines()) == 3
@@ -63,7 +63,7 @@ def test_the_notice_of_a_queued_turn_has_no_id_anywhere() -> None:
     assert json.loads(wire.poll(TAIL, [entry], after="abc123-7", ended=False)) == {
         "events": [wanted], "next": "abc123-7", "ended": False
     }  # fmt: skip
-    with_id = Entry(8, body(Notice("recovering")))
+    with_id = Entry.of(8, Notice("recovering"))
     assert json.loads(wire.poll(TAIL, [with_id, entry], after="x", ended=False))["next"] == "abc123-8"
 
 

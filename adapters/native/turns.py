@@ -2,16 +2,14 @@
 
 from typing import Any
 
-from msgspec import UNSET
-
 from adapters.edge.callers import Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.query import turn_id as checked_turn_id
 from adapters.services import Services
-from adapters.transports.listening import failed_from
 from gateway.errors import Code, GatewayError
 from gateway.events import Failed
-from gateway.store.rows import ENDED, TurnRow
+from gateway.status import ENDED
+from gateway.turns.failure import told_again
 from gateway.turns.turns import State
 
 
@@ -61,20 +59,7 @@ def view(state: State) -> dict[str, Any]:
 
 def failure(state: State) -> Failed | None:
     """The error with which the turn ended, or None."""
-    if state.status != "failed":
-        return None
-    if isinstance(state, TurnRow):
-        return failed_from(state)
-    error = state.error or {}
-    return Failed(
-        error=error.get("error", ""),
-        code=error.get("code", Code.INTERNAL.value),
-        retryable=error.get("retryable", True),
-        conversation_id=state.conversation_id,
-        turn_id=state.turn_id,
-        content=state.content,
-        upstream=error.get("upstream") or UNSET,
-    )
+    return told_again(state) if state.status == "failed" else None
 
 
 def is_over(state: State) -> bool:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aiohttp import web
-from msgspec import UNSET
 
 from adapters.edge import query
 from adapters.edge.callers import NOT_ITS_SHOP, Caller
@@ -12,16 +11,16 @@ from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
 from gateway.errors import Code, GatewayError, no_such
-from gateway.events import Cancelled, Completed, Failed, Last, body
+from gateway.events import Reset
 from gateway.ids import LogKey, Position, parse_position, shop_log
+from gateway.log.entry import Entry
 from gateway.log.journal import JournalError
 from gateway.log.shelf import epoch_mark, is_of
-from gateway.log.stretch import Entry
 from gateway.reading.frames import LARGE
-from gateway.reading.resets import ResetReason, reset
+from gateway.reading.resets import ResetReason
 from gateway.reading.subscription import Subscription
-from gateway.sentences import sentence
 from gateway.store.rows import TurnRow
+from gateway.turns.projection import last_event
 from gateway.turns.turns import Running
 
 Kind = Literal["turns", "conversations", "shops"]
@@ -130,8 +129,8 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     known = seen is not None and is_of(key, seen.epoch)
     reason: ResetReason = "expired" if known or asked in (None, "0") else "unknown"
     subscription.preface = [
-        reset(sequence - 1, reason, turn_id=row.turn_id, status=row.status, content=row.content),
-        Entry(sequence, body(_last_event(row))),
+        Entry.of(sequence - 1, Reset(reason, row.turn_id, row.status, row.content)),
+        Entry.of(sequence, last_event(row)),
     ]
     return subscription, False
 
@@ -149,33 +148,7 @@ async def _tell_last_turn(services: Services, conversation: str, subscription: S
     reason = subscription.reason
     if row is not None and reason is not None and not subscription.tail.spans:
         head = subscription.tail.head
-        subscription.preface = [reset(head, reason, turn_id=row.turn_id, status=row.status, content=row.content)]
-
-
-def _last_event(row: TurnRow) -> Last:
-    """The last event of a turn whose events retention has removed, rebuilt from the store."""
-    match row.status:
-        case "completed":
-            return Completed(row.conversation_id, row.turn_id, row.content, row.usage, row.recovered)
-        case "cancelled":
-            return Cancelled(row.conversation_id, row.turn_id, row.content)
-        case _:
-            return failed_from(row)
-
-
-def failed_from(row: TurnRow) -> Failed:
-    """The error with which a failed turn ended. A turn that was lost with its log has none, and gets `internal`."""
-    error = row.error or {}
-    code = Code(error.get("code", Code.INTERNAL))
-    return Failed(
-        error=error.get("error") or sentence(code, "en"),
-        code=code.value,
-        retryable=bool(error.get("retryable", True)),
-        conversation_id=row.conversation_id,
-        turn_id=row.turn_id,
-        content=row.content,
-        upstream=error.get("upstream") or UNSET,
-    )
+        subscription.preface = [Entry.of(head, Reset(reason, row.turn_id, row.status, row.content))]
 
 
 def caller_of(request: web.Request) -> Caller:

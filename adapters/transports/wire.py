@@ -4,8 +4,8 @@ result."""
 import json
 from collections.abc import Callable
 
-from gateway.events import Notice, body
-from gateway.log.stretch import Entry
+from gateway.events import Notice
+from gateway.log.entry import Entry
 from gateway.log.tail import Tail
 from gateway.reading.frames import LARGE
 
@@ -23,7 +23,7 @@ TEXT, CLOSE, PONG = 0x1, 0x8, 0xA
 
 def queued() -> Entry:
     """The notice for readers of a turn that waits for another turn."""
-    return Entry(NO_ID, body(Notice("queued")))
+    return Entry.of(NO_ID, Notice("queued"))
 
 
 def event(tail: Tail, entry: Entry) -> bytes:
@@ -40,7 +40,7 @@ def sse(tail: Tail, entries: list[Entry]) -> bytes:
     return b"".join([_sse(tail, *entry) for entry in entries])
 
 
-def _sse(tail: Tail, sequence: int, body: bytes) -> bytes:
+def _sse(tail: Tail, sequence: int, _: str, body: bytes) -> bytes:
     if sequence == NO_ID:
         return b"data: {%b}\n\n" % body
     position = tail.epochs.position(sequence).encode()

@@ -10,9 +10,9 @@ from gateway.ids import new_token
 from gateway.log.apart import commit_apart
 from gateway.log.batches import Batches
 from gateway.log.journal import BEGIN, EPOCHS, Broken, Fenced, Journal, JournalError, Record
+from gateway.log.segments import WHOLE
 from gateway.log.shelf import Shelf, epoch_mark
 from gateway.log.showing import Showing
-from gateway.log.stretch import WHOLE
 from gateway.log.tail import Tail
 from gateway.log.writer import LONGEST_PIECE, Writer
 from gateway.telemetry.faults import Faults

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from gateway.log.stretch import Stretch
 
 BEGIN, STATE, END, EPOCHS, MORE, CUT = 3, 4, 5, 6, 7, 8
-"""Kinds of records beyond `stretch.Kind`: a stretch begins, its writer's note is another, it ended, another process
+"""Kinds of records beyond `segments.Kind`: a stretch begins, its writer's note is another, it ended, another process
 goes on with it, its writer's note has more, what comes after a sequence was never seen and counts no more."""
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from gateway.log.feed import take
 from gateway.log.journal import BEGIN, END, Place, Record
+from gateway.log.segments import LAST, WHOLE
 from gateway.log.shelf import Shelf
-from gateway.log.stretch import LAST, MESSAGE, REASONING, WHOLE
 from gateway.log.tail import Span, Tail
 from gateway.telemetry.faults import Faults
 
@@ -27,7 +27,6 @@ class Showing:
         touched: dict[Tail, None] = {}
         unsaved = self._unsaved
         shown: dict[str, int] = {}
-        pieces = [0, 0]
         broken: dict[int, Exception] = {}
         for number, kind, sequence, payload in records:
             if broken and number in broken:
@@ -36,12 +35,8 @@ class Showing:
             stretch, tail = writer.stretch, writer.tail
             try:
                 if kind <= WHOLE or kind == LAST:
-                    if kind >= WHOLE:
-                        name = payload[9 : payload.index(b'"', 9)].decode()
-                        shown[name] = shown.get(name, 0) + 1
-                    else:
-                        pieces[kind] += 1
-                    stretch.apply(kind, payload)
+                    name = stretch.apply(kind, payload)
+                    shown[name] = shown.get(name, 0) + 1
                     tail.head = sequence
                     touched[tail] = None
                 elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
@@ -54,12 +49,11 @@ class Showing:
                 broken[number] = error
             if not stretch.backlog:
                 stretch.backlog = batch
-        for name, times in (*shown.items(), ("message", pieces[MESSAGE]), ("reasoning", pieces[REASONING])):
-            if times:
-                try:
-                    self._count(name, times)
-                except Exception as error:
-                    self._faults.broke("show", error)
+        for name, times in shown.items():
+            try:
+                self._count(name, times)
+            except Exception as error:
+                self._faults.broke("show", error)
         now = asyncio.get_running_loop().time()
         for tail in touched:
             tail.published = now

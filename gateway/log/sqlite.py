@@ -13,8 +13,9 @@ import aiosqlite
 import msgspec
 
 from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered
+from gateway.log.packing import pack
 from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
-from gateway.log.stretch import Stretch, pack
+from gateway.log.stretch import Stretch
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.waiting import outlived
 

@@ -11,7 +11,8 @@ import msgspec
 
 from gateway.log.feed import replay
 from gateway.log.journal import JournalError, Recovered
-from gateway.log.stretch import Stretch, unpack
+from gateway.log.packing import unpack
+from gateway.log.stretch import Stretch
 
 SCHEMA_VERSION: Final = 5
 """2 knew one epoch a log, 3 wrote a note whole each time, 4 repeated a long answer in its last event; their files need

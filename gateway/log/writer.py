@@ -9,7 +9,8 @@ from msgspec import structs
 
 from gateway.events import Event, Last, Text, body
 from gateway.log.journal import CUT, END, EPOCHS, MORE, STATE, JournalError, Record
-from gateway.log.stretch import LAST, MESSAGE, REASONING, WHOLE, Stretch
+from gateway.log.segments import LAST, MESSAGE, REASONING, WHOLE
+from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 
 LONGEST_PIECE = 64 * 1024

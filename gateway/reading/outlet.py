@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import Code
-from gateway.log.stretch import Entry
+from gateway.log.entry import Entry
 from gateway.log.tail import Tail
 from gateway.reading.frames import Frame
 from gateway.reading.subscription import Subscription

@@ -1,11 +1,12 @@
 """Resets: the events that tell a reader to replace what it shows."""
 
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
-from gateway.events import encode_fields
+from gateway.events import Reset
+from gateway.log.entry import Entry
 from gateway.log.outline import outline
-from gateway.log.stretch import Entry, Stretch
+from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 
 ResetReason = Literal["expired", "unknown", "ahead"]
@@ -30,7 +31,7 @@ class Resets:
         if (told := kept.get(key)) is None:
             found = outline(stretch)
             status = found.status if stretch.turn else ""  # a shop's log belongs to no turn
-            told = reset(at, reason, turn_id=stretch.turn, status=status, content=found.content)
+            told = Entry.of(at, Reset(reason, stretch.turn, status, found.content))
             if len(kept) >= _KEPT:
                 kept.clear()
             kept[key] = told
@@ -49,9 +50,3 @@ class Resets:
 
     def __repr__(self) -> str:
         return f"Resets({sum(len(kept) for kept in self._kept.values())} of {len(self._kept)} logs)"
-
-
-def reset(sequence: int, reason: ResetReason, *, turn_id: str, status: str, content: str) -> Entry:
-    """The event that tells a reader to replace what it shows; its id is the position to continue from."""
-    fields: dict[str, Any] = {"reason": reason, "turnId": turn_id, "status": status, "content": content}
-    return Entry(sequence, b'"event":"reset",' + encode_fields(fields))

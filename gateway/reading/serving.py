@@ -6,8 +6,9 @@ from typing import Any
 import structlog
 
 from gateway.errors import Code, GatewayError
+from gateway.log.entry import Entry
 from gateway.log.journal import JournalError
-from gateway.log.stretch import Entry, Stretch
+from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.reading.delivered import Delivered
 from gateway.reading.frames import LARGE, PORTION, Frame, Frames

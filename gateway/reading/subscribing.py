@@ -2,12 +2,14 @@
 
 from typing import Protocol
 
+from gateway.events import Reset
 from gateway.ids import LogKey, Position, parse_position
+from gateway.log.entry import Entry
 from gateway.log.epochs import Epochs
 from gateway.log.shelf import Shelf, is_of
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
-from gateway.reading.resets import ResetReason, Resets, reset
+from gateway.reading.resets import ResetReason, Resets
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
 
@@ -80,9 +82,7 @@ class Subscriptions:
         if stretch is None:
             status = "queued" if subscription.turn is not None else ""
             subscription.after = tail.head
-            subscription.preface = [
-                reset(tail.head, reason, turn_id=subscription.turn or "", status=status, content="")
-            ]
+            subscription.preface = [Entry.of(tail.head, Reset(reason, subscription.turn or "", status, ""))]
             return
         at = stretch.last
         if stretch.turn and stretch.ended is not None:

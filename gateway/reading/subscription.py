@@ -3,7 +3,8 @@
 import asyncio
 from typing import Literal, Protocol
 
-from gateway.log.stretch import Entry, Stretch
+from gateway.log.entry import Entry
+from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.reading.unsent import Hold
 from gateway.telemetry.ledger import Held

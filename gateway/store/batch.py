@@ -3,7 +3,8 @@
 import msgspec
 
 from gateway.ids import ConversationId, TurnId
-from gateway.store.rows import ENDED, Asked, ConversationRow, TurnBegun, TurnRow, TurnUpdate, replaces
+from gateway.status import ENDED
+from gateway.store.rows import Asked, ConversationRow, TurnBegun, TurnRow, TurnUpdate, replaces
 
 
 class Pending:

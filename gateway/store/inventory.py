@@ -3,8 +3,9 @@
 from sqlalchemy import func, select
 
 from gateway.ids import ConversationId, TurnId
+from gateway.status import ENDED
 from gateway.store.reader import Reader
-from gateway.store.rows import ENDED, TurnRow
+from gateway.store.rows import TurnRow
 from gateway.store.schema import conversations, turns
 
 TURN = select(*(turns.c["id" if name == "turn_id" else name] for name in TurnRow.__struct_fields__))

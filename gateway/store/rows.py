@@ -5,9 +5,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from gateway.ids import ConversationId, ShopId, TurnId, UserId
-
-Status = Literal["queued", "running", "action_required", "completed", "failed", "cancelled"]
-ENDED = frozenset({"completed", "failed", "cancelled"})
+from gateway.status import ENDED, Status
 
 
 class TurnBegun(Struct, frozen=True):

@@ -9,8 +9,9 @@ from sqlalchemy import Boolean, Dialect, Double, Integer, Table, Text, bindparam
 from sqlalchemy.sql.dml import UpdateBase
 
 from gateway.ids import ConversationId, TurnId
+from gateway.status import ENDED
 from gateway.store.batch import Batch
-from gateway.store.rows import ENDED, TurnBegun, TurnUpdate
+from gateway.store.rows import TurnBegun, TurnUpdate
 from gateway.store.schema import conversations, turns
 
 if TYPE_CHECKING:

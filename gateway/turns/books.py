@@ -10,7 +10,7 @@ from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
 from gateway.store.store import Store
 from gateway.turns.orders import Note, read_note
-from gateway.turns.standing import lost
+from gateway.turns.projection import lost
 
 logger = structlog.get_logger()
 

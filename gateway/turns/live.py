@@ -13,7 +13,7 @@ from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Writer
-from gateway.store.rows import Status
+from gateway.status import Status, status
 from gateway.telemetry.metrics import Recovery
 from gateway.turns.context import Context, Means, Waking
 from gateway.turns.course import Course
@@ -73,9 +73,8 @@ class LiveTurn:
 
     @property
     def status(self) -> Status:
-        if self.pen.stretch is None:
-            return "queued"
-        return self.turn.outcome or ("action_required" if self.turn.phase == "action_required" else "running")
+        turn, begun = self.turn, self.pen.stretch is not None
+        return status(begun=begun, waits=turn.phase == "action_required", outcome=turn.outcome)
 
     # -- beginning ----------------------------------------------------------------------------------------------
 

@@ -5,13 +5,12 @@ from contextlib import suppress
 
 from gateway.bounds import UNWRITTEN_BYTES
 from gateway.errors import Code, GatewayError
-from gateway.events import Event, Failed, Message, Started, Text
+from gateway.events import Event, Message, Started, Text
 from gateway.log.journal import Broken, JournalError
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Owner, Writer
-from gateway.sentences import sentence
 from gateway.turns.context import Context
 from gateway.turns.orders import Keeping
 
@@ -138,16 +137,16 @@ class Pen:
         turn, writer, stretch = self._turn, self._writing(), self.stretch
         self.loss = GatewayError(code, str(error))
         self._context.course.failed(self.loss)
-        turn.fail(self.loss)
-        turn.outcome = "failed"
         if stretch is not None and stretch.last >= stretch.first and stretch.ended is None:
-            turn.failure = self._failed(code, outline(stretch).content)
-            writer.owe(turn.failure)
+            failure = turn.break_off(code, outline(stretch).content)
+            writer.owe(failure)
+        else:
+            failure = turn.break_off(code, "")
         kept = writer.stretch
-        if self.waiting is not None and kept.last < kept.first and turn.failure is not None:
+        if self.waiting is not None and kept.last < kept.first:
             # The turn was about to leave the queue: its readers are told in the log where it waited.
             self._context.means.readers.redirect(turn.turn_id, self.tail, self.waiting.tail)
-            self.waiting.owe(turn.failure)
+            self.waiting.owe(failure)
 
     async def broke(self, error: Exception) -> bool:
         """Our own code failed: the turn ends with `internal`, after the events that readers have. False if it was
@@ -159,21 +158,9 @@ class Pen:
         if stretch is None or stretch.ended is not None or self.loss is not None:
             return False
         self._context.course.failed(GatewayError(Code.INTERNAL, type(error).__name__))
-        turn.phase, turn.outcome = "ended", "failed"
-        turn.failure = self._failed(Code.INTERNAL, outline(stretch).content)
-        self._writing().append(turn.failure)
+        self._writing().append(turn.break_off(Code.INTERNAL, outline(stretch).content))
         self._writing().end()
         return True
-
-    def _failed(self, code: Code, content: str) -> Failed:
-        return Failed(
-            error=sentence(code, self._turn.language),
-            code=code.value,
-            retryable=True,
-            conversation_id=self._turn.conversation_id,
-            turn_id=self._turn.turn_id,
-            content=content,
-        )
 
     def _writing(self) -> Writer:
         assert self.writer is not None, self._turn

@@ -16,7 +16,6 @@ from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Note, read_note
 from gateway.turns.runner import GRACE, Runner
-from gateway.turns.standing import restored
 from gateway.turns.telling import Telling
 from gateway.turns.turn import Turn
 from gateway.upstream.protocol import ChatRef
@@ -70,7 +69,7 @@ class TakeOver:
                 self._runner.queues.line_up(self._taken(stretch, note, turn, tail, queued=True))
             else:
                 tail = await self._log.shelf.tail(LogKey(stretch.key))
-                running.append(self._taken(stretch, note, restored(stretch, note), tail, queued=False))
+                running.append(self._taken(stretch, note, _restored(stretch, note), tail, queued=False))
         if writable:
             self._go_on(running)
         else:
@@ -115,3 +114,20 @@ class TakeOver:
             logger.info("turn.taken_over", turnId=live.turn.turn_id, stage=live.note.stage, phase=live.turn.phase)
             self._runner.go(live)
         self._runner.go_on()
+
+
+def _restored(stretch: Stretch, note: Note) -> Turn:
+    """The turn, restored from its log and its note."""
+    seen = outline(stretch)
+    return Turn.restore(
+        ConversationId(note.conversation_id),
+        TurnId(stretch.turn),
+        note.order.language,
+        note.memory,
+        content=seen.content,
+        reasoning=seen.reasoning,
+        suggestions=seen.suggestions,
+        cards=seen.cards,
+        tool_calls=seen.tool_calls if seen.waits else (),
+        audio=seen.audio,
+    )

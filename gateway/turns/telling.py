@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from gateway.log.epochs import Epochs
 from gateway.log.stretch import Stretch
 from gateway.store.store import Store
 from gateway.telemetry.faults import Faults
@@ -11,7 +10,7 @@ from gateway.telemetry.ledger import Ledger
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
 from gateway.turns.orders import Note
-from gateway.turns.standing import begun, glance, snapshot, told
+from gateway.turns.projection import begun, ended, glance, snapshot
 
 _STEP = 0.1
 _EVERY = 10.0  # seconds after which the text so far of a running answer goes to the store; the log has every piece
@@ -47,8 +46,7 @@ class Telling:
         """Tells the store again about a turn that has ended: the process may have been killed before it was written."""
         self._store.begin(begun(stretch.turn, note))
         self._names.recall(note)
-        position = Epochs.parse(stretch.epochs).position(stretch.last)
-        self._store.update(told(stretch, note, position, self._clock()))
+        self._store.update(ended(stretch, note, self._clock()))
 
     async def run(self, running: Mapping[str, LiveTurn], each_round: Callable[[], None]) -> None:
         """Tells the store about each running turn every few seconds, for ever; a few at a time, as many cause

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, assert_never
 
-from msgspec import UNSET, Struct, structs
+from msgspec import Struct, structs
 
 from gateway.bounds import ID_LENGTH, NOTE_BYTES, TEXT_BYTES, Allowance, size
 from gateway.errors import Code, GatewayError, Language, UpstreamError
@@ -37,8 +37,9 @@ from gateway.events import (
     ToolUse,
 )
 from gateway.ids import ConversationId, TurnId
-from gateway.sentences import sentence, too_much
+from gateway.sentences import too_much
 from gateway.turns.answer import SEPARATOR, Answers, Part, common, real_id
+from gateway.turns.failure import failed
 from gateway.turns.record import is_text, match, unseen
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (
@@ -74,25 +75,6 @@ NEXT: Final[dict[Phase, frozenset[Phase]]] = {
 }
 """The phases that can follow each phase."""
 
-RETRYABLE: Final = frozenset(
-    {
-        Code.CONVERSATION_BUSY,
-        Code.RATE_LIMITED,
-        Code.TOO_MANY_CONNECTIONS,
-        Code.OVERLOADED,
-        Code.DRAINING,
-        Code.UPSTREAM_UNAVAILABLE,
-        Code.UPSTREAM_RATE_LIMITED,
-        Code.UPSTREAM_EMPTY,
-        Code.UPSTREAM_FAILED,
-        Code.UPSTREAM_UNCERTAIN,
-        Code.UPSTREAM_TIMEOUT,
-        Code.STORAGE_UNAVAILABLE,
-        Code.INTERNAL,
-    }
-)
-"""Problems after which a person may reasonably send the same message again. The gateway itself retries others."""
-
 
 class Memory(Struct):
     """What must survive a crash besides the events. Write it together with its events, or after them: an id in it
@@ -126,6 +108,7 @@ class Turn:
         """Whether the turn ended because Coze sent more than a turn may hold; Coze then still continues the chat."""
         self.outcome: Outcome | None = None
         self.failure: Failed | None = None
+        """The failure with which the turn ended, without its content."""
         self._answers = Answers()
         self._reasoning = Part("", "")
         self._released = 0
@@ -300,7 +283,7 @@ class Turn:
         if self.phase == "ended":
             return []
         events = self._flush()
-        return self._end(events, "cancelled", Cancelled(self.conversation_id, self.turn_id, self.content))
+        return self._end(events, Cancelled(self.conversation_id, self.turn_id, self.content))
 
     def fail(self, error: GatewayError) -> list[Event]:
         """Ends the turn as failed, with the text so far."""
@@ -308,6 +291,11 @@ class Turn:
             return []
         coze_code, log_id = (error.coze_code, error.log_id) if isinstance(error, UpstreamError) else (None, None)
         return self._fail(error.code, coze_code, log_id)
+
+    def break_off(self, code: Code, content: str) -> Failed:
+        """Ends the turn as failed, even if it had ended but nobody saw that. Returns the event, with `content`."""
+        self.phase, self.outcome = "ended", "failed"
+        return self._failed(code, content)
 
     def overfill(self) -> list[Event]:
         """Ends the turn because Coze's record of the chat is larger than a turn may be."""
@@ -465,7 +453,7 @@ class Turn:
             return self._fail(Code.UPSTREAM_EMPTY)
         events = self._flush()
         last = Completed(self.conversation_id, self.turn_id, self.content, self.usage, self._broke)
-        return self._end(events, "completed", last)
+        return self._end(events, last)
 
     def _fail_with(self, failed: ChatFailed) -> list[Event]:
         return self._fail(classify(failed.coze_code)[0], failed.coze_code, self.log_id or failed.log_id)
@@ -478,24 +466,25 @@ class Turn:
     def _fail(
         self, code: Code, coze_code: int | None = None, log_id: str | None = None, words: str = ""
     ) -> list[Event]:
-        log_id = log_id or self.log_id
-        upstream: dict[str, Any] = {}
-        if coze_code:
-            upstream["code"] = coze_code
-        if log_id and (coze_code or code.startswith("upstream_")):
-            upstream["logId"] = log_id
         events = self._flush()
-        failed = Failed(
-            error=words or sentence(code, self.language),
-            code=code.value,
-            retryable=code in RETRYABLE,
+        last = self._failed(code, self.content, words, coze_code, log_id or self.log_id)
+        return self._end(events, last)
+
+    def _failed(
+        self, code: Code, content: str, words: str = "", coze_code: int | None = None, log_id: str | None = None
+    ) -> Failed:
+        last = failed(
+            code,
+            self.language,
             conversation_id=self.conversation_id,
             turn_id=self.turn_id,
-            content=self.content,
-            upstream=upstream or UNSET,
+            content=content,
+            words=words,
+            coze_code=coze_code,
+            log_id=log_id,
         )
-        self.failure = structs.replace(failed, content="") if failed.content else failed
-        return self._end(events, "failed", failed)
+        self.failure = structs.replace(last, content="") if content else last
+        return last
 
     def _flush(self) -> list[Event]:
         """Shows the text that was held back, so that the pieces joined are the last event's content."""
@@ -503,9 +492,9 @@ class Turn:
         _add(events, self._answers.flush())
         return events
 
-    def _end(self, events: list[Event], outcome: Outcome, last: Last) -> list[Event]:
+    def _end(self, events: list[Event], last: Last) -> list[Event]:
         self._go("ended")
-        self.outcome = outcome
+        self.outcome = last.outcome
         events.append(last)
         return events
 

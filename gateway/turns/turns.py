@@ -9,7 +9,8 @@ from msgspec import Struct
 from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey
 from gateway.log.stretch import Stretch
-from gateway.store.rows import Status, TurnRow, TurnUpdate
+from gateway.status import Status
+from gateway.store.rows import TurnRow, TurnUpdate
 from gateway.store.store import Store
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
@@ -18,8 +19,8 @@ from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Order
+from gateway.turns.projection import snapshot
 from gateway.turns.runner import Runner
-from gateway.turns.standing import snapshot
 from gateway.turns.starting import Accepted, Owns, Starting
 from gateway.turns.takeover import TakeOver
 from gateway.turns.telling import Telling

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from gateway.events import Completed, Event, Started, Text
 from gateway.ids import LogKey
+from gateway.log.entry import Entry
 from gateway.log.journal import Index, Journal, JournalError, Record, Recovered, Uncertain
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
-from gateway.log.stretch import Entry, Stretch
+from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults

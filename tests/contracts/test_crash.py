@@ -6,7 +6,7 @@ import pytest
 
 from gateway.events import FollowUp, Started
 from gateway.ids import LogKey
-from gateway.log.stretch import Entry
+from gateway.log.entry import Entry
 from tests.contracts.journals import KEY, Bench, fields, last, piece, thought
 
 

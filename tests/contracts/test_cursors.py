@@ -12,7 +12,8 @@ import pytest
 
 from gateway.errors import Code
 from gateway.events import FollowUp, Started
-from gateway.log.stretch import Entry, Stretch
+from gateway.log.entry import Entry
+from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.reading.frames import Frame
 from gateway.reading.hub import Hub

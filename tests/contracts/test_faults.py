@@ -11,7 +11,8 @@ from gateway.events import Failed, Started
 from gateway.ids import LogKey, shop_log
 from gateway.log import sqlite
 from gateway.log.journal import Broken
-from gateway.log.stretch import Stretch, pack
+from gateway.log.packing import pack
+from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.reading.hub import Hub
 from gateway.turns.notifications import Notifications

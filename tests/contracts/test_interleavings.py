@@ -16,10 +16,11 @@ import pytest
 
 from gateway.errors import Code
 from gateway.events import Failed, Started, Text
+from gateway.log.entry import Entry
 from gateway.log.journal import JournalError, Record
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
-from gateway.log.stretch import WHOLE, Entry
+from gateway.log.segments import WHOLE
 from gateway.log.writer import Writer
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription

@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.events import text_json
-from gateway.log.stretch import MESSAGE, REASONING, WHOLE, Entry, Stretch, pack, unpack
+from gateway.log.entry import Entry
+from gateway.log.packing import pack, unpack
+from gateway.log.segments import MESSAGE, REASONING, WHOLE
+from gateway.log.stretch import Stretch
 from tests.contracts.journals import fields
 
 

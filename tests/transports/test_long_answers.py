@@ -13,7 +13,8 @@ from adapters import binding
 from adapters import serving as app
 from adapters.transports import sockets
 from gateway.errors import Code, GatewayError
-from gateway.log.stretch import LAST, MESSAGE, WHOLE, Stretch
+from gateway.log.segments import LAST, MESSAGE, WHOLE
+from gateway.log.stretch import Stretch
 from gateway.reading import unsent
 from gateway.reading.frames import LARGE, PORTION, Frame, Frames
 from gateway.reading.unsent import Unsent

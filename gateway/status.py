@@ -1,0 +1,15 @@
+"""A turn's status: one word for how it stands, for callers and for the store."""
+
+from typing import Literal
+
+from gateway.events import Outcome
+
+Status = Literal["queued", "running", "action_required", "completed", "failed", "cancelled"]
+ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+
+
+def status(*, begun: bool = True, waits: bool = False, outcome: Outcome | None = None) -> Status:
+    """The status of a turn that has `begun` or else is queued, that `waits` for tool outputs, that ended so."""
+    if not begun:
+        return "queued"
+    return outcome or ("action_required" if waits else "running")
