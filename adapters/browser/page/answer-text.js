@@ -1,25 +1,26 @@
 /**
- * One answer's text on the page, as if typed. What has arrived (`text`) runs ahead of what is shown; each step shows a
- * share of the difference, so pieces in bursts and pieces one by one look alike. Blocks that are closed are rendered
- * once and never touched again; the open one at the end grows by words, and is rendered anew only for new Markdown.
+ * One answer's text on the page, shown as if it were typed. The text that has arrived (`text`) is ahead of the text that is
+ * shown. Each step shows a share of the difference, so that bursts look the same as single pieces. Closed blocks are
+ * rendered once and then stay as they are; the open block at the end grows by words, and is rendered again only for new
+ * Markdown.
  */
 import { closedLength } from "./markdown.js";
 import { OpenBlock } from "./open-block.js";
 
 const CATCH_UP_MS = 120; // time constant of the typing
-const STEP_MS = 40; // between two steps of it: each costs a frame, and 25 a second look like typing
-const LATE_MS = 60; // a step that comes later than this was not waited for: what came meanwhile is typed, too
+const STEP_MS = 40; // between two steps: each costs a frame, and 25 per second look like typing
+const LATE_MS = 60; // a step later than this was delayed by the browser: the text of that time is typed, too
 const PAUSE_MS = 120; // between two renderings of the open block, however short it is
-const PAUSE_CHARACTERS = 60; // to be shown by the next one; while there are fewer it waits
+const PAUSE_CHARACTERS = 60; // fewer new characters than this wait for the next rendering
 const LONG_PAUSE_MS = 400; // but no longer than this
-const SHARE = 64; // and they take at most this part of the time, as long as they can keep that pause
-const AT_ONCE = 12; // a rendering is not made twice for so few characters more
+const SHARE = 64; // renderings take at most this part of the time, unless the pause would exceed the longest
+const AT_ONCE = 12; // so few more characters are rendered together with the others
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class AnswerText {
   text = "";
-  #arrived = ""; // what `text` will be at the next step: looking at all of it for each piece would cost more than showing it
+  #arrived = ""; // what `text` will be at the next step: comparing the whole text for every piece would cost more than showing it
   #shown = 0;
   #closed = 0;
   #checked = 0;
@@ -28,8 +29,8 @@ export class AnswerText {
   #timer;
   #lastStep = 0;
   #renderAt = 0; // when the open block may be rendered again
-  #renderedAt = 0; // when it was
-  #rendered = 0; // how much of the text had been shown then
+  #renderedAt = 0; // when it was rendered last
+  #rendered = 0; // how much of the text was shown then
   #open;
 
   constructor(element) {
@@ -37,14 +38,14 @@ export class AnswerText {
     this.#open = new OpenBlock(element);
   }
 
-  /** The whole text so far. Where it does not only grow, it goes on where it is another. */
+  /** Sets the whole text so far. A text that differs is typed from the place where it differs. */
   set(text) {
     if (text !== this.#arrived) delete this.element.dataset.typed;
     this.#arrived = text;
     this.#schedule();
   }
 
-  /** Nothing more will come. `atOnce`: show it now, without typing it. */
+  /** No more text comes. With `atOnce` all of it is shown now, without typing. */
   finish(atOnce = false) {
     this.#finished = true;
     if (!atOnce) return this.#schedule();
@@ -53,7 +54,7 @@ export class AnswerText {
 
   get typing() { return this.#timer !== undefined; }
 
-  /** Another text has come: it goes on where it is another. */
+  /** The text has changed: goes back to the place where it differs. */
   #restart() {
     this.#shown = commonLength(this.text.slice(0, this.#shown), this.#arrived);
     this.#rendered = this.#closed = this.#checked = this.#renderAt = 0;
@@ -99,7 +100,7 @@ export class AnswerText {
     return this.#goOn();
   }
 
-  /** The pause is longer while little has come: a slow answer costs no more than a quick one. */
+  /** The pause is longer while there is little new text, so that a slow answer costs no more than a fast one. */
   #mayRenderAt() {
     const little = !this.#finished && this.#shown - this.#rendered < PAUSE_CHARACTERS;
     return little && this.#rendered ? Math.max(this.#renderAt, this.#renderedAt + LONG_PAUSE_MS) : this.#renderAt;
@@ -143,7 +144,7 @@ export class AnswerText {
 /** Whether a line may define a reference, also in a quotation or a list. */
 const definesReferences = (text) => /^[ \t>*+\-\d.)]*\[(?:\\.|[^\]\\\n])+\]:/m.test(text);
 
-/** How many characters two texts begin with together. */
+/** The length of the common beginning of two texts. */
 function commonLength(one, other) {
   let length = 0;
   while (length < one.length && one[length] === other[length]) length++;

@@ -1,4 +1,4 @@
-/** Plain requests to the gateway, and what goes wrong with them in words. */
+/** Plain requests to the gateway, and their errors in words. */
 import { GatewayError } from "../client/coze-gateway.js";
 import { make, say } from "./dom.js";
 import { language } from "./language.js";
@@ -6,8 +6,8 @@ import { language } from "./language.js";
 const TIMEOUT_MS = 15_000;
 
 /**
- * Asks for JSON below the gateway's `/api/coze/`; with `body` it is a POST, with `key` one that happens once, however
- * often it is asked for. `baseUrl` ends with a slash.
+ * Requests JSON from a path below the gateway's `/api/coze/`. With `body` it is a POST; with the idempotency key `key` it has
+ * its effect once, however often it is sent. `baseUrl` ends with a slash.
  * @returns the answer's JSON. Rejects with a `GatewayError`; its `status` is 0 when nobody answered.
  */
 export async function request({ baseUrl, token, network }, path, { body, method, key, prefer } = {}) {
@@ -52,7 +52,7 @@ export async function giveOutputs(settings, turnId, toolOutputs) {
   }
 }
 
-/** What went wrong, for a person: the gateway's own sentence, or the page's; `unreachable` is the key of one of those. */
+/** What went wrong, for a person, in the gateway's words or the page's. `unreachable` is the key of the page's words for that. */
 export function sentence(error, unreachable = "error_unreachable") {
   if (error.code === "forbidden_origin") return say("span", "error_origin", { "data-origin": location.origin });
   if (error.problem) return make("span", { lang: document.documentElement.lang }, error.message);

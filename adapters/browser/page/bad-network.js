@@ -1,6 +1,6 @@
 /**
- * A network that is bad on purpose, under the client module and unknown to it: stand-ins for `fetch`, `WebSocket` and
- * `EventSource` that cut, slow down, hold back and refuse, as real networks and proxies do.
+ * A network that is bad on purpose. The client module uses it without knowing: its `fetch`, `WebSocket` and `EventSource`
+ * cut, slow down, hold back and refuse connections, as real networks and proxies do.
  */
 export class BadNetwork {
   slowMs = 0;
@@ -10,7 +10,7 @@ export class BadNetwork {
   #open = new Set(); // one function for each open connection, which breaks it
   #cutting;
 
-  /** Breaks whatever is open now. @returns how many connections that were */
+  /** Breaks all open connections. @returns how many there were */
   cut() {
     const open = [...this.#open];
     for (const breaks of open) breaks();
@@ -27,9 +27,9 @@ export class BadNetwork {
   parts() {
     const network = this;
     const CuttableSocket = class extends WebSocket {
-      #handler; // of the close
+      #handler; // the handler of the close event
       #breaks = () => {
-        this.#handler?.(new CloseEvent("close", { code: 1006 })); // as from a network: to its own `close()` it would be 1000
+        this.#handler?.(new CloseEvent("close", { code: 1006 })); // as a network breaks it: after its own `close()` it would be 1000
         this.#handler = this.#read = undefined;
         this.close();
       };
@@ -41,7 +41,7 @@ export class BadNetwork {
         this.addEventListener("close", () => network.#open.delete(this.#breaks));
       }
 
-      // One queue for both: what ends a connection must not overtake what it has brought.
+      // One queue for both, because the end of a connection must not overtake its messages.
       #give = network.#late((event) => (event.type === "close" ? this.#handler?.(event) : this.#read?.(event)));
       #read;
 
@@ -56,7 +56,7 @@ export class BadNetwork {
       }
     };
     const CuttableSource = globalThis.EventSource && class extends EventSource {
-      #held = []; // what a proxy lets go of when the response ends
+      #held = []; // what a proxy holds back until the response ends
       #read;
       #fail;
       #breaks = () => {
@@ -64,7 +64,7 @@ export class BadNetwork {
         this.close();
         fail?.(new Event("error"));
       };
-      // One queue here, too; what is closed gives nothing more.
+      // One queue here, too. After the close nothing more is delivered.
       #give = network.#late((event) => (event.type === "error" ? this.#fail?.(event) : this.#read?.(event)));
 
       constructor(url, options) {
@@ -97,13 +97,13 @@ export class BadNetwork {
     return { fetch: (input, init) => this.#fetch(input, init), WebSocket: CuttableSocket, EventSource: CuttableSource };
   }
 
-  /** The same messages in the same order, each a moment late. */
+  /** Delivers the same messages in the same order, each a moment later. */
   #late(handler) {
     const queue = [];
     return (message) => {
       if (!this.slowMs && !queue.length) return handler(message);
       queue.push(message);
-      return setTimeout(() => handler(queue.shift()), this.slowMs); // the oldest, should a timer overtake another
+      return setTimeout(() => handler(queue.shift()), this.slowMs); // the oldest message, even if one timer overtakes another
     };
   }
 
@@ -131,7 +131,7 @@ export class BadNetwork {
   #through(body, forget) {
     const reader = body.getReader();
     const held = [];
-    let late; // the last chunk's delay: each is as late as the others, and none overtakes another
+    let late; // the last chunk's delay: all chunks have the same, so none overtakes another
     const read = async (controller) => {
       for (;;) {
         const { done, value } = await reader.read();
@@ -144,7 +144,7 @@ export class BadNetwork {
           await before;
           for (const chunk of chunks) controller.enqueue(chunk);
         })();
-        late.catch(() => {}); // cut meanwhile: nobody reads on
+        late.catch(() => {}); // the connection was cut meanwhile, and nobody reads on
         if (done) break;
       }
       await late;

@@ -1,14 +1,14 @@
-/** What is not text in an answer, as something readable: lists of objects, and cards, which are JSON of any shape. */
+/** Cards: the parts of an answer that are not text, made readable. They are lists of objects, or JSON of any shape. */
 import { make, say } from "./dom.js";
 import { rendered } from "./markdown.js";
 import { mediaElement } from "./media.js";
 
 const MEDIA = ["image", "audio", "video"];
-const OBJECTS = 50; // of an `object_string` that are shown
-const TERMS = 400; // of a card that are shown, in all: each costs the browser time
+const OBJECTS = 50; // the most objects of an `object_string` that are shown
+const TERMS = 400; // the most terms of a card that are shown: each costs the browser time
 const TITLES = ["title", "name", "header"];
 
-/** Whether a `message` event's content is text, as against what stands below. */
+/** Whether the content of a `message` event is text. */
 export const isText = ({ contentType }) => contentType === undefined || contentType === "text";
 
 /** `object_string` is a list of text, images, audio, video and files; anything else is shown as a card. */
@@ -16,7 +16,7 @@ export function structured(content, contentType) {
   try {
     return contentType === "object_string" ? objects(content) : card(content);
   } catch {
-    return make("pre", { tabindex: "0" }, content); // nested too deep for any of it
+    return make("pre", { tabindex: "0" }, content); // nested too deeply to be shown as a card
   }
 }
 
@@ -34,7 +34,7 @@ function card(content) {
   return make("section", { class: "card" }, heading, readable(rest, 0, { left: TERMS }));
 }
 
-/** A line for the `n` that are not shown. */
+/** A line that says that `n` more are not shown. */
 const more = (n) => (n > 0 ? [say("p", "and_more", { class: "hint", "data-n": n })] : []);
 
 function titleOf(value) {
@@ -53,7 +53,7 @@ function item(part) {
   return mediaElement(address, name, MEDIA.find((kind) => kind === part.type));
 }
 
-/** Any value of JSON in one line. */
+/** Any JSON value in one line. */
 const words = (value) => (typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? ""));
 
 /** JSON, and JSON inside strings of JSON, as terms and descriptions; no more of them in all than are `left`. */

@@ -1,8 +1,8 @@
-/** Deleting the conversation that is shown, once somebody has said that it is meant. */
+/** The dialogue that asks whether the conversation should really be deleted, and deletes it. */
 import { sentence } from "./api.js";
 
 /**
- * @param {object} parts the button that asks, the dialogue, its two buttons, and its place for what went wrong
+ * @param {object} parts the button that asks, the dialogue, its two buttons, and the place for an error
  * @param {() => Promise<void>} remove rejects with a `GatewayError` when it was not deleted
  */
 export function addDeletion({ opener, dialog, yes, no, trouble }, remove) {

@@ -1,4 +1,4 @@
-/** Makes one element: `make("button", { class: "x", type: "button" }, "text", child)`. Text is always text. */
+/** Elements. `make("button", { class: "x", type: "button" }, "text", child)` makes one; text is never read as markup. */
 import { t } from "./language.js";
 
 export function make(tag, attributes = {}, ...children) {
@@ -19,7 +19,7 @@ export function say(tag, key, attributes = {}) {
   return element;
 }
 
-/** A button without words on it: their place is its label and its tip. `lines` is what a pen draws on 24 by 24. */
+/** A button with a picture in place of words, which are its label and its tip. `lines` is a path on a field of 24 by 24. */
 export function iconButton(key, lines, attributes = {}) {
   const button = make("button", { type: "button", "data-t-label": key, "data-t-title": key, "aria-label": t(key), title: t(key), ...attributes });
   const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -31,13 +31,13 @@ export function iconButton(key, lines, attributes = {}) {
   return button;
 }
 
-/** Gives an element other words. */
+/** Gives an element the words of another key. */
 export function sayAnew(element, key) {
   element.dataset.t = key;
   element.textContent = t(key, element.dataset);
 }
 
-/** Puts the focus into the message field when it is nowhere. */
+/** Puts the focus into the message field if no element has it. */
 export function refocus() {
   if (document.activeElement === document.body) document.getElementById("message").focus({ preventScroll: true });
 }
@@ -54,7 +54,7 @@ export function copyButton(text) {
 
 async function copied(text) {
   try {
-    await navigator.clipboard.writeText(text); // in secure contexts only: plain http in a local network is none
+    await navigator.clipboard.writeText(text); // only in secure contexts, which plain http in a local network is not
     return true;
   } catch {
     return copiedFromField(text);

@@ -12,16 +12,16 @@ const HEIGHT = 72;
 export class Figures {
   #began;
   #late = false;
-  #first; // when the answer or its reasoning began to be seen
-  #firstText; // when its text did, of which the pace is
+  #first; // when the first piece of the answer or its reasoning arrived
+  #firstText; // when the first piece of text arrived: the pace is measured from here
   #ended;
   #shown = new ShownLength();
   #pieces = 0;
   #opens = 0;
-  #transport; // of this answer
-  #line; // what is open now
+  #transport; // the one that brought this answer
+  #line; // the transport that is open now
   #buckets = new Map(); // index of half a second -> characters
-  #cuts = []; // when the connection was lost
+  #cuts = []; // the times at which the connection was lost
   #timer;
 
   /** @param {HTMLElement} root holds an output for each figure in `data-figure`, and the chart's `svg` */
@@ -32,8 +32,8 @@ export class Figures {
   }
 
   /**
-   * `heard`: it comes over the line that listens. `late`: nobody here saw it begin, or how fast; `text` is what there
-   * was of it before.
+   * `heard`: the answer arrives over the connection that listens. `late`: it began before this page listened, so its speed
+   * is not known; `text` is the text that there was by then.
    */
   begin({ heard = false, late = false, text = "" } = {}) {
     this.#forget();
@@ -46,7 +46,7 @@ export class Figures {
     this.show();
   }
 
-  /** Another conversation is shown, of which nothing is measured yet. */
+  /** Another conversation is shown, for which nothing has been measured yet. */
   clear() {
     this.#forget();
     this.#line = undefined;
@@ -63,7 +63,7 @@ export class Figures {
     this.#count("");
   }
 
-  /** A piece of the answer, or of its reasoning. Characters, and the pace, are the text's alone. */
+  /** Counts a piece of the answer or of its reasoning. Only text counts for the characters and the pace. */
   piece(event) {
     const now = performance.now();
     this.#first ??= now;
@@ -75,12 +75,12 @@ export class Figures {
     this.#buckets.set(bucket, (this.#buckets.get(bucket) ?? 0) + size);
   }
 
-  /** The whole text so far is known anew. */
+  /** The whole text so far has been sent anew. */
   reset(text) {
     this.#count(text);
   }
 
-  /** The whole answer is known: its length counts, whatever was joined or rewritten on the way. */
+  /** The whole answer is known. From now on its length counts, whatever was merged or rewritten on the way. */
   end(content) {
     if (this.#began === undefined || this.#ended !== undefined) return;
     this.#ended = performance.now();
@@ -131,7 +131,7 @@ export class Figures {
     this.#draw();
   }
 
-  /** The text so far is this one. @returns how much of it is shown */
+  /** Counts the whole text so far. @returns how many characters of it are shown */
   #count(text) {
     this.#shown = new ShownLength();
     return this.#shown.add(text);
@@ -161,7 +161,7 @@ export class Figures {
   }
 }
 
-/** The last few things that the network did, newest first. */
+/** The log of what the network did lately, newest first. */
 export class NetworkLog {
   constructor(list) {
     this.list = list;

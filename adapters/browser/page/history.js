@@ -1,14 +1,14 @@
-/** What the gateway has kept of a conversation: pages of messages, and more of single turns. */
+/** The gateway's record of a conversation: pages of messages, and the details of single turns. */
 import { request } from "./api.js";
 
 const PAGE = 100; // messages
-const EVENT_PAGES = 20; // a turn that has more events than these many long-polls give is shown without the rest
+const EVENT_PAGES = 20; // how many long-polls fetch a turn's events; the events after that are not shown
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
 export class History {
   hasMore = false;
-  #oldest; // the id of the oldest message that was given
-  #cut; // an answer whose question is on the page before
+  #oldest; // the id of the oldest message so far
+  #cut; // an answer whose question is on the next page
   #settings;
 
   /** @param {string} id the conversation's @param {() => object} settings `baseUrl`, `token` and `network` */
@@ -17,7 +17,7 @@ export class History {
     this.#settings = settings;
   }
 
-  /** The page of turns before the last one given, oldest first: `[{turnId, question, answer?, status?}]`. */
+  /** The next older page of turns, oldest first: `[{turnId, question, answer?, status?}]`. */
   async earlier() {
     const before = this.#oldest === undefined ? "" : `&before=${encodeURIComponent(this.#oldest)}`;
     const page = await request(this.#settings(), `conversations/${this.id}/messages?limit=${PAGE}${before}`);
@@ -34,7 +34,7 @@ export class History {
     return [...turns.values()];
   }
 
-  /** Adds what the turn's own record has: how it ended, why it failed, reasoning and suggestions. @returns its status */
+  /** Adds the details in the turn's own record: how it ended, why it failed, reasoning, suggestions. @returns its status */
   async recallMore(view) {
     const turn = await request(this.#settings(), `turns/${view.turnId}`);
     if (!ENDED.has(turn.status)) return turn.status;
@@ -43,7 +43,7 @@ export class History {
     return turn.status;
   }
 
-  /** Adds what only events have, as long as they are kept: cards, plug-ins used, what was spoken. */
+  /** Adds what is only in events, as long as they are kept: cards, the use of tools, spoken audio. */
   async recallEvents(view) {
     let after = "";
     for (let page = 0; page < EVENT_PAGES; page++) {

@@ -4,10 +4,10 @@ import { WORDS } from "./words.js";
 
 const KEY = "gateway.language";
 const listeners = new Set();
-const formats = new Map(); // one is dear to make
+const formats = new Map(); // cached, because making one is slow
 let current = "en";
 
-/** The language of before, else the first of the browser's that the page speaks, else English. */
+/** The language chosen before, else the first of the browser's languages that the page has, else English. */
 export function firstLanguage() {
   const wanted = [memory.recall(KEY), ...navigator.languages].map((tag) => String(tag).slice(0, 2));
   return wanted.find((tag) => tag in WORDS) ?? "en";
@@ -15,7 +15,7 @@ export function firstLanguage() {
 
 export const language = () => current;
 
-/** `{n}` is a number, written as the language writes numbers; anything else is filled in as it is. */
+/** The words of a key. `{n}` becomes a number, written as the language writes numbers; other values stay as they are. */
 export function t(key, values = {}) {
   return WORDS[current][key].replace(/\{(\w+)\}/g, (_, name) => {
     const value = String(values[name] ?? "");
@@ -55,7 +55,7 @@ export function formatNumber(value) {
   return formats.get(key).format(value);
 }
 
-/** Milliseconds as a person reads them: a key of the page's words, and its number. */
+/** Milliseconds for people: the key of the page's words, and the number in them. */
 export function timeWords(ms) {
   return ms < 1_000 ? ["milliseconds", Math.round(ms)] : ["seconds", (ms / 1_000).toFixed(ms < 10_000 ? 2 : 1)];
 }

@@ -7,7 +7,7 @@ import { t } from "./language.js";
 
 const KINDS = { audio: /\.(?:mp3|wav|ogg|oga|opus|m4a|aac|flac)$/i, video: /\.(?:mp4|webm|ogv|mov|m4v)$/i };
 const trusted = (document.querySelector('meta[name="gateway-media-hosts"]')?.content ?? "").split(/[\s,]+/).filter(Boolean);
-const broken = new Set(); // addresses that failed: what is rendered again is not tried again, but by somebody's wish
+const broken = new Set(); // addresses that failed: they are not loaded again by a rendering, only by a click
 const approved = new Set(); // addresses that were clicked since the page was opened
 
 /** @returns {"audio"|"video"|"image"} by the address's ending; an image when it says nothing */
@@ -17,8 +17,8 @@ export function mediaKind(address) {
 }
 
 /**
- * Replaces a renderer's mark by the medium itself, or by a button that loads it. What is still being written is rendered
- * again and again, and its address may be cut off: there nothing is loaded, and nothing can be pressed yet.
+ * Replaces a renderer's mark by the medium itself, or by a button that loads it. A text that is still being written
+ * is rendered again and again, and its address may be incomplete: there nothing is loaded and nothing can be pressed yet.
  */
 export function placeMedia(mark, closed) {
   const { media: address, alt } = mark.dataset;

@@ -1,9 +1,9 @@
-/** What the page remembers, where the browser lets it: a storage that is denied, or full, forgets without a word. */
+/** The page's memory, if the browser allows it: a storage that is denied or full forgets silently. */
 
-/** The whole browser's. */
+/** The memory of the whole browser. */
 export const memory = memoryIn("localStorage");
 
-/** This tab's alone. */
+/** The memory of this tab. */
 export const tabMemory = memoryIn("sessionStorage");
 
 function memoryIn(storage) {
@@ -17,7 +17,7 @@ function memoryIn(storage) {
   return {
     /** @returns {string|undefined} */
     recall: (key) => attempt((kept) => kept.getItem(key)),
-    /** Without a value it is forgotten. */
+    /** Without a value the key is forgotten. */
     keep: (key, value) => attempt((kept) => (value ? kept.setItem(key, value) : kept.removeItem(key))),
   };
 }

@@ -1,4 +1,4 @@
-/** What the page remembers of a person's wishes: colours and fields. */
+/** Preferences that the page remembers: its colours, and the values of fields. */
 import { onLanguage, t } from "./language.js";
 import { memory } from "./memory.js";
 

@@ -1,4 +1,4 @@
-/** Why the client module waits: its reasons, which are for programs, as keys of the page's words. */
+/** The client module's reasons to wait, which are for programs, as keys of the page's words. */
 
 const CODES = new Set(["rate_limited", "too_many_connections", "overloaded", "draining", "storage_unavailable"]);
 const WHYS = [
@@ -14,7 +14,7 @@ const WHYS = [
 ];
 
 /**
- * A browser does not say why a WebSocket or an `EventSource` failed: it broke, or nobody was there.
+ * Browsers do not say whether a WebSocket or an `EventSource` broke or could not connect.
  * @param {boolean} opened whether there was a connection, which then broke
  */
 export function reasonKey(reason, opened) {

@@ -1,4 +1,4 @@
-/** The form for the results of tools that a turn waits for. What was typed stays until the gateway has taken it. */
+/** The form for the results of tools that a turn waits for. The input stays until the gateway has accepted it. */
 import { sentence } from "./api.js";
 import { make, refocus, say } from "./dom.js";
 
@@ -28,7 +28,7 @@ export class ToolForm {
     if (!this.#sending) this.close("outputs_given");
   }
 
-  /** Leaves the page, or leaves a line in its place. */
+  /** Removes the form; with a key, a line with its words takes the form's place. */
   close(key) {
     this.element.replaceWith(...(key ? [say("p", key, { class: "hint" })] : []));
   }
@@ -42,11 +42,11 @@ export class ToolForm {
       this.close();
     } catch (error) {
       if (error.answered) this.close("outputs_given");
-      else if (this.#wentOn) this.close(); // taken, only the gateway's word about it was lost
+      else if (this.#wentOn) this.close(); // the gateway accepted it, and only its answer was lost
       else this.#tell(error);
     } finally {
       this.#sending = this.button.disabled = false;
-      if (document.activeElement === document.body) this.button.focus(); // it went while the button was disabled
+      if (document.activeElement === document.body) this.button.focus(); // disabling the button removed the focus
       refocus();
     }
   }
