@@ -1,11 +1,11 @@
 /**
- * Texts that a browser would take too long to lay out. Its time for the lines of one endless word, and for those of a very
- * long paragraph in the direction of its own words, grows by the square of their length.
+ * Long words and paragraphs, made quick to lay out. A browser's time for the lines of one endless word, or of a very long
+ * paragraph whose direction depends on its words, grows with the square of the length.
  */
 
-/** A word of more code units is broken anywhere, into parts of at most so many. */
+/** A word of more code units is broken into parts of at most so many. */
 const UNBROKEN = 2_000;
-const LONG = 10_000; // characters of a paragraph whose direction is looked for once, not for each of its lines
+const LONG = 10_000; // in longer paragraphs the direction is determined once, not for each line
 
 const BLOCK = "p, li > div";
 const WORDS = new RegExp(`[^\\s\\p{Ideographic}]{${UNBROKEN / 2},}`, "gu"); // counts characters of two code units as one
@@ -14,13 +14,13 @@ const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10ff
 
 const characters = new Intl.Segmenter(undefined, { granularity: "grapheme" });
 
-/** Makes what is in `part` quick to lay out. Its text stays the same, and the same text is always treated alike. */
+/** Makes the content of `part` quick to lay out. The text stays the same, and the same text is always treated alike. */
 export function boundWords(part) {
   for (const text of textsOf(part)) breakWords(text);
   for (const block of part.querySelectorAll(BLOCK)) direct(block);
 }
 
-/** The same where a text has grown at its end. @returns the text node that it ends in now */
+/** The same for a text that has grown at its end. @returns the text node in which it ends now */
 export function boundGrown(text) {
   const last = breakWords(text);
   const block = last.parentNode.closest(BLOCK);
@@ -35,7 +35,7 @@ function textsOf(part) {
   return texts;
 }
 
-/** Puts a place to break, which nobody sees or copies, between the parts of long words: each is laid out by itself. */
+/** Puts an invisible break opportunity, which is not copied, between the parts of long words, so that each is laid out alone. */
 function breakWords(text) {
   if (text.length < UNBROKEN || text.parentNode.closest("pre")) return text; // code's lines are not broken
   const { data } = text;
@@ -45,7 +45,7 @@ function breakWords(text) {
     for (let begin = index; index + length - begin > UNBROKEN;) {
       begin = nextPlace(data, begin);
       last.parentNode.classList.add("unbroken");
-      last = last.splitText(begin - from); // a selection in it stays
+      last = last.splitText(begin - from); // keeps a selection in it
       last.before(document.createElement("wbr"));
       from = begin;
     }
@@ -53,7 +53,7 @@ function breakWords(text) {
   return last;
 }
 
-/** Where a part that begins `from` there ends: never in the middle of a character, unless that is endless itself. */
+/** The end of the part that begins at `from`: never in the middle of a character, unless the character is endless itself. */
 function nextPlace(text, from) {
   const { index } = characters.segment(text.slice(from, from + 2 * UNBROKEN)).containing(UNBROKEN);
   return from + (index || UNBROKEN);

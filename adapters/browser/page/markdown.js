@@ -1,7 +1,7 @@
 /**
- * Markdown to safe elements. Three walls, each enough by itself for scripts: markdown-it writes no markup of the bot's,
- * DOMPurify passes only what is listed here, and the page's policy runs no inline script. Against calling out, the
- * renderer writes no `src` at all: media are marked by data attributes, and `media.js` decides.
+ * Markdown to safe elements. Each of three walls stops scripts by itself: markdown-it writes none of the bot's markup,
+ * DOMPurify passes only what is listed here, and the page's policy runs no inline script. So that no text can make the
+ * page send requests, the renderer writes no `src` at all: it marks media by data attributes, and `media.js` decides.
  */
 import DOMPurify from "./vendor/dompurify.js";
 import hljs from "./vendor/highlight.js";
@@ -17,7 +17,7 @@ import { finished } from "./unfinished.js";
 
 const RASTER = /^data:image\/(?:png|jpeg|gif|webp|avif);base64,/i;
 const LINK = /^(?:https?:\/\/|mailto:)/i;
-const LIMIT = 100_000; // characters of code above which highlighting would be felt
+const LIMIT = 100_000; // characters of code; highlighting more would take noticeably long
 
 DOMPurify.setConfig({
   ALLOWED_TAGS: [
@@ -28,17 +28,17 @@ DOMPurify.setConfig({
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   ALLOWED_URI_REGEXP: LINK,
-  ADD_URI_SAFE_ATTR: ["data-alt", "data-language", "data-media", "rel", "start", "target"], // no address is ever fetched from these
-  RETURN_DOM_FRAGMENT: true, // elements as they were looked at: no second parsing, which could make others of them
+  ADD_URI_SAFE_ATTR: ["data-alt", "data-language", "data-media", "rel", "start", "target"], // no address in these is ever fetched
+  RETURN_DOM_FRAGMENT: true, // the checked elements themselves: parsing them again could produce others
 });
 
-let highlighting = false; // open blocks change with every frame; only closed ones are worth the time
+let highlighting = false; // only for closed blocks: open ones change with every frame
 
 const markdown = new MarkdownIt({ html: false, linkify: true, highlight });
 markdown.linkify.set({ fuzzyLink: false, fuzzyEmail: false });
 markdown.validateLink = (url) => LINK.test(url.trim()) || RASTER.test(url.trim());
 
-// Its chain of rules in two halves: the blocks tell what is new, and only there the words are looked at.
+// markdown-it's rules in two halves: the blocks show what is new, and only there the words are parsed.
 const [blocks, words] = [new markdown.core.constructor(), new markdown.core.constructor()];
 blocks.ruler.enableOnly(["normalize", "block"]);
 words.ruler.disable(["normalize", "block"]);
@@ -71,7 +71,7 @@ rules.link_close = (tokens, index) => {
   const kind = mediaKind(href);
   return kind === "audio" || kind === "video" ? `</a><span class="media" data-media="${escape(href)}" data-alt=""></span>` : "</a>";
 };
-// A list that becomes loose is the same elements, only further apart; copied, a `p` would put blank lines into every list.
+// A list that becomes loose keeps its elements, only further apart. With a `p` in each item, copied lists would have blank lines.
 rules.paragraph_open = (tokens, index) => {
   const { meta, hidden } = tokens[index];
   if (!meta) return "<p>";
@@ -79,7 +79,7 @@ rules.paragraph_open = (tokens, index) => {
 };
 rules.paragraph_close = (tokens, index) => (tokens[index].meta ? "</div>" : "</p>");
 
-/** Marks the paragraphs that stand right in an item of a list. */
+/** Marks the paragraphs that are direct children of a list's item. */
 function markItems({ tokens }) {
   const open = [];
   for (const token of tokens) {
@@ -95,19 +95,19 @@ rules.fence = (...given) => {
   const language = given[0][given[1]].info.trim().split(/\s/)[0];
   return fence(...given).replace("<pre>", () => `<pre data-language="${escape(language)}">`); // "$&" in it is the bot's text
 };
-// Chinese, Japanese and Korean have no blanks to keep a cell's words apart: squeezed, it would be a pillar of single syllables.
+// Chinese, Japanese and Korean have no blanks between words: a narrow cell would become a column of single characters.
 const SYLLABLE = /[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}\p{sc=Hangul}\u3000-\u303f\uff00-\uffef]/u;
-const LINE = 8; // syllables that a cell holds in one line at least
+const LINE = 8; // a cell's line holds at least so many characters
 
 function roomy(content) {
   if (!SYLLABLE.test(content)) return "";
   return content.length > LINE ? "roomy" : "whole";
 }
 
-/** Marks the cells that words may yet be added to without a rendering: what they look like must not depend on their words. */
+/** Marks the cells to which words may be added without a rendering, so that their look does not depend on their words. */
 function markOpenCells(tokens, lines) {
-  let row; // its source
-  let cell; // its last one so far
+  let row; // the source of the row
+  let cell; // the row's last cell so far
   for (const token of tokens) {
     if (token.type === "tr_open") row = lines[token.map[0]];
     else if (token.type === "th_open" || token.type === "td_open") cell = token;
@@ -115,7 +115,7 @@ function markOpenCells(tokens, lines) {
   }
 }
 
-// markdown-it aligns cells by a style attribute, which a strict policy refuses and reports.
+// markdown-it aligns cells by a style attribute, which a strict policy blocks and reports.
 for (const cell of ["th", "td"]) {
   rules[`${cell}_open`] = (tokens, index) => {
     const align = /text-align:(left|center|right)/.exec(tokens[index].attrGet("style") ?? "");
@@ -125,7 +125,7 @@ for (const cell of ["th", "td"]) {
   };
 }
 
-/** The elements of Markdown that will not grow any more. */
+/** The elements of a Markdown text that is complete. */
 export function rendered(source, env) {
   highlighting = true;
   return elements(markdown.render(source, env), true);
@@ -161,7 +161,7 @@ export function growing(source, env) {
 
 const ENDED_BY_LINE = new Set(["heading_open", "th_open", "td_open"]);
 
-/** The words that are still being written get what they lack. @returns {boolean} whether some wait for more */
+/** Completes the words that are still being written. @returns {boolean} whether some of them are held back */
 function finishLast(tokens, source, env) {
   const last = tokens.findLastIndex(({ nesting, type, content }) => !(nesting < 0 || (type === "inline" && !content) || /^t[dh]_open$/.test(type)));
   const token = tokens[last];
@@ -175,7 +175,7 @@ function finishLast(tokens, source, env) {
   return held;
 }
 
-/** The marks that close what the emphasis in `text` leaves open. A star behind a letter or a number may be one that multiplies. */
+/** The marks that close the emphasis that `text` leaves open. A star after a letter or a number may be a multiplication. */
 function unmatched(text, env) {
   if (!/[*_~]/.test(text)) return "";
   const state = new markdown.inline.State(text, markdown, env, []);
@@ -199,7 +199,7 @@ function tree(tokens, lines) {
   for (const [from, { type, nesting, map, attrs, hidden }] of tokens.entries()) {
     const holder = open.at(-1);
     if (nesting < 0) open.pop();
-    if (nesting < 0 || (nesting === 0 && (hidden || !holder.inner))) continue; // a hidden one is a definition: no element
+    if (nesting < 0 || (nesting === 0 && (hidden || !holder.inner))) continue; // a hidden token is a definition and has no element
     const text = holder.inner ? lines.slice(...map).join("\n") : "";
     const block = { from, kind: type + (attrs ?? ""), text, tight: 0, inner: HOLDS_BLOCKS.test(type) ? [] : undefined };
     holder.inner?.push(block);
@@ -209,7 +209,7 @@ function tree(tokens, lines) {
   return root.inner;
 }
 
-/** The tokens before `from` that open what it stands in. */
+/** The tokens before `from` that open the blocks around it. */
 function openAt(tokens, from) {
   const open = [];
   for (const token of tokens.slice(0, from)) {
@@ -219,7 +219,7 @@ function openAt(tokens, from) {
   return open;
 }
 
-/** Safe elements, framed, of what the renderer wrote. `closed` says that they will not grow any more. */
+/** Makes safe elements of the renderer's output, with frames. `closed`: the text is complete. */
 export function elements(html, closed) {
   const part = document.adoptNode(DOMPurify.sanitize(html));
   for (const holder of [part, ...part.querySelectorAll("ul, ol, li, blockquote, table, thead, tbody, tr")]) {
@@ -231,14 +231,14 @@ export function elements(html, closed) {
     table.replaceWith(frame);
     frame.append(table);
   }
-  boundWords(part); // before they have a direction: a block whose direction is that of its words looks at them for each change
-  for (const block of part.children) block.dir = block.matches(".code-frame") ? "ltr" : "auto"; // as its own words are written
+  boundWords(part); // before they get `dir=auto`, because with it the browser reads a block's words again at each change
+  for (const block of part.children) block.dir = block.matches(".code-frame") ? "ltr" : "auto"; // as the block's own words are written
   for (const link of part.querySelectorAll("a:has(span[data-media])")) freeMedia(link);
   for (const mark of part.querySelectorAll("span[data-media]")) placeMedia(mark, closed);
   return part;
 }
 
-/** Media in a link stand behind it: their buttons would be the link's, too, and open what nobody wanted. */
+/** Moves media in a link behind the link: a click on their buttons would otherwise open the link, too. */
 function freeMedia(link) {
   const marks = [...link.querySelectorAll("span[data-media]")];
   link.after(...marks);

@@ -1,12 +1,12 @@
 /**
- * Maths, left exactly as it was written: what stands in `$…$`, `$$…$$`, `\(…\)` and `\[…\]` is no Markdown, so that
+ * Maths, left exactly as it was written: text in `$…$`, `$$…$$`, `\(…\)` and `\[…\]` is not read as Markdown, so that
  * `$a_1 * b_1$` keeps its signs and `\(x\)` its backslashes.
  */
 
 const CLOSING = { $: "$", $$: "$$", "\\(": "\\)", "\\[": "\\]" };
-const LOOKS_LIKE_MATHS = /\\[a-zA-Z]|\^|_[\d{]|\b[a-zA-Z]_[a-zA-Z]\b/; // and not like the name of a variable
+const LOOKS_LIKE_MATHS = /\\[a-zA-Z]|\^|_[\d{]|\b[a-zA-Z]_[a-zA-Z]\b/; // and not only like the name of a variable
 
-/** What opens maths at `at`, if something does. A dollar may be money, or part of a name. */
+/** The mark that opens maths at `at`, if there is one. A dollar may also be money, or part of a name. */
 function openingAt(text, at) {
   const two = text.slice(at, at + 2);
   if (two === "\\(" || two === "\\[" || two === "$$") return two;
@@ -20,14 +20,14 @@ function closingAfter(text, from, opening) {
     if (opening === "\\[" && text[at + 2] === "(") continue; // an escaped link
     if (opening !== "$") return at + 2;
     if (text[at - 1] === "\\") continue;
-    return /\s/.test(text[at - 1]) || /[\d$]/.test(text[at + 1] ?? "") ? 0 : at + 1; // the next price, and no maths
+    return /\s/.test(text[at - 1]) || /[\d$]/.test(text[at + 1] ?? "") ? 0 : at + 1; // no maths: the dollar belongs to the next price
   }
   return -1;
 }
 
 /**
- * Where the maths that begins at `at` ends: behind its closing mark, `Infinity` when that may be yet to come, 0 where none
- * begins. `none` remembers what is not closed any more, so that a text of nothing but openings is searched once.
+ * The end of the maths that begins at `at`: behind its closing mark, `Infinity` if that mark may still come, 0 if no maths
+ * begins. `none` remembers which marks are not closed, so that a text with nothing but openings is searched once.
  */
 export function mathsEnd(text, at, none) {
   const opening = openingAt(text, at);
@@ -39,7 +39,7 @@ export function mathsEnd(text, at, none) {
   return opening !== "$" || (!/\d/.test(text[at + 1]) && LOOKS_LIKE_MATHS.test(text.slice(at))) ? Infinity : 0;
 }
 
-/** `text` with the maths closed that begins at `at`, and with what it has of the closing mark. */
+/** `text` with the maths that begins at `at` closed; a part of the closing mark may be there already. */
 export function closedMaths(text, at) {
   const closing = CLOSING[openingAt(text, at)];
   return text.trimEnd().replace(closing[0] === "$" ? /\$$/ : /\\$/, "").trimEnd() + closing;
@@ -72,7 +72,7 @@ function block(state, startLine, endLine, silent) {
   if (opening !== "$$" && opening !== "\\[") return false;
   const rest = line(startLine).slice(2);
   const closed = rest.indexOf(CLOSING[opening]);
-  if (closed >= 0) return closed === rest.length - 2 && put(state, startLine, startLine + 1, silent); // else words follow it
+  if (closed >= 0) return closed === rest.length - 2 && put(state, startLine, startLine + 1, silent); // otherwise words follow it
   let next = startLine + 1;
   for (; next < endLine && !state.isEmpty(next) && state.sCount[next] >= state.blkIndent; next++) {
     if (line(next).includes(CLOSING[opening])) return put(state, startLine, next + 1, silent);

@@ -1,6 +1,6 @@
 /**
- * The block at an answer's end, which is still being written. Where the text that is added can surely mean nothing but
- * itself, it is appended to the last words on the page; else the block is rendered anew, and what is new of it put there.
+ * The block at an answer's end, which is still being written. New text that can't be Markdown is appended to the last words
+ * on the page. For any other text the block is rendered anew, and the page gets only the difference.
  */
 import { boundGrown } from "./long-words.js";
 import { elements, growing, rendered } from "./markdown.js";
@@ -17,11 +17,11 @@ const MAYBE_CLOSING = /^ {0,3}(?:`|~)|[\r\0]/m;
 
 export class OpenBlock {
   #closed = null; // the last element of the blocks before it
-  #source; // what is shown, if that is known
-  #blocks = []; // of what was rendered
-  #references; // that it was rendered with
+  #source; // the source that is shown, if known
+  #blocks = []; // the blocks of the last rendering
+  #references; // the link references of the last rendering
   #held = false; // not all of the source is shown
-  #last; // the text node that it ends in
+  #last; // the text node in which it ends
 
   /** @param {Element} element holds the blocks before it, too, once they were closed */
   constructor(element) {
@@ -31,7 +31,7 @@ export class OpenBlock {
   /** Whether it was one list, table or quotation when it was rendered: until more stands behind it, nothing closes. */
   get isOne() { return this.#blocks.length === 1 && this.#blocks[0].inner !== undefined; }
 
-  /** Renders it from where it differs from what was rendered before. */
+  /** Renders it from the place where it differs from the last rendering. */
   render(source, env) {
     const { blocks, html, held } = growing(withTableBegun(withoutUnderline(source)), env);
     const references = JSON.stringify(env.references ?? {});
@@ -47,7 +47,7 @@ export class OpenBlock {
     this.#forget();
   }
 
-  /** Nothing is open any more. */
+  /** The block is complete. */
   end() {
     cutAfter(this.element, this.#closed);
     this.#forget();
@@ -79,7 +79,7 @@ export class OpenBlock {
     if (!this.#last) {
       const line = this.#source.slice(this.#source.lastIndexOf("\n") + 1);
       const word = WORD_END.exec(line)?.[1];
-      // Where a definition may be, the text may be no text: [name]: address "title".
+      // Here the text may be part of a definition, which is not shown: [name]: address "title".
       if (word === undefined || !/[\p{L}\p{So}]/u.test(line) || line.includes("\r") || this.#source.includes("]:")) return false;
       const last = lastText(this.element, this.#closed);
       if (!PROSE.has(last?.parentNode.nodeName) || !isEndOf(last.data, word || line.trimEnd().slice(-1))) return false;

@@ -1,11 +1,11 @@
 /**
- * Makes elements like others that were rendered anew. What is the same already stays: with it a link that is being
- * pressed, a selection, the focus, and a picture that somebody opened.
+ * Changes elements into others that were rendered anew. Equal parts stay, and so do a link that is being pressed, a
+ * selection, the focus, and a picture that somebody opened.
  */
 
 /**
- * Where the blocks of a text that has grown begin to differ from what they were. Only the last of them can have grown,
- * and in it again the last one.
+ * Finds where the blocks of a text that has grown differ from before. Only the last block can have grown, and within it
+ * again the last one.
  * @param {import("./markdown.js").Block[]} old
  * @param {import("./markdown.js").Block[]} fresh
  * @returns {{path: number[], from: number}} the places of the elements on the way there, and the first token to render
@@ -47,7 +47,7 @@ export function patchAt(parent, before, { path: [place, ...path] }, fresh) {
   cutAfter(parent, patch(parent, grown, fresh));
 }
 
-/** The element that a block's own children are in. */
+/** The element that holds a block's children. */
 const holder = (element) => (element.matches(".table-frame") ? element.firstElementChild : element);
 
 /**
@@ -63,7 +63,7 @@ export function patch(parent, last, fresh, end = null, freshEnd = null) {
     node = next;
   }
   if (node === freshEnd) return last;
-  const more = document.createDocumentFragment(); // at once: a block whose direction is that of its words looks at them for each change
+  const more = document.createDocumentFragment(); // added at once, because a block with `dir=auto` reads all its words again at each change
   for (let next; node !== freshEnd; node = next) {
     next = node.nextSibling;
     more.append(node);
@@ -78,7 +78,7 @@ export function cutAfter(parent, last, end = null) {
   const directed = parent.closest("[dir=auto]");
   let cut = 0;
   for (let next; (next = after(parent, last)) !== end; cut++) {
-    if (cut === MANY && directed) directed.removeAttribute("dir"); // for each that goes it would look at all its words
+    if (cut === MANY && directed) directed.removeAttribute("dir"); // with it, the browser would read all its words again for each removal
     next.remove();
   }
   if (cut > MANY && directed) directed.dir = "auto";
@@ -86,7 +86,7 @@ export function cutAfter(parent, last, end = null) {
 
 const after = (parent, last) => (last ? last.nextSibling : parent.firstChild);
 
-/** @returns the one of the two that stands there now */
+/** @returns the one of the two that is in the page now */
 function become(old, fresh) {
   if (old.isEqualNode(fresh)) return old;
   if (old.nodeName !== fresh.nodeName) return replace(old, fresh);

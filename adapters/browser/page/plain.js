@@ -1,6 +1,6 @@
 /**
- * What is too much for Markdown stays as it was written: a block or a line of so many parts, or so deep, is nobody's text,
- * and would hold the page. Each is judged by itself, so that an answer in pieces looks like the same answer at once.
+ * Plain text in place of Markdown that is too large: nobody writes blocks or lines with so many parts or levels, and they
+ * would freeze the page. Each block is judged alone, so that an answer in pieces looks like the same answer at once.
  */
 
 const TOKENS = 40_000; // of one block: a table of two thousand rows and six columns

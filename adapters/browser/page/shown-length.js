@@ -1,13 +1,13 @@
 /** How long an answer is for its reader: in code points, as the gateway counts, without the data of its pictures. */
 
-const DATA = "](data:"; // what a picture's own data stands behind in Markdown; mostly it is all in one such address
+const DATA = "](data:"; // in Markdown a picture's own data follows this; usually all of it is in one address
 const END = /[)\s]/;
 
-/** Counts a text that comes in pieces, cut anywhere. */
+/** Counts a text that arrives in pieces, which may be cut anywhere. */
 export class ShownLength {
   length = 0;
-  #inside = false; // of an address that is data
-  #tail = ""; // the last characters, which may be the beginning of one
+  #inside = false; // whether the end of the text is inside an address that is data
+  #tail = ""; // the last characters, with which such an address may begin
 
   /** @returns how many characters of this piece are shown */
   add(piece) {
@@ -36,7 +36,7 @@ export class ShownLength {
   }
 }
 
-/** @returns the same of a whole text */
+/** @returns the same for a whole text */
 export function shownLength(text) {
   const counted = new ShownLength();
   counted.add(text);

@@ -2,7 +2,7 @@
 
 const MARK = /^\[([ xX])\](?:[ \t\n]+|$)/;
 
-/** Teaches markdown-it's chains of rules: the marks go before the words of an item are looked at, for they may be links, too. */
+/** Adds the rules to markdown-it. The marks are removed before an item's words are parsed, because they could also be links. */
 export function tasks(chains) {
   const find = ({ tokens }) => {
     for (let i = 2; i < tokens.length; i++) {

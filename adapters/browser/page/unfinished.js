@@ -1,17 +1,17 @@
 /**
- * Words whose Markdown is still being written, as they will look: emphasis and code that were opened are closed, of a link
- * the text stands already, and what can't be told yet, such as half of an image, waits until it can.
+ * Words whose Markdown is still being written, completed to look as they will: open emphasis and code are closed, a link
+ * shows its text already, and anything that is still ambiguous, such as half of an image, is held back.
  */
 import { closedMaths, mathsEnd } from "./maths.js";
 
 const LETTER = /[A-Za-z0-9]/;
-const LABEL = 80; // characters in brackets that are waited for: a link, or no link
+const LABEL = 80; // longer text in brackets is shown before it is known to be a link
 const ENTITY = /&(?:#[0-9xa-fA-F]{0,7}|[a-z]{0,6})$/;
 const ENTITIES = ["amp", "apos", "copy", "deg", "gt", "hellip", "laquo", "ldquo", "lt", "mdash", "nbsp", "ndash", "quot", "raquo", "rdquo", "times"];
 const ADDRESS = /<(?:(https?|mailto):[^\s<>]*|([a-z]{0,6}))$/;
 const SCHEMES = ["http", "https", "mailto"];
 
-/** @returns {string} Markdown that is complete; `unmatched(text)` tells the marks that close the emphasis it leaves open */
+/** @returns {string} complete Markdown; `unmatched(text)` returns the marks that close the emphasis that `text` leaves open */
 export function finished(text, unmatched) {
   const { code, maths, link, cut, settled } = look(text);
   if (cut !== undefined) text = withoutEnd(text.slice(0, cut), settled);
@@ -45,7 +45,7 @@ function look(text) {
       }
       case "`": {
         const run = runs.get(at);
-        if (!run) break; // the rest of a run that was escaped
+        if (!run) break; // the rest of an escaped run
         const opens = !LETTER.test(text[at - 1] ?? "") && at + run.length < text.length;
         if (!run.end && opens) return waiting(text, brackets, { code: run });
         at += run.length - 1;
@@ -71,7 +71,7 @@ function look(text) {
   return waiting(text, brackets, { settled });
 }
 
-/** `found`, or earlier brackets that may yet be a link's or an image's. */
+/** `found`, or earlier brackets that may still become a link or an image. */
 function waiting(text, brackets, found) {
   const first = brackets.find((at) => text.length - at <= LABEL && !/[A-Za-z0-9)\]]/.test(text[at - 1] ?? ""));
   if (first === undefined) return found;
@@ -107,13 +107,13 @@ function lengthOf(pattern, text, at) {
   return pattern.exec(text)?.[0].length ?? 0;
 }
 
-/** Behind the code's last backtick there may yet be one that closes it. */
+/** Another backtick may still follow the last one, and then close the code. */
 function closedCode(text, { length }) {
   const run = "`".repeat(length);
   return `${text.slice(0, lengthWithout(text, "`")).trimEnd()}${run}`;
 }
 
-/** Without what can't be told yet at a text's very end: marks that may close, or open, or stand for themselves. */
+/** Removes marks at the very end of a text that may still close, open, or stand for themselves. */
 function withoutEnd(text, settled) {
   if (settled > text.length) return text.slice(0, -1); // a backslash, and what it is before is to come
   const address = ADDRESS.exec(text);
@@ -125,7 +125,7 @@ function withoutEnd(text, settled) {
   return text.slice(0, Math.max(lengthWithout(text, "*_~`"), settled));
 }
 
-/** How long a text is without the run of such characters that it ends in. */
+/** The length of a text without the run of such characters at its end. */
 function lengthWithout(text, characters) {
   let { length } = text;
   while (length && characters.includes(text[length - 1])) length--;
