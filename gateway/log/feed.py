@@ -33,7 +33,7 @@ def replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
         if number not in found:
             key, epochs, turn, state, mark = payload
             found[number] = Stretch(number, key, epochs, sequence, turn, state, mark)
-            found[number].backlog = batch
+            found[number].unsaved_from = batch
         return
     if (stretch := found.get(number)) is None:
         return  # saved, and taken by retention, while a neighbour in its batches was still running
@@ -41,7 +41,7 @@ def replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
         take(stretch, kind, sequence, payload)
     elif sequence > stretch.last:
         raise ValueError(f"{stretch!r} has a gap before {sequence}")
-    stretch.backlog = stretch.backlog or batch
+    stretch.unsaved_from = stretch.unsaved_from or batch
 
 
 _NO_EVENTS = {STATE, MORE, END, EPOCHS, CUT}

@@ -92,18 +92,18 @@ class Keeper:
             writer
             for writer in self._shelf.unsaved.values()
             if writer.stretch.number not in unseen
-            and writer.stretch.backlog
+            and writer.stretch.unsaved_from
             and (
                 self._may_go(writer)
                 if writer.stretch.ended is not None
-                else also_running or crowded or writer.stretch.backlog <= self.erased
+                else also_running or crowded or writer.stretch.unsaved_from <= self.erased
             )
         ]
         last = self._committer.batches.last
         for start in range(0, len(ready), _SAVED_AT_ONCE):
             for writer in await self._save(ready[start : start + _SAVED_AT_ONCE]):
                 if writer.stretch.ended is None:
-                    writer.stretch.backlog = last + 1
+                    writer.stretch.unsaved_from = last + 1
                 elif self._is_unsaved(writer):
                     self._release(writer)
             await asyncio.sleep(0)
@@ -163,8 +163,8 @@ class Keeper:
         return writer.told or not (self.until_told and ended.turn and ended.last >= ended.first)
 
     def _oldest_batch(self) -> int:
-        backlogs = (writer.stretch.backlog for writer in self._shelf.unsaved.values())
-        return min((backlog for backlog in backlogs if backlog), default=self._committer.batches.last + 1)
+        oldest = (writer.stretch.unsaved_from for writer in self._shelf.unsaved.values())
+        return min((batch for batch in oldest if batch), default=self._committer.batches.last + 1)
 
     async def trim(self) -> None:
         """Lets retention take what ended long enough ago."""

@@ -47,8 +47,8 @@ class Showing:
                         touched[tail] = None
             except Exception as error:
                 broken[number] = error
-            if not stretch.backlog:
-                stretch.backlog = batch
+            if not stretch.unsaved_from:
+                stretch.unsaved_from = batch
         for name, times in shown.items():
             try:
                 self._count(name, times)

@@ -32,7 +32,6 @@ class Stretch:
     """
 
     __slots__ = (
-        "backlog",
         "ended",
         "epochs",
         "first",
@@ -45,6 +44,7 @@ class Stretch:
         "starts",
         "state",
         "turn",
+        "unsaved_from",
     )
 
     def __init__(
@@ -60,7 +60,7 @@ class Stretch:
         self.noted = len(state)  # bytes of the note, with what is on its way
         self.mark = mark
         self.ended: float | None = None
-        self.backlog = 0  # the first batch of the journal that holds something of it which is not saved yet
+        self.unsaved_from = 0  # the first batch that holds something of this stretch which is not saved yet; 0: none
         self.segments: list[Segment] = []
         self.starts: list[int] = []
 

@@ -128,7 +128,10 @@ async def test_a_proxy_that_is_not_there_means_not_taken(connect: Connect, free_
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [(b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP"), (b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\n\r\n", "answered 429")],
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "is not HTTP"),
+        (b"HTTP/1.1 429 Too Many\r\nContent-Length: 0\r\n\r\n", "answered 429"),
+    ],
 )
 async def test_a_proxy_that_can_not_now_is_named_and_asked_again(connect: Connect, answer: bytes, said: str) -> None:
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
