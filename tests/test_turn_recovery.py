@@ -8,7 +8,7 @@ from msgspec import json
 
 from gateway.bounds import TEXT_BYTES
 from gateway.events import ActionNeeded, Cancelled, Completed, Failed, FollowUp, Message, Notice
-from gateway.turns.answer import Part
+from gateway.turns.part import Part
 from gateway.turns.record import match, unseen
 from gateway.turns.turn import Memory, Turn
 from gateway.upstream.protocol import (

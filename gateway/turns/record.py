@@ -7,7 +7,8 @@ from typing import TypeVar
 from msgspec import Struct
 
 from gateway.bounds import MATCHES
-from gateway.turns.answer import Part, real_id
+from gateway.turns.answer import real_id
+from gateway.turns.part import Part
 from gateway.upstream.protocol import Answer, Suggestion
 
 Shown = TypeVar("Shown", Answer, Suggestion)

@@ -38,8 +38,9 @@ from gateway.events import (
 )
 from gateway.ids import ConversationId, TurnId
 from gateway.sentences import too_much
-from gateway.turns.answer import SEPARATOR, Answers, Part, common, real_id
+from gateway.turns.answer import SEPARATOR, Answers, common, real_id
 from gateway.turns.failure import failed
+from gateway.turns.part import Part
 from gateway.turns.record import is_text, match, unseen
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import Code
-from gateway.events import FollowUp, Started
+from gateway.events import Event, FollowUp, Message, Started
 from gateway.log.entry import Entry
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
@@ -125,6 +125,24 @@ async def write_slowly(bench: Bench, rng: random.Random, begun: asyncio.Event, t
     bench.writer(stretch).end()
     await bench.log.committed()
     return stretch
+
+
+async def test_a_cursor_yields_events_with_their_names_and_fields_also_from_the_stored_stretch(
+    bench: Bench, hub: Hub
+) -> None:
+    text = 'a long "text" 好 ' * 10_000  # the last event of such an answer is stored without it
+    said: list[Event] = [Started(KEY, "turn_1", "?"), Message("{}", content_type="card"), piece(text)]
+    said.append(last("turn_1", text))
+    await bench.write(await bench.begin(), *said, end=True)
+    for stored in (False, True):
+        if stored:
+            await bench.log.keeper.fold()
+            assert bench.log.shelf.tails() == []
+        subscription, _ = await hub.subscribe(KEY, asked="0", turn="turn_1")
+        found = await subscription.next_batch(wait=1)
+        assert [entry.name for entry in found] == ["started", "message", "message", "completed"]
+        assert [entry.event for entry in found] == said
+        subscription.close()
 
 
 @pytest.mark.parametrize("seed", range(6))
