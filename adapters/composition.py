@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from aiohttp import web
@@ -23,6 +24,8 @@ from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
 from gateway import __version__
 from gateway.config.settings import Settings
+from gateway.ids import new_token
+from gateway.log.keeping import MOST_BATCHES
 from gateway.log.log import EventLog
 from gateway.reading.hub import Hub
 from gateway.reading.unsent import Unsent
@@ -33,12 +36,19 @@ from gateway.telemetry.metrics import Metrics
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
 from gateway.turns.notifications import Notifications
+from gateway.turns.others import Nobody
 from gateway.turns.turns import Turns
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.tokens import FixedToken
 
+if TYPE_CHECKING:
+    from gateway.nodes.cluster import Cluster
+
 logger = structlog.get_logger()
+
+_MOST_BATCHES = 200
+"""Other nodes read what of a running turn is not saved yet from its node's batches: they must stay few."""
 
 TRANSPORTS = "coze_gateway.transports"
 """The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
@@ -62,14 +72,17 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         ledger = Ledger()
         metrics = Metrics(ledger, __version__)
         faults = Faults(metrics.fault)
+        cluster = await _cluster(settings, ledger, faults)
         log = EventLog(
-            storage.journal(settings, ledger),
+            storage.journal(settings, ledger) if cluster is None else cluster.journal,
             ledger=ledger,
             retention=settings.retention_seconds,
             until_told=True,
             faults=faults,
             clock=clock,
             count=lambda event, times: metrics.published[event].inc(times),
+            follow=None if cluster is None else cluster.follow,
+            most_batches=MOST_BATCHES if cluster is None else _MOST_BATCHES,
         )
         orphans = await storage.opened(log)
         stack.push_async_callback(log.close)
@@ -113,12 +126,16 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             retries=settings.upstream_retries,
             retry_uncertain=settings.retry_uncertain,
             readers=hub,
+            others=Nobody() if cluster is None else cluster.claims(store.settled),
             address=base,
         )
         notifications = Notifications(log, retention=settings.retention_seconds, clock=clock, faults=faults)
         turns = Turns(means, store=store, notifications=notifications, abandonment=abandonment)
         stack.push_async_callback(turns.close)
         await turns.resume(orphans)
+        if cluster is not None:
+            cluster.start(log, adopt=turns.adopt, start_over=turns.start_over, answer=turns.answer)
+            stack.push_async_callback(cluster.close)
         probes = Probes(log, store, files)
         stack.push_async_callback(probes.close)
         watch = asyncio.create_task(metrics.watch_event_loop())
@@ -137,6 +154,17 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             turn_rate=TurnRate(settings.turns_per_minute),
             probes=probes,
         )
+
+
+async def _cluster(settings: Settings, ledger: Ledger, faults: Faults) -> "Cluster | None":
+    """This node among others, where the log is in PostgreSQL. The driver is imported for it alone."""
+    if not settings.on_postgresql:
+        return None
+    await storage.migrated(settings)
+    from gateway.nodes.cluster import Cluster
+
+    name = settings.node_name or f"{socket.gethostname()}-{new_token()[:4]}"
+    return Cluster(settings.database_url or "", name=name, ledger=ledger, faults=faults)
 
 
 def make_app(settings: Settings, services: Services) -> web.Application:

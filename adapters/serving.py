@@ -91,7 +91,8 @@ async def drain(settings: Settings, services: Services) -> None:
     await asyncio.sleep(settings.drain_pause_seconds)  # until load balancers have seen /readyz fail
     services.turns.start_nothing_more()
     services.hub.drain()
-    waiting = asyncio.ensure_future(services.turns.drain(settings.drain_seconds))
+    seconds = 0.0 if services.turns.others_go_on else settings.drain_seconds
+    waiting = asyncio.ensure_future(services.turns.drain(seconds))
     while not waiting.done():
         await asyncio.wait([waiting], timeout=_DRAIN_LOOK)
         services.hub.drain()

@@ -16,6 +16,7 @@ from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
 from gateway.log.stretch import Stretch
+from gateway.store.database import open_database
 from gateway.telemetry.ledger import Ledger
 
 logger = structlog.get_logger()
@@ -30,6 +31,9 @@ def held(settings: Settings) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, f"the data folder {folder} can't be made: {error}") from error
+    if settings.on_postgresql:
+        yield  # nothing is kept in the folder that another gateway could write
+        return
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -45,7 +49,10 @@ def held(settings: Settings) -> Iterator[None]:
 
 def files(settings: Settings) -> list[Path]:
     """The database files in the data folder."""
-    kept = {"log.db": not _in_memory(settings), "gateway.db": settings.database_url is None}
+    kept = {
+        "log.db": not _in_memory(settings) and not settings.on_postgresql,
+        "gateway.db": settings.database_url is None,
+    }
     return [settings.data_dir / name for name, here in kept.items() if here]
 
 
@@ -65,6 +72,12 @@ def database(settings: Settings) -> str | URL:
     if settings.database_url is not None:
         return settings.database_url
     return URL.create("sqlite+aiosqlite", database=str(settings.data_dir.absolute() / "gateway.db"))
+
+
+async def migrated(settings: Settings) -> None:
+    """Makes or renews the tables in PostgreSQL, before anything else looks there. Raises `storage_unavailable`."""
+    if settings.database_url is not None:
+        await (await open_database(settings.database_url)).dispose()
 
 
 async def opened(log: EventLog) -> list[Stretch]:

@@ -6,11 +6,13 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from glob import glob
 from pathlib import Path
 
 import pytest
 
 from gateway.telemetry.ledger import Ledger
+from tests.databases import PostgresServer, postgres_server
 from tests.folders import prepared
 from tests.processes import GatewayProcess
 
@@ -34,6 +36,7 @@ PACKAGES = {
     "slowhttptest": ("slowhttptest", ("slowhttptest",)),
     "curl": ("curl", ("curl",)),
     "sqlite3": ("sqlite3", ("sqlite3",)),
+    "postgres": ("postgresql", ("postgres",)),
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 
@@ -99,7 +102,8 @@ def require(pytestconfig: pytest.Config) -> Require:
 
     def find(tool: str) -> str:
         package, commands = PACKAGES[tool]
-        path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+        debian = sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True)
+        path = ":".join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *debian])
         for command in commands:
             if found := shutil.which(command, path=path):
                 return found
@@ -110,6 +114,13 @@ def require(pytestconfig: pytest.Config) -> Require:
         pytest.skip(message)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgres(require: Require) -> Iterator[PostgresServer]:
+    """A PostgreSQL server, which tests share: `await postgres.make()` is the URL of a database of the test's own."""
+    with postgres_server(Path(require("postgres")).resolve().parent) as server:
+        yield server
 
 
 @pytest.fixture

@@ -162,6 +162,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         value = getattr(settings, field)
         if value is not None and value.partition("://")[0] not in schemes:
             yield (field,), f"allowed is {Settings.model_fields[field].description}"
+    if settings.database_url is not None and (wrong := _wrong_postgresql(settings.database_url)) is not None:
+        yield ("database_url",), wrong
+    if settings.on_postgresql and settings.bus_url is not None and settings.bus_url.startswith("memory"):
+        yield ("bus_url", "database_url"), "allowed beside PostgreSQL, which holds the event log, is redis://…"
     if not settings.auth and not settings.on_loopback and not settings.allow_anonymous:
         yield (
             ("host", "auth", "allow_anonymous"),
@@ -178,6 +182,23 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         # Keys that are never checked look like protection that isn't there.
         if getattr(settings, field) is not None and way not in settings.auth:
             yield (field, "auth"), f"allowed only when GATEWAY_AUTH names {way}"
+
+
+def _wrong_postgresql(url: str) -> str | None:
+    """Why a PostgreSQL URL can't be used. libpq's own message is not shown, since it repeats the URL."""
+    if not url.startswith("postgresql://"):
+        return None
+    try:
+        from psycopg import ProgrammingError
+
+        from gateway.postgres.address import conninfo
+    except ImportError:
+        return "PostgreSQL needs another package: pip install 'coze-stream-gateway[postgres]'"
+    try:
+        conninfo(url)
+    except ProgrammingError:
+        return "allowed is a URL like postgresql://USER:PASSWORD@HOST:5432/NAME, with reserved characters as %XX"
+    return None
 
 
 def _mistake(field: str, value: object, names: Mapping[str, str], allowed: str) -> Mistake:

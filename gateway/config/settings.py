@@ -36,7 +36,6 @@ NOT_BUILT_YET: Mapping[str, str] = {
     "coze_jwt_key_id": "",
     "coze_jwt_private_key_file": "",
     "tenants_file": "",
-    "database_url": "postgresql",
     "bus_url": "redis",
 }
 """Settings that are promised but not built yet: a value that begins like this (`""`: any value) stops the start."""
@@ -111,6 +110,7 @@ class Settings(BaseSettings):
     )
     database_url: Words = Field(None, description="unset (SQLite in the data folder), or postgresql://…")
     bus_url: Words = Field(None, description="unset (the embedded log), memory://, or redis://…")
+    node_name: Words = Field(None, description="a name, by default the host's with a random part")
     upstream_proxy: Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(proxy_url)] = Field(
         None, description="http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with reserved characters as %XX"
     )
@@ -203,6 +203,11 @@ class Settings(BaseSettings):
     def on_loopback(self) -> bool:
         """Whether all hosts can be reached from this machine only."""
         return all(map(is_loopback, self.hosts))
+
+    @property
+    def on_postgresql(self) -> bool:
+        """Whether the log and the conversations are in PostgreSQL, which other nodes may write too."""
+        return self.database_url is not None
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -266,6 +266,16 @@ class Committer:
             if not waiter.done():
                 waiter.set_exception(error)
 
+    @property
+    def fenced(self) -> bool:
+        """Whether another process writes the journal now."""
+        return self._fenced is not None
+
+    def rejoin(self) -> None:
+        """The journal is this process's again, or a part of it."""
+        self._fenced = None
+        self._heal()
+
     def _drop(self) -> tuple[list[Record], list[asyncio.Future[None]]]:
         """Takes what is not durable off the desk, and whoever waits for it."""
         lost = self.in_flight + self.pending

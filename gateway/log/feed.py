@@ -31,7 +31,7 @@ def replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
     number, kind, sequence, payload = record
     if kind == BEGIN:
         if number not in found:
-            key, epochs, turn, state, mark = payload
+            key, epochs, turn, state, mark, *_ = payload
             found[number] = Stretch(number, key, epochs, sequence, turn, state, mark)
             found[number].unsaved_from = batch
         return

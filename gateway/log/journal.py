@@ -12,10 +12,11 @@ goes on with it, its writer's note has more, what comes after a sequence was nev
 
 Record = tuple[int, int, int, Any]
 """One thing that happened to a stretch: `(number, kind, sequence, payload)`. `number` is the stretch's; `payload` by
-`kind`: str for text, bytes for an event or a note, `(key, epochs, turn, note, mark)` for a beginning, seconds since
-1970 for an end, `epochs` for another process; `sequence` is the event's position, for a beginning its first, and for
-more of a note the length after which it comes (a record may be read twice after a crash). A bare tuple: there is one a
-piece. `epochs` is `Epochs.text` of the log.
+`kind`: str for text, bytes for an event or a note, `(key, epochs, turn, note, mark, home)` for a beginning (older files
+lack `home`), seconds since 1970 for an end, `epochs` for another process. `sequence` is the event's position, for a
+beginning its first, for an end its last (0 in older files), and for more of a note the length after which it comes (a
+record may be read twice after a crash). A bare tuple: there is one per piece. `epochs` is `Epochs.text` of the log, and
+`home` the log for which the stretch waits, or the one that it is in.
 """
 
 

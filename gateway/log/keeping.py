@@ -20,7 +20,8 @@ logger = structlog.get_logger()
 _FOLD_EVERY = 2.0
 _SAVED_AT_ONCE = 16  # stretches a transaction, for which commits wait
 _TRIM_EVERY = 30.0
-_BACKLOG_BATCHES = 20_000  # above this even running stretches are saved, so that the batches stay bounded
+MOST_BATCHES = 20_000
+"""With more, running stretches are saved as well, so that the batches stay bounded."""
 
 
 class Keeper:
@@ -41,7 +42,9 @@ class Keeper:
         clock: Callable[[], float],
         until_told: bool,
         faults: Faults,
+        most_batches: int = MOST_BATCHES,
     ) -> None:
+        self._most_batches = most_batches
         self._journal = journal
         self._shelf = shelf
         self._committer = committer
@@ -87,7 +90,7 @@ class Keeper:
         A turn of whose end nobody was told yet waits, also at a close.
         """
         unseen = self._committer.unseen()
-        crowded = self._committer.batches.last - self._oldest_batch() > _BACKLOG_BATCHES
+        crowded = self._committer.batches.last - self._oldest_batch() > self._most_batches
         ready = [
             writer
             for writer in self._shelf.unsaved.values()

@@ -8,8 +8,8 @@ import structlog
 
 from gateway.log.committing import Committer
 from gateway.log.journal import BEGIN, Journal, JournalError
-from gateway.log.keeping import Keeper
-from gateway.log.shelf import Shelf
+from gateway.log.keeping import MOST_BATCHES, Keeper
+from gateway.log.shelf import Follower, Shelf
 from gateway.log.showing import Showing
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
@@ -35,10 +35,12 @@ class EventLog:
         count: Callable[[str, int], None] = lambda *_: None,
         until_told: bool = False,
         faults: Faults | None = None,
+        follow: Callable[[Shelf], Follower] | None = None,
+        most_batches: int = MOST_BATCHES,
     ) -> None:
         self._journal = journal
         self._faults = faults or Faults()
-        self.shelf = Shelf(journal)
+        self.shelf = Shelf(journal, follow)
         showing = Showing(self.shelf, count=count, faults=self._faults)
         self.committer = Committer(journal, self.shelf, showing, ledger=ledger, clock=clock, faults=self._faults)
         self.keeper = Keeper(
@@ -50,26 +52,14 @@ class EventLog:
             clock=clock,
             until_told=until_told,
             faults=self._faults,
+            most_batches=most_batches,
         )
         self._next_number = 1
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> list[Stretch]:
         """Opens the journal; the stretches that a former process left running, in the order they began."""
-        recovered = await self._journal.open()
-        self._next_number = recovered.next_number
-        self.shelf.made = recovered.made
-        self.committer.batches.go_on_after(recovered.last_batch)
-        self.keeper.erased = recovered.erased
-        self.keeper.inherited = recovered.last_batch > 0
-        running = []
-        for stretch in recovered.stretches:
-            tail = await self.shelf.recover(stretch)
-            writer = Writer(self.committer, stretch, tail, foreign=stretch.ended is None)
-            self.shelf.add(writer)
-            if stretch.ended is None:
-                tail.writer = writer
-                running.append(stretch)
+        running = [stretch for stretch in await self._join() if stretch.ended is None]
         jobs: tuple[tuple[Part, Callable[[], Coroutine[Any, Any, None]]], ...] = (
             ("commit", self.committer.run),
             ("fold", self.keeper.run),
@@ -78,6 +68,41 @@ class EventLog:
             self._tasks.append(asyncio.create_task(job()))
             self._faults.watch(part, self._tasks[-1])
         return running
+
+    async def _join(self) -> list[Stretch]:
+        recovered = await self._journal.open()
+        self._next_number = recovered.next_number
+        self.shelf.made = recovered.made
+        self.committer.batches.go_on_after(recovered.last_batch)
+        self.keeper.erased = recovered.erased
+        self.keeper.inherited = recovered.last_batch > 0
+        await self.take_in(recovered.stretches)
+        return recovered.stretches
+
+    async def take_in(self, stretches: list[Stretch]) -> None:
+        """Puts stretches that another process left into their places."""
+        for stretch in stretches:
+            tail = await self.shelf.recover(stretch)
+            writer = Writer(self.committer, stretch, tail, foreign=stretch.ended is None)
+            self.shelf.add(writer)
+            if stretch.ended is None:
+                tail.writer = writer
+
+    async def rejoin(self) -> list[Stretch]:
+        """Begins anew with the journal, after another process had taken it over; readers stay. What was adopted."""
+        for writer in list(self.shelf.unsaved.values()):
+            self.shelf.remove(writer)
+        for tail in self.shelf.tails():
+            tail.writer = None
+            tail.next = tail.head + 1
+        adopted = await self._join()
+        self.committer.rejoin()
+        return adopted
+
+    @property
+    def fenced(self) -> bool:
+        """Whether another process has taken the journal over."""
+        return self.committer.fenced
 
     async def close(self) -> None:
         """Commits what was appended, saves what can be saved, gives the journal back."""
@@ -96,10 +121,13 @@ class EventLog:
         finally:
             await self._journal.close()  # its threads would keep the process alive
 
-    def begin(self, tail: Tail, turn: str, state: bytes = b"", *, owner: Owner, mark: str = "") -> Writer:
+    def begin(
+        self, tail: Tail, turn: str, state: bytes = b"", *, owner: Owner, mark: str = "", home: str = ""
+    ) -> Writer:
         """Begins a stretch at the tail's end. There is one writer per tail: the one before must have ended.
 
-        `mark` is a name by which `Shelf.marked` finds it as long as it is kept. `owner` is told of losses.
+        `mark` is a name by which `Shelf.marked` finds it as long as it is kept. `owner` is told of losses. `home` is
+        the log that the turn waits for: whoever goes on with that one goes on with this.
         """
         if tail.writer is not None:
             raise RuntimeError(f"{tail!r} is being written by {tail.writer!r}")
@@ -109,7 +137,9 @@ class EventLog:
         writer = Writer(self.committer, stretch, tail, owner)
         tail.writer = writer
         self.shelf.add(writer)
-        self.committer.put((stretch.number, BEGIN, stretch.first, (tail.key, epochs, turn, state, mark)))
+        self.committer.put(
+            (stretch.number, BEGIN, stretch.first, (tail.key, epochs, turn, state, mark, home or tail.key))
+        )
         return writer
 
     def take_over(self, stretch: Stretch, owner: Owner) -> Writer:

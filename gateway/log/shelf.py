@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from gateway.ids import LogKey
@@ -13,14 +15,22 @@ from gateway.log.writer import Writer
 from gateway.waiting import outlived
 
 
+class Follower(Protocol):
+    """Reads what other processes write."""
+
+    async def look(self, tails: list[Tail]) -> None:
+        """Brings tails up to date of which nobody has kept track. Raises `JournalError`."""
+
+
 class Shelf:
     """Tails by key. One stays in memory as long as somebody uses it, or a stretch of it is not saved yet.
 
     What has to be read is read from the journal once, however many wait for it. Methods that read raise `JournalError`.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, follow: "Callable[[Shelf], Follower] | None" = None) -> None:
         self._journal = journal
+        self._follower = None if follow is None else follow(self)
         self.made = ""
         """The mark that the journal was given when it was made."""
         self.unsaved: dict[int, Writer] = {}
@@ -46,6 +56,8 @@ class Shelf:
                 task = self._loading[key] = asyncio.create_task(self._load_tail(key))
                 task.add_done_callback(lambda _: self._loading.pop(key, None))
             await outlived(task, expected=JournalError)
+        if self._follower is not None and not tail.users and not tail.is_ours:
+            await self._follower.look([tail])
         return tail
 
     def loaded(self, key: LogKey) -> Tail | None:
@@ -103,6 +115,7 @@ class Shelf:
     async def recover(self, stretch: Stretch) -> Tail:
         """The tail of a stretch that a former process left unsaved, with the stretch in its place."""
         tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
+        await self.refresh(tail)
         if not any(span.number == stretch.number for span in tail.spans):
             tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
             tail.spans.sort(key=lambda span: span.first)
@@ -150,6 +163,22 @@ class Shelf:
         self._tails[key] = tail
         return tail
 
+    async def refresh(self, tail: Tail) -> None:
+        """Learns what was stored of a log since its tail was loaded: other processes write it too."""
+        if (index := await self._journal.index(tail.key)) is None:
+            return
+        known = {span.number: span for span in tail.spans}
+        for place in index.places:
+            if (span := known.get(place.number)) is None:
+                tail.spans.append(Span(place))
+            else:
+                span.learn(place)
+        tail.spans.sort(key=_first)
+        if index.head > tail.head:
+            tail.epochs = Epochs.parse(index.epochs)
+            tail.head = index.head
+            tail.next = max(tail.next, tail.head + 1)
+
     def _no_epochs(self, key: str) -> Epochs:
         """The epoch of a log of which nothing is kept: the same at each look, another when the journal is made anew.
 
@@ -159,6 +188,10 @@ class Shelf:
 
     def __repr__(self) -> str:
         return f"Shelf({len(self._tails)} tails, {len(self.unsaved)} unsaved)"
+
+
+def _first(span: Span) -> int:
+    return span.first
 
 
 def epoch_mark(key: str) -> str:

@@ -9,6 +9,9 @@ from gateway.log.epochs import Epochs
 from gateway.log.journal import Place
 from gateway.log.stretch import Stretch
 
+SOMEBODY_ELSE = object()
+"""Writes a log whose writer here was fenced: nothing is begun in it by this process."""
+
 
 class Span:
     """One stretch of the log, in memory or only known to be stored."""
@@ -25,6 +28,15 @@ class Span:
     @property
     def last(self) -> int:
         return self._last if self.stretch is None else self.stretch.last
+
+    @property
+    def kept_last(self) -> int:
+        """The last position of what is stored, as far as that is known."""
+        return self._last
+
+    def learn(self, place: Place) -> None:
+        """This much is stored now."""
+        self._last = max(self._last, place.last)
 
     def unload(self) -> None:
         """The stretch leaves memory; it is stored."""
@@ -75,6 +87,11 @@ class Tail:
         self.watchers: dict[Watcher, None] = {}
         self.published = 0.0
         self._signal: asyncio.Future[None] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a writer of this process writes it."""
+        return self.writer is not None and self.writer is not SOMEBODY_ELSE
 
     @property
     def floor(self) -> int:

@@ -11,13 +11,10 @@ from gateway.events import Event, Last, Text, body
 from gateway.log.journal import CUT, END, EPOCHS, MORE, STATE, JournalError, Record
 from gateway.log.segments import LAST, MESSAGE, REASONING, WHOLE
 from gateway.log.stretch import Stretch
-from gateway.log.tail import Tail
+from gateway.log.tail import SOMEBODY_ELSE, Tail
 
 LONGEST_PIECE = 64 * 1024
 """Characters; what is said at once and is longer becomes several pieces."""
-
-SOMEBODY_ELSE = object()
-"""Writes a log whose writer here was fenced: nothing is begun in it by this process."""
 
 _LONG = 64 * 1024  # characters of a text that a last event doesn't repeat
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
@@ -123,7 +120,7 @@ class Writer:
         """Ends the stretch after what was appended; its retention begins."""
         if self.tail.writer is not self:
             return self._refuse()
-        self._desk.put((self.stretch.number, END, 0, self._desk.clock()))
+        self._desk.put((self.stretch.number, END, self.tail.next - 1, self._desk.clock()))
         self.tail.writer = None
         return None
 
@@ -143,7 +140,7 @@ class Writer:
                 records.append(self._go_on())
             records.append(self._whole(sequence, last))
             tail.next = max(tail.next, sequence + 1)
-        records.append((stretch.number, END, 0, self._desk.clock()))
+        records.append((stretch.number, END, stretch.last + (last is not None), self._desk.clock()))
         self._desk.owe(records)
 
     def fence(self) -> None:

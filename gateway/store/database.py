@@ -13,7 +13,7 @@ from gateway.store import failures
 from gateway.store.schema import REVISION
 
 BUSY_SECONDS = 4.0
-"""How long SQLite waits for a lock, and PostgreSQL for an answer. Less than the five seconds that a close may take."""
+"""How long SQLite waits for a lock, and a caller for a connection. Below the five seconds that a close may take."""
 
 CONNECTIONS = 4
 """One for the writer, the others for readers; each is a thread."""
@@ -21,27 +21,23 @@ CONNECTIONS = 4
 CHECKED_BYTES = 16 * 1024 * 1024
 """A database up to this size is checked completely at the start; damage in a larger one is noticed when it is read."""
 
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_MIGRATING = 0x636F7A65  # the number of the lock, any that nobody else takes
 _encode = msgspec.json.Encoder().encode
 
 
 async def open_database(address: str | URL) -> AsyncEngine:
     """Connects and migrates. On failure nothing stays open; the caller closes with `dispose`."""
-    url = _url(address)
-    where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
-    try:
-        engine = create_async_engine(
-            url,
-            pool_size=CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=BUSY_SECONDS,
-            connect_args=_deadlines(url),
-            json_serializer=lambda value: _encode(value).decode(),
-            json_deserializer=msgspec.json.decode,
-            hide_parameters=True,  # errors are logged, but users' text must not be
-        )
-    except ImportError as error:
-        raise _unavailable(f"the database {where} needs the package {error.name}, which is not installed") from error
+    url, where, way = _reached(address)
+    engine = create_async_engine(
+        url,
+        pool_size=CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=BUSY_SECONDS,
+        json_serializer=lambda value: _encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
+        hide_parameters=True,  # errors are logged; users' text must not be
+        **way,
+    )
     opened = False
     try:
         if engine.dialect.name == "sqlite":
@@ -60,23 +56,39 @@ async def open_database(address: str | URL) -> AsyncEngine:
     return engine
 
 
-def _url(address: str | URL) -> URL:
+def _reached(address: str | URL) -> tuple[URL, str, dict[str, Any]]:
+    """The engine's URL, what an operator is told of it, and how the engine connects."""
+    if isinstance(address, str) and is_postgresql(address):
+        return URL.create("postgresql+psycopg"), *_reached_postgresql(address)
     try:
         url = make_url(address)
     except ArgumentError:
         raise _unavailable("the database's address is no URL like sqlite:///data/gateway.db") from None
-    backend = url.get_backend_name()
-    if backend not in _DRIVERS:
+    if (backend := url.get_backend_name()) != "sqlite":
         raise _unavailable(f"no database of the kind {backend!r}, only sqlite and postgresql")
-    if backend == "sqlite" and url.database in {None, "", ":memory:"}:
+    if url.database in {None, "", ":memory:"}:
         raise _unavailable("the SQLite database must be a file, like sqlite:///data/gateway.db")
-    return url.set(drivername=_DRIVERS[backend])
+    return url.set(drivername="sqlite+aiosqlite"), str(url.database), {"connect_args": {"timeout": BUSY_SECONDS}}
 
 
-def _deadlines(url: URL) -> dict[str, float]:
-    if url.get_backend_name() == "sqlite":
-        return {"timeout": BUSY_SECONDS}
-    return {"timeout": BUSY_SECONDS, "command_timeout": BUSY_SECONDS}
+def is_postgresql(address: str) -> bool:
+    return address.startswith(("postgresql://", "postgres://"))
+
+
+def _reached_postgresql(address: str) -> tuple[str, dict[str, Any]]:
+    """libpq reads the URL itself, since SQLAlchemy knows none with several hosts."""
+    try:
+        from psycopg import AsyncConnection, ProgrammingError
+
+        from gateway.postgres.address import conninfo, without_password
+    except ImportError as error:
+        detail = "needs the package psycopg, which is not installed: pip install 'coze-stream-gateway[postgres]'"
+        raise _unavailable(f"a PostgreSQL database {detail}") from error
+    try:
+        reached, where = conninfo(address), without_password(address)
+    except ProgrammingError:
+        raise _unavailable("the database's address is no URL like postgresql://user@host:5432/name") from None
+    return where, {"async_creator": lambda: AsyncConnection.connect(reached)}
 
 
 def _tune(connection: Any, _: object) -> None:
@@ -97,6 +109,8 @@ async def _prepare(connection: AsyncConnection, where: str | None) -> None:
         if connection.dialect.name == "sqlite":
             # Python's driver would commit each CREATE by itself: a kill in between would leave half of the tables.
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")  # of ten nodes one migrates
         await connection.run_sync(_migrate, where)
         await connection.commit()
 

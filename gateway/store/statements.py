@@ -73,7 +73,7 @@ class Statements:
     def writing(self, batch: Batch) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """SQL with the rows to execute it for, in order: conversations come before the turns that refer to them."""
         for prepared in self._erasing if batch.erased else ():
-            yield prepared.sql, [(one,) for one in batch.erased]
+            yield prepared.sql, [prepared.values({"conversation": one}) for one in batch.erased]
         begun: list[Row] = []
         named: list[Row] = []
         for conversation_id, conversation in batch.conversations.items():
@@ -118,7 +118,14 @@ class _Prepared:
     def __init__(self, statement: UpdateBase, columns: list[str], dialect: Dialect) -> None:
         compiled: Any = statement.compile(dialect=dialect, column_keys=columns)
         self.sql = str(compiled)
-        self.values = itemgetter(*compiled.positiontup)
+        # SQLite's driver takes values by their order, PostgreSQL's by their names.
+        self.values: Callable[[Row], Any] = dict if compiled.positiontup is None else _in_order(compiled.positiontup)
+
+
+def _in_order(names: list[str]) -> Callable[[Row], tuple[Any, ...]]:
+    if len(names) == 1:
+        return lambda row: (row[names[0]],)
+    return itemgetter(*names)
 
 
 def _conversation(first: TurnBegun) -> Row:

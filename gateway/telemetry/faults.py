@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import structlog
 
-Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify"]
+Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """A closed list: `docs/metrics.md` explains each part."""
 

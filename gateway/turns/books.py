@@ -26,7 +26,7 @@ async def close_books(
     for row in await store.inventory.unfinished():
         if row.turn_id in running:
             continue
-        stretch = await _kept(log, row.turn_id)
+        stretch = await kept(log, row.turn_id)
         if stretch is None:
             store.update(lost(row, clock()))
             logger.warning("turn.lost", turnId=row.turn_id)
@@ -52,7 +52,7 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
     try:
         told = 0
         for turn in await store.missing(await log.keeper.saved_turns()):
-            stretch = await _kept(log, turn)
+            stretch = await kept(log, turn)
             if stretch is None or stretch.ended is None or stretch.last < stretch.first:
                 continue
             if (note := read_note(stretch.state)).started_at <= newest:
@@ -67,7 +67,7 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
         logger.warning("store.not_compared", reason=str(error))
 
 
-async def _kept(log: EventLog, turn: str) -> Stretch | None:
+async def kept(log: EventLog, turn: str) -> Stretch | None:
     """The turn's stretch, which is not kept in memory."""
     if (tail := await log.shelf.find(turn)) is None:
         return None

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.log.log import EventLog
 from gateway.telemetry.faults import Faults
@@ -13,6 +13,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.turns.course import Course
 from gateway.turns.naming import Naming
 from gateway.turns.orders import Note
+from gateway.turns.others import Nobody, Others
 from gateway.turns.readers import Readers
 from gateway.turns.turn import Turn
 from gateway.upstream.breaker import Breaker
@@ -34,6 +35,7 @@ class Means(Struct):
     retries: int
     retry_uncertain: bool
     readers: Readers
+    others: Others = field(default_factory=Nobody)
     address: str = ""  # Coze's, for log lines
 
 

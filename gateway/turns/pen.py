@@ -49,7 +49,8 @@ class Pen:
         """Keeps the queued turn in a log of its own, with no event in it."""
         note = self._context.note
         note.stage = "queued"
-        self.writer = self._log.begin(tail, self._turn.turn_id, note.pack(), mark=mark, owner=owner)
+        home = self.tail.key
+        self.writer = self._log.begin(tail, self._turn.turn_id, note.pack(), mark=mark, owner=owner, home=home)
 
     def begin(self, mark: str, owner: Owner) -> None:
         """Writes `started`: from now on the turn is in the log, and survives a crash."""

@@ -9,6 +9,7 @@ import structlog
 
 from gateway.errors import GatewayError
 from gateway.events import Notification
+from gateway.ids import LogKey
 from gateway.log.tail import Tail
 from gateway.telemetry.ledger import Held
 from gateway.turns.abandonment import Abandonment
@@ -80,6 +81,17 @@ class Runner:
         self.turns.pop(live.turn.turn_id, None)
         self._abandonment.forget(live.turn.turn_id)
         self._log.shelf.drop(live.tail, live)
+        self._means.others.release(LogKey(live.turn.conversation_id))
+
+    async def start_over(self) -> None:
+        """This process was taken for dead: it has no turn any more, and others go on with those that it had."""
+        for live in list(self.turns.values()):
+            self.queues.leave(live)
+            if live.task is None:
+                self._forget(live)
+        if running := [live.task for live in self.turns.values() if live.task is not None]:
+            await asyncio.wait(running)
+        self._means.others.lose_all()
 
     def go(self, live: LiveTurn) -> None:
         """Starts the task of a turn that is in the log."""

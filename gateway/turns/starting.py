@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from weakref import WeakValueDictionary
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -11,7 +13,9 @@ from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new_turn_id
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
+from gateway.log.tail import Tail
 from gateway.store.store import Store
+from gateway.turns.asking import StartAsked, ask, new_mark, until_taken_over
 from gateway.turns.context import Means
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names, Naming
@@ -46,32 +50,36 @@ class Starting:
         self._names = names
         self._marks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def start(self, order: Order, *, owns: Owns, admit: Callable[[], None], position: str) -> Accepted:
-        """As `Turns.start` says."""
+    async def start(
+        self, order: Order, *, owns: Owns, admit: Callable[[], None], position: str, mark: str = ""
+    ) -> Accepted:
+        """As `Turns.start` says. `mark` is another than the order's where another node asks."""
         self._refuse_when_draining()
-        return await outlived(self._runner.track(self._find_or_start(order, owns, admit, position)))
+        return await outlived(self._runner.track(self._find_or_start(order, owns, admit, position, mark)))
 
-    async def _find_or_start(self, order: Order, owns: Owns, admit: Callable[[], None], position: str) -> Accepted:
+    async def _find_or_start(
+        self, order: Order, owns: Owns, admit: Callable[[], None], position: str, mark: str
+    ) -> Accepted:
         """Goes on if its request is cancelled, so that a quick second request with the same key waits for the first."""
         if not order.conversation_id:
-            return await self._start_once(order, None, admit, position)
+            return await self._start_once(order, None, admit, position, mark)
         async with self._runner.gate(order.conversation_id):
             naming = self._names.of(ConversationId(order.conversation_id))
-            return await self._start_once(await self._at_home(order, naming, owns), naming, admit, position)
+            return await self._start_once(await self._at_home(order, naming, owns), naming, admit, position, mark)
 
     async def _start_once(
-        self, order: Order, naming: Naming | None, admit: Callable[[], None], position: str
+        self, order: Order, naming: Naming | None, admit: Callable[[], None], position: str, mark: str
     ) -> Accepted:
-        if not (mark := order.mark()):
+        if not (mark := mark or order.mark()):
             if (earlier := await self._returned(order, position)) is not None:
                 return earlier
-            return await self._start(order, naming, mark, admit)
+            return await self._start(order, naming, mark, admit, position)
         lock = self._marks.setdefault(mark, asyncio.Lock())
-        async with lock:
+        async with lock, self._means.others.alone_with(mark) if naming is None else nullcontext():
             earlier = await self._earlier(order, mark) or await self._returned(order, position)
             if earlier is not None:
                 return earlier
-            return await self._start(order, naming, mark, admit)
+            return await self._start(order, naming, mark, admit, position)
 
     async def _at_home(self, order: Order, naming: Naming, owns: Owns) -> Order:
         """The order for a known conversation; if it names no shop, it gets the conversation's."""
@@ -109,34 +117,78 @@ class Starting:
         conversation = ConversationId(note.conversation_id)
         return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
 
-    async def _start(self, order: Order, naming: Naming | None, mark: str, admit: Callable[[], None]) -> Accepted:
+    async def _start(
+        self, order: Order, naming: Naming | None, mark: str, admit: Callable[[], None], position: str
+    ) -> Accepted:
         if (trouble := self._log.trouble or self._store.trouble) is not None:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
-        runner, shelf = self._runner, self._log.shelf
-        tail = None
-        if naming is not None:
-            try:
-                tail = await shelf.tail(LogKey(naming.conversation_id))
-            except JournalError as error:
-                raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
-        else:
+        others = self._means.others
+        if naming is None:
             naming = self._names.of(new_conversation_id())
-        conversation_id = naming.conversation_id
-        busy = tail is not None and runner.is_busy(tail)
+            key = LogKey(naming.conversation_id)
+            others.hold(key)
+            tail = self._log.shelf.create(key)
+        else:
+            key = LogKey(naming.conversation_id)
+            if (there := await self._at_its_node(order, key, mark, admit, position)) is not None:
+                return there
+            tail = await self._claimed(key, naming)
+        busy = self._runner.is_busy(tail)
         try:
             if busy and order.on_busy == "reject":
                 raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
             self._refuse_when_draining()  # a drain may have started in the meantime; from here on there is no await
             admit()
         except GatewayError:
-            if tail is not None:
-                shelf.drop(tail, None)  # it may have been read for this alone
+            self._log.shelf.drop(tail, None)  # it may have been read for this alone
+            others.release(key)
             raise
-        if tail is None:
-            tail = shelf.create(LogKey(conversation_id))
-        note = Note(order, conversation_id, self._means.clock())
+        note = Note(order, naming.conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
-        turn = Turn(conversation_id, new_turn_id(), order.language)
+        turn = Turn(naming.conversation_id, new_turn_id(), order.language)
         live = LiveTurn(self._means, note, turn, tail, naming=naming)
-        await runner.accept(live, mark, queued=busy)
-        return Accepted(conversation_id, turn.turn_id, tail.key, queued=busy)
+        await self._runner.accept(live, mark, queued=busy)
+        if others.any:
+            await self._store.settled()  # whatever node is asked next knows of the turn
+        return Accepted(naming.conversation_id, turn.turn_id, tail.key, queued=busy)
+
+    async def _claimed(self, key: LogKey, naming: Naming) -> Tail:
+        """The tail of a conversation that has just become this node's: with all that other nodes wrote."""
+        try:
+            if self._means.others.any:
+                row = await self._store.conversation(naming.conversation_id)
+                if row is not None:
+                    naming.known(row.coze_conversation_id, row.naming)
+            return await self._log.shelf.tail(key)
+        except JournalError as error:
+            self._means.others.release(key)
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        except BaseException:
+            self._means.others.release(key)
+            raise
+
+    async def _at_its_node(
+        self, order: Order, key: LogKey, mark: str, admit: Callable[[], None], position: str
+    ) -> Accepted | None:
+        """The turn as another node has started it, which runs the conversation; None once this node has claimed it."""
+        others = self._means.others
+        asked = mark or new_mark()
+        nodes: list[int] = []
+        ours = Accepted(ConversationId(key), TurnId(""), key)
+
+        async def attempt() -> Accepted | None:
+            if (node := await others.claim(key)) is None:
+                return ours
+            if not nodes:
+                admit()
+            nodes.append(node)
+            answer = await ask(others, node, StartAsked(order, asked, position))
+            return None if answer is None else msgspec.convert(answer.value, Accepted)
+
+        found = await until_taken_over(attempt)
+        if found is not ours:
+            return found
+        if not nodes or (earlier := await self._earlier(order, asked)) is None:
+            return None
+        others.release(key)
+        return earlier

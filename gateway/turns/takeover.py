@@ -50,8 +50,16 @@ class TakeOver:
         """Takes over turns that a former process left running, in their order; they go on once the log can be
         written."""
         newest = await newest_known(self._store)
+        await self.adopt(orphans, self._log.keeper.ended())
+        tell = self._telling.ended_before
+        await close_books(self._log, self._store, running=self._runner.turns, tell=tell, clock=self._means.clock)
+        if newest is not None:
+            self._runner.track(tell_missing(self._log, self._store, newest=newest, tell=tell))
+
+    async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
+        """Goes on with turns that another process left, and tells of those that had ended."""
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
-        self._repeat_ends()
+        self._repeat_ends(ended)
         for name in names:
             await self._names.read(name)
         await self._log.probe()
@@ -75,14 +83,10 @@ class TakeOver:
         else:
             logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
             self._runner.track(self._go_on_later(running))
-        tell = self._telling.ended_before
-        await close_books(self._log, self._store, running=self._runner.turns, tell=tell, clock=self._means.clock)
-        if newest is not None:
-            self._runner.track(tell_missing(self._log, self._store, newest=newest, tell=tell))
 
-    def _repeat_ends(self) -> None:
+    def _repeat_ends(self, ended: list[Stretch]) -> None:
         """Tells the store again how these turns ended, and Coze which were cancelled: neither may know yet."""
-        for stretch in self._log.keeper.ended():
+        for stretch in ended:
             if stretch.turn and stretch.last >= stretch.first:
                 note = read_note(stretch.state)
                 self._telling.ended_before(stretch, note)
@@ -93,6 +97,7 @@ class TakeOver:
     def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)
         live = LiveTurn(self._means, note, turn, tail, naming=naming)
+        self._means.others.hold(LogKey(turn.conversation_id))
         self._runner.admit(live)
         live.go_on_with(stretch, queued=queued)
         self._telling.began(live)

@@ -2,24 +2,38 @@
 returns."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from msgspec import Struct
 
 from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey
+from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
-from gateway.status import Status
+from gateway.status import ENDED, Status
 from gateway.store.rows import TurnRow, TurnUpdate
 from gateway.store.store import Store
 from gateway.turns.abandonment import Abandonment
+from gateway.turns.asking import (
+    Answer,
+    CancelAsked,
+    EraseAsked,
+    OutputsAsked,
+    StartAsked,
+    answer,
+    ask,
+    decode_question,
+    until_taken_over,
+)
+from gateway.turns.books import kept
 from gateway.turns.context import Means
 from gateway.turns.erasure import Erasure
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
-from gateway.turns.orders import Order
-from gateway.turns.projection import snapshot
+from gateway.turns.orders import Order, read_note
+from gateway.turns.projection import ended, snapshot
 from gateway.turns.runner import Runner
 from gateway.turns.starting import Accepted, Owns, Starting
 from gateway.turns.takeover import TakeOver
@@ -76,24 +90,38 @@ class Turns:
     async def find(self, turn_id: str, *, owns: Owns) -> Running | TurnRow:
         """A turn that runs, or the row of one that is over, without its texts. Raises `not_found`, as `state` does."""
         found = await self._find(turn_id, owns)
-        return _running(found) if isinstance(found, LiveTurn) else found
+        if isinstance(found, LiveTurn):
+            return _running(found)
+        if found.status in ENDED or not self._means.others.any:
+            return found
+        if (key := await self._key_of(turn_id)) is None:
+            return found
+        if key == turn_id:  # it waits, and its readers wait where it will begin
+            return Running(LogKey(found.conversation_id), "queued")
+        return Running(key, "running" if found.status == "queued" else found.status)
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
-        """A turn's state. Raises `not_found`, also for somebody else's turn."""
+        """How a turn stands. Raises `not_found`, also for somebody else's."""
         found = await self._find(turn_id, owns)
         if isinstance(found, LiveTurn):
             return snapshot(found, 0.0)
+        if found.status not in ENDED and self._means.others.any:
+            stretch = await kept(self._means.log, turn_id)
+            if stretch is not None and stretch.last >= stretch.first:
+                return ended(stretch, read_note(stretch.state), 0.0)
         if (row := await self._store.turn(turn_id)) is None:
             raise GatewayError(Code.NOT_FOUND)
         return row
 
     async def cancel(self, turn_id: str, *, owns: Owns) -> bool:
-        """Ends a turn as cancelled. False if it was over already. Raises `not_found`."""
+        """Ends a turn as cancelled. False when it was over already. Raises `not_found`."""
         found = await self._find(turn_id, owns)
-        if not isinstance(found, LiveTurn) or not self.runner.cancel(found):
-            return False
-        await self._means.log.committed()
-        return True
+        if isinstance(found, LiveTurn):
+            if not self.runner.cancel(found):
+                return False
+            await self._means.log.committed()
+            return True
+        return bool(await self._ask_its_node(found, CancelAsked(turn_id)))
 
     async def give_outputs(self, turn_id: str, outputs: list[tuple[str, str]], *, owns: Owns) -> bool:
         """Answers an `action_required`. False when the turn is over.
@@ -101,20 +129,77 @@ class Turns:
         Raises `not_found`, or `invalid_request` when the turn doesn't wait for these outputs.
         """
         found = await self._find(turn_id, owns)
-        if not isinstance(found, LiveTurn):
-            return False
-        found.give_outputs(outputs)
-        await self._means.log.committed()
-        return True
+        if isinstance(found, LiveTurn):
+            found.give_outputs(outputs)
+            await self._means.log.committed()
+            return True
+        return bool(await self._ask_its_node(found, OutputsAsked(turn_id, outputs)))
 
     async def _find(self, turn_id: str, owns: Owns) -> LiveTurn | TurnRow:
         live = self.runner.turns.get(turn_id)
         if live is not None and owns(live.order.user_id, live.order.shop_id):
-            return live  # a turn of somebody else takes the same path, and the same time, as one that never existed
+            return live  # somebody else's takes the way of what never existed, and as long
         row = await self._store.turn(turn_id, texts=False)
         if row is None or not owns(row.user_id, row.shop_id):
             raise no_such(row)
         return row
+
+    # -- turns of other nodes -----------------------------------------------------------------------------------
+
+    async def _key_of(self, turn_id: str) -> LogKey | None:
+        """The log that holds a turn that runs elsewhere."""
+        try:
+            tail = await self._means.log.shelf.find(turn_id)
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        if tail is None:
+            return None
+        self._means.log.shelf.drop(tail, None)
+        return tail.key
+
+    async def _ask_its_node(self, row: TurnRow, question: CancelAsked | OutputsAsked) -> Any:
+        """What the node says that runs the turn; None when the turn is over."""
+        others = self._means.others
+        if row.status in ENDED or not others.any:
+            return None
+
+        async def attempt() -> Answer | None:
+            if (live := self.runner.turns.get(row.turn_id)) is not None:
+                return Answer(await self._do(question, live))
+            if (node := await others.runner_of(row.turn_id)) is not None:
+                return await ask(others, node, question)
+            stretch = await kept(self._means.log, row.turn_id)
+            return Answer() if stretch is None or stretch.ended is not None else None
+
+        return (await until_taken_over(attempt)).value
+
+    async def _do(self, question: CancelAsked | OutputsAsked, live: LiveTurn) -> bool:
+        if isinstance(question, CancelAsked):
+            return await self.cancel(live.turn.turn_id, owns=_anybody)
+        return await self.give_outputs(live.turn.turn_id, question.outputs, owns=_anybody)
+
+    async def answer(self, asked: bytes) -> bytes:
+        """Does what another node asks for."""
+        question = decode_question(asked)
+        match question:
+            case StartAsked():
+                work: Awaitable[Any] = self._starting.start(
+                    question.order, owns=_anybody, admit=lambda: None, position=question.position, mark=question.mark
+                )
+            case CancelAsked() | OutputsAsked():
+                live = self.runner.turns.get(question.turn)
+                work = _nothing() if live is None else self._do(question, live)
+            case EraseAsked():
+                work = self.erase(ConversationId(question.conversation))
+        return await answer(work)
+
+    async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
+        """Goes on with what a node left that is no more."""
+        await self._takeover.adopt(orphans, ended)
+
+    async def start_over(self) -> None:
+        """This node was taken for dead: others go on with its turns."""
+        await self.runner.start_over()
 
     # -- all of them --------------------------------------------------------------------------------------------
 
@@ -138,6 +223,11 @@ class Turns:
         """Whether nothing more is started."""
         return self.runner.draining
 
+    @property
+    def others_go_on(self) -> bool:
+        """Whether other nodes live, which go on with what this one leaves."""
+        return self._means.others.live
+
     async def drain(self, seconds: float) -> None:
         """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""
         await self.runner.drain(seconds)
@@ -151,6 +241,15 @@ class Turns:
 
     def __repr__(self) -> str:
         return f"Turns({self.runner!r})"
+
+
+def _anybody(_user: str, _shop: str | None) -> bool:
+    """The node that asks has looked whose it is."""
+    return True
+
+
+async def _nothing() -> None:
+    """The turn is over."""
 
 
 def _running(live: LiveTurn) -> Running:

@@ -12,6 +12,7 @@ from gateway.log.entry import Entry
 from gateway.log.journal import Index, Journal, JournalError, Record, Recovered, Uncertain
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
+from gateway.log.postgres import PostgresJournal
 from gateway.log.sqlite import SqliteJournal
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
@@ -159,6 +160,7 @@ class Bench:
 
     def __init__(self, kind: str, folder: Path, ledger: Ledger) -> None:
         self.kind = kind
+        self.url = ""
         self.folder = folder
         self.ledger = ledger
         self.clock = Clock()
@@ -174,11 +176,13 @@ class Bench:
 
     @property
     def durable(self) -> bool:
-        return self.kind == "sqlite"
+        return self.kind != "memory"
 
     async def open(self, seed: int = 1) -> EventLog:
         inner: Journal
-        if self.durable:
+        if self.kind == "postgresql":
+            inner = PostgresJournal(self.url, ledger=self.ledger, lease=0.0)
+        elif self.kind == "sqlite":
             inner = SqliteJournal(self.folder / "log.db", ledger=self.ledger, on_set_aside=_never)
         else:
             inner = MemoryJournal()

@@ -23,10 +23,7 @@ Start = Callable[..., Awaitable[GatewayProcess]]
         ("COZE_API_TOKEN", "s3cr3t token"),
         ("COZE_API_BASE", "https://u:s3cr3t@h"),
         ("COZE_API_BASE", "https://h/?access_token=s3cr3t"),
-        ("GATEWAY_DATABASE_URL", "postgresql://u:p/s3cr3t@h/d"),
-        ("GATEWAY_DATABASE_URL", "postgresql://u:p@s3cr3t@h/d"),
         ("GATEWAY_DATABASE_URL", "postgresql://u:p#a s3cr3t@h/d"),
-        ("GATEWAY_DATABASE_URL", "postgresql://h/d?user=u&password=s3cr3t"),
         ("GATEWAY_BUS_URL", "redis://:s3cr3t@h"),
         ("COZE_JWT_PRIVATE_KEY_FILE", "-----BEGIN PRIVATE KEY-----\nMIIEs3cr3t/.\n-----END PRIVATE KEY-----"),
         ("GATEWAY_JWT_SECRET_FILE", "a-s3cr3t-that-was-pasted"),
@@ -50,10 +47,17 @@ def test_a_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         load()
 
 
-def test_the_configuration_is_shown_without_a_urls_secrets() -> None:
-    settings = Settings(database_url="postgresql://u:p/s3cr3t@h/d?password=s3cr3t", coze_api_token="s3cr3t")
-    shown = describe(Configuration(settings, {}))
-    assert 'database_url = "postgresql://***@h/d?password=***"' in shown
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://u:p/s3cr3t@h/d?password=s3cr3t", "postgresql://***@h/d?password=***"),
+        ("postgresql://u:p@s3cr3t@h/d", "postgresql://***@h/d"),
+        ("postgresql://h/d?user=u&password=s3cr3t", "postgresql://h/d?user=u&password=***"),
+    ],
+)
+def test_the_configuration_is_shown_without_a_urls_secrets(url: str, told: str) -> None:
+    shown = describe(Configuration(Settings(database_url=url, coze_api_token="s3cr3t"), {}))
+    assert f'database_url = "{told}"' in shown
     assert "s3cr3t" not in shown
 
 

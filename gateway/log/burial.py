@@ -1,0 +1,62 @@
+"""A burial: a node that is no more loses its licence, and its batches are folded into its stretches."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.log.feed import replay
+from gateway.log.packing import pack, unpack
+from gateway.log.stretch import Stretch
+from gateway.postgres.line import Run
+
+COLUMNS: Final = "number, key, epochs, first, turn, mark, ended, state, body"
+"""Of a stored stretch, in the order in which `stretch_of` takes them."""
+
+HEAD: Final = (
+    "INSERT INTO log_heads (key, epochs, head) VALUES (%s, %s, %s) ON CONFLICT (key) DO UPDATE"
+    " SET epochs = excluded.epochs, head = excluded.head WHERE excluded.head >= log_heads.head"
+)
+_LICENCE = "DELETE FROM log_nodes WHERE id = %s AND beat <= now() - make_interval(secs => %s) RETURNING id"
+_ORPHAN = (
+    "UPDATE log_stretches SET node = NULL, batch = 0, epochs = %s, last = %s, state = %s, body = %s, ended = %s"
+    " WHERE number = %s"
+)
+_BATCHES = "SELECT number, body FROM log_batches WHERE node = %s ORDER BY number"
+
+_decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
+
+
+async def bury(run: Run, *, node: int, silence: float) -> None:
+    """In one transaction, of which nothing happens when the node has said within `silence` seconds that it lives.
+
+    Taking the licence waits for a batch that is under way, and makes every later one find none. The stretches then
+    have no node, until one adopts them. What was erased meanwhile is not brought back.
+    """
+    if not await run(_LICENCE, (node, silence)):
+        return  # it lives, or somebody else was first
+    saved: dict[int, int] = {}
+    found: dict[int, Stretch] = {}
+    for batch, *row in await run(f"SELECT batch, {COLUMNS} FROM log_stretches WHERE node = %s", (node,)):
+        stretch = stretch_of(row)
+        found[stretch.number], saved[stretch.number] = stretch, batch
+    for number, data in await run(_BATCHES, (node,)):
+        for record in _decode(data):
+            if record[0] in saved and number > saved[record[0]]:
+                replay(found, record, number)
+    for s in found.values():
+        await run(_ORPHAN, (s.epochs, s.last, s.state, pack(s), s.ended, s.number))
+        await run(HEAD, (s.key, s.epochs, s.last))
+    await run("UPDATE log_heads SET node = NULL WHERE node = %s", (node,))
+    for table in ("log_batches", "log_locks", "log_listeners"):
+        await run(f"DELETE FROM {table} WHERE node = %s", (node,))
+
+
+def stretch_of(row: Sequence[Any]) -> Stretch:
+    """A stored stretch. Raises `msgspec.MsgspecError` or `ValueError` for a damaged one."""
+    number, key, epochs, first, turn, mark, ended, state, body = row
+    stretch = Stretch(number, key, epochs, first, turn, state, mark)
+    if body:
+        unpack(stretch, body)
+    stretch.ended = ended
+    return stretch

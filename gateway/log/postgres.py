@@ -1,0 +1,229 @@
+"""The journal in PostgreSQL, which several nodes write, each its own batches."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from psycopg import Error
+
+from gateway.log.burial import COLUMNS, HEAD, stretch_of
+from gateway.log.journal import BEGIN, END, EPOCHS, Fenced, Index, JournalError, Place, Record, Recovered, Uncertain
+from gateway.log.licence import LEASE, Licence, translated
+from gateway.log.packing import pack
+from gateway.log.stretch import Stretch
+from gateway.postgres.address import conninfo
+from gateway.postgres.failures import NoReply, is_outage, sentence
+from gateway.postgres.line import Line, Run
+from gateway.telemetry.ledger import Ledger
+
+T = TypeVar("T")
+
+_TRIM_AT_ONCE = 500
+_NUMBERS = 32  # bits of a stretch's number that its node counts; the rest is the node
+
+_LIVES = "lives AS (SELECT id FROM log_nodes WHERE id = %s FOR SHARE)"
+_BATCH = (
+    f"WITH {_LIVES}, batch AS (INSERT INTO log_batches (node, number, body) SELECT id, %s, %s FROM lives"
+    " ON CONFLICT DO NOTHING)"
+)
+_COMMIT = f"{_BATCH} SELECT id FROM lives"
+_COMMIT_MORE = (
+    f"{_BATCH}, begun AS (INSERT INTO log_stretches"
+    " (node, batch, number, key, home, epochs, first, last, turn, state, mark)"
+    " SELECT id, %s, number, key, home, epochs, first, first - 1, turn, state, mark FROM lives,"
+    " unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::bytea[], %s::text[])"
+    " AS begins (number, key, home, epochs, first, turn, state, mark) ON CONFLICT DO NOTHING),"
+    " heads AS (INSERT INTO log_heads AS h (key, epochs, head, node)"
+    " SELECT key, epochs, head, CASE WHEN held THEN id END FROM lives,"
+    " unnest(%s::text[], %s::text[], %s::bigint[], %s::bool[]) AS changed (key, epochs, head, held)"
+    " ON CONFLICT (key) DO UPDATE SET epochs = excluded.epochs, head = greatest(h.head, excluded.head),"
+    " node = coalesce(excluded.node, h.node))"
+    " SELECT id FROM lives"
+)
+_SAVE = (
+    f"WITH {_LIVES} UPDATE log_stretches SET epochs = %s, last = %s, state = %s, body = %s, batch = %s, ended = %s,"
+    " kept = %s, kept_at = CASE WHEN %s THEN now() END, node = CASE WHEN %s THEN NULL ELSE node END"
+    " WHERE number = %s AND node = (SELECT id FROM lives) RETURNING number"
+)
+_FENCED = "another node has taken over this one's turns"
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Watch(Protocol):
+    """Who tells the other nodes of a commit."""
+
+    def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
+        """A node's batch is durable. `begun` are the logs in which a stretch begins with it."""
+
+
+class PostgresJournal:
+    """Each process that opens it is a node, with a number that is used once, and batches of its own.
+
+    A node's row in `log_nodes` is its licence: a batch is inserted by a statement that finds the row, and whoever
+    takes the node over deletes it, which waits for a batch that is under way. From then on the node is `Fenced`.
+    What a buried node left unsaved has no node until another one adopts it.
+    """
+
+    def __init__(
+        self, url: str, *, ledger: Ledger, name: str = "", lease: float = LEASE, watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
+        self._writer = Line(conninfo(url), ledger)
+        self._reader = Line(conninfo(url), ledger)
+        self.licence = Licence(self._writer, name=name, lease=lease)
+        self._last_batch = 0
+        self._unended: dict[int, tuple[str, str]] = {}  # key and epochs of this node's stretches
+
+    async def open(self) -> Recovered:
+        """Becomes a node, another one than before. Buries those that are dead, and adopts what they left."""
+        made = await self.licence.take()
+        self._last_batch = 0
+        self._unended.clear()
+        await self.licence.bury_the_dead()
+        return Recovered(await self.adopt(), (self.licence.node << _NUMBERS) + 1, made)
+
+    async def adopt(self) -> list[Stretch]:
+        """Becomes the node of stretches that have none, in the order in which they began."""
+        stretches = await self.licence.adopt(self._last_batch)
+        self._unended.update((s.number, (s.key, s.epochs)) for s in stretches)
+        return stretches
+
+    async def commit(self, number: int, batch: list[Record]) -> None:
+        begun, heads = self._changes(batch)
+        data = _encode(batch)
+        if not heads:
+            found = await self._write(_COMMIT, self.licence.node, number, data)
+        else:
+            columns = [list(column) for column in zip(*begun, strict=True)] or [[]] * 8
+            changed = [[key, *values] for key, values in heads.items()]
+            more = [list(column) for column in zip(*changed, strict=True)]
+            found = await self._write(_COMMIT_MORE, self.licence.node, number, data, number - 1, *columns, *more)
+        self._require(found)
+        self._last_batch = number
+        if self._watch is not None:
+            self._watch.committed(self.licence.node, number, [key for key, (_, _, held) in heads.items() if held])
+
+    def _changes(self, batch: list[Record]) -> tuple[list[tuple[Any, ...]], dict[str, tuple[str, int, bool]]]:
+        """The stretches that begin, and by key the epochs and heads of logs in which one begins or ends."""
+        begun: list[tuple[Any, ...]] = []
+        heads: dict[str, tuple[str, int, bool]] = {}
+        for number, kind, sequence, payload in batch:
+            if kind == BEGIN:
+                key, epochs, turn, state, mark, home = payload
+                begun.append((number, key, home, epochs, sequence, turn, state, mark))
+                heads[key] = epochs, sequence - 1, True
+                self._unended[number] = key, epochs
+            elif kind == EPOCHS:
+                self._unended[number] = self._unended[number][0], payload
+            elif kind == END and number in self._unended:
+                key, epochs = self._unended[number]
+                heads[key] = epochs, sequence, key in heads
+        return begun, heads
+
+    async def holds(self, number: int) -> bool:
+        sql = "SELECT 1 FROM log_batches WHERE node = %s AND number = %s"
+        return bool(await self._ask(self._writer, sql, self.licence.node, number))
+
+    async def save(self, stretches: list[Stretch]) -> None:
+        async def save(run: Run) -> None:
+            for s in stretches:
+                over = s.ended is not None
+                values = (s.epochs, s.last, s.state, pack(s), self._last_batch, s.ended, over, over, over, s.number)
+                if not await run(_SAVE, (self.licence.node, *values)):
+                    raise Fenced(_FENCED)
+                await run(HEAD, (s.key, s.epochs, s.last))
+
+        await self._within(self._writer, save)
+        for s in stretches:
+            if s.ended is not None:
+                self._unended.pop(s.number, None)
+
+    async def forget(self, *, before: int) -> None:
+        await self._write("DELETE FROM log_batches WHERE node = %s AND number < %s", self.licence.node, before)
+
+    async def index(self, key: str) -> Index | None:
+        heads = await self._read("SELECT epochs, head FROM log_heads WHERE key = %s AND epochs <> ''", key)
+        rows = await self._read(
+            "SELECT first, last, number, turn FROM log_stretches WHERE key = %s ORDER BY first", key
+        )
+        return Index(heads[0][0], heads[0][1], [Place(*row) for row in rows]) if heads else None
+
+    async def find(self, turn: str) -> str | None:
+        rows = await self._read("SELECT key FROM log_stretches WHERE turn = %s ORDER BY ordinal DESC LIMIT 1", turn)
+        return rows[0][0] if rows else None
+
+    async def turns(self) -> list[str]:
+        sql = "SELECT turn FROM log_stretches WHERE kept AND turn <> %s ORDER BY ordinal"
+        return [row[0] for row in await self._read(sql, "")]
+
+    async def marked(self, mark: str) -> tuple[str, bytes] | None:
+        sql = "SELECT turn, state FROM log_stretches WHERE mark = %s AND mark <> '' ORDER BY ordinal DESC LIMIT 1"
+        rows = await self._read(sql, mark)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def load(self, number: int) -> Stretch | None:
+        rows = await self._read(f"SELECT {COLUMNS} FROM log_stretches WHERE number = %s", number)
+        try:
+            return stretch_of(rows[0]) if rows else None
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise JournalError(f"a stored answer is damaged: {error}") from error
+
+    async def trim(self, *, before: float, now: float) -> list[str]:
+        sql = (
+            "DELETE FROM log_stretches WHERE number IN (SELECT number FROM log_stretches WHERE"
+            " kept_at < now() - make_interval(secs => %s) LIMIT %s) RETURNING key"
+        )
+        return [row[0] for row in await self._ask(self._writer, sql, now - before, _TRIM_AT_ONCE)]
+
+    async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
+        async def erase(run: Run) -> None:
+            gone = (list(keys), list(unsaved))
+            await run("DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)", gone)
+            await run("DELETE FROM log_heads WHERE key = ANY(%s)", gone[:1])
+
+        await self._within(self._writer, erase)
+
+    async def tidy(self) -> None:
+        """PostgreSQL vacuums by itself."""
+
+    async def probe(self) -> None:
+        if not await self.licence.renew():
+            raise Fenced(_FENCED)
+
+    async def close(self) -> None:
+        """Gives the licence back: the others go on with what is left, without waiting."""
+        with suppress(JournalError):  # the others take over what it had, once they miss it
+            await self.licence.give_back()
+        await self._writer.close()
+        await self._reader.close()
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def _require(self, rows: Iterable[Any]) -> None:
+        """Raises `Fenced` for a write that did not find this node's licence: nothing was written."""
+        if not rows:
+            raise Fenced(_FENCED)
+
+    async def _read(self, sql: str, *parameters: Any) -> list[Any]:
+        return await self._ask(self._reader, sql, *parameters)
+
+    async def _write(self, sql: str, *parameters: Any) -> list[Any]:
+        """Raises `Uncertain` for what may have been done, or may be done when it is tried again."""
+        try:
+            return await self._writer.run(sql, parameters)
+        except (NoReply, Error) as error:
+            if is_outage(error):
+                raise Uncertain(sentence(error)) from error
+            raise
+
+    async def _ask(self, line: Line, sql: str, *parameters: Any) -> list[Any]:
+        """For what may be done twice."""
+        return await translated(line.run(sql, parameters))
+
+    async def _within(self, line: Line, work: Callable[[Run], Awaitable[T]]) -> T:
+        return await translated(line.within(work))
+
+    def __repr__(self) -> str:
+        return f"PostgresJournal(node {self.licence.node})"

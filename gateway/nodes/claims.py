@@ -1,0 +1,132 @@
+"""Claims: which conversations' turns this node runs."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from gateway.errors import Code, GatewayError
+from gateway.ids import LogKey
+from gateway.log.journal import JournalError
+from gateway.log.licence import Licence
+from gateway.nodes.database import Database
+from gateway.nodes.post import Post
+from gateway.nodes.rings import Rings
+
+logger = structlog.get_logger()
+
+_LIVES = "WITH lives AS (SELECT id FROM log_nodes WHERE id = %s FOR SHARE)"
+_CLAIM = (
+    f"{_LIVES} INSERT INTO log_heads AS h (key, epochs, head, node) SELECT %s, '', 0, id FROM lives"
+    " ON CONFLICT (key) DO UPDATE SET node = coalesce(h.node, excluded.node) RETURNING node"
+)
+_RELEASE = "UPDATE log_heads SET node = NULL WHERE key = %s AND node = %s"
+_RUNNER = (
+    "SELECT node FROM log_stretches WHERE turn = %s AND NOT kept AND node IS NOT NULL ORDER BY ordinal DESC LIMIT 1"
+)
+_LOCK = (
+    f"{_LIVES} INSERT INTO log_locks AS l (name, node) SELECT %s, id FROM lives ON CONFLICT (name) DO UPDATE"
+    " SET node = excluded.node WHERE NOT EXISTS (SELECT FROM log_nodes WHERE id = l.node) RETURNING node"
+)
+_UNLOCK = "DELETE FROM log_locks WHERE name = %s AND node = %s"
+_LOCKED_ELSEWHERE = 10.0  # seconds in which a node starts a turn, or is taken for dead
+_LOOK_AGAIN = 0.05
+
+
+class Claims:
+    """Each conversation is claimed with the first of its turns here, and released with the last.
+
+    `settled` returns once the store has all that it was told.
+    """
+
+    any = True
+
+    def __init__(
+        self, database: Database, licence: Licence, post: Post, rings: Rings, settled: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._rings = rings
+        self._settled = settled
+        self._database = database
+        self._licence = licence
+        self._post = post
+        self._held: Counter[str] = Counter()
+        self._changing = asyncio.Lock()
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    @property
+    def live(self) -> bool:
+        """Whether there are other nodes now."""
+        return not self._rings.alone
+
+    async def claim(self, key: LogKey) -> int | None:
+        async with self._changing:
+            if not self._held[key]:
+                rows = await self._ask(_CLAIM, self._licence.node, key)
+                if not rows:
+                    raise GatewayError(Code.STORAGE_UNAVAILABLE, "this node was taken for dead", retry_after=1)
+                if (node := rows[0][0]) != self._licence.node:
+                    return int(node)
+            self._held[key] += 1
+            return None
+
+    def hold(self, key: LogKey) -> None:
+        self._held[key] += 1
+
+    def release(self, key: LogKey) -> None:
+        self._held[key] -= 1
+        if self._held[key] <= 0:
+            del self._held[key]
+            task = asyncio.get_running_loop().create_task(self._let_go(key, self._licence.node))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+
+    async def _let_go(self, key: str, node: int) -> None:
+        async with self._changing:
+            if not self._held[key]:
+                try:
+                    await self._settled()  # the next node reads there what Coze calls the conversation
+                    await self._database.ask(_RELEASE, key, node)
+                except (
+                    JournalError,
+                    GatewayError,
+                ) as error:  # others ask this node until it runs another turn there, or ends
+                    logger.warning("nodes.not_released", reason=str(error))
+
+    def lose_all(self) -> None:
+        self._held.clear()
+
+    @asynccontextmanager
+    async def alone_with(self, mark: str) -> AsyncIterator[None]:
+        node = self._licence.node
+        try:
+            async with asyncio.timeout(_LOCKED_ELSEWHERE):
+                while not await self._ask(_LOCK, node, mark):  # noqa: ASYNC110 - no event here tells of its end
+                    await asyncio.sleep(_LOOK_AGAIN)
+        except TimeoutError:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node starts it", retry_after=1) from None
+        try:
+            yield
+        finally:
+            await self._ask(_UNLOCK, mark, node)
+
+    async def runner_of(self, turn: str) -> int | None:
+        rows = await self._ask(_RUNNER, turn)
+        return rows[0][0] if rows else None
+
+    async def ask(self, node: int, question: bytes) -> bytes | None:
+        return await self._post.ask(node, question)
+
+    async def _ask(self, sql: str, *parameters: object) -> list[tuple[int, ...]]:
+        try:
+            return await self._database.ask(sql, *parameters)
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error), retry_after=1) from error
+
+    async def close(self) -> None:
+        if self._releasing:
+            await asyncio.wait(self._releasing)
+
+    def __repr__(self) -> str:
+        return f"Claims({len(self._held)} conversations)"

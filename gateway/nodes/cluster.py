@@ -1,0 +1,81 @@
+"""The cluster, as one node sees it: its parts, put together."""
+
+from collections.abc import Awaitable, Callable
+
+from gateway.log.log import EventLog
+from gateway.log.postgres import PostgresJournal
+from gateway.log.shelf import Shelf
+from gateway.log.stretch import Stretch
+from gateway.nodes.claims import Claims
+from gateway.nodes.database import Database
+from gateway.nodes.following import Following
+from gateway.nodes.membership import Membership
+from gateway.nodes.post import Post
+from gateway.nodes.rings import Ring, Rings
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
+
+
+class Cluster:
+    """Made before the log, which writes its `journal` and has its readers follow; started once turns can run."""
+
+    def __init__(self, url: str, *, name: str, ledger: Ledger, faults: Faults) -> None:
+        self._ledger = ledger
+        self._faults = faults
+        self._rings = Rings(url, ledger=ledger, heard=self._heard)
+        self.journal = PostgresJournal(url, ledger=ledger, name=name, watch=self._rings)
+        self._database = Database(url, ledger)
+        self._post = Post(self._database, self.journal.licence, self._rings)
+        self._following: Following | None = None
+        self._claims: Claims | None = None
+        self._membership: Membership | None = None
+
+    def follow(self, shelf: Shelf) -> Following:
+        """What keeps a shelf's tails up to date with other nodes."""
+        self._following = Following(self._database, self.journal.licence, shelf)
+        return self._following
+
+    def claims(self, settled: Callable[[], Awaitable[None]]) -> Claims:
+        """The other nodes, for turns."""
+        self._claims = Claims(self._database, self.journal.licence, self._post, self._rings, settled)
+        return self._claims
+
+    def start(
+        self,
+        log: EventLog,
+        *,
+        adopt: Callable[[list[Stretch], list[Stretch]], Awaitable[None]],
+        start_over: Callable[[], Awaitable[None]],
+        answer: Callable[[bytes], Awaitable[bytes]],
+    ) -> None:
+        """Says from now on that this node lives, and hears the others."""
+        assert self._following is not None
+        self._membership = Membership(
+            log,
+            self.journal,
+            self._rings,
+            self._following,
+            self._post,
+            adopt=adopt,
+            start_over=start_over,
+            answer=answer,
+            faults=self._faults,
+            ledger=self._ledger,
+        )
+        self._rings.start()
+        self._membership.start()
+
+    def _heard(self, ring: Ring) -> None:
+        if self._membership is not None:
+            self._membership.heard(ring)
+
+    async def close(self) -> None:
+        """Hears and answers nothing more; the journal is closed by the log."""
+        if self._membership is not None:
+            await self._membership.close()
+        if self._claims is not None:
+            await self._claims.close()
+        await self._database.close()
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.journal}, {self._following}, {self._claims})"

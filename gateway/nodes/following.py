@@ -1,0 +1,184 @@
+"""Following: what other nodes write in logs that somebody here reads."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gateway.log.burial import COLUMNS, stretch_of
+from gateway.log.epochs import Epochs
+from gateway.log.feed import replay
+from gateway.log.journal import BEGIN, Place, Record
+from gateway.log.licence import Licence
+from gateway.log.shelf import Shelf
+from gateway.log.stretch import Stretch
+from gateway.log.tail import Span, Tail
+from gateway.nodes.database import Database
+
+_LOGS = "SELECT key, epochs, head FROM log_heads WHERE key = ANY(%s)"
+_RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept AND node IS NOT NULL"
+_STRETCH = f"SELECT node, batch, kept, {COLUMNS} FROM log_stretches WHERE number = %s"
+_BATCHES = "SELECT number, body FROM log_batches WHERE node = %s AND number > %s ORDER BY number LIMIT 500"
+
+_decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
+
+
+class _Feed:
+    """What is read of another node's batches: those up to `last`, for the stretches of it that are followed."""
+
+    def __init__(self, node: int, last: int) -> None:
+        self.node = node
+        self.last = last
+        self.stretches: dict[int, tuple[Stretch, Tail]] = {}
+
+
+class Following:
+    """Keeps the tails that readers hold here up to date with what other nodes write. It never writes itself.
+
+    Events come in their order and none is left out. A look at the database heals whatever a ring did not bring.
+    """
+
+    def __init__(self, database: Database, licence: Licence, shelf: Shelf) -> None:
+        self._database = database
+        self._licence = licence
+        self._shelf = shelf
+        self._feeds: dict[int, _Feed] = {}
+        self._lock = asyncio.Lock()
+
+    def follows(self, node: int) -> bool:
+        return node in self._feeds
+
+    async def look(self, tails: Iterable[Tail] | None = None) -> None:
+        """Finds what other nodes write in these logs, or in all that somebody reads. Raises `JournalError`."""
+        async with self._lock:
+            await self._look(self._read_here() if tails is None else list(tails))
+
+    def _read_here(self) -> list[Tail]:
+        return [tail for tail in self._shelf.tails() if tail.users and not tail.is_ours]
+
+    async def _look(self, tails: list[Tail]) -> None:
+        by_key = {tail.key: tail for tail in tails if not tail.is_ours}
+        if not by_key:
+            return
+        running = await self._database.ask(_RUNNING, list(by_key))
+        elsewhere = {number: node for _, number, node in running if node != self._licence.node}
+        for feed in list(self._feeds.values()):
+            for number, (_, tail) in list(feed.stretches.items()):
+                if self._shelf.loaded(tail.key) is not tail or tail.is_ours:
+                    del feed.stretches[number]
+                elif tail.key in by_key and elsewhere.get(number) != feed.node:
+                    del feed.stretches[number]  # it ended and is kept, or another node goes on with it
+                    await self._join(number, tail)
+            if not feed.stretches:
+                del self._feeds[feed.node]
+        for key, number, node in running:
+            if node == self._licence.node or by_key[key].is_ours:
+                continue
+            feed_of = self._feeds.get(node)
+            followed = feed_of is not None and number in feed_of.stretches
+            if not followed and not _has_ended(by_key[key], number):
+                await self._join(number, by_key[key])
+        for key, epochs, head in await self._database.ask(_LOGS, list(by_key)):
+            tail = by_key[key]
+            if head > tail.head and not tail.is_ours and epochs:
+                await self._shelf.refresh(tail)
+                for span in tail.spans:
+                    if span.stretch is not None and span.stretch.last < span.kept_last:
+                        await self._join(span.number, tail)
+
+    async def _join(self, number: int, tail: Tail) -> None:
+        """Takes a stretch as it is kept, and what its node has written of it since."""
+        rows = await self._database.ask(_STRETCH, number)
+        if not rows:
+            return
+        node, batch, kept, *row = rows[0]
+        stretch = stretch_of(row)
+        if not kept and node is not None and node != self._licence.node:
+            feed = self._feeds.get(node)
+            if feed is None:
+                feed = self._feeds[node] = _Feed(node, batch)
+            elif batch > feed.last:
+                await self._pull(feed)
+            else:
+                for sent, records in await self._batches(node, batch):
+                    if sent <= feed.last:
+                        self._take(stretch, records, sent)
+            feed.stretches[number] = stretch, tail
+            self._put(tail, stretch)
+            await self._pull(feed)
+        else:
+            self._put(tail, stretch)
+
+    def _put(self, tail: Tail, stretch: Stretch) -> None:
+        """The stretch takes its place in the tail, unless what is there already is newer."""
+        span = next((span for span in tail.spans if span.number == stretch.number), None)
+        if span is None:
+            span = Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn))
+            tail.spans.append(span)
+            tail.spans.sort(key=lambda span: span.first)
+        if span.stretch is None or span.stretch.last <= stretch.last:
+            span.stretch = stretch
+        self._moved(tail, span.stretch)
+
+    def _moved(self, tail: Tail, stretch: Stretch) -> None:
+        if stretch.last >= tail.head:
+            tail.head = stretch.last
+            tail.next = max(tail.next, tail.head + 1)
+            if tail.epochs.text != stretch.epochs:
+                tail.epochs = Epochs.parse(stretch.epochs)
+        tail.published = asyncio.get_running_loop().time()
+        tail.news()
+
+    async def pull(self, node: int) -> None:
+        """Reads a node's newest batches. Raises `JournalError`."""
+        async with self._lock:
+            if (feed := self._feeds.get(node)) is not None:
+                begun = await self._pull(feed)
+                await self._look([tail for tail in self._read_here() if tail.key in begun])
+
+    async def _pull(self, feed: _Feed) -> set[str]:
+        """Takes what the node has written since; the logs in which something began that is not followed yet."""
+        begun: set[str] = set()
+        again = True
+        while again:
+            batches = await self._batches(feed.node, feed.last)
+            again = len(batches) == 500
+            touched: dict[int, None] = {}
+            for number, records in batches:
+                for record in records:
+                    if record[0] in feed.stretches:
+                        touched[record[0]] = None
+                    elif record[1] == BEGIN:
+                        begun.add(record[3][0])
+                for one in {record[0] for record in records} & feed.stretches.keys():
+                    stretch, tail = feed.stretches[one]
+                    try:
+                        self._take(stretch, records, number)
+                    except ValueError:  # batches of it went unread: the next look takes it as it is kept
+                        del feed.stretches[one]
+                        touched.pop(one, None)
+                feed.last = number
+            for one in touched:
+                stretch, tail = feed.stretches[one]
+                self._moved(tail, stretch)
+                if stretch.ended is not None:
+                    del feed.stretches[one]
+        return begun
+
+    def _take(self, stretch: Stretch, records: list[Record], batch: int) -> None:
+        found = {stretch.number: stretch}
+        for record in records:
+            if record[0] == stretch.number:
+                replay(found, record, batch)
+
+    async def _batches(self, node: int, after: int) -> list[tuple[int, list[Record]]]:
+        return [(number, _decode(data)) for number, data in await self._database.ask(_BATCHES, node, after)]
+
+    def __repr__(self) -> str:
+        return f"Following({', '.join(f'{len(f.stretches)} of node {f.node}' for f in self._feeds.values())})"
+
+
+def _has_ended(tail: Tail, number: int) -> bool:
+    """Whether all of a stretch is here, though its node has not saved it yet."""
+    return any(span.number == number and span.stretch is not None and span.stretch.ended for span in tail.spans)

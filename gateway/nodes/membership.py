@@ -1,0 +1,156 @@
+"""Membership: a node says each second that it lives, and goes on with what dead nodes left."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from gateway.log.journal import JournalError
+from gateway.log.log import EventLog
+from gateway.log.postgres import PostgresJournal
+from gateway.log.stretch import Stretch
+from gateway.nodes.following import Following
+from gateway.nodes.post import Answering, Post
+from gateway.nodes.rings import Ring, Rings
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
+
+logger = structlog.get_logger()
+
+_EVERY = 1.0
+
+
+class Membership:
+    """The one loop of a node that concerns the others: it beats, buries, adopts, follows and answers.
+
+    `adopt` goes on with running stretches that were adopted, and tells of those that had ended; `start_over` forgets
+    the turns that this node lost when it was taken for dead; `answer` does
+    what another node asks.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        journal: PostgresJournal,
+        rings: Rings,
+        following: Following,
+        post: Post,
+        *,
+        adopt: Callable[[list[Stretch], list[Stretch]], Awaitable[None]],
+        start_over: Callable[[], Awaitable[None]],
+        answer: Answering,
+        faults: Faults,
+        ledger: Ledger,
+    ) -> None:
+        self._log = log
+        self._journal = journal
+        self._rings = rings
+        self._following = following
+        self._post = post
+        self._adopt = adopt
+        self._answer = answer
+        self._start_over = start_over
+        self._faults = faults
+        self._ledger = ledger
+        self._wake = asyncio.Event()
+        self._called = asyncio.Event()  # there may be something to adopt
+        self._behind: set[int] = set()  # nodes that rang, whose batches are to be read
+        self._look = True
+        self._letters = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear())]
+        self._faults.watch("nodes", self._tasks[0])
+        self._faults.watch("nodes", self._tasks[1])
+
+    def heard(self, ring: Ring) -> None:
+        """Another node rang, or this one."""
+        me = self._journal.licence.node
+        if ring.node != me:
+            if ring.batch and self._following.follows(ring.node):
+                self._behind.add(ring.node)
+            if ring.begun and self._reads(ring.begun):
+                self._look = True
+        if ring.post:
+            self._post.came()
+            self._letters = self._letters or me in ring.post
+        if ring.adopt:
+            self._called.set()
+        if ring.node != me or ring.post:
+            self._wake.set()
+
+    def _reads(self, keys: list[str]) -> bool:
+        return any((tail := self._log.shelf.loaded(key)) is not None and tail.users for key in keys)  # type: ignore[arg-type]
+
+    async def _hear(self) -> None:
+        """Does what rings ask for, and looks once a second for what no ring has told."""
+        with self._ledger.open("task", "nodes.hear"):
+            while True:
+                try:
+                    async with asyncio.timeout(_EVERY):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self._look = self._letters = True
+                self._wake.clear()
+                try:
+                    behind, self._behind = self._behind, set()
+                    for node in behind:
+                        await self._following.pull(node)
+                    if self._letters:
+                        self._letters = False
+                        await self._post.look(self._answer)
+                    if self._look:
+                        self._look = False
+                        await self._following.look()
+                except JournalError as error:
+                    logger.warning("nodes.not_followed", reason=str(error))
+                except Exception as error:
+                    self._faults.broke("nodes", error)
+
+    async def _beat(self) -> None:
+        with self._ledger.open("task", "nodes.beat"):
+            while True:
+                try:
+                    await self.round()
+                except JournalError as error:
+                    logger.warning("nodes.no_beat", reason=str(error))
+                except Exception as error:
+                    self._faults.broke("nodes", error)
+                self._called = asyncio.Event()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_EVERY):
+                        await self._called.wait()
+
+    async def round(self) -> None:
+        """One beat, with what follows from it. Raises `JournalError`."""
+        if not self._log.fenced:
+            if nodes := await self._journal.licence.renew():
+                self._rings.alone = nodes < 2
+            else:
+                await self._log.probe()  # finds that it is fenced
+        if self._log.fenced:
+            logger.warning("nodes.fenced", node=self._journal.licence.node, consequence="joins again as another node")
+            await self._start_over()
+            adopted = await self._log.rejoin()
+            logger.info("nodes.joined", node=self._journal.licence.node)
+        else:
+            buried = await self._journal.licence.bury_the_dead()
+            adopted = await self._journal.adopt()
+            await self._log.take_in(adopted)
+            if buried:
+                logger.warning("nodes.buried", nodes=buried, adopted=len(adopted))
+                self._rings.adopt()
+        if adopted:
+            ended = [stretch for stretch in adopted if stretch.ended is not None]
+            await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended)
+            self._look = True
+            self._wake.set()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._post.close()
+        await self._rings.close()

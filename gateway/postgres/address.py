@@ -1,0 +1,37 @@
+"""How PostgreSQL is reached: libpq's own URL, with the deadlines that a gateway needs."""
+
+from typing import Final
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+CONNECT_SECONDS: Final = 3
+"""libpq waits so long for each host."""
+
+REPLY_SECONDS: Final = 4.0
+"""After so long without a reply a connection is given up. A lock is waited for no longer than half of it."""
+
+_DEFAULTS: dict[str, str | int | None] = {
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+    "application_name": "coze-gateway",
+    "options": f"-c statement_timeout={round(REPLY_SECONDS * 1000)} -c lock_timeout={round(REPLY_SECONDS * 500)}"
+    " -c idle_in_transaction_session_timeout=10000",
+}
+
+
+def conninfo(url: str) -> str:
+    """The URL with the deadlines that a gateway needs, for libpq. What the URL says itself stays.
+
+    Raises `psycopg.ProgrammingError` for a URL that libpq does not understand.
+    """
+    return make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(url)})
+
+
+def without_password(url: str) -> str:
+    """What an operator may be shown of a URL."""
+    said = conninfo_to_dict(url)
+    host, port = said.get("host", ""), said.get("port", 5432)
+    return f"postgresql://{said.get('user', '')}@{host}:{port}/{said.get('dbname', '')}"

@@ -1,0 +1,109 @@
+"""A line to PostgreSQL: one connection, and its deadlines."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from psycopg import AsyncConnection, Error
+from psycopg.rows import TupleRow
+
+from gateway.postgres.address import CONNECT_SECONDS, REPLY_SECONDS
+from gateway.postgres.failures import NoReply, sentence
+from gateway.telemetry.ledger import Held, Ledger
+
+Connection = AsyncConnection[TupleRow]
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Executes one statement; its rows."""
+
+    async def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]: ...
+
+
+class Line:
+    """One connection, made when it is needed and made anew after a failure. One statement at a time."""
+
+    def __init__(self, reached: str, ledger: Ledger) -> None:
+        self._conninfo = reached
+        self._ledger = ledger
+        self._connection: Connection | None = None
+        self._held: Held | None = None
+        self._busy = asyncio.Lock()
+
+    async def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
+        """Executes one statement by itself; its rows.
+
+        Raises `NoReply` when it may or may not have been done, and psycopg's own errors when the server refused it.
+        """
+        async with self._busy:
+            return await self._in_time(self._run(sql, parameters))
+
+    async def within(self, work: Callable[[Run], Awaitable[T]]) -> T:
+        """Does work in one transaction; its statements go through the function that it is given. Raises as `run`."""
+        async with self._busy:
+            return await self._in_time(self._within(work))
+
+    async def _run(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
+        cursor = await (await self._open()).execute(sql.encode(), parameters, prepare=True, binary=True)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def _within(self, work: Callable[[Run], Awaitable[T]]) -> T:
+        connection = await self._open()
+        async with connection.transaction():
+            return await work(self._run)
+
+    async def _open(self) -> Connection:
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            return connection
+        self._let_go()
+        self._held = self._ledger.open("database")
+        try:
+            connection = self._connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
+        except BaseException:
+            self._let_go()
+            raise
+        return connection
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        """The result. Work that takes too long, or whose caller is cancelled, loses its connection."""
+        task = asyncio.ensure_future(work)
+        try:
+            done, _ = await asyncio.wait([task], timeout=REPLY_SECONDS + CONNECT_SECONDS)
+        except asyncio.CancelledError:
+            await self._abandon(task)
+            raise
+        if not done:
+            await self._abandon(task)
+            raise NoReply("PostgreSQL does not answer")
+        try:
+            return task.result()
+        except Error as error:
+            if error.sqlstate is None or self._connection is None or self._connection.broken:
+                raise NoReply(sentence(error)) from error
+            raise
+        except (OSError, TimeoutError) as error:
+            raise NoReply(sentence(error)) from error
+
+    async def _abandon(self, task: "asyncio.Future[Any]") -> None:
+        if self._connection is not None:
+            self._connection.pgconn.finish()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task], timeout=1)
+
+    def _let_go(self) -> None:
+        self._connection = None
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+        self._let_go()
+
+    def __repr__(self) -> str:
+        return f"Line({'closed' if self._connection is None else 'open'})"

@@ -1,0 +1,91 @@
+"""Asking: what is done to a turn that another node runs, as a question to that node and its answer."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.errors import Code, GatewayError
+from gateway.turns.orders import Order
+from gateway.turns.others import Others
+
+_UNTIL_TAKEN_OVER = 9.0
+"""Seconds in which a dead node's turns are another's."""
+
+_LOOK_AGAIN = 0.3
+
+
+class StartAsked(msgspec.Struct, tag="start"):
+    """Start a turn, once for each `mark`."""
+
+    order: Order
+    mark: str
+    position: str
+
+
+class CancelAsked(msgspec.Struct, tag="cancel"):
+    turn: str
+
+
+class OutputsAsked(msgspec.Struct, tag="outputs"):
+    turn: str
+    outputs: list[tuple[str, str]]
+
+
+class EraseAsked(msgspec.Struct, tag="erase"):
+    conversation: str
+
+
+Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """What the method returned, or the error that it raised."""
+
+    value: Any = None
+    code: Code | None = None
+    detail: str = ""
+    retry_after: float | None = None
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_question: Callable[[bytes], Question] = msgspec.msgpack.Decoder(Question).decode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+T = TypeVar("T")
+
+
+def new_mark() -> str:
+    """The mark of an order without a key, so that another node starts it once however often it is asked."""
+    return f"asked-{secrets.token_hex(16)}"
+
+
+async def answer(work: Awaitable[Any]) -> bytes:
+    """What a question's work came to."""
+    try:
+        return encode(Answer(await work))
+    except GatewayError as error:
+        return encode(Answer(None, error.code, error.detail, error.retry_after))
+
+
+async def ask(others: Others, node: int, question: Question) -> Answer | None:
+    """The answer of the node; None when it gave none in time. Raises the error that the node met."""
+    said = await others.ask(node, encode(question))
+    if said is None:
+        return None
+    found = _decode_answer(said)
+    if found.code is not None:
+        raise GatewayError(found.code, found.detail, retry_after=found.retry_after)
+    return found
+
+
+async def until_taken_over(attempt: Callable[[], Awaitable[T | None]]) -> T:
+    """What `attempt` gives, tried until no node is dead any more. Raises `storage_unavailable` after that."""
+    deadline = asyncio.get_running_loop().time() + _UNTIL_TAKEN_OVER
+    while True:
+        if (found := await attempt()) is not None:
+            return found
+        if asyncio.get_running_loop().time() >= deadline:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "the turn's node does not answer", retry_after=1)
+        await asyncio.sleep(_LOOK_AGAIN)
