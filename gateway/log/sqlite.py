@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered
 from gateway.log.packing import pack
 from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
+from gateway.log.sqlite_writing import CLAIM, NOBODY, OWNER, SAVE, consumed, many, transaction
 from gateway.log.stretch import Stretch
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.waiting import outlived
@@ -28,23 +29,10 @@ _PAGE = 4096
 _CLOCKS_DIFFER = 60.0  # seconds by which the clocks of two starts may differ
 _LONG_WAL = 32 * 1024 * 1024
 
-_OWNER = "CREATE TABLE IF NOT EXISTS owner (id INTEGER PRIMARY KEY, name TEXT NOT NULL, saves INTEGER NOT NULL)"
-_NOBODY = "INSERT OR IGNORE INTO owner (id, name, saves) VALUES (1, '', 0)"
-_CLAIM = (
-    "UPDATE owner SET name = ?1 WHERE name = ?1"
-    " OR (name = ?2 AND saves = ?3 AND (SELECT coalesce(max(number), 0) FROM batches) <= ?4) RETURNING name"
-)
 _COMMIT = (
     "INSERT INTO batches (number, body) SELECT ?, ? FROM owner WHERE name = ?"
     " ON CONFLICT (number) DO UPDATE SET number = excluded.number RETURNING number"
 )
-_SAVE = (
-    "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
-    " SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10 WHERE ?1 > 0"
-    " ON CONFLICT (number) DO UPDATE SET epoch = excluded.epoch, last = excluded.last, ended = excluded.ended,"
-    " state = excluded.state, body = excluded.body"
-)
-_SAVE_NOTHING = (0, "", "", 0, 0, "", "", None, b"", b"")
 _SAVE_HEAD = (
     "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
     " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = excluded.head WHERE excluded.head >= heads.head"
@@ -168,9 +156,9 @@ class SqliteJournal:
                 size += len(body)
                 if size > _MOST_HERE or s is stretches[-1]:
                     del body
-                    await _many(db, _SAVE, _consumed(rows))
+                    await many(db, SAVE, consumed(rows))
                     size = 0
-            await _many(db, _SAVE_HEAD, [(s.key, s.epochs, s.last) for s in stretches])
+            await many(db, _SAVE_HEAD, [(s.key, s.epochs, s.last) for s in stretches])
             await db.execute_fetchall("UPDATE owner SET saves = saves + 1")
 
     async def forget(self, *, before: int) -> None:
@@ -234,7 +222,7 @@ class SqliteJournal:
                     numbers.update(row[0] for row in rows)
                     await db.execute_fetchall("DELETE FROM heads WHERE key = ?", (key,))
                 empty = [Stretch(number, erased_key(number), "", 1, "") for number in sorted(numbers)]
-                await _many(db, _SAVE, [(s.number, s.key, "", 1, 0, "", "", now, b"", pack(s)) for s in empty])
+                await many(db, SAVE, [(s.number, s.key, "", 1, 0, "", "", now, b"", pack(s)) for s in empty])
             await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def tidy(self) -> None:
@@ -284,13 +272,13 @@ class SqliteJournal:
     @asynccontextmanager
     async def _owning(self, db: aiosqlite.Connection) -> AsyncIterator[None]:
         """A transaction of the process that the file belongs to. Raises `Fenced` when that is another one."""
-        async with _transaction(db):
+        async with transaction(db):
             if self._claimed:
                 self._written(await db.execute_fetchall("SELECT name FROM owner WHERE name = ?", (self._name,)))
             else:
-                await db.execute_fetchall(_OWNER)
-                await db.execute_fetchall(_NOBODY)
-                self._written(await db.execute_fetchall(_CLAIM, (self._name, *self._found, self._last_batch)))
+                await db.execute_fetchall(OWNER)
+                await db.execute_fetchall(NOBODY)
+                self._written(await db.execute_fetchall(CLAIM, (self._name, *self._found, self._last_batch)))
             yield
         self._claimed = True
 
@@ -307,28 +295,3 @@ class SqliteJournal:
 
     def __repr__(self) -> str:
         return f"SqliteJournal({self._path}, {'open' if self._writer else 'closed'})"
-
-
-@asynccontextmanager
-async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
-    try:
-        await db.execute_fetchall("BEGIN IMMEDIATE")
-        yield
-        await db.execute_fetchall("COMMIT")
-    except BaseException:
-        # What was cancelled is still done by the thread, a BEGIN too: without this it would swallow all later commits.
-        with suppress(sqlite3.Error):
-            await outlived(asyncio.ensure_future(db.execute_fetchall("ROLLBACK")), expected=sqlite3.Error)
-        raise
-
-
-async def _many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]]) -> None:
-    await (await db.executemany(sql, rows)).close()
-
-
-def _consumed(rows: list[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """The rows, leaving the list empty, and what makes SQLite forget them: it keeps what a statement was last given
-    until that is given something else, and an answer may be megabytes."""
-    while rows:
-        yield rows.pop()
-    yield _SAVE_NOTHING
