@@ -136,6 +136,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         if cluster is not None:
             cluster.start(log, adopt=turns.adopt, start_over=turns.start_over, answer=turns.answer)
             stack.push_async_callback(cluster.close)
+        most = settings.turns_per_minute
         probes = Probes(log, store, files)
         stack.push_async_callback(probes.close)
         watch = asyncio.create_task(metrics.watch_event_loop())
@@ -151,7 +152,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             faults=faults,
             authenticator=Authenticator.from_settings(settings),
             connections=Connections(settings.max_connections, settings.max_connections_per_user),
-            turn_rate=TurnRate(settings.turns_per_minute),
+            turn_rate=TurnRate(most) if cluster is None else cluster.turn_rate(most),
             probes=probes,
         )
 

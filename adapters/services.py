@@ -1,14 +1,15 @@
 """The services that routes use: the objects that the composition root made, stored in the application under one key."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
 from adapters.edge.auth import Authenticator
-from adapters.edge.limits import Connections, TurnRate
+from adapters.edge.limits import Connections
 from gateway.config.settings import Settings
 from gateway.log.log import EventLog
 from gateway.reading.hub import Hub
@@ -63,6 +64,13 @@ class Probes:
     async def close(self) -> None:
         if self._task is not None:
             await asyncio.wait([self._task])
+
+
+class TurnRate(Protocol):
+    """Counts turns by account, in this process or over all nodes."""
+
+    def take(self, account: str) -> Awaitable[None] | None:
+        """Counts one turn, once what it returns was awaited. Raises `rate_limited`, also when it is awaited."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Starting a turn: the way from an untrusted body to an accepted turn, which all routes that start one share."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -66,9 +66,9 @@ async def start(
     has no room for one more turn.
     """
 
-    def admit() -> None:
+    def admit() -> Awaitable[None] | None:
         check_room()
-        services.turn_rate.take(caller.account(order.user_id))
+        return services.turn_rate.take(caller.account(order.user_id))
 
     try:
         accepted = await services.turns.start(order, owns=caller.may_read, admit=admit, position=position or "")

@@ -48,7 +48,7 @@ async def bury(run: Run, *, node: int, silence: float) -> None:
         await run(_ORPHAN, (s.epochs, s.last, s.state, pack(s), s.ended, s.number))
         await run(HEAD, (s.key, s.epochs, s.last))
     await run("UPDATE log_heads SET node = NULL WHERE node = %s", (node,))
-    for table in ("log_batches", "log_locks", "log_listeners"):
+    for table in ("log_batches", "log_locks"):
         await run(f"DELETE FROM {table} WHERE node = %s", (node,))
 
 

@@ -31,6 +31,7 @@ _LOCK = (
     " SET node = excluded.node WHERE NOT EXISTS (SELECT FROM log_nodes WHERE id = l.node) RETURNING node"
 )
 _UNLOCK = "DELETE FROM log_locks WHERE name = %s AND node = %s"
+_OTHERS = "SELECT id FROM log_nodes WHERE id <> %s"
 _LOCKED_ELSEWHERE = 10.0  # seconds in which a node starts a turn, or is taken for dead
 _LOOK_AGAIN = 0.05
 
@@ -54,6 +55,7 @@ class Claims:
         self._held: Counter[str] = Counter()
         self._changing = asyncio.Lock()
         self._releasing: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def live(self) -> bool:
@@ -78,6 +80,8 @@ class Claims:
         self._held[key] -= 1
         if self._held[key] <= 0:
             del self._held[key]
+            if self._closed:
+                return  # all go with the licence
             task = asyncio.get_running_loop().create_task(self._let_go(key, self._licence.node))
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
@@ -115,6 +119,9 @@ class Claims:
         rows = await self._ask(_RUNNER, turn)
         return rows[0][0] if rows else None
 
+    async def all(self) -> list[int]:
+        return [node for (node,) in await self._ask(_OTHERS, self._licence.node)]
+
     async def ask(self, node: int, question: bytes) -> bytes | None:
         return await self._post.ask(node, question)
 
@@ -125,6 +132,7 @@ class Claims:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error), retry_after=1) from error
 
     async def close(self) -> None:
+        self._closed = True
         if self._releasing:
             await asyncio.wait(self._releasing)
 

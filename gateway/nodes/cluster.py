@@ -11,6 +11,7 @@ from gateway.nodes.database import Database
 from gateway.nodes.following import Following
 from gateway.nodes.membership import Membership
 from gateway.nodes.post import Post
+from gateway.nodes.rate import SharedRate
 from gateway.nodes.rings import Ring, Rings
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
@@ -39,6 +40,10 @@ class Cluster:
         """The other nodes, for turns."""
         self._claims = Claims(self._database, self.journal.licence, self._post, self._rings, settled)
         return self._claims
+
+    def turn_rate(self, most: int) -> SharedRate:
+        """Counts the turns of accounts over all nodes."""
+        return SharedRate(self._database, most)
 
     def start(
         self,

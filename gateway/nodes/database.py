@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gateway.log.journal import JournalError
 from gateway.log.licence import translated
 from gateway.postgres.address import conninfo
 from gateway.postgres.line import Line
@@ -13,10 +14,14 @@ class Database:
 
     def __init__(self, url: str, ledger: Ledger) -> None:
         self._line = Line(conninfo(url), ledger)
+        self._closed = False
 
     async def ask(self, sql: str, *parameters: Any) -> list[Any]:
         """The rows of a statement that may be done twice. Raises `JournalError` when the database is away."""
+        if self._closed:
+            raise JournalError("this node stops")  # else a turn that ends meanwhile would open the line again
         return await translated(self._line.run(sql, parameters))
 
     async def close(self) -> None:
+        self._closed = True
         await self._line.close()

@@ -1,26 +1,40 @@
 """Abandonment: a turn with `onDisconnect: "cancel"` is cancelled when all its listeners have left."""
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
 from gateway.ids import LogKey
 
+Elsewhere = Callable[[LogKey, str], Awaitable[float | None]]
+"""How many seconds ago somebody last listened to a turn at another node, 0 for now; None if that is too long ago."""
 
-class _Watched(Struct):
+
+_ASK_AGAIN = 0.5
+"""Seconds between two questions to other nodes at the least."""
+
+
+class _Watched(Struct, eq=False):
     turn: str
     key: LogKey
     cancel: Callable[[], object]
     timer: asyncio.TimerHandle | None = None
+    asking: asyncio.Task[None] | None = None
 
 
 class Abandonment:
-    """Counts the listeners of turns and logs, and cancels a watched turn `seconds` after its last listener has left."""
+    """Counts the listeners of turns and logs, and cancels a watched turn `seconds` after its last listener has left.
+
+    With `elsewhere` it asks other nodes before that, and tells them in `heard` of the listeners here.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self.elsewhere: Elsewhere | None = None
+        self._left: dict[tuple[str, str], float] = {}  # when the last listener left, while other nodes may ask
         self._watched: dict[str, _Watched] = {}
         self._listeners: Counter[tuple[str, str]] = Counter()  # by what they listen to: a turn, or all of a log
 
@@ -36,6 +50,8 @@ class Abandonment:
         self._listeners[topic] -= 1
         if not self._listeners[topic]:
             del self._listeners[topic]
+            if self.elsewhere is not None:
+                self._remember(topic)
         for watched in self._concerned(key, turn):
             self._start(watched, self._seconds)
 
@@ -48,6 +64,8 @@ class Abandonment:
         """The turn is over."""
         if (watched := self._watched.pop(turn, None)) is not None:
             self._stop(watched)
+            if watched.asking is not None and watched.asking is not asyncio.current_task():
+                watched.asking.cancel()
 
     def close(self) -> None:
         for turn in list(self._watched):
@@ -64,8 +82,41 @@ class Abandonment:
 
     def _due(self, watched: _Watched) -> None:
         watched.timer = None
-        if not self._is_heard(watched):
+        if self._is_heard(watched):
+            return
+        if self.elsewhere is None:
             watched.cancel()
+        elif watched.asking is None:
+            watched.asking = asyncio.get_running_loop().create_task(self._ask(watched, self.elsewhere))
+
+    async def _ask(self, watched: _Watched, elsewhere: Elsewhere) -> None:
+        """Cancels the turn, unless somebody listens to it at another node, or left too short a time ago."""
+        try:
+            ago = await elsewhere(watched.key, watched.turn)
+        finally:
+            watched.asking = None
+        if self._watched.get(watched.turn) is not watched or watched.timer is not None or self._is_heard(watched):
+            return
+        if ago is None:
+            watched.cancel()
+        else:
+            self._start(watched, max(self._seconds - ago, _ASK_AGAIN))
+
+    def heard(self, key: LogKey, turn: str) -> float | None:
+        """What `elsewhere` asks other nodes for, as far as this one knows."""
+        topics = _topic(key, turn), _topic(key, None)
+        if any(self._listeners[topic] for topic in topics):
+            return 0.0
+        since = asyncio.get_running_loop().time() - max(self._left.get(topic, -math.inf) for topic in topics)
+        return since if since < self._seconds else None
+
+    def _remember(self, topic: tuple[str, str]) -> None:
+        """Its last listener here leaves now. What is older than `seconds` is forgotten, so that little is kept."""
+        now = asyncio.get_running_loop().time()
+        self._left.pop(topic, None)
+        self._left[topic] = now  # the newest is last
+        while self._left[oldest := next(iter(self._left))] <= now - self._seconds and oldest != topic:
+            del self._left[oldest]
 
     def _stop(self, watched: _Watched) -> None:
         if watched.timer is not None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.errors import Code, GatewayError
+from gateway.ids import LogKey
 from gateway.turns.orders import Order
 from gateway.turns.others import Others
 
@@ -38,7 +39,14 @@ class EraseAsked(msgspec.Struct, tag="erase"):
     conversation: str
 
 
-Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked
+class HeardAsked(msgspec.Struct, tag="heard"):
+    """How many seconds ago somebody last listened to a turn, as `Abandonment.heard` says."""
+
+    key: LogKey
+    turn: str
+
+
+Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | HeardAsked
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -78,6 +86,18 @@ async def ask(others: Others, node: int, question: Question) -> Answer | None:
     if found.code is not None:
         raise GatewayError(found.code, found.detail, retry_after=found.retry_after)
     return found
+
+
+async def heard_elsewhere(others: Others, key: LogKey, turn: str) -> float | None:
+    """How many seconds ago somebody last listened to a turn at another node. A node that does not answer may have
+    listeners, until it is no node any more."""
+    try:
+        question = HeardAsked(key, turn)
+        answers = await asyncio.gather(*(ask(others, node, question) for node in await others.all()))
+    except GatewayError:
+        return 0.0
+    found = [0.0 if answer is None else answer.value for answer in answers]
+    return min((float(ago) for ago in found if ago is not None), default=None)
 
 
 async def until_taken_over(attempt: Callable[[], Awaitable[T | None]]) -> T:

@@ -35,6 +35,9 @@ class Others(Protocol):
     async def runner_of(self, turn: str) -> int | None:
         """The node that runs a turn, None when none does now."""
 
+    async def all(self) -> list[int]:
+        """The nodes that live, without this one."""
+
     async def ask(self, node: int, question: bytes) -> bytes | None:
         """Another node's answer; None when it gives none in time, and may be dead."""
 
@@ -62,6 +65,9 @@ class Nobody:
 
     async def runner_of(self, turn: str) -> int | None:
         return None
+
+    async def all(self) -> list[int]:
+        return []
 
     async def ask(self, node: int, question: bytes) -> bytes | None:
         return None

@@ -1,7 +1,7 @@
 """Starting: an order becomes a turn exactly once, however often it comes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from weakref import WeakValueDictionary
 
@@ -29,6 +29,10 @@ Owns = Callable[[str, str | None], bool]
 """Whether the caller may read and write what belongs to that user and shop."""
 
 
+Admit = Callable[[], Awaitable[None] | None]
+"""Counts a turn that is about to start, once what it returns was awaited; raises if the turn must not start."""
+
+
 class Accepted(Struct, frozen=True):
     """A turn that was started for an order, or that an earlier request with the same key had started."""
 
@@ -50,16 +54,12 @@ class Starting:
         self._names = names
         self._marks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def start(
-        self, order: Order, *, owns: Owns, admit: Callable[[], None], position: str, mark: str = ""
-    ) -> Accepted:
+    async def start(self, order: Order, *, owns: Owns, admit: Admit, position: str, mark: str = "") -> Accepted:
         """As `Turns.start` says. `mark` is another than the order's where another node asks."""
         self._refuse_when_draining()
         return await outlived(self._runner.track(self._find_or_start(order, owns, admit, position, mark)))
 
-    async def _find_or_start(
-        self, order: Order, owns: Owns, admit: Callable[[], None], position: str, mark: str
-    ) -> Accepted:
+    async def _find_or_start(self, order: Order, owns: Owns, admit: Admit, position: str, mark: str) -> Accepted:
         """Goes on if its request is cancelled, so that a quick second request with the same key waits for the first."""
         if not order.conversation_id:
             return await self._start_once(order, None, admit, position, mark)
@@ -68,7 +68,7 @@ class Starting:
             return await self._start_once(await self._at_home(order, naming, owns), naming, admit, position, mark)
 
     async def _start_once(
-        self, order: Order, naming: Naming | None, admit: Callable[[], None], position: str, mark: str
+        self, order: Order, naming: Naming | None, admit: Admit, position: str, mark: str
     ) -> Accepted:
         if not (mark := mark or order.mark()):
             if (earlier := await self._returned(order, position)) is not None:
@@ -117,9 +117,7 @@ class Starting:
         conversation = ConversationId(note.conversation_id)
         return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
 
-    async def _start(
-        self, order: Order, naming: Naming | None, mark: str, admit: Callable[[], None], position: str
-    ) -> Accepted:
+    async def _start(self, order: Order, naming: Naming | None, mark: str, admit: Admit, position: str) -> Accepted:
         if (trouble := self._log.trouble or self._store.trouble) is not None:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
         others = self._means.others
@@ -133,14 +131,19 @@ class Starting:
             if (there := await self._at_its_node(order, key, mark, admit, position)) is not None:
                 return there
             tail = await self._claimed(key, naming)
-        busy = self._runner.is_busy(tail)
+        busy, waiting = self._runner.is_busy(tail), object()
         try:
             if busy and order.on_busy == "reject":
                 raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
-            self._refuse_when_draining()  # a drain may have started in the meantime; from here on there is no await
-            admit()
-        except GatewayError:
-            self._log.shelf.drop(tail, None)  # it may have been read for this alone
+            self._refuse_when_draining()  # a drain may have started in the meantime
+            if (counted := admit()) is not None:
+                tail.users.add(waiting)
+                await counted
+                self._refuse_when_draining()
+                busy = self._runner.is_busy(tail)
+                tail.users.discard(waiting)  # from here on there is no await
+        except BaseException:
+            self._log.shelf.drop(tail, waiting)  # it may have been read for this alone
             others.release(key)
             raise
         note = Note(order, naming.conversation_id, self._means.clock())
@@ -167,9 +170,7 @@ class Starting:
             self._means.others.release(key)
             raise
 
-    async def _at_its_node(
-        self, order: Order, key: LogKey, mark: str, admit: Callable[[], None], position: str
-    ) -> Accepted | None:
+    async def _at_its_node(self, order: Order, key: LogKey, mark: str, admit: Admit, position: str) -> Accepted | None:
         """The turn as another node has started it, which runs the conversation; None once this node has claimed it."""
         others = self._means.others
         asked = mark or new_mark()
@@ -179,8 +180,8 @@ class Starting:
         async def attempt() -> Accepted | None:
             if (node := await others.claim(key)) is None:
                 return ours
-            if not nodes:
-                admit()
+            if not nodes and (counted := admit()) is not None:
+                await counted
             nodes.append(node)
             answer = await ask(others, node, StartAsked(order, asked, position))
             return None if answer is None else msgspec.convert(answer.value, Accepted)

@@ -2,7 +2,8 @@
 returns."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -19,11 +20,13 @@ from gateway.turns.asking import (
     Answer,
     CancelAsked,
     EraseAsked,
+    HeardAsked,
     OutputsAsked,
     StartAsked,
     answer,
     ask,
     decode_question,
+    heard_elsewhere,
     until_taken_over,
 )
 from gateway.turns.books import kept
@@ -35,7 +38,7 @@ from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Order, read_note
 from gateway.turns.projection import ended, snapshot
 from gateway.turns.runner import Runner
-from gateway.turns.starting import Accepted, Owns, Starting
+from gateway.turns.starting import Accepted, Admit, Owns, Starting
 from gateway.turns.takeover import TakeOver
 from gateway.turns.telling import Telling
 
@@ -67,18 +70,19 @@ class Turns:
             self.runner, means, store=store, names=names, telling=telling, notifications=notifications
         )
         self._keeping: asyncio.Task[None] | None = None
+        self._abandonment = abandonment
+        if means.others.any:
+            abandonment.elsewhere = partial(heard_elsewhere, means.others)
 
     # -- one turn -----------------------------------------------------------------------------------------------
 
-    async def start(
-        self, order: Order, *, owns: Owns, admit: Callable[[], None] = lambda: None, position: str = ""
-    ) -> Accepted:
+    async def start(self, order: Order, *, owns: Owns, admit: Admit = lambda: None, position: str = "") -> Accepted:
         """Starts a turn and returns once its `started` is durable, or once it is queued.
 
         Nothing is started for an order that already has a turn, which is found by its key, or by a `position` of it.
-        `admit` is called last: it counts a turn that is about to start, and raises if the turn must not start. Raises
-        `not_found`, `conversation_busy`, `draining`, `storage_unavailable`, or `invalid_request` for a key that was
-        used with another body. A request that is cancelled may still have started its turn.
+        `admit` is called last. Raises `not_found`, `conversation_busy`, `draining`, `storage_unavailable`, or
+        `invalid_request` for a key that was used with another body. A request that is cancelled may still have started
+        its turn.
         """
         return await self._starting.start(order, owns=owns, admit=admit, position=position)
 
@@ -188,7 +192,9 @@ class Turns:
                 )
             case CancelAsked() | OutputsAsked():
                 live = self.runner.turns.get(question.turn)
-                work = _nothing() if live is None else self._do(question, live)
+                work = _known(None) if live is None else self._do(question, live)
+            case HeardAsked():
+                work = _known(self._abandonment.heard(question.key, question.turn))
             case EraseAsked():
                 work = self.erase(ConversationId(question.conversation))
         return await answer(work)
@@ -248,8 +254,9 @@ def _anybody(_user: str, _shop: str | None) -> bool:
     return True
 
 
-async def _nothing() -> None:
-    """The turn is over."""
+async def _known(value: Any) -> Any:
+    """An answer that nobody has to wait for."""
+    return value
 
 
 def _running(live: LiveTurn) -> Running:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adapters.edge.limits import TurnRate
 from gateway.turns.orders import Order
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import everything, sse
@@ -56,7 +57,9 @@ async def test_a_turn_over_the_rate_is_not_started_and_binds_no_key(serve: Serve
     key = uuid.uuid4().hex
     assert await WAYS[way](served, key, body()) == "rate_limited"
     assert await asked_for(served) == 1
-    served.services.turn_rate._started.clear()
+    rate = served.services.turn_rate
+    assert isinstance(rate, TurnRate)
+    rate._started.clear()
     assert await WAYS[way](served, key, body()) == ""
     await served.quiet()
     assert await asked_for(served) == 2

@@ -32,7 +32,8 @@ CREATE TABLE log_locks (name text PRIMARY KEY, node bigint NOT NULL);
 CREATE TABLE log_post (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, node bigint NOT NULL, body bytea NOT NULL, answer bytea,
     at timestamptz NOT NULL DEFAULT now());
-CREATE TABLE log_listeners (node bigint NOT NULL, topic text NOT NULL, PRIMARY KEY (topic, node));
+CREATE TABLE log_rates (account text PRIMARY KEY, starts timestamptz[] NOT NULL, newest timestamptz NOT NULL);
+CREATE INDEX log_rates_newest ON log_rates (newest);
 """
 
 
@@ -46,5 +47,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
-        for table in ("made", "nodes", "batches", "stretches", "heads", "locks", "post", "listeners"):
+        for table in ("made", "nodes", "batches", "stretches", "heads", "locks", "post", "rates"):
             op.execute(f"DROP TABLE log_{table}")

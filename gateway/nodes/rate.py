@@ -1,0 +1,43 @@
+"""The rate of turns by account, counted over all nodes by the database's clock."""
+
+from gateway.errors import Code, GatewayError
+from gateway.log.journal import JournalError
+from gateway.nodes.database import Database
+
+_NEWER = "s > clock_timestamp() - interval '1 minute'"
+_TAKE = (
+    "WITH quiet AS (DELETE FROM log_rates WHERE account IN (SELECT account FROM log_rates"
+    " WHERE newest < now() - interval '1 minute' AND account <> %s LIMIT 2 FOR UPDATE SKIP LOCKED))"
+    " INSERT INTO log_rates AS r (account, starts, newest)"
+    " VALUES (%s, ARRAY[clock_timestamp()], clock_timestamp()) ON CONFLICT (account) DO UPDATE SET"
+    f" starts = ARRAY(SELECT s FROM unnest(r.starts) s WHERE {_NEWER} ORDER BY s) || clock_timestamp(),"
+    f" newest = clock_timestamp() WHERE (SELECT count(*) FROM unnest(r.starts) s WHERE {_NEWER}) < %s RETURNING account"
+)
+_LEFT = (
+    "SELECT extract(epoch FROM min(s) + interval '1 minute' - clock_timestamp())::float8 FROM log_rates,"
+    f" unnest(starts) s WHERE account = %s AND {_NEWER}"
+)
+
+
+class SharedRate:
+    """Counts turns by account over a sliding minute. The row of an account makes its turns wait for each other."""
+
+    def __init__(self, database: Database, most: int) -> None:
+        self._database = database
+        self._most = most
+
+    async def take(self, account: str) -> None:
+        """Counts one turn. RATE_LIMITED says how long until the next turn is allowed. Refused turns are not counted.
+
+        A turn whose counting was not confirmed (`storage_unavailable`) may have been counted.
+        """
+        try:
+            if await self._database.ask(_TAKE, account, account, self._most):
+                return
+            ((left,),) = await self._database.ask(_LEFT, account)
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error), retry_after=1) from error
+        raise GatewayError(Code.RATE_LIMITED, "GATEWAY_TURNS_PER_MINUTE", retry_after=max(0.0, left or 0.0))
+
+    def __repr__(self) -> str:
+        return f"SharedRate({self._most} a minute)"

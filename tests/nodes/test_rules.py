@@ -1,0 +1,114 @@
+"""The rules that hold over all nodes: who may start how much, when an abandoned turn ends, what is erased and told."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import Code, GatewayError
+from gateway.nodes.database import Database
+from gateway.nodes.rate import SharedRate
+from gateway.telemetry.ledger import Ledger
+from tests.databases import PostgresServer
+from tests.transports.conftest import Served, serving
+from tests.transports.readers import sse
+from tests.waiting import until
+
+LONG = "/fault plain pieces:4000 -- on and on"
+QUICK = "/fault plain pieces:2 rate:0 -- quick"
+
+Nodes = Callable[..., Awaitable[list[Served]]]
+
+
+@pytest.fixture
+async def nodes(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Nodes]:
+    """`await nodes(2, …)`: gateways that share a database, each of which knows that it is not alone."""
+    async with AsyncExitStack() as stack:
+
+        async def start(count: int, **settings: Any) -> list[Served]:
+            url = await postgres.make()
+            started = [
+                await stack.enter_async_context(serving(tmp_path / str(number), database_url=url, **settings))
+                for number in range(count)
+            ]
+            await until(lambda: all(node.services.turns.others_go_on for node in started))
+            return started
+
+        yield start
+
+
+async def test_turns_per_minute_are_counted_over_all_nodes(nodes: Nodes) -> None:
+    one, two = await nodes(2, turns_per_minute=3)
+    sent = {"userId": "u", "botId": "b", "message": QUICK}
+
+    async def start(node: Served, user: str = "u") -> tuple[int, Any, Any]:
+        return await node.post("/api/coze/chat", {**sent, "userId": user}, Prefer="wait=0")
+
+    answers = await asyncio.gather(*(start(node) for node in (one, two, one, two, one, two)))
+    assert sorted(status for status, _, _ in answers) == [202, 202, 202, 429, 429, 429]
+    refused = [(headers, problem) for status, headers, problem in answers if status == 429]
+    assert all(problem["code"] == "rate_limited" for _, problem in refused)
+    assert all(1 <= int(headers["Retry-After"]) <= 60 for headers, _ in refused)
+    assert (await start(two, "another"))[0] == 202
+
+
+async def test_the_window_of_the_rate_slides_and_quiet_accounts_are_forgotten(
+    postgres: PostgresServer, ledger: Ledger
+) -> None:
+    url = await postgres.make()
+    database = Database(url, ledger)
+    rate = SharedRate(database, 2)
+
+    async def older(seconds: int) -> None:
+        move = "UPDATE log_rates SET starts = ARRAY(SELECT s - %s * interval '1s' FROM unnest(starts) s)"
+        await database.ask(f"{move}, newest = newest - %s * interval '1s'", seconds, seconds)
+
+    await rate.take("ann")
+    await older(40)
+    await rate.take("ann")
+    with pytest.raises(GatewayError) as refused:
+        await rate.take("ann")
+    assert refused.value.code is Code.RATE_LIMITED
+    assert 15 < (refused.value.retry_after or 0) <= 20  # the first one leaves the window
+    await older(21)
+    await rate.take("ann")
+    with pytest.raises(GatewayError):
+        await rate.take("ann")
+    await older(61)
+    await rate.take("bob")
+    assert await database.ask("SELECT account, cardinality(starts) FROM log_rates") == [("bob", 1)]
+    await database.close()
+
+
+async def test_a_listener_at_another_node_keeps_a_turn_that_is_cancelled_when_nobody_listens(nodes: Nodes) -> None:
+    owner, other = await nodes(2, abandon_seconds=1)
+    loop = asyncio.get_running_loop()
+    async with owner.stream(LONG, onDisconnect="cancel") as (response, events):
+        door = other.door(f"turns/{response.headers['X-Turn-Id']}")
+        reading = sse(door, None)
+        await anext(reading)
+        await anext(events)
+    for _ in range(500):  # 2.5 seconds of text, after the last listener of the owner has left
+        await anext(reading)
+    assert (await owner.state(door.topic[6:]))["status"] == "running"
+    await reading.aclose()
+    left = loop.time()
+    assert (await owner.ended(door.topic[6:], within=5))["status"] == "cancelled"
+    assert 0.8 < loop.time() - left < 3
+
+
+async def test_whoever_changes_between_nodes_has_the_whole_time_to_arrive(nodes: Nodes) -> None:
+    """The owner was never asked whether somebody listens while that one did."""
+    owner, other = await nodes(2, abandon_seconds=2)
+    async with owner.stream(LONG, onDisconnect="cancel") as (response, _):
+        turn = response.headers["X-Turn-Id"]
+    left = asyncio.get_running_loop().time()
+    async with contextlib.aclosing(sse(other.door(f"turns/{turn}"), None)) as reading:
+        for _ in range(300):  # 1.5 seconds of text: two seconds after the owner's listener left, nobody listens
+            await anext(reading)
+    assert (await owner.ended(turn, within=6))["status"] == "cancelled"
+    assert asyncio.get_running_loop().time() - left > 3.2
