@@ -18,6 +18,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | {"PYTHONPATH": str(ROOT)}
 
 
+AS_INSTALLED = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "bare")))}
+"""Production's packages are fewer than the tests' own."""
+
 NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
 """Gateways speak plain HTTP on loopback here: to read the machine's certificates would be a tenth of each start."""
 
@@ -41,7 +44,7 @@ class GatewayProcess:
             "-m",
             "gateway",
             *arguments,
-            env=clean_environment() | NO_CERTIFICATES | dict(environment or {}),
+            env=clean_environment() | AS_INSTALLED | NO_CERTIFICATES | dict(environment or {}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

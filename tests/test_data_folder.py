@@ -12,6 +12,7 @@ from gateway.log.sqlite import SqliteJournal
 from gateway.telemetry.ledger import Ledger
 from tests.processes import GatewayProcess
 from tests.test_cli import run
+from tests.transports.conftest import serving
 
 NAMES = [
     "a%20b",
@@ -39,12 +40,9 @@ async def test_both_databases_lie_in_the_folder_that_was_named_and_are_found_aga
     assert await gateway.terminate() == 0
     assert {"log.db", "gateway.db", "lock"} <= {file.name for file in folder.iterdir()}
     assert os.listdir(tmp_path) == [name]
-    again = await start_gateway(GATEWAY_DATA_DIR=str(folder))
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{again.url}/api/coze/conversations/{conversation}/messages") as response,
-    ):
-        assert len((await response.json())["messages"]) == 2
+    async with serving(tmp_path, data_dir=folder) as again:
+        _, _, answer = await again.get(f"/api/coze/conversations/{conversation}/messages")
+        assert len(answer["messages"]) == 2
 
 
 @pytest.mark.parametrize("name", ["file:a%20b", "file:a", ":memory:"])

@@ -79,6 +79,7 @@ async def test_a_page_of_another_origin_asks_with_the_token_that_its_backend_min
         GATEWAY_AUTH="jwt",
         GATEWAY_JWT_SECRET_FILE=str(tmp_path / "jwt.secret"),
         GATEWAY_ALLOWED_ORIGINS=f"http://127.0.0.1:{port}",
+        GATEWAY_SIMULATOR_RATE="400",
     )
     folder = copied(tmp_path, gateway=gateway.url, port=f"port={port}")
     async with running(sys.executable, "backend.py", folder=folder, port=port):
@@ -178,7 +179,7 @@ async def test_the_react_component_renders_a_conversation(
     start_gateway: Start, require: Require, page: Page, bundler: Path, tmp_path: Path, free_port: Port
 ) -> None:
     port = free_port()
-    gateway = await start_gateway(GATEWAY_ALLOWED_ORIGINS=f"http://127.0.0.1:{port}")
+    gateway = await start_gateway(GATEWAY_ALLOWED_ORIGINS=f"http://127.0.0.1:{port}", GATEWAY_SIMULATOR_RATE="400")
     folder = copied(tmp_path)
     shutil.copytree(ROOT / "adapters" / "browser" / "client", folder / "client")
     (folder / "node_modules").symlink_to(bundler / "node_modules")
