@@ -15,7 +15,7 @@ from aiohttp import web
 from adapters import browser, storage
 from adapters.edge.auth import Authenticator
 from adapters.edge.explained import explaining
-from adapters.edge.failures import OBSERVER
+from adapters.edge.failures import REFUSALS
 from adapters.edge.guard import Guard
 from adapters.edge.limits import Connections, TurnRate
 from adapters.edge.refusals import Refusals
@@ -32,7 +32,9 @@ from gateway.reading.unsent import Unsent
 from gateway.store.store import Store
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import Observers
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
 from gateway.turns.notifications import Notifications
@@ -71,7 +73,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         files = storage.files(settings)
         ledger = Ledger()
         metrics = Metrics(ledger, __version__)
-        faults = Faults(metrics.fault)
+        observer = Observers(metrics, Lines())
+        faults = Faults(observer)
         cluster = await _cluster(settings, ledger, faults)
         log = EventLog(
             storage.journal(settings, ledger) if cluster is None else cluster.journal,
@@ -80,7 +83,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             until_told=True,
             faults=faults,
             clock=clock,
-            count=lambda event, times: metrics.published[event].inc(times),
+            observer=observer,
             follow=None if cluster is None else cluster.follow,
             most_batches=MOST_BATCHES if cluster is None else _MOST_BATCHES,
         )
@@ -98,7 +101,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             idle_timeout=settings.upstream_idle_timeout,
             proxy=None if settings.embedded_simulator else settings.proxy,
             ledger=ledger,
-            on_request=metrics.upstream_requested,  # type: ignore[arg-type]
+            observer=observer,
             log_bytes=_log_bytes if settings.log_upstream_bytes else None,
         )
         stack.push_async_callback(upstream.close)
@@ -106,7 +109,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         hub = Hub(
             log.shelf,
             ledger=ledger,
-            watch=_Watch(metrics),
+            observer=observer,
             heartbeat=settings.heartbeat_interval,
             faults=faults,
             unsent=Unsent(settings.max_unsent_bytes),
@@ -117,7 +120,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             log=log,
             upstream=upstream,
             breaker=Breaker(asyncio.get_running_loop().time),
-            metrics=metrics,
+            observer=observer,
             faults=faults,
             ledger=ledger,
             rng=random.Random(),
@@ -149,6 +152,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             store=store,
             ledger=ledger,
             metrics=metrics,
+            observer=observer,
             faults=faults,
             authenticator=Authenticator.from_settings(settings),
             connections=Connections(settings.max_connections, settings.max_connections_per_user),
@@ -172,7 +176,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     """The main listener's application: every route of the contract."""
     app = web.Application(client_max_size=settings.max_body_bytes)
     app[SERVICES] = services
-    app[OBSERVER] = Refusals(services.metrics.request_refused)
+    app[REFUSALS] = Refusals(services.observer)
     app.middlewares.append(explaining)
     Guard(settings).install(app)
     # The routes that are asked for most stand first: aiohttp tries them in this order.
@@ -203,19 +207,6 @@ async def _simulated(settings: Settings) -> AsyncIterator[str]:
         yield simulator.url
     finally:
         await simulator.close()
-
-
-class _Watch:
-    """What the hub reports, put into metrics."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def delivered(self, label: str, events: int) -> None:
-        self._metrics.delivered(label).inc(events)
-
-    def delay(self, label: str, seconds: float, times: int) -> None:
-        self._metrics.delays(label).observe(seconds, times)
 
 
 def _log_bytes(text: str) -> None:

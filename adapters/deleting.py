@@ -28,7 +28,10 @@ async def delete(
     async with AsyncExitStack() as stack:
         stack.enter_context(storage.held(settings))
         log = EventLog(
-            storage.journal(settings, ledger), ledger=ledger, retention=settings.retention_seconds, clock=time.time
+            storage.journal(settings, ledger),
+            ledger=ledger,
+            retention=settings.retention_seconds,
+            clock=time.time,
         )
         running = await storage.opened(log)
         stack.push_async_callback(log.close)

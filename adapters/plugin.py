@@ -15,7 +15,8 @@ from gateway.log.entry import Entry
 from gateway.log.tail import Tail
 from gateway.reading.frames import PORTION
 from gateway.reading.subscription import Subscription
-from gateway.telemetry.metrics import Closing, Connection
+from gateway.telemetry.metrics import Connection
+from gateway.telemetry.words import Closing
 
 __all__ = [
     "KINDS",

@@ -17,6 +17,7 @@ from gateway.store.store import Store
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import Observer
 from gateway.turns.turns import Turns
 
 _PROBE_EVERY = 1.0
@@ -82,6 +83,7 @@ class Services:
     store: Store
     ledger: Ledger
     metrics: Metrics
+    observer: Observer
     faults: Faults
     authenticator: Authenticator
     connections: Connections

@@ -60,11 +60,7 @@ def journal(settings: Settings, ledger: Ledger) -> Journal:
     """The journal that keeps the event log."""
     if _in_memory(settings):
         return MemoryJournal()
-
-    def set_aside(path: Path, why: str) -> None:
-        logger.error("log.set_aside", path=str(path), why=why, consequence="listeners of older answers get a reset")
-
-    return SqliteJournal(settings.data_dir / "log.db", ledger=ledger, on_set_aside=set_aside)
+    return SqliteJournal(settings.data_dir / "log.db", ledger=ledger)
 
 
 def database(settings: Settings) -> str | URL:

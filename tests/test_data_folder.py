@@ -49,7 +49,7 @@ async def test_both_databases_lie_in_the_folder_that_was_named_and_are_found_aga
 async def test_a_relative_folder_is_a_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkdir(name)
-    journal = SqliteJournal(Path(name) / "log.db", ledger=Ledger(), on_set_aside=lambda path, why: None)
+    journal = SqliteJournal(Path(name) / "log.db", ledger=Ledger())
     await journal.open()
     await journal.close()
     assert os.listdir(tmp_path) == [name]

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from gateway.config.loading import load
-from gateway.telemetry.metrics import Closing
+from gateway.telemetry.words import Closing
 from tests.conftest import Require
 from tests.processes import ROOT, GatewayProcess
 from tests.test_metrics import everything_happened, samples

@@ -13,10 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from gateway import events
 from gateway.errors import Code
 from gateway.telemetry.ledger import Ledger
-from gateway.telemetry.metrics import EVENTS, RETRY_REASONS, Closing, Delays, Metrics, Operation, Recovery
+from gateway.telemetry.metrics import Delays, Metrics
+from gateway.telemetry.observer import TurnIds
+from gateway.telemetry.scrape import render
+from gateway.telemetry.words import EVENTS, RETRY_REASONS, Closing, Operation, Recovery
 from gateway.upstream.protocol import Skipped
 
 DOCS = Path(__file__).parent.parent / "docs"
+IDS = TurnIds("turn_1", "conv_1", "req_1")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -24,23 +28,24 @@ def everything_happened(ledger: Ledger) -> Metrics:
     metrics = Metrics(ledger, "1.2.3")
     metrics.connection("sse")
     metrics.connection("websocket").close(Closing.SLOW)
-    metrics.published["message"].inc(3)
-    metrics.delivered("sse").inc(2)
-    metrics.delays("sse").observe(0.004, 2)
-    metrics.resumed("longpoll", "reset")
-    metrics.first_content(0.3)
-    metrics.turn_ended("completed", 6.5)
-    metrics.upstream_requested("chat", "ok")
-    metrics.upstream_requested("retrieve", Code.UPSTREAM_UNAVAILABLE)
-    metrics.upstream_retried(Code.UPSTREAM_RATE_LIMITED)
-    metrics.upstream_recovered(Recovery.COMPLETED)
-    metrics.record_skipped(Skipped("malformed"))
+    metrics.events_shown("message", 3)
+    metrics.events_delivered("sse", 2)
+    metrics.delivered("mine").inc(2)
+    metrics.events_late("sse", 0.004, 2)
+    metrics.reader_resumed("longpoll", "reset")
+    metrics.first_content(IDS, 0.3)
+    metrics.turn_ended(IDS, "completed", 6.5)
+    metrics.upstream_requested("chat", "ok", 0.1)
+    metrics.upstream_requested("retrieve", Code.UPSTREAM_UNAVAILABLE, 0.1)
+    metrics.upstream_retried(IDS, Code.UPSTREAM_RATE_LIMITED, 1, 0.5)
+    metrics.upstream_recovered(IDS, Recovery.COMPLETED)
+    metrics.record_skipped(IDS, Skipped("malformed"))
     metrics.request_refused(Code.NOT_FOUND)
     return metrics
 
 
 def samples(metrics: Metrics, accept: str = "") -> Samples:
-    body, content_type = metrics.render(accept)
+    body, content_type = render(metrics, accept)
     parse = parse_openmetrics if "openmetrics" in content_type else parse_text
     return {(s.name, frozenset(s.labels.items())): s.value for family in parse(body.decode()) for s in family.samples}
 
@@ -83,7 +88,7 @@ def test_both_formats_parse_and_say_the_same(accept: str) -> None:
 
 
 def test_the_text_format_calls_counters_counters() -> None:
-    text = everything_happened(Ledger()).render()[0].decode()
+    text = render(everything_happened(Ledger()))[0].decode()
     assert "# TYPE gateway_turns_total counter" in text
     assert "# TYPE gateway_turns gauge" in text
 

@@ -30,8 +30,8 @@ STRANGE_EXPECTATION: Final = web.RequestKey("strange_expectation", bool)
 """Set when `Expect` asked for something other than `100-continue`."""
 
 
-class Observer(Protocol):
-    """Is told how requests were answered. Never raises and never waits."""
+class Refusing(Protocol):
+    """Is told of refused requests, and of what a browser should not have sent. Never raises and never waits."""
 
     def refused(self, request: web.Request, error: GatewayError) -> None:
         """A request, or a command on the shared socket, was answered with this problem."""
@@ -43,7 +43,7 @@ class Observer(Protocol):
         """A browser sent the API key with this name."""
 
 
-OBSERVER: Final = web.AppKey("observer", Observer)
+REFUSALS: Final = web.AppKey("refusals", Refusing)
 
 _REQUEST_ID: Final = web.RequestKey("request_id", str)
 _log = structlog.get_logger("gateway.http")
@@ -191,21 +191,21 @@ def problem(error: GatewayError | Failed, request: web.BaseRequest) -> web.Respo
 
 
 def refusal(error: GatewayError, request: web.Request) -> web.Response:
-    """The answer to a refused request. Tells the observer of it."""
+    """The answer to a refused request. Tells `REFUSALS` of it."""
     tell(error, request)
     return problem(error, request)
 
 
 def tell(error: GatewayError, request: web.Request) -> None:
-    """Tells the observer of a refusal that is answered in a transport's own way."""
-    if (observer := request.config_dict.get(OBSERVER)) is not None:
-        observer.refused(request, error)
+    """Tells `REFUSALS` of a refusal that is answered in a transport's own way."""
+    if (refusals := request.config_dict.get(REFUSALS)) is not None:
+        refusals.refused(request, error)
 
 
 def tell_of_key(request: web.BaseRequest, name: str) -> None:
-    """Tells the observer of an API key that a browser sent."""
-    if isinstance(request, web.Request) and (observer := request.config_dict.get(OBSERVER)) is not None:
-        observer.key_in_page(name)
+    """Tells `REFUSALS` of an API key that a browser sent."""
+    if isinstance(request, web.Request) and (refusals := request.config_dict.get(REFUSALS)) is not None:
+        refusals.key_in_page(name)
 
 
 def bad_framing(request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from adapters.edge.aiohttp_parts import name_server
 from adapters.edge.failures import (
-    OBSERVER,
+    REFUSALS,
     STRANGE_EXPECTATION,
     Handler,
     InvalidRequest,
@@ -105,8 +105,8 @@ class Guard:
 
     def _tell_of(self, origin: str, request: web.Request) -> None:
         origin = origin.lower()
-        if (observer := request.app.get(OBSERVER)) is not None and (origin == "null" or _ORIGIN.fullmatch(origin)):
-            observer.unshared(origin)
+        if (refusals := request.app.get(REFUSALS)) is not None and (origin == "null" or _ORIGIN.fullmatch(origin)):
+            refusals.unshared(origin)
 
     def knows_host(self, host: str | None) -> bool:
         """Whether `Host` names this server. HTTP/1.0 may come without one; a browser never does."""

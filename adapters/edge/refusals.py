@@ -10,6 +10,7 @@ from aiohttp import web
 
 from adapters.edge.failures import InvalidRequest, request_id, status_of
 from gateway.errors import Code, GatewayError
+from gateway.telemetry.observer import Observer
 
 _LINES: Final = 10
 """Lines a second for each code; what is beyond is counted and told with the next one."""
@@ -26,8 +27,8 @@ logger = structlog.get_logger()
 class Refusals:
     """Hears of every request that is refused. Nothing that a client sent is in a line but a well-formed origin."""
 
-    def __init__(self, count: Callable[[Code], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._count = count
+    def __init__(self, observer: Observer, clock: Callable[[], float] = time.monotonic) -> None:
+        self._observer = observer
         self._clock = clock
         self._said: dict[Code, tuple[float, int]] = {}  # since when, and how often since
         self._origins: dict[str, float] = {}  # told of at; the oldest first
@@ -36,7 +37,7 @@ class Refusals:
 
     def refused(self, request: web.Request, error: GatewayError) -> None:
         code = error.code
-        self._count(code)
+        self._observer.request_refused(code)
         if code is Code.INTERNAL or (left_out := self._left_out(code)) is None:  # what is internal has its own line
             return
         resource = request.match_info.route.resource

@@ -8,6 +8,7 @@ from adapters.native import openapi
 from adapters.services import SERVICES, Services
 from gateway import __version__
 from gateway.errors import Code, GatewayError
+from gateway.telemetry import scrape
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -47,7 +48,7 @@ def not_ready(services: Services) -> list[str]:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    body, content_type = request.app[SERVICES].metrics.render(request.headers.get("Accept", ""))
+    body, content_type = scrape.render(request.app[SERVICES].metrics, request.headers.get("Accept", ""))
     return web.Response(body=body, headers={**_NO_STORE, "Content-Type": content_type})
 
 

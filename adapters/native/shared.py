@@ -27,7 +27,8 @@ from gateway.reading.frames import Frame
 from gateway.reading.hub import Hub
 from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
-from gateway.telemetry.metrics import Closing, Connection
+from gateway.telemetry.metrics import Connection
+from gateway.telemetry.words import Closing
 
 logger = structlog.get_logger()
 

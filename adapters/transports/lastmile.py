@@ -20,7 +20,8 @@ from gateway.reading.hub import Hub
 from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
 from gateway.reading.unsent import Hold
-from gateway.telemetry.metrics import Closing, Connection
+from gateway.telemetry.metrics import Connection
+from gateway.telemetry.words import Closing
 
 HIGH_WATER = 64 * 1024
 """Bytes of ours that may wait for a reader's socket; beyond, its cursor stands still."""

@@ -84,7 +84,7 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
             subscription.close()
             raise
     if asked is not None:
-        services.metrics.resumed(label, "exact" if exact else "reset")
+        services.observer.reader_resumed(label, "exact" if exact else "reset")
     return subscription
 
 

@@ -11,7 +11,7 @@ from adapters.transports import wire
 from adapters.transports.listening import KINDS, Kind, caller_of, subscribe, topic_of
 from gateway.errors import Code, GatewayError
 from gateway.reading.frames import PORTION
-from gateway.telemetry.metrics import Closing
+from gateway.telemetry.words import Closing
 
 _HEADERS = {"Cache-Control": "no-store", "Content-Type": "application/json"}
 
@@ -40,7 +40,7 @@ def poll(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
                     raise GatewayError(Code.UNAUTHORIZED)
                 tail = subscription.tail
                 body = wire.poll(tail, entries, after=tail.position(subscription.after), ended=subscription.over)
-                services.metrics.delivered("longpoll").inc(len(entries))
+                services.observer.events_delivered("longpoll", len(entries))
                 entries.clear()
                 subscription.close()  # who is slow to take the answer holds nothing but the answer
                 answer = await deliver(request, web.Response(body=body, headers=_HEADERS))

@@ -12,7 +12,8 @@ from adapters.transports.lastmile import Line, Place
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
-from gateway.telemetry.metrics import Closing, Connection
+from gateway.telemetry.metrics import Connection
+from gateway.telemetry.words import Closing
 
 MOST_MESSAGE = 64 * 1024
 """Bytes of a message on a topic's own socket: a `ping` is all that it may hold."""

@@ -18,7 +18,8 @@ from adapters.transports.listening import KINDS, Kind, caller_of, take_place
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
-from gateway.telemetry.metrics import Closing, Connection
+from gateway.telemetry.metrics import Connection
+from gateway.telemetry.words import Closing
 
 _CONTENT_TYPE = "text/event-stream; charset=utf-8"
 _CACHE_CONTROL = "no-cache, no-transform"

@@ -10,7 +10,7 @@ from adapters.transports.lastmile import hand_over
 from adapters.transports.listening import KINDS, Kind, caller_of, take_place
 from adapters.transports.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
-from gateway.telemetry.metrics import Closing
+from gateway.telemetry.words import Closing
 
 
 def socket_route(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -190,7 +190,7 @@ class Committer:
         outcome = await commit_apart(self.batches, self.owed, logs)
         self.owed = []
         for tail, error in outcome.broken.items():
-            self._faults.broke("turn", error, turns=[w.stretch.turn for w in unsaved.values() if w.tail is tail])
+            self._faults.broke("turn", error, turns=[w.about for w in unsaved.values() if w.tail is tail])
             lost = [r for r in self.in_flight + self.pending if unsaved[r[0]].tail is tail]
             self.in_flight = [r for r in self.in_flight if unsaved[r[0]].tail is not tail]
             self.pending = [r for r in self.pending if unsaved[r[0]].tail is not tail]
@@ -232,7 +232,7 @@ class Committer:
     def _break(self, writer: Writer, error: Exception) -> None:
         """A turn's events are durable and can't be shown: it ends after the last one that was."""
         stretch, tail = writer.stretch, writer.tail
-        self._faults.broke("turn", error, turn=stretch.turn)
+        self._faults.broke("turn", error, **writer.about)
         self.pending = [record for record in self.pending if record[0] != stretch.number]
         head = tail.head
         self._tell(writer, Broken(f"the turn is broken: {type(error).__name__}"))
@@ -261,7 +261,7 @@ class Committer:
             try:
                 writer.fence()
             except Exception as fault:
-                self._faults.broke("turn", fault, turn=writer.stretch.turn)
+                self._faults.broke("turn", fault, **writer.about)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -306,7 +306,7 @@ class Committer:
             if writer.owner is not None:
                 writer.owner.lost(writer, error)
         except Exception as fault:
-            self._faults.broke("turn", fault, turn=writer.stretch.turn)
+            self._faults.broke("turn", fault, **writer.about)
 
     async def probe(self) -> None:
         """Learns whether the journal can be written, when nothing else is being written."""

@@ -130,7 +130,7 @@ class Keeper:
         except Exception as error:
             if len(some) > 1:
                 return [saved for one in some for saved in await self._save([one])]
-            self._faults.broke("fold", error, turn=some[0].stretch.turn)
+            self._faults.broke("fold", error, **some[0].about)
             self._discard(some[0])
             return []
 

@@ -14,8 +14,10 @@ from gateway.log.showing import Showing
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Owner, Writer
-from gateway.telemetry.faults import Faults, Part
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.observer import UNHEARD, Observer
+from gateway.telemetry.words import Part
 
 logger = structlog.get_logger()
 
@@ -32,16 +34,16 @@ class EventLog:
         ledger: Ledger,
         retention: float,
         clock: Callable[[], float],
-        count: Callable[[str, int], None] = lambda *_: None,
+        observer: Observer = UNHEARD,
         until_told: bool = False,
         faults: Faults | None = None,
         follow: Callable[[Shelf], Follower] | None = None,
         most_batches: int = MOST_BATCHES,
     ) -> None:
         self._journal = journal
-        self._faults = faults or Faults()
+        self._faults = faults or Faults(observer)
         self.shelf = Shelf(journal, follow)
-        showing = Showing(self.shelf, count=count, faults=self._faults)
+        showing = Showing(self.shelf, observer=observer, faults=self._faults)
         self.committer = Committer(journal, self.shelf, showing, ledger=ledger, clock=clock, faults=self._faults)
         self.keeper = Keeper(
             journal,

@@ -1,7 +1,6 @@
 """Showing: the one place where events become visible to readers."""
 
 import asyncio
-from collections.abc import Callable
 
 from gateway.log.feed import take
 from gateway.log.journal import BEGIN, END, Place, Record
@@ -9,17 +8,15 @@ from gateway.log.segments import LAST, WHOLE
 from gateway.log.shelf import Shelf
 from gateway.log.tail import Span, Tail
 from gateway.telemetry.faults import Faults
+from gateway.telemetry.observer import Observer
 
 
 class Showing:
-    """Applies durable records to the stretches in memory, and gives news of them.
+    """Applies durable records to the stretches in memory, and gives news of them."""
 
-    `count` is called with an event's name and how many of it were shown.
-    """
-
-    def __init__(self, shelf: Shelf, *, count: Callable[[str, int], None], faults: Faults) -> None:
+    def __init__(self, shelf: Shelf, *, observer: Observer, faults: Faults) -> None:
         self._unsaved = shelf.unsaved
-        self._count = count
+        self._shown = observer.events_shown
         self._faults = faults
 
     def show(self, records: list[Record], batch: int) -> dict[int, Exception]:
@@ -51,7 +48,7 @@ class Showing:
                 stretch.unsaved_from = batch
         for name, times in shown.items():
             try:
-                self._count(name, times)
+                self._shown(name, times)
             except Exception as error:
                 self._faults.broke("show", error)
         now = asyncio.get_running_loop().time()

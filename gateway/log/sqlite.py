@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,9 @@ class SqliteJournal:
     and every write asks whose it is: a process that was paused while another took the file over writes nothing more.
     """
 
-    def __init__(self, path: Path, *, ledger: Ledger, on_set_aside: Callable[[Path, str], None]) -> None:
+    def __init__(self, path: Path, *, ledger: Ledger) -> None:
         self._path = path.absolute()  # SQLite takes what begins with `file:` for a URI
         self._ledger = ledger
-        self._on_set_aside = on_set_aside
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._here: sqlite3.Connection | None = None
@@ -75,7 +74,7 @@ class SqliteJournal:
             return await self._open()
         except Damaged as damage:
             await self.close()
-            self._on_set_aside(set_aside(self._path), str(damage))
+            set_aside(self._path, str(damage))
             try:
                 return await self._open()
             except Damaged as again:

@@ -8,11 +8,14 @@ from typing import Any, Final, NamedTuple
 
 import aiosqlite
 import msgspec
+import structlog
 
 from gateway.log.feed import replay
 from gateway.log.journal import JournalError, Recovered
 from gateway.log.packing import unpack
 from gateway.log.stretch import Stretch
+
+logger = structlog.get_logger()
 
 SCHEMA_VERSION: Final = 5
 """2 knew one epoch a log, 3 wrote a note whole each time, 4 repeated a long answer in its last event; their files need
@@ -53,14 +56,14 @@ def is_damage(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "") in ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
-def set_aside(path: Path) -> Path:
-    """Renames the file and what belongs to it; its new name."""
+def set_aside(path: Path, why: str) -> None:
+    """Renames the file and what belongs to it, and tells the operator."""
     aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
-    return aside
+    logger.error("log.set_aside", path=str(aside), why=why, consequence="listeners of older answers get a reset")
 
 
 async def prepare(db: aiosqlite.Connection, name: str, size: int) -> None:

@@ -1,7 +1,7 @@
 """A writer: the licence to write one stretch."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Protocol
 
@@ -22,6 +22,10 @@ _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
 
 class Owner(Protocol):
     """Whoever was given a writer."""
+
+    @property
+    def about(self) -> Mapping[str, object]:
+        """What names the owner in a log line about the stretch: ids only."""
 
     def lost(self, writer: "Writer", error: JournalError) -> None:
         """What was appended and nobody has seen is gone. The owner may end the stretch with `owe`."""
@@ -78,6 +82,11 @@ class Writer:
         writer = Writer(self._desk, self.stretch, self.tail, owner, foreign=self.foreign)
         writer._noted = self._noted
         return writer
+
+    @property
+    def about(self) -> Mapping[str, object]:
+        """What names the stretch in a log line: ids only."""
+        return self.owner.about if self.owner is not None else {"turnId": self.stretch.turn}
 
     @property
     def active(self) -> bool:

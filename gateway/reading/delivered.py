@@ -1,22 +1,17 @@
-"""Delivered: how many events readers were given, and how late, added up for the metrics."""
-
-from typing import Protocol
+"""Delivered: how many events readers were given, and how late, added up for the observer."""
 
 from gateway.telemetry.faults import Faults
-
-
-class Watch(Protocol):
-    """Gets the reports. An exception that it raises does not disturb the delivery."""
-
-    def delivered(self, label: str, events: int) -> None: ...
-    def delay(self, label: str, seconds: float, times: int) -> None: ...
+from gateway.telemetry.observer import Observer
 
 
 class Delivered:
-    """Counts events by the label of their outlets, until they are reported."""
+    """Counts events by the label of their outlets, until they are reported.
 
-    def __init__(self, watch: Watch, faults: Faults) -> None:
-        self._watch = watch
+    An exception that the observer raises does not disturb the delivery.
+    """
+
+    def __init__(self, observer: Observer, faults: Faults) -> None:
+        self._observer = observer
         self._faults = faults
         self._events: dict[str, int] = {}
 
@@ -26,7 +21,7 @@ class Delivered:
     def late(self, label: str, seconds: float, times: int) -> None:
         """News reached `times` outlets `seconds` after it became visible."""
         try:
-            self._watch.delay(label, seconds, times)
+            self._observer.events_late(label, seconds, times)
         except Exception as error:
             self._faults.broke("deliver", error)
 
@@ -35,7 +30,7 @@ class Delivered:
         added, self._events = self._events, {}
         for label, events in added.items():
             try:
-                self._watch.delivered(label, events)
+                self._observer.events_delivered(label, events)
             except Exception as error:
                 self._faults.broke("deliver", error)
 

@@ -6,7 +6,7 @@ from gateway.errors import Code
 from gateway.ids import LogKey, Position
 from gateway.log.shelf import Shelf
 from gateway.log.tail import Tail
-from gateway.reading.delivered import Delivered, Watch
+from gateway.reading.delivered import Delivered
 from gateway.reading.delivery import Delivery
 from gateway.reading.heartbeats import Heartbeats
 from gateway.reading.outlet import Heart, Outlet
@@ -14,8 +14,10 @@ from gateway.reading.serving import Serving
 from gateway.reading.subscribing import Audience, Subscriptions
 from gateway.reading.subscription import Subscription
 from gateway.reading.unsent import Unsent
-from gateway.telemetry.faults import Faults, Part
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.observer import UNHEARD, Observer
+from gateway.telemetry.words import Part
 
 
 class Hub:
@@ -29,17 +31,17 @@ class Hub:
         shelf: Shelf,
         *,
         ledger: Ledger,
-        watch: Watch,
         heartbeat: float,
+        observer: Observer = UNHEARD,
         unsent: Unsent | None = None,
         faults: Faults | None = None,
         audience: Audience | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.unsent = unsent or Unsent()
-        self._faults = faults or Faults()
+        self._faults = faults or Faults(observer)
         loop = loop or asyncio.get_running_loop()
-        delivered = Delivered(watch, self._faults)
+        delivered = Delivered(observer, self._faults)
         self._subscriptions = Subscriptions(shelf, ledger=ledger, audience=audience)
         self._serving = Serving(unsent=self.unsent, ledger=ledger, delivered=delivered, cutting=self, loop=loop)
         self._delivery = Delivery(self._serving, delivered=delivered, loop=loop)

@@ -9,7 +9,7 @@ from gateway.log.entry import Entry
 from gateway.log.tail import Tail
 from gateway.reading.frames import Frame
 from gateway.reading.subscription import Subscription
-from gateway.telemetry.faults import Part
+from gateway.telemetry.words import Part
 
 Encode = Callable[[Tail, list[Entry]], bytes]
 """Turns entries into one frame of a transport. Pure, so that all readers at one position share the result."""

@@ -1,30 +1,35 @@
 """Faults: bugs in the gateway itself, counted by part, and the loops that have ended because of them."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Literal, get_args
 
 import structlog
 
-Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes"]
-PARTS: tuple[Part, ...] = get_args(Part)
-"""A closed list: `docs/metrics.md` explains each part."""
+from gateway.telemetry.observer import UNHEARD, Observer
+from gateway.telemetry.words import Part
 
 logger = structlog.get_logger()
 
 
 class Faults:
-    """Code that catches an exception which should be impossible reports it here, and goes on with everything else."""
+    """Code that catches an exception which should be impossible reports it here, and goes on with everything else.
 
-    def __init__(self, count: Callable[[Part], None] = lambda _: None) -> None:
-        self.count = count
+    This is not an observer: observers are only told, and nothing depends on them. Readiness asks `Faults` what has
+    stopped, a part removes its own entry when it works again, and the log line with the trace is always written.
+    """
+
+    def __init__(self, observer: Observer = UNHEARD) -> None:
+        self._observer = observer
         self.stopped: dict[Part, str] = {}
         """Why a loop has ended that must not end, by its part. Only a restart helps."""
 
     def broke(self, part: Part, error: BaseException, **fields: object) -> None:
         """Reports a bug of ours. `fields` name what it affected: ids only."""
-        self.count(part)
+        self._observer.fault_met(part)
         logger.error("gateway.fault", part=part, exc_info=error, **fields)
+
+    def count(self, part: Part) -> None:
+        """Counts a fault that has a log line of its own."""
+        self._observer.fault_met(part)
 
     def watch(self, part: Part, loop: "asyncio.Task[None]") -> None:
         """The loop must run until it is cancelled."""

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from gateway.log.log import EventLog
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observer import Observer, TurnIds
 from gateway.turns.course import Course
 from gateway.turns.naming import Naming
 from gateway.turns.orders import Note
@@ -26,7 +26,7 @@ class Means(Struct):
     log: EventLog
     upstream: Upstream
     breaker: Breaker
-    metrics: Metrics
+    observer: Observer
     faults: Faults
     ledger: Ledger
     rng: random.Random
@@ -72,3 +72,13 @@ class Context(Struct, frozen=True):
     naming: Naming
     course: Course
     waking: Waking
+
+    @property
+    def ids(self) -> TurnIds:
+        """By which observers are told of it."""
+        return ids_of(self.turn.turn_id, self.note)
+
+
+def ids_of(turn_id: str, note: Note) -> TurnIds:
+    """The ids of a turn, also of one that a former process ran."""
+    return TurnIds(turn_id, note.conversation_id, note.order.request_id)

@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import suppress
 
-import structlog
 from msgspec import UNSET
 
 from gateway.errors import Code, GatewayError
@@ -14,7 +13,8 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.status import Status, status
-from gateway.telemetry.metrics import Recovery
+from gateway.telemetry.observer import TurnIds
+from gateway.telemetry.words import Recovery
 from gateway.turns.context import Context, Means, Waking
 from gateway.turns.course import Course
 from gateway.turns.line import Line
@@ -24,9 +24,7 @@ from gateway.turns.pen import Pen
 from gateway.turns.recovering import Recovering
 from gateway.turns.sending import CONVERSATION_GONE, Sending
 from gateway.turns.turn import Turn
-from gateway.upstream.protocol import ChatRef, Upstream
-
-logger = structlog.get_logger()
+from gateway.upstream.protocol import ChatRef
 
 LEARN = 10.0
 """Seconds for which Coze is read on after a cancel, to learn the chat's id; also the deadline for telling Coze."""
@@ -60,6 +58,10 @@ class LiveTurn:
     @property
     def order(self) -> Order:
         return self.note.order
+
+    @property
+    def ids(self) -> TurnIds:
+        return self._context.ids
 
     @property
     def tail(self) -> Tail:
@@ -145,6 +147,10 @@ class LiveTurn:
             self.pen.lost(error)
             self._abandon()
 
+    @property
+    def about(self) -> dict[str, str]:
+        return self.ids.fields()
+
     def fenced(self, writer: Writer) -> None:
         """Another process continues the turn: this one stops, and neither writes nor shows anything more."""
         if writer is self.pen.writer:
@@ -167,7 +173,7 @@ class LiveTurn:
         except TimeoutError:
             if turn.phase != "ended":
                 if turn.phase == "recovering":
-                    self._means.metrics.upstream_recovered(Recovery.FAILED)
+                    self._means.observer.upstream_recovered(self.ids, Recovery.FAILED)
                 self.course.timed_out(turn)
                 self.pen.append(turn.fail(GatewayError(Code.UPSTREAM_TIMEOUT)))
                 self._line.wanted = False
@@ -217,16 +223,16 @@ class LiveTurn:
 
     async def _tell_coze(self) -> None:
         if (ref := self.turn.ref) is not None:
-            await tell_cancelled(self._means.upstream, ref, self.turn.turn_id)
+            await tell_cancelled(self._means, ref, self.ids)
 
     def __repr__(self) -> str:
         return f"LiveTurn({self.turn!r}, {self.note.stage})"
 
 
-async def tell_cancelled(upstream: Upstream, ref: ChatRef, turn_id: str) -> None:
+async def tell_cancelled(means: Means, ref: ChatRef, ids: TurnIds) -> None:
     """Tells Coze that nobody wants the chat's answer any more. Best effort: a failure only wastes Coze's work."""
     try:
         async with asyncio.timeout(LEARN):
-            await upstream.cancel(ref)
+            await means.upstream.cancel(ref)
     except (TimeoutError, GatewayError) as error:
-        logger.warning("turn.cancel_not_heard", turnId=turn_id, reason=str(error))
+        means.observer.turn_troubled(ids, "cancel_not_heard", error)

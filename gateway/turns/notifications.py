@@ -63,6 +63,10 @@ class Notifications:
         if writer.stretch.last >= writer.stretch.first and writer.stretch.ended is None:
             writer.owe()
 
+    @property
+    def about(self) -> dict[str, str]:
+        return {}
+
     def fenced(self, writer: Writer) -> None:
         """Another process notifies the shop's staff from now on."""
         self._forget(writer)

@@ -83,7 +83,7 @@ class Pen:
                 if not self._talked and event.kind == "message":
                     self._talked = True
                     context.course.first_content = self.seconds
-                    context.means.metrics.first_content(context.course.first_content)
+                    context.means.observer.first_content(context.ids, context.course.first_content)
             elif type(event) is Message and event.replace:
                 context.course.rewritten = True
             writer.append(event)
@@ -153,7 +153,7 @@ class Pen:
         """Our own code failed: the turn ends with `internal`, after the events that readers have. False if it was
         over."""
         turn, stretch = self._turn, self.stretch
-        self._context.means.faults.broke("turn", error, turnId=turn.turn_id)
+        self._context.means.faults.broke("turn", error, **self._context.ids.fields())
         with suppress(GatewayError):
             await self._log.committed()
         if stretch is None or stretch.ended is not None or self.loss is not None:

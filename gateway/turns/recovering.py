@@ -5,17 +5,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import structlog
-
 from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.events import Event, Message
-from gateway.telemetry.metrics import Recovery
+from gateway.telemetry.words import Recovery
 from gateway.turns.context import Context
 from gateway.turns.pen import Pen
 from gateway.turns.sending import Sending
 from gateway.upstream.protocol import ChatRef
-
-logger = structlog.get_logger()
 
 POLL = 1.0
 """Seconds between two polls of a chat; Coze's documentation demands at least that."""
@@ -54,7 +50,7 @@ class Recovering:
                 if turn.phase != "recovering":
                     return
             except TooMuch:
-                self._context.means.metrics.upstream_recovered(Recovery.FAILED)
+                self._over(Recovery.FAILED)
                 self._pen.append(turn.overfill())
                 return
             except UpstreamError as error:
@@ -84,10 +80,10 @@ class Recovering:
         """Coze could not be reached, or refused to answer. Raises the error again if that has happened too often."""
         self._refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
         if self._refused >= REFUSALS:
-            self._context.means.metrics.upstream_recovered(Recovery.FAILED)
+            self._over(Recovery.FAILED)
             raise error
         self._context.course.failed(error, "asking for Coze's record")
-        logger.info("turn.record_not_readable", turnId=self._turn.turn_id, code=error.code.value)
+        self._context.means.observer.turn_troubled(self._context.ids, "record_not_readable", error)
 
     def _has_outputs_for(self, tool_calls: Sequence[dict[str, Any]]) -> bool:
         """Whether the outputs that were given answer the calls that Coze waits for, not earlier ones."""
@@ -99,7 +95,10 @@ class Recovering:
         recovery = _HOW[outcome] if outcome is not None else Recovery.ACTION_REQUIRED
         if any(isinstance(event, Message) and event.replace for event in events):
             recovery = Recovery.REPLACED
-        self._context.means.metrics.upstream_recovered(recovery)
+        self._over(recovery)
+
+    def _over(self, recovery: Recovery) -> None:
+        self._context.means.observer.upstream_recovered(self._context.ids, recovery)
 
     async def wait_for_outputs(self) -> None:
         """Waits until tool outputs are given, then sends them; or until the turn ends."""

@@ -5,21 +5,18 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-import structlog
-
 from gateway.errors import GatewayError
 from gateway.events import Notification
 from gateway.ids import LogKey
 from gateway.log.tail import Tail
 from gateway.telemetry.ledger import Held
+from gateway.telemetry.observer import Story
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
 from gateway.turns.live import LiveTurn
 from gateway.turns.notifications import PREVIEW, Notifications
 from gateway.turns.queues import Queues
 from gateway.turns.telling import Telling
-
-logger = structlog.get_logger()
 
 GRACE = 10.0
 """The least number of seconds that a turn gets that outlived its process, or that waits for its first listener."""
@@ -154,12 +151,13 @@ class Runner:
     # -- running ------------------------------------------------------------------------------------------------
 
     async def _run(self, live: LiveTurn) -> None:
-        turn, order = live.turn, live.order
+        turn, order, observer = live.turn, live.order, self._means.observer
         held: list[Held] = [
             self._means.ledger.open("turn", "runner.run"),
             self._means.ledger.open("task", "runner.run"),
         ]
         began = asyncio.get_running_loop().time()
+        observer.turn_began(live.ids)
         try:
             try:
                 if order.shop_id is not None and not live.note.announced:
@@ -176,7 +174,7 @@ class Runner:
                 await self._log.committed()
             except GatewayError:
                 pass  # the log shows its last event now, and writes it later
-            self._means.metrics.turn_ended(turn.outcome or "failed", asyncio.get_running_loop().time() - began)
+            observer.turn_ended(live.ids, turn.outcome or "failed", asyncio.get_running_loop().time() - began)
             if live.pen.loss is None and not live.erased:
                 self._telling.began(live)  # an interrupted turn that was never accepted may get here first
             if not live.erased:
@@ -189,17 +187,10 @@ class Runner:
             self._forget(live)
             for one in held:
                 one.close()
-            level, course = live.course.line(turn, address=self._means.address)
-            getattr(logger, level)(
-                "SSE stream ended" if order.streamed else "Chat ended",
-                conversationId=turn.conversation_id,
-                turnId=turn.turn_id,
-                outcome=turn.outcome,
-                fullResponseLength=turn.length,
-                seconds=round(live.pen.seconds, 3),
-                requestId=order.request_id,
-                **course,
-            )
+            level, details = live.course.line(turn, address=self._means.address)
+            seconds = live.pen.seconds
+            story = Story(order.streamed, turn.outcome, turn.length, seconds, level, details)
+            observer.turn_left(live.ids, story)
 
     async def _notify(self, live: LiveTurn, kind: Any, text: str) -> None:
         if (shop := live.order.shop_id) is not None:

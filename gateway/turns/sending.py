@@ -2,16 +2,12 @@
 
 import asyncio
 
-import structlog
-
 from gateway.errors import Code, UpstreamError
 from gateway.turns.context import Context
 from gateway.turns.line import Line
 from gateway.turns.pen import Pen
 from gateway.upstream.backoff import delay
 from gateway.upstream.protocol import StreamEnd
-
-logger = structlog.get_logger()
 
 CONVERSATION_GONE = 4002
 """Coze's code for: there is no such conversation, or not for this token."""
@@ -43,7 +39,7 @@ class Sending:
                     return
                 gone = error.coze_code == CONVERSATION_GONE and error.taken == "no"
                 if gone and naming.gone(self._note.coze_conversation_id):
-                    logger.warning("turn.conversation_gone_at_coze", turnId=turn.turn_id)
+                    means.observer.turn_troubled(self._context.ids, "conversation_gone_at_coze", error)
                     continue
                 attempt += 1
                 safe = error.taken == "no" or (error.taken == "unknown" and means.retry_uncertain)
@@ -134,5 +130,6 @@ class Sending:
 
     def _say_again(self, attempt: int, seconds: float, error: UpstreamError) -> None:
         """Tells readers that the next attempt comes in `seconds`."""
-        self._context.means.metrics.upstream_retried(error.code)
+        context = self._context
+        context.means.observer.upstream_retried(context.ids, error.code, attempt, seconds)
         self._pen.append(self._turn.retrying(attempt, round(seconds * 1000)))

@@ -10,7 +10,7 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.store.store import Store
 from gateway.turns.books import close_books, newest_known, tell_missing
-from gateway.turns.context import Means
+from gateway.turns.context import Means, ids_of
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
@@ -92,7 +92,7 @@ class TakeOver:
                 self._telling.ended_before(stretch, note)
                 if note.memory.chat_id and outline(stretch).status == "cancelled":
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
-                    self._runner.track(tell_cancelled(self._means.upstream, ref, stretch.turn))
+                    self._runner.track(tell_cancelled(self._means, ref, ids_of(stretch.turn, note)))
 
     def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)
@@ -116,7 +116,7 @@ class TakeOver:
             live.restart_clock(min(max(left, GRACE), self._means.turn_timeout))
             live.taken_over()
             self._telling.stands(live)
-            logger.info("turn.taken_over", turnId=live.turn.turn_id, stage=live.note.stage, phase=live.turn.phase)
+            self._means.observer.turn_taken_over(live.ids, live.note.stage, live.turn.phase)
             self._runner.go(live)
         self._runner.go_on()
 

@@ -40,7 +40,7 @@ class Telling:
         try:
             self._store.update(snapshot(live, self._clock()))
         except Exception as error:
-            self._faults.broke("keep", error, turnId=live.turn.turn_id)
+            self._faults.broke("keep", error, **live.ids.fields())
 
     def ended_before(self, stretch: Stretch, note: Note) -> None:
         """Tells the store again about a turn that has ended: the process may have been killed before it was written."""
@@ -68,5 +68,5 @@ class Telling:
                         try:
                             self._store.update(glance(live, self._clock()))
                         except Exception as error:
-                            self._faults.broke("keep", error, turnId=live.turn.turn_id)
+                            self._faults.broke("keep", error, **live.ids.fields())
                 del changed[-share:]

@@ -6,7 +6,7 @@ There is one exception: if Coze refuses a token, it is renewed once, if its sour
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import aiohttp
 import msgspec
@@ -14,6 +14,8 @@ import msgspec
 from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.telemetry.ledger import Held, Ledger
+from gateway.telemetry.observer import UNHEARD, Observer
+from gateway.telemetry.words import Operation
 from gateway.upstream.coze_objects import Chat, failure_of_chat, message_items, status_of, tool_calls_of, usage_of
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
@@ -40,8 +42,7 @@ def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
 class CozeUpstream:
     """Implements `Upstream`. Make it inside the running loop; `close` it there.
 
-    Time-outs are in seconds. `on_request` is told each call's operation and outcome (`ok` or a problem's code; a
-    cancelled call has no outcome). `log_bytes` gets the bytes that Coze sends, masked.
+    Time-outs are in seconds. `log_bytes` gets the bytes that Coze sends, masked.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class CozeUpstream:
         idle_timeout: float = 60.0,
         proxy: str | None = None,
         ledger: Ledger,
-        on_request: Callable[[str, str], None] | None = None,
+        observer: Observer = UNHEARD,
         log_bytes: Callable[[str], None] | None = None,
     ) -> None:
         self._exchanges = Exchanges(base_url, connect_timeout=connect_timeout, idle_timeout=idle_timeout, proxy=proxy)
         self._token = token_source
         self._idle_timeout = idle_timeout
         self._ledger = ledger
-        self._on_request = on_request
+        self._observer = observer
         self._log_bytes = log_bytes
         self._streams: set[CozeStream] = set()
 
@@ -113,7 +114,7 @@ class CozeUpstream:
         await self._exchanges.close()
 
     async def _stream(
-        self, operation: str, path: str, query: dict[str, str], body: Any, chat_id: str, on_items: OnItems
+        self, operation: Operation, path: str, query: dict[str, str], body: Any, chat_id: str, on_items: OnItems
     ) -> ChatStream:
         async def once(token: str) -> CozeStream:
             held = self._ledger.open("upstream", f"{__name__}:{operation}")
@@ -163,7 +164,7 @@ class CozeUpstream:
 
     async def _ask(
         self,
-        operation: str,
+        operation: Operation,
         method: str,
         path: str,
         *,
@@ -204,22 +205,23 @@ class CozeUpstream:
         return await once(await self._token())
 
     @contextmanager
-    def _counted(self, operation: str) -> Iterator[None]:
-        outcome = "ok"
+    def _counted(self, operation: Operation) -> Iterator[None]:
+        outcome: Code | Literal["ok"] | None = "ok"
+        began = asyncio.get_running_loop().time()
         try:
             yield
         except UpstreamError as error:
-            outcome = error.code.value
+            outcome = error.code
             raise
         except asyncio.CancelledError:
-            outcome = ""
+            outcome = None
             raise
         except BaseException:
-            outcome = Code.INTERNAL.value
+            outcome = Code.INTERNAL
             raise
         finally:
-            if self._on_request is not None and outcome:
-                self._on_request(operation, outcome)
+            if outcome is not None:
+                self._observer.upstream_requested(operation, outcome, asyncio.get_running_loop().time() - began)
 
     def __repr__(self) -> str:
         return f"CozeUpstream({self._exchanges.base.host}, {len(self._streams)} streams)"

@@ -15,6 +15,7 @@ from gateway.log.writer import Writer
 from gateway.simulator import whole_text
 from gateway.store.batch import Batch
 from gateway.store.statements import Statements
+from gateway.telemetry.scrape import render
 from gateway.turns import telling
 from gateway.turns.turn import Turn
 from tests.cancellation.conftest import OpenCore, balanced
@@ -30,7 +31,7 @@ PLAIN = "/fault plain pieces:12 rate:60"
 
 
 def count(services: Services, part: str) -> float:
-    text = services.metrics.render()[0].decode()
+    text = render(services.metrics)[0].decode()
     (line,) = [line for line in text.splitlines() if line.startswith(f'gateway_faults_total{{part="{part}"}}')]
     return float(line.rpartition(" ")[2])
 

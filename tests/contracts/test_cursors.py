@@ -24,13 +24,6 @@ from tests.transports.book import Book, Reader
 from tests.waiting import until
 
 
-class Watch:
-    """Metrics that nobody looks at."""
-
-    def delivered(self, label: str, events: int) -> None: ...
-    def delay(self, label: str, seconds: float, times: int) -> None: ...
-
-
 class Sink(asyncio.WriteTransport):
     """A transport that keeps what it is given."""
 
@@ -87,7 +80,7 @@ class Listener:
 
 @pytest.fixture
 async def hub(bench: Bench) -> AsyncIterator[Hub]:
-    hub = Hub(bench.log.shelf, ledger=bench.ledger, watch=Watch(), heartbeat=3600)
+    hub = Hub(bench.log.shelf, ledger=bench.ledger, heartbeat=3600)
     yield hub
     await hub.close()
 

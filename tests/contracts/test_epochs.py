@@ -14,7 +14,6 @@ from gateway.log.epochs import MOST, Epochs
 from gateway.log.stretch import Stretch
 from gateway.reading.hub import Hub
 from tests.contracts.journals import KEY, Bench, fields, last, piece
-from tests.contracts.test_cursors import Watch
 
 
 class Readers:
@@ -50,7 +49,7 @@ class Readers:
 
     async def come_back(self) -> tuple[int, int]:
         """Everybody resumes: exactly where the same events are still before them, else with a reset."""
-        hub = Hub(self.bench.log.shelf, ledger=self.bench.ledger, watch=Watch(), heartbeat=3600)
+        hub = Hub(self.bench.log.shelf, ledger=self.bench.ledger, heartbeat=3600)
         tail = await self.bench.tail()
         there = [await self._event(sequence) for sequence in range(1, tail.head + 1)]
         exactly = resets = 0
@@ -192,7 +191,7 @@ async def test_positions_of_the_format_before_go_on(durable: Bench) -> None:
         db.execute("PRAGMA user_version=2")
         db.commit()
     await durable.open()
-    hub = Hub(durable.log.shelf, ledger=durable.ledger, watch=Watch(), heartbeat=3600)
+    hub = Hub(durable.log.shelf, ledger=durable.ledger, heartbeat=3600)
     for new in (0, 1):
         for sequence in range((await durable.tail()).head + 1 - 7 * new):
             subscription, exact = await hub.subscribe(KEY, asked=f"{old}-{sequence}")
@@ -207,7 +206,7 @@ async def test_positions_of_the_format_before_go_on(durable: Bench) -> None:
 async def test_a_log_into_which_nothing_was_written_can_be_waited_for_over_a_restart(durable: Bench) -> None:
     nothing = (await durable.tail()).position(0)
     await durable.reopen()
-    hub = Hub(durable.log.shelf, ledger=durable.ledger, watch=Watch(), heartbeat=3600)
+    hub = Hub(durable.log.shelf, ledger=durable.ledger, heartbeat=3600)
     subscription, exact = await hub.subscribe(KEY, asked=nothing)
     assert exact
     await durable.turn("turn_0")

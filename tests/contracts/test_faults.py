@@ -15,9 +15,10 @@ from gateway.log.packing import pack
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.reading.hub import Hub
+from gateway.telemetry.observer import Observer
 from gateway.turns.notifications import Notifications
 from tests.contracts.journals import KEY, Bench, Counted, fields, last, piece
-from tests.contracts.test_cursors import Listener, Watch
+from tests.contracts.test_cursors import Listener
 from tests.contracts.test_trouble import durably
 
 OTHER = LogKey("conv_2")
@@ -127,11 +128,13 @@ class Buggy:
         raise Bug
 
 
-async def test_counting_and_news_that_break_keep_nobody_from_what_is_written(durable: Bench, faults: Counted) -> None:
+async def test_counting_and_news_that_break_keep_nobody_from_what_is_written(
+    durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def buggy(*_: object) -> None:
         raise Bug
 
-    durable.log.committer._showing._count = buggy
+    monkeypatch.setattr(durable.log.committer._showing, "_shown", buggy)
     broken, other = await two(durable)
     (await durable.tail()).watchers[Buggy()] = None
     await durable.write(broken, piece("a"), last("turn_1", "a"), end=True)
@@ -223,7 +226,7 @@ async def test_commits_that_break_again_and_again_are_said_by_health(
 
 @pytest.fixture
 async def hub(durable: Bench, faults: Counted) -> AsyncIterator[Hub]:
-    hub = Hub(durable.log.shelf, ledger=durable.ledger, watch=Watch(), heartbeat=0.05, faults=faults)
+    hub = Hub(durable.log.shelf, ledger=durable.ledger, heartbeat=0.05, faults=faults)
     yield hub
     await hub.close()
 
@@ -255,20 +258,27 @@ async def test_a_reader_that_cant_be_served_is_cut_and_the_others_are_served(
     assert durable.ledger.count("subscription") == 0
 
 
-async def test_measuring_that_breaks_keeps_nobody_from_what_is_delivered(
-    durable: Bench, hub: Hub, faults: Counted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Raising(Observer):
+    def events_delivered(self, transport: str, times: int) -> None:
+        raise Bug
+
+    def events_late(self, transport: str, seconds: float, times: int) -> None:
+        raise Bug
+
+
+async def test_measuring_that_breaks_keeps_nobody_from_what_is_delivered(durable: Bench, faults: Counted) -> None:
     stretch = await durable.begin()
+    hub = Hub(durable.log.shelf, ledger=durable.ledger, heartbeat=3600, faults=faults, observer=Raising())
     listener = Listener((await hub.subscribe(KEY, asked=None))[0])
     hub.attach(listener)
-    for name in ("delivered", "delay"):
-        monkeypatch.setattr(Watch, name, buggy_lines)
     for text in ("a", "b", "c"):
         await durable.write(stretch, piece(text))
         await asyncio.sleep(0)
     assert "".join(event["content"] for event in listener.events) == "abc"
     assert set(faults.parts) == {"deliver"}
+    assert len(faults.parts) > 3
     hub.detach(listener)
+    await hub.close()
 
 
 async def test_a_heart_that_breaks_is_cut_and_the_others_beat(durable: Bench, hub: Hub, faults: Counted) -> None:

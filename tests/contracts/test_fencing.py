@@ -79,7 +79,7 @@ async def test_a_process_that_read_the_log_while_another_still_wrote_it_may_not_
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"))
     for folded in (False, True):
-        late = SqliteJournal(durable.folder / "log.db", ledger=ledger, on_set_aside=lambda *_: None)
+        late = SqliteJournal(durable.folder / "log.db", ledger=ledger)
         await late.open()
         await durable.write(stretch, piece("a"))
         if folded:

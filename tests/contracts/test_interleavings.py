@@ -27,7 +27,7 @@ from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
 from tests.clocks import Clock
 from tests.contracts.journals import KEY, last
-from tests.contracts.test_cursors import Listener, Watch
+from tests.contracts.test_cursors import Listener
 
 SCRIPT = ("begin", "piece", "end", "begin", "piece", "end")
 SHORT = ("begin", "piece", "end", "begin", "end")
@@ -133,7 +133,7 @@ class World:
         self.ledger = Ledger()
         self.log = EventLog(MemoryJournal(), ledger=self.ledger, retention=3600, clock=Clock())
         self.hands = Hands()
-        self.hub = Hub(self.log.shelf, ledger=self.ledger, watch=Watch(), heartbeat=3600, loop=self.hands)  # type: ignore[arg-type]
+        self.hub = Hub(self.log.shelf, ledger=self.ledger, heartbeat=3600, loop=self.hands)  # type: ignore[arg-type]
         self.way: Way = way
         self.turn = turn
         self.tail = self.log.shelf.create(KEY)
@@ -218,6 +218,10 @@ class World:
             self.written.append(("error", stretch.turn))
             self.durable = stretch.last + 1  # the one exception: shown before it is written
             writer.owe(Failed("", Code.STORAGE_UNAVAILABLE.value, True, KEY, stretch.turn, ""))
+
+    @property
+    def about(self) -> dict[str, str]:
+        return {}
 
     def fenced(self, writer: Writer) -> None:
         raise AssertionError(f"nobody else writes {writer!r}")

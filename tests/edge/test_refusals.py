@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from adapters.edge.refusals import Refusals
+from gateway.telemetry.observer import UNHEARD
 from tests.edge.whole import SECRET, Whole, key, person, whole, with_tokens
 
 UUID = "00000000-0000-4000-8000-000000000000"
@@ -184,7 +185,7 @@ async def test_an_origin_that_is_not_allowed_is_told_of_once_with_the_setting_an
 
 def test_origins_are_told_of_again_after_an_hour_and_never_more_than_a_hundred() -> None:
     now = [0.0]
-    refused = Refusals(lambda _: None, clock=lambda: now[0])
+    refused = Refusals(UNHEARD, clock=lambda: now[0])
     with capture_logs() as lines:
         for number in range(1000):
             refused.unshared(f"https://{number}.example")

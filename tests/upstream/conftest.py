@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from gateway.errors import Code
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.words import Operation
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.tokens import FixedToken, TokenSource
 
@@ -16,8 +19,14 @@ Connect = Callable[..., AbstractAsyncContextManager[CozeUpstream]]
 class Outcomes(list[tuple[str, str]]):
     """Each call's operation and outcome."""
 
-    def add(self, operation: str, outcome: str) -> None:
-        self.append((operation, outcome))
+
+class Heard(Observer):
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+
+    def upstream_requested(self, operation: Operation, outcome: Code | Literal["ok"], seconds: float) -> None:
+        assert 0 <= seconds < 60
+        self._outcomes.append((operation, outcome))
 
 
 @pytest.fixture
@@ -35,7 +44,7 @@ def connect(ledger: Ledger, outcomes: Outcomes) -> Connect:
             url,
             token or FixedToken("pat_secret"),
             ledger=ledger,
-            on_request=outcomes.add,
+            observer=Heard(outcomes),
             **({"connect_timeout": 5.0, "idle_timeout": 5.0} | options),
         )
         try:

@@ -1,0 +1,65 @@
+"""Words: the closed sets in which it is told what happens. `docs/metrics.md` and the contract explain each."""
+
+from enum import StrEnum
+from typing import Literal, get_args
+
+from gateway.errors import Code
+
+EVENTS = (
+    "started",
+    "message",
+    "reasoning",
+    "tool",
+    "audio",
+    "suggestion",
+    "notice",
+    "action_required",
+    "completed",
+    "cancelled",
+    "error",
+    "notification",
+)
+
+Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "token"]
+"""A kind of request to Coze."""
+
+Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The parts of the gateway that may meet a fault of its own."""
+
+Trouble = Literal["conversation_gone_at_coze", "record_not_readable", "cancel_not_heard"]
+"""What a turn met on its way and survived."""
+
+
+class Closing(StrEnum):
+    """Why a client's connection ended."""
+
+    FINISHED = "finished"
+    CLIENT_LEFT = "client_left"
+    SLOW = "slow"
+    HALF_OPEN = "half_open"
+    UNAUTHORIZED = "unauthorized"
+    PROTOCOL = "protocol"
+    DRAINING = "draining"
+    OVERLOADED = "overloaded"
+    ERROR = "error"
+
+
+class Recovery(StrEnum):
+    """How the work on a broken answer ended."""
+
+    COMPLETED = "completed"
+    REPLACED = "replaced"
+    ACTION_REQUIRED = "action_required"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+RETRY_REASONS = (
+    Code.UPSTREAM_UNAVAILABLE,
+    Code.UPSTREAM_RATE_LIMITED,
+    Code.UPSTREAM_UNCERTAIN,
+    Code.UPSTREAM_FAILED,
+    Code.CONVERSATION_BUSY,
+)
+"""Why a request to Coze was tried again: the problem that the request would otherwise have ended with."""
