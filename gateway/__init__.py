@@ -14,7 +14,7 @@ over.
 - `upstream`: Coze's HTTP API. `turns`: what one turn does, and how turns wait for one another. `log`: the event log.
   `reading`: how readers follow it. `store`: conversations and messages, in a database.
 - `nodes`: several processes on one PostgreSQL. `postgres`: how it is reached.
-- `config`: settings. `telemetry`: logs, metrics, the ledger, faults. `simulator`: a simulated Coze.
+- `config`: settings. `telemetry`: the observer, logs, metrics, the ledger, faults. `simulator`: a simulated Coze.
 
 `adapters` puts HTTP around all this; nothing here imports it.
 """

@@ -1,4 +1,4 @@
-"""Lines: the observer that writes log lines. Each about a turn names the turn, its conversation and its request."""
+"""Lines: the observer that writes log lines about turns. Each names the turn, its conversation and its request."""
 
 from typing import Final
 
@@ -11,11 +11,11 @@ from gateway.telemetry.words import Trouble
 logger = structlog.get_logger()
 
 _HARMLESS: Final = {"record_not_readable"}
-"""Troubles that Coze's next answer may end."""
+"""Troubles that Coze's next answer may end: no warning."""
 
 
 class Lines(Observer):
-    """What is written of what happens. What is told to nobody but the operator is logged where it happens."""
+    """A line that concerns no turn is logged by the part that knows of it."""
 
     def turn_taken_over(self, turn: TurnIds, stage: str, phase: str) -> None:
         logger.info("turn.taken_over", **turn.fields(), stage=stage, phase=phase)

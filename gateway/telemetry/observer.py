@@ -1,7 +1,7 @@
-"""The observer: whoever is told of what happens in the gateway. Metrics and log lines are observers, a tracer would be.
+"""The observer: it is told what happens in the gateway. Metrics and log lines are observers; a tracer would be another.
 
-Each call is made when the thing happens, so its time is now; what lasted has its seconds as an argument. All calls
-come from the event loop's thread. An observer never waits and never raises.
+Each method is called at the moment that it tells of; durations are arguments, in seconds. All calls come from the event
+loop's thread. An observer never waits and never raises.
 """
 
 from typing import Any, Final, Literal
@@ -17,8 +17,8 @@ Level = Literal["info", "warning", "error"]
 
 
 class TurnIds(Struct, frozen=True):
-    """The ids by which a turn is told of. `request_id` is the id of the HTTP request that started it; it is kept with
-    the turn, so that it is the same after a restart."""
+    """The ids of a turn. `request_id` names the HTTP request that started the turn; the turn's note keeps it, so
+    that it is the same after a restart."""
 
     turn_id: str
     conversation_id: str
@@ -30,7 +30,7 @@ class TurnIds(Struct, frozen=True):
 
 
 class Story(Struct, frozen=True):
-    """How a turn went: what its last log line says. Without `outcome` it has not ended, and the process lets it go."""
+    """How a turn went, for its last log line. `outcome` is None if the process stops before the turn has ended."""
 
     streamed: bool
     outcome: Outcome | None
@@ -42,29 +42,29 @@ class Story(Struct, frozen=True):
 
 
 class Observer:
-    """A base class and no `Protocol`, so that an observer defines only what it wants to hear of."""
+    """A base class instead of a `Protocol`, so that an observer defines only the methods that it needs."""
 
-    # -- the way of a piece of text: called for each commit and each group of readers, never for each reader --------
+    # -- the path of a piece of text: called per commit and per group of readers, never per reader ------------------
 
     def events_shown(self, event: str, times: int) -> None:
-        """So many events of this name became visible; of text, pieces."""
+        """`times` events with this name became visible. Each piece of text counts."""
 
     def events_delivered(self, transport: str, times: int) -> None:
-        """So many events were handed to sockets."""
+        """`times` events were handed to sockets."""
 
     def events_late(self, transport: str, seconds: float, times: int) -> None:
-        """So many readers were given news so long after it became visible."""
+        """`times` readers were given news `seconds` after it became visible."""
 
     # -- turns ------------------------------------------------------------------------------------------------------
 
     def turn_began(self, turn: TurnIds) -> None:
-        """Its task runs: the turn is durable, and no other turn of its conversation runs."""
+        """The turn's task has started: the turn is durable, and no other turn of its conversation runs."""
 
     def turn_taken_over(self, turn: TurnIds, stage: str, phase: str) -> None:
-        """This process goes on with a turn that a former one left."""
+        """This process continues a turn that a former process left."""
 
     def first_content(self, turn: TurnIds, seconds: float) -> None:
-        """The first piece of its answer is there."""
+        """The turn has its first piece of text, `seconds` after its start."""
 
     def record_skipped(self, turn: TurnIds, record: Skipped) -> None:
         """A record of Coze's could not be used."""
@@ -73,21 +73,21 @@ class Observer:
         """A request to Coze failed and will be sent again in `wait` seconds. `reason` is one of `RETRY_REASONS`."""
 
     def upstream_recovered(self, turn: TurnIds, outcome: Recovery) -> None:
-        """The work on its broken answer is over."""
+        """The work on the turn's broken answer is over."""
 
     def turn_troubled(self, turn: TurnIds, trouble: Trouble, error: Exception) -> None:
-        """Something failed on the way, and the turn goes on, or was over already."""
+        """Something failed that does not end the turn, or the turn was over already."""
 
     def turn_ended(self, turn: TurnIds, outcome: Outcome, seconds: float) -> None:
-        """Its last event is written, or can't be."""
+        """The turn's last event was written, or can't be written."""
 
     def turn_left(self, turn: TurnIds, story: Story) -> None:
-        """Its task is over."""
+        """The turn's task is over."""
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
     def upstream_requested(self, operation: Operation, outcome: Code | Literal["ok"], seconds: float) -> None:
-        """A request to Coze is over; a stream's, once it is open. One that was cancelled is not told of."""
+        """A request to Coze is over; a request for a stream, once the stream is open. Cancelled ones are left out."""
 
     def reader_resumed(self, transport: str, outcome: Literal["exact", "reset"]) -> None:
         """A reader came with a position."""
@@ -96,7 +96,7 @@ class Observer:
         """A request, or a command on the shared socket, was answered with a problem."""
 
     def fault_met(self, part: Part) -> None:
-        """Our own code failed. `Faults` has the line about it, and knows what has stopped."""
+        """Our own code failed. `Faults` writes the log line, and knows which loops have stopped."""
 
 
 _CALLS: Final = tuple(name for name in vars(Observer) if not name.startswith("_"))
@@ -105,8 +105,8 @@ _CALLS: Final = tuple(name for name in vars(Observer) if not name.startswith("_"
 class Observers(Observer):
     """Several observers as one.
 
-    A call that only one of them defines is that one's own method, so it costs nothing more; a call that none of them
-    defines does nothing.
+    A method that only one of them defines is that observer's own method, so the call costs nothing more. A method that
+    none of them defines does nothing.
     """
 
     def __init__(self, *observers: Observer) -> None:
@@ -128,4 +128,4 @@ def _each(heard: list[Any]) -> Any:
 
 
 UNHEARD: Final = Observers()
-"""Nobody hears of anything."""
+"""For parts that nobody observes."""

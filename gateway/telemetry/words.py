@@ -1,4 +1,4 @@
-"""Words: the closed sets in which it is told what happens. `docs/metrics.md` and the contract explain each."""
+"""Words: the closed sets that observers and metrics use. `docs/metrics.md` and the contract explain each word."""
 
 from enum import StrEnum
 from typing import Literal, get_args
@@ -25,10 +25,10 @@ Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outpu
 
 Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""The parts of the gateway that may meet a fault of its own."""
+"""The parts of the gateway whose faults are counted."""
 
 Trouble = Literal["conversation_gone_at_coze", "record_not_readable", "cancel_not_heard"]
-"""What a turn met on its way and survived."""
+"""What may fail without ending a turn."""
 
 
 class Closing(StrEnum):

@@ -29,7 +29,7 @@ async def close_books(
         stretch = await kept(log, row.turn_id)
         if stretch is None:
             store.update(lost(row, clock()))
-            logger.warning("turn.lost", turnId=row.turn_id)
+            logger.warning("turn.lost", turnId=row.turn_id)  # its request was named in the note, which is gone too
         elif stretch.ended is not None and stretch.last >= stretch.first:
             tell(stretch, read_note(stretch.state))
 

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import ClientSession
 
 from gateway.log.showing import Showing
-from gateway.log.stretch import MESSAGE
+from gateway.log.segments import MESSAGE
 from gateway.upstream.coze import CozeUpstream
 from tests.processes import GatewayProcess
 from tests.transports.conftest import Served
