@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from gateway.log.showing import Showing
 from gateway.log.segments import MESSAGE
+from gateway.log.showing import Showing
 from gateway.upstream.coze import CozeUpstream
 from tests.processes import GatewayProcess
 from tests.transports.conftest import Served
