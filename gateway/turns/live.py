@@ -1,6 +1,7 @@
 """A live turn: the one task that reads from Coze for a turn, and writes the events that follow to the log."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
 from msgspec import UNSET
@@ -47,6 +48,8 @@ class LiveTurn:
         self._means = means
         self._waking = Waking()
         self._context = Context(means, turn, note, naming, self.course, self._waking)
+        self.ids = self._context.ids
+        self.about: Mapping[str, object] = self.ids.fields()
         self.pen = Pen(self._context, tail)
         self._line = Line(self._context, self.pen)
         self._sending = Sending(self._context, self.pen, self._line)
@@ -58,10 +61,6 @@ class LiveTurn:
     @property
     def order(self) -> Order:
         return self.note.order
-
-    @property
-    def ids(self) -> TurnIds:
-        return self._context.ids
 
     @property
     def tail(self) -> Tail:
@@ -146,10 +145,6 @@ class LiveTurn:
         if writer is self.pen.writer:  # otherwise it is the writer that kept the turn while it was queued
             self.pen.lost(error)
             self._abandon()
-
-    @property
-    def about(self) -> dict[str, str]:
-        return self.ids.fields()
 
     def fenced(self, writer: Writer) -> None:
         """Another process continues the turn: this one stops, and neither writes nor shows anything more."""
