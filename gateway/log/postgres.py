@@ -87,6 +87,9 @@ class PostgresJournal:
     async def adopt(self) -> list[Stretch]:
         """Becomes the node of stretches that have none, in the order in which they began."""
         stretches = await self.licence.adopt(self._last_batch)
+        for s in stretches:
+            if s.ended is not None:
+                s.unsaved_from = self._last_batch + 1  # that it may be trimmed is not saved yet
         self._unended.update((s.number, (s.key, s.epochs)) for s in stretches)
         return stretches
 
@@ -171,6 +174,8 @@ class PostgresJournal:
             raise JournalError(f"a stored answer is damaged: {error}") from error
 
     async def trim(self, *, before: float, now: float) -> list[str]:
+        """A time that is yet to come was written when the database's clock was ahead: it counts from now."""
+        await self._ask(self._writer, "UPDATE log_stretches SET kept_at = now() WHERE kept_at > now()")
         sql = (
             "DELETE FROM log_stretches WHERE number IN (SELECT number FROM log_stretches WHERE"
             " kept_at < now() - make_interval(secs => %s) LIMIT %s) RETURNING key"

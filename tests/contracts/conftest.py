@@ -1,31 +1,44 @@
 """A log over each journal."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway.telemetry.ledger import Ledger
 from tests.contracts.journals import Bench
+from tests.contracts.storages import Memory, PostgresDatabase, SqliteFile, Storage
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "memory"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger) -> AsyncIterator[Bench]:
     """A log over each kind of journal."""
-    bench = Bench(request.param, tmp_path, ledger)
-    if request.param == "postgresql":
-        bench.url = await request.getfixturevalue("postgres").make()
-    await bench.open()
-    yield bench
-    await bench.log.close()
+    async with opened(await storage(request, tmp_path), ledger) as bench:
+        yield bench
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def durable(request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger) -> AsyncIterator[Bench]:
     """A log over each journal that survives."""
-    bench = Bench(request.param, tmp_path, ledger)
-    if request.param == "postgresql":
-        bench.url = await request.getfixturevalue("postgres").make()
+    async with opened(await storage(request, tmp_path), ledger) as bench:
+        yield bench
+
+
+@asynccontextmanager
+async def opened(storage: Storage, ledger: Ledger) -> AsyncIterator[Bench]:
+    bench = Bench(storage, ledger)
     await bench.open()
     yield bench
     await bench.log.close()
+
+
+async def storage(request: pytest.FixtureRequest, folder: Path) -> Storage:
+    """Of the kind that is asked for. Without PostgreSQL the test is left out."""
+    match request.param:
+        case "sqlite":
+            return SqliteFile(folder)
+        case "postgresql":
+            return PostgresDatabase(await request.getfixturevalue("postgres").make())
+        case _:
+            return Memory()

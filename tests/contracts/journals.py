@@ -3,17 +3,15 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from gateway.events import Completed, Event, Started, Text
 from gateway.ids import LogKey
 from gateway.log.entry import Entry
 from gateway.log.journal import Index, Journal, JournalError, Record, Recovered, Uncertain
 from gateway.log.log import EventLog
-from gateway.log.memory import MemoryJournal
-from gateway.log.postgres import PostgresJournal
-from gateway.log.sqlite import SqliteJournal
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Writer
@@ -22,9 +20,13 @@ from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.observer import Observer
 from gateway.telemetry.words import Part
 from tests.clocks import Clock
+from tests.contracts.storages import Storage
 
 KEY = LogKey("conv_1")
 T = TypeVar("T")
+
+in_a_file = pytest.mark.parametrize("durable", ["sqlite"], indirect=True)
+"""For what is said of SQLite's own file."""
 
 
 class Around:
@@ -171,10 +173,8 @@ class Counted(Faults):
 class Bench:
     """A log over a journal of one kind, and what it needs; can be crashed and opened again."""
 
-    def __init__(self, kind: str, folder: Path, ledger: Ledger) -> None:
-        self.kind = kind
-        self.url = ""
-        self.folder = folder
+    def __init__(self, storage: Storage, ledger: Ledger) -> None:
+        self.storage = storage
         self.ledger = ledger
         self.clock = Clock()
         self.retention = 3600.0
@@ -189,15 +189,10 @@ class Bench:
 
     @property
     def durable(self) -> bool:
-        return self.kind != "memory"
+        return self.storage.kind != "memory"
 
     async def open(self, seed: int = 1) -> EventLog:
-        inner: Journal = MemoryJournal()
-        if self.kind == "postgresql":
-            inner = PostgresJournal(self.url, ledger=self.ledger, lease=0.0)
-        elif self.kind == "sqlite":
-            inner = SqliteJournal(self.folder / "log.db", ledger=self.ledger)
-        self.journal = self.around(inner)
+        self.journal = self.around(self.storage.journal(self.ledger))
         self.log = EventLog(
             self.journal,
             ledger=self.ledger,
@@ -206,7 +201,7 @@ class Bench:
             faults=self.faults,
         )
         self.running = await self.log.open()
-        assert not list(self.folder.glob("*.damaged-*"))
+        assert not self.storage.set_aside()
         for stretch in self.running:
             self.log.take_over(stretch, self.owner)
         return self.log
@@ -216,7 +211,18 @@ class Bench:
         for task in self.log._tasks:
             task.cancel()
         await asyncio.gather(*self.log._tasks, return_exceptions=True)
-        await self.journal.close()
+        await self.storage.kill(self.journal.inner)
+
+    async def later(self, seconds: float) -> None:
+        """Time goes by, for the log and for what it is kept in."""
+        self.clock.now += seconds
+        self.storage.later(seconds)
+
+    async def restore(self, name: str) -> None:
+        """Goes back to a backup of the storage, as after a crash."""
+        await self.crash()
+        self.storage.restore(name)
+        await self.open()
 
     async def reopen(self) -> EventLog:
         await self.crash()

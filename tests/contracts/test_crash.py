@@ -55,6 +55,8 @@ async def test_a_finished_turn_that_was_not_folded_is_there_and_then_folded(dura
     assert (again.position(again.head), again.head) == (tail.position(tail.head), tail.head)
     assert await durable.read(again) == wanted
     await durable.log.keeper.fold()
+    assert durable.log.keeper.ended() == []
+    assert durable.storage.saved() == 1
     assert await durable.read(await durable.tail()) == wanted
 
 
@@ -87,7 +89,7 @@ async def test_positions_of_a_turn_whose_time_was_up_at_the_restart_are_never_gi
     first = await durable.turn("turn_1")
     await durable.log.keeper.fold()
     second = await durable.turn("turn_2", pieces=20)
-    durable.clock.now += durable.retention + 10
+    await durable.later(durable.retention + 10)
     await durable.reopen()
     third = await durable.turn("turn_3", pieces=20)
     assert third.epochs != second.epochs or third.first > second.last

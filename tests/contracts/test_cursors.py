@@ -294,7 +294,7 @@ async def test_a_reader_of_a_conversation_that_retention_overtook_gets_a_reset(
     await bench.turn("turn_1")
     await bench.turn("turn_2")
     await bench.log.keeper.fold()
-    bench.clock.now += 200
+    await bench.later(200)
     kept = await bench.turn("turn_3")
     await bench.log.keeper.trim()
     if way == "attached":
@@ -362,7 +362,7 @@ async def test_a_turn_that_retention_takes_meanwhile_is_read_to_its_end_or_known
     bench.log.keeper.retention = 100
     await bench.turn("turn_1")
     await bench.log.keeper.fold()
-    bench.clock.now += 200
+    await bench.later(200)
     if when == "while it is looked for":
         first = True
 

@@ -1,10 +1,8 @@
 """Positions over crashes, restored backups and lost commits: each names what its reader was given, or is refused."""
 
 import random
-import shutil
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,8 @@ from gateway.ids import POSITION_LIMIT, Position, new_token, parse_position
 from gateway.log.epochs import MOST, Epochs
 from gateway.log.stretch import Stretch
 from gateway.reading.hub import Hub
-from tests.contracts.journals import KEY, Bench, fields, last, piece
+from tests.contracts.journals import KEY, Bench, fields, in_a_file, last, piece
+from tests.contracts.storages import SqliteFile
 
 
 class Readers:
@@ -71,20 +70,6 @@ def readers(durable: Bench) -> Readers:
     return Readers(durable)
 
 
-def back_up(bench: Bench, to: Path) -> None:
-    """As `sqlite3 FILE .backup` does, while the gateway runs."""
-    with closing(sqlite3.connect(bench.folder / "log.db")) as source, closing(sqlite3.connect(to)) as target:
-        source.backup(target)
-
-
-async def restore(bench: Bench, backup: Path) -> None:
-    await bench.crash()
-    for part in bench.folder.glob("log.db*"):
-        part.unlink()
-    shutil.copy(backup, bench.folder / "log.db")
-    await bench.open()
-
-
 async def say(bench: Bench, stretch: Stretch, *texts: str) -> None:
     await bench.write(stretch, *map(piece, texts))
 
@@ -101,7 +86,7 @@ async def test_a_kill_costs_no_position(durable: Bench, readers: Readers) -> Non
 
 
 async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_after(
-    durable: Bench, readers: Readers, tmp_path: Path
+    durable: Bench, readers: Readers
 ) -> None:
     await durable.turn("turn_0")
     await durable.log.keeper.fold()
@@ -109,11 +94,11 @@ async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_a
     await say(durable, stretch, "a", "b")
     await readers.read()
     kept = len(readers.given)
-    back_up(durable, tmp_path / "backup")
+    durable.storage.back_up("1")
     await say(durable, stretch, "c", "d")
     await durable.write(stretch, last("turn_1", "abcd"), end=True)
     await readers.read()
-    await restore(durable, tmp_path / "backup")
+    await durable.restore("1")
     assert await readers.come_back() == (kept, len(readers.given) - kept)
     (again,) = durable.running
     await say(durable, again, "x", "y", "z", "and more")
@@ -127,23 +112,26 @@ async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_a
     assert await readers.come_back() == (new, len(readers.given) - new)
 
 
+@in_a_file
 async def test_a_lost_tail_is_a_reset_for_those_who_had_read_it(durable: Bench, readers: Readers) -> None:
     """A power cut takes the last commits: what a WAL without them holds."""
     stretch = await durable.begin("turn_1")
     await say(durable, stretch, "a")
-    wal = durable.folder / "log.db-wal"
+    storage = durable.storage
+    assert isinstance(storage, SqliteFile)
+    wal = storage.folder / "log.db-wal"
     length = wal.stat().st_size
     await readers.read()
     kept = len(readers.given)
     await say(durable, stretch, "b", "c")
     await readers.read()
-    files = {part.name: part.read_bytes() for part in durable.folder.glob("log.db*") if part.suffix != ".db-shm"}
+    files = {part.name: part.read_bytes() for part in storage.files() if part.suffix != ".db-shm"}
     await durable.crash()
-    for part in durable.folder.glob("log.db*"):
+    for part in storage.files():
         part.unlink()
     for name, data in files.items():
         if not name.endswith("-shm"):
-            (durable.folder / name).write_bytes(data[:length] if name.endswith("-wal") else data)
+            (storage.folder / name).write_bytes(data[:length] if name.endswith("-wal") else data)
     await durable.open()
     (again,) = durable.running
     assert again.last == kept
@@ -178,12 +166,14 @@ async def test_an_event_that_is_owed_in_a_stretch_that_was_taken_over_is_this_pr
         await durable.log.keeper.fold()
 
 
+@in_a_file
 async def test_positions_of_the_format_before_go_on(durable: Bench) -> None:
     """A file of format 2 knew one epoch, which every event of its logs has."""
     await durable.turn("turn_0")
     await durable.log.keeper.fold()
     await durable.crash()
-    with closing(sqlite3.connect(durable.folder / "log.db")) as db:
+    assert isinstance(durable.storage, SqliteFile)
+    with closing(sqlite3.connect(durable.storage.file)) as db:
         ((epochs,),) = db.execute("SELECT epoch FROM heads").fetchall()
         old = epochs.partition(" ")[0]
         db.execute("UPDATE heads SET epoch = ?", (old,))
@@ -242,7 +232,7 @@ def test_an_epoch_ends_where_another_process_went_on() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_any_course_of_kills_backups_and_restores_never_continues_at_another_event(
-    durable: Bench, readers: Readers, tmp_path: Path, seed: int
+    durable: Bench, readers: Readers, seed: int
 ) -> None:
     rng = random.Random(seed)
     backups = 0
@@ -262,10 +252,10 @@ async def test_any_course_of_kills_backups_and_restores_never_continues_at_anoth
             case "kill":
                 await durable.reopen()
             case "back up":
-                back_up(durable, tmp_path / str(backups))
+                durable.storage.back_up(str(backups))
                 backups += 1
             case "restore" if backups:
-                await restore(durable, tmp_path / str(rng.randrange(backups)))
+                await durable.restore(str(rng.randrange(backups)))
             case _:
                 continue
         await readers.read()

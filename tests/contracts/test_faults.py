@@ -9,7 +9,6 @@ import pytest
 from gateway.errors import Code, GatewayError
 from gateway.events import Failed, Started
 from gateway.ids import LogKey, shop_log
-from gateway.log import sqlite
 from gateway.log.journal import Broken
 from gateway.log.packing import pack
 from gateway.log.stretch import Stretch
@@ -154,7 +153,7 @@ async def test_a_turn_that_cant_be_saved_keeps_none_of_the_others_from_it(
             raise Bug
         return pack(stretch)
 
-    monkeypatch.setattr(sqlite, "pack", buggy)
+    monkeypatch.setattr(durable.storage.journals, "pack", buggy)
     await durable.log.keeper.fold()
     monkeypatch.undo()
     assert faults.parts == ["fold"]

@@ -1,16 +1,14 @@
 """Fencing: whoever was taken over from adds nothing more, shows nothing, and owes nothing."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from gateway.errors import GatewayError
 from gateway.events import Started
 from gateway.log.journal import Fenced
-from gateway.log.sqlite import SqliteJournal
 from gateway.telemetry.ledger import Ledger
-from tests.contracts.journals import KEY, Bench, BenchOwner, events, last, piece
+from tests.contracts.journals import KEY, Bench, BenchOwner, events, in_a_file, last, piece
 
 
 async def test_a_writer_that_was_taken_over_from_adds_nothing_and_owes_nothing(bench: Bench) -> None:
@@ -42,17 +40,17 @@ async def test_what_has_ended_is_not_taken_over(bench: Bench) -> None:
 
 
 async def test_a_process_that_was_paused_while_another_took_its_turns_writes_nothing_more(
-    durable: Bench, tmp_path: Path, ledger: Ledger
+    durable: Bench, ledger: Ledger
 ) -> None:
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
-    second = Bench("sqlite", durable.folder, ledger)
+    second = Bench(durable.storage, ledger)
     await second.open()
     (theirs,) = second.running
     await second.write(theirs, piece("b"))
     writer = durable.writer(stretch)
     writer.append(piece("never"))
-    with pytest.raises(GatewayError, match="another process"):
+    with pytest.raises(GatewayError, match=r"another (process|node)"):
         await durable.log.committed()
     assert durable.owner.stopped == [stretch]
     assert durable.lost == []
@@ -62,10 +60,11 @@ async def test_a_process_that_was_paused_while_another_took_its_turns_writes_not
     assert await events(durable) == ["started", "a"]
     with pytest.raises(Fenced):
         await durable.log.keeper.fold(also_running=True)
-    with pytest.raises(Fenced):
-        await durable.log.keeper.trim()
+    if durable.storage.kind == "sqlite":  # of several nodes anyone may trim: the database's clock decides
+        with pytest.raises(Fenced):
+            await durable.log.keeper.trim()
     await durable.log.probe()
-    assert "another process" in (durable.log.trouble or "")
+    assert "another" in (durable.log.trouble or "")
     await second.write(theirs, piece("c"), last("turn_1", "abc"), end=True)
     await second.log.keeper.fold()
     await second.reopen()
@@ -73,13 +72,14 @@ async def test_a_process_that_was_paused_while_another_took_its_turns_writes_not
     await second.log.close()
 
 
+@in_a_file
 async def test_a_process_that_read_the_log_while_another_still_wrote_it_may_not_write(
     durable: Bench, ledger: Ledger
 ) -> None:
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"))
     for folded in (False, True):
-        late = SqliteJournal(durable.folder / "log.db", ledger=ledger)
+        late = durable.storage.journal(ledger)
         await late.open()
         await durable.write(stretch, piece("a"))
         if folded:
@@ -94,7 +94,7 @@ async def test_a_process_that_read_the_log_while_another_still_wrote_it_may_not_
 async def test_a_fenced_process_says_so_and_takes_nothing_more(durable: Bench, ledger: Ledger) -> None:
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"))
-    second = Bench("sqlite", durable.folder, ledger)
+    second = Bench(durable.storage, ledger)
     await second.open()
     await second.write(second.running[0], piece("b"))
     durable.writer(stretch).append(piece("never"))

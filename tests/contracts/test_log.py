@@ -1,7 +1,6 @@
 """The event log over every journal: order, written then seen, groups, positions, marks, keeping."""
 
 import asyncio
-import sqlite3
 
 import pytest
 
@@ -156,12 +155,13 @@ async def test_two_who_ask_for_a_tail_at_once_get_the_same_one_even_if_the_first
 async def test_retention_takes_whole_turns_and_their_marks_and_positions_are_never_given_again(bench: Bench) -> None:
     bench.retention = bench.log.keeper.retention = 100
     first = await bench.turn("turn_1", mark="m")
-    bench.clock.now += 60
+    await bench.log.keeper.fold()
+    await bench.later(60)
     second = await bench.turn("turn_2")
     await bench.log.keeper.fold()
     await bench.log.keeper.trim()
     assert (await bench.tail()).floor == 0
-    bench.clock.now += 60
+    await bench.later(60)
     tail = await bench.tail()
     tail.users.add("reader")
     await bench.log.keeper.trim()
@@ -170,7 +170,7 @@ async def test_retention_takes_whole_turns_and_their_marks_and_positions_are_nev
     assert await bench.log.shelf.marked("m") is None
     assert fields((await bench.read(tail, after=first.last))[0])["turnId"] == "turn_2"
     bench.log.shelf.drop(tail, "reader")
-    bench.clock.now += 60
+    await bench.later(60)
     await bench.log.keeper.trim()
     tail = await bench.tail()
     assert (tail.floor, tail.head) == (second.last, second.last)
@@ -182,7 +182,7 @@ async def test_a_running_turn_is_never_taken(bench: Bench) -> None:
     bench.log.keeper.retention = 1
     stretch = await bench.begin()
     await bench.write(stretch, Started(KEY, "turn_1", "?"))
-    bench.clock.now += 1000
+    await bench.later(1000)
     await bench.log.keeper.fold()
     await bench.log.keeper.trim()
     assert (await bench.tail()).floor == 0
@@ -195,20 +195,13 @@ async def test_folding_drops_the_batches_that_nobody_needs(durable: Bench) -> No
     await durable.write(running, piece("r"))
     for number in range(20):
         await durable.turn(f"turn_{number}", key=LogKey(f"conv_{number}"))
-
-    def rows(table: str) -> int:
-        with sqlite3.connect(durable.folder / "log.db") as db:
-            count: int = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        db.close()
-        return count
-
-    assert rows("batches") > 20
+    assert durable.storage.batches() > 20
     await durable.log.keeper.fold()
-    assert rows("stretches") == 20
-    before = rows("batches")
+    assert durable.storage.saved() == 20
+    before = durable.storage.batches()
     await durable.write(running, last("turn_r", "r"), end=True)
     await durable.log.keeper.fold()
-    assert rows("batches") == 0 < before
+    assert durable.storage.batches() == 0 < before
 
 
 async def test_a_turn_of_whose_end_nobody_was_told_is_kept_until_somebody_is_over_restarts_too(durable: Bench) -> None:
@@ -242,15 +235,15 @@ async def test_what_ended_under_a_clock_that_was_ahead_is_kept_for_one_retention
     durable: Bench,
 ) -> None:
     durable.log.keeper.retention = 100
-    durable.clock.now += 1_000_000
+    await durable.later(1_000_000)
     await durable.turn("turn_1")
     await durable.log.keeper.fold()
     await durable.reopen()
     durable.log.keeper.retention = 100
-    durable.clock.now -= 1_000_000
+    await durable.later(-1_000_000)
     await durable.log.keeper.trim()
     assert await durable.log.shelf.find("turn_1") is not None
-    durable.clock.now += 101
+    await durable.later(101)
     await durable.log.keeper.trim()
     durable.log.shelf.drop(await durable.tail(), None)
     assert await durable.log.shelf.find("turn_1") is None
