@@ -7,19 +7,17 @@ holds it in the ledger: all of that is here and nowhere else.
 """
 
 import asyncio
-import socket
-import struct
 from typing import NoReturn, Protocol
 
 from aiohttp import web
 
 from adapters.edge.aiohttp_parts import take_transport
+from adapters.transports.stall import Stall, acknowledges
 from gateway.errors import Code
 from gateway.reading.frames import Frame
 from gateway.reading.hub import Hub
 from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
-from gateway.reading.unsent import Hold
 from gateway.telemetry.metrics import Connection
 from gateway.telemetry.words import Closing
 
@@ -28,8 +26,6 @@ HIGH_WATER = 64 * 1024
 
 _PART = 64 * 1024  # of a large frame, written at once
 _MOST_AT_ONCE = 256 * 1024  # of it, before others get their turn
-
-_LAST_ACK = struct.Struct("@56xI")  # tcpi_last_ack_recv of Linux's struct tcp_info: milliseconds
 
 
 class Place(Protocol):
@@ -54,12 +50,10 @@ class Line(asyncio.Protocol):
         "_full",
         "_given",
         "_large",
-        "_look",
         "_place",
         "_reads",
         "_reason",
-        "_room",
-        "_stalled",
+        "_stall",
         "greeting",
         "hub",
         "paused",
@@ -86,9 +80,7 @@ class Line(asyncio.Protocol):
         self._connection = connection
         self._place = place
         self._reason: Closing | None = None
-        self._stalled: tuple[float, int] | None = None
-        self._look: asyncio.TimerHandle | None = None  # at what is stalled
-        self._room: Hold | None = None  # what is stalled, as counted in all
+        self._stall: Stall | None = None  # while the peer has something to accept and does not
         self._expiry: asyncio.TimerHandle | None = None
         self._full = False  # the transport wants no more
         self._large: Frame | None = None  # it is on its way: `_given` bytes of it are written
@@ -118,11 +110,12 @@ class Line(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = self._full = True
-        self._watch_stall()
+        self.watch_stall()
 
     def resume_writing(self) -> None:
         self._full = False
-        self._moved()
+        if self._stall is not None:
+            self._stall.moved()
         self._send_large()
 
     def ready(self) -> None:
@@ -190,8 +183,8 @@ class Line(asyncio.Protocol):
         elif not self.paused:
             self.heartbeat(now)
             self.spoke = True  # the next beat comes after half an interval
-        if self._stalled is None and self.transport is not None and self.transport.get_write_buffer_size():
-            self._watch_stall()
+        if self._stall is None and self.transport is not None and self.transport.get_write_buffer_size():
+            self.watch_stall()
 
     def heartbeat(self, now: float) -> None:
         raise NotImplementedError
@@ -221,7 +214,7 @@ class Line(asyncio.Protocol):
         if (transport := self.transport) is not None:
             transport.close()
             if transport.get_write_buffer_size():
-                self._watch_stall()  # a close waits for the buffer, and a dead peer never empties it
+                self.watch_stall()  # a close waits for the buffer, and a dead peer never empties it
 
     def _leave(self, reason: Closing) -> bool:
         """Nothing more is served. Whether this was the first to say so."""
@@ -243,73 +236,34 @@ class Line(asyncio.Protocol):
         if self._reads:
             self.subscription.close()  # also of a line that never began
         self._forget_large()
-        self._forget_stall()
+        self.flows()
         self.transport = None
         self._connection.close(self._reason or reason)
         self._place.close()
 
     def acknowledges(self) -> bool:
-        """Whether the peer has acknowledged anything of late: who does not read still answers the kernel's probes."""
-        if self.transport is None or not hasattr(socket, "TCP_INFO"):
-            return False
-        sock = self.transport.get_extra_info("socket")
-        try:
-            (ago,) = _LAST_ACK.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.size))
-        except (OSError, struct.error):
-            return False
-        return bool(ago < self.send_timeout * 750)
+        """Whether the peer has acknowledged anything lately, though it may read nothing."""
+        return self.transport is not None and acknowledges(self.transport, self.send_timeout * 0.75)
 
-    def _watch_stall(self) -> None:
-        """Begins to watch a reader with something unaccepted; cuts it when nothing moves for the send time-out."""
+    def watch_stall(self) -> None:
+        """Watches a peer that has something to accept, and cuts it off when nothing moves for the send time-out."""
         if self.transport is None:
             return
-        size = self.transport.get_write_buffer_size()
-        if self._room is None:
-            self._room = self.hub.unsent.note(size, self._make_room)
-        if self._stalled is None:
-            loop = asyncio.get_running_loop()
-            self._stalled = loop.time(), size
-            self._look = loop.call_later(self.send_timeout / 4, self._look_at_stall)
+        if self._stall is None:
+            self._stall = Stall(self, self.transport, self.hub.unsent)
+        self._stall.goes_on()
 
-    def _moved(self) -> None:
-        """The peer took in what it had to: if it stalls again, that begins anew."""
-        if self._room is not None:
-            self._room.close()
-            self._room = None
-        if self._stalled is not None and self.transport is not None:
-            self._stalled = asyncio.get_running_loop().time(), self.transport.get_write_buffer_size()
-
-    def _forget_stall(self) -> None:
-        self._moved()
-        self._stalled = None
-        if self._look is not None:  # it would keep all that this line holds
-            self._look.cancel()
-            self._look = None
-
-    def _make_room(self) -> None:
-        self.cut(Closing.SLOW)
-
-    def _look_at_stall(self) -> None:
-        transport, stalled = self.transport, self._stalled
-        if transport is None or stalled is None:
-            return
-        loop = asyncio.get_running_loop()
-        size = transport.get_write_buffer_size()
-        if not size:
-            self._forget_stall()
-            return
-        if size != stalled[1]:
-            stalled = self._stalled = loop.time() if size < stalled[1] else stalled[0], size
-        if loop.time() - stalled[0] >= self.send_timeout:
-            self.cut(Closing.SLOW)
-            return
-        self._look = loop.call_later(self.send_timeout / 4, self._look_at_stall)
+    def flows(self) -> None:
+        """The stall, if there is one, is over."""
+        if self._stall is not None:
+            self._stall.close()
+            self._stall = None
 
     def cut(self, reason: Closing) -> None:
         """Ends the connection at once, whatever is still unsent: the peer accepts nothing."""
         self._leave(reason)
         self._forget_large()
-        self._forget_stall()
+        self.flows()
         if self.transport is not None:
             self.transport.abort()
 

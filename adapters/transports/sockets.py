@@ -150,7 +150,7 @@ class Socket(Line):
         if self.transport is None:
             return
         if self._large is not None or self.transport.get_write_buffer_size():
-            self._watch_stall()
+            self.watch_stall()
             self._close_soon()
         else:
             self.transport.abort()

@@ -196,7 +196,7 @@ async def test_all_that_is_unsent_is_given_back_when_its_readers_have_left(serve
     assert hub.unsent.held == 0
     assert len(hub._serving._frames._large) == 0
     left = [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
-    assert not [timer for timer in left if "lastmile" in repr(timer) or "sockets" in repr(timer)]
+    assert not [timer for timer in left if any(room in repr(timer) for room in ("lastmile", "sockets", "stall"))]
 
 
 async def test_what_is_reserved_is_bounded_but_one_thing_alone_always_finds_room() -> None:
