@@ -9,7 +9,7 @@ from gateway.log.journal import Fenced, Journal, JournalError, Record, Uncertain
 logger = structlog.get_logger()
 
 PATIENCE = 10.0
-"""Seconds for which a journal is asked about a batch of which it does not say whether it is durable."""
+"""Seconds after which a batch is given up of which its journal does not say whether it is durable."""
 
 _ASK_AGAIN = 0.2
 
@@ -30,21 +30,23 @@ class Batches:
     async def commit(self, records: list[Record]) -> None:
         """Makes records durable, all or nothing. Raises `JournalError`, and anything else for records that are broken.
 
-        After an error they count as lost, though a journal that did not answer may have them.
+        After an error they count as lost, though a journal that did not answer may have them. In a shared journal
+        others go on with what it has: after its silence this process counts as `Fenced`.
         """
         self._given += 1
         number = self._given
+        until = asyncio.get_running_loop().time() + PATIENCE
         try:
             await self._journal.commit(number, records)
         except Uncertain as doubt:
-            await self._settle(number, records, doubt)
+            await self._settle(number, records, doubt, until)
         self.last = number
 
-    async def _settle(self, number: int, records: list[Record], doubt: Uncertain) -> None:
+    async def _settle(self, number: int, records: list[Record], doubt: Uncertain, until: float) -> None:
         """Asks until the journal says whether it has the batch, and sends it again where it has not."""
         logger.warning("log.uncertain", batch=number, reason=str(doubt))
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout_at(until):
                 while True:
                     try:
                         if not await self._journal.holds(number):
@@ -55,7 +57,7 @@ class Batches:
                     except JournalError:
                         await asyncio.sleep(_ASK_AGAIN)
         except TimeoutError:
-            raise JournalError(str(doubt)) from doubt
+            raise (Fenced if self._journal.shared else JournalError)(str(doubt)) from doubt
 
     def __repr__(self) -> str:
         return f"Batches(durable up to {self.last}, {self._given - self.last} on their way or lost)"

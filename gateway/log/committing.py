@@ -38,7 +38,8 @@ class Committer:
     it is durable, with one exception: when the journal can't be written, the stretch's owner is told that what it
     appended and nobody has seen is gone, and the last event that it then owes is shown at once and written first when
     the journal heals. The same is done when one turn's data break the journal or the showing (`Broken`): the others
-    go on. When another process has taken the journal over (`Fenced`), all owners are told so, and nothing is owed.
+    go on. When another process has taken the journal over (`Fenced`), or may do so because a shared one has been silent
+    for too long, all owners are told so, and nothing is owed.
     """
 
     def __init__(
@@ -131,6 +132,9 @@ class Committer:
                 await self.wake.wait()
                 self.wake.clear()
                 if not self.pending and not self.owed:
+                    continue
+                if self._fenced is not None:
+                    self._fence(self._fenced)
                     continue
                 try:
                     pause = await self._commit(pause)
@@ -310,6 +314,8 @@ class Committer:
 
     async def probe(self) -> None:
         """Learns whether the journal can be written, when nothing else is being written."""
+        if self._fenced is not None:
+            return
         try:
             async with self.writing:
                 if self.owed:

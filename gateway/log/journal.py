@@ -71,7 +71,12 @@ class Journal(Protocol):
     One process at a time writes a journal: another one that takes it over has the writes of the one before refused
     (`Fenced`). Apart from `Uncertain`, a call that raises has changed nothing. A call that is cancelled may have taken
     effect all the same, so the log doesn't cancel them.
+
+    `shared` says that other processes write it too, and go on with what this one leaves: nothing is then shown that is
+    not durable, not even the end of a turn that can't be written.
     """
+
+    shared: bool
 
     async def open(self) -> Recovered: ...
 

@@ -10,6 +10,8 @@ from gateway.log.stretch import Stretch
 class MemoryJournal:
     """Committed is what was handed over. Survives no crash; within the process it answers as the durable one does."""
 
+    shared = False
+
     def __init__(self) -> None:
         self._made = secrets.token_hex(4)
         self._last = 0

@@ -66,6 +66,8 @@ class PostgresJournal:
     What a buried node left unsaved has no node until another one adopts it.
     """
 
+    shared = True
+
     def __init__(
         self, url: str, *, ledger: Ledger, name: str = "", lease: float = LEASE, watch: Watch | None = None
     ) -> None:
@@ -77,7 +79,8 @@ class PostgresJournal:
         self._unended: dict[int, tuple[str, str]] = {}  # key and epochs of this node's stretches
 
     async def open(self) -> Recovered:
-        """Becomes a node, another one than before. Buries those that are dead, and adopts what they left."""
+        """Becomes a node, another one than before. Buries that one and the dead, and adopts what they left."""
+        await self.licence.give_back()
         made = await self.licence.take()
         self._last_batch = 0
         self._unended.clear()

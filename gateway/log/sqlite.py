@@ -52,6 +52,8 @@ class SqliteJournal:
     and every write asks whose it is: a process that was paused while another took the file over writes nothing more.
     """
 
+    shared = False
+
     def __init__(self, path: Path, *, ledger: Ledger) -> None:
         self._path = path.absolute()  # SQLite takes what begins with `file:` for a URI
         self._ledger = ledger

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import structlog
@@ -34,6 +34,8 @@ _UNLOCK = "DELETE FROM log_locks WHERE name = %s AND node = %s"
 _OTHERS = "SELECT id FROM log_nodes WHERE id <> %s"
 _LOCKED_ELSEWHERE = 10.0  # seconds in which a node starts a turn, or is taken for dead
 _LOOK_AGAIN = 0.05
+_UNLOCK_AGAIN = 1.0
+_SETTLED_IN = 3.0  # seconds
 
 
 class Claims:
@@ -82,21 +84,23 @@ class Claims:
             del self._held[key]
             if self._closed:
                 return  # all go with the licence
-            task = asyncio.get_running_loop().create_task(self._let_go(key, self._licence.node))
-            self._releasing.add(task)
-            task.add_done_callback(self._releasing.discard)
+            self._later(self._let_go(key, self._licence.node))
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
     async def _let_go(self, key: str, node: int) -> None:
         async with self._changing:
             if not self._held[key]:
                 try:
-                    await self._settled()  # the next node reads there what Coze calls the conversation
+                    async with asyncio.timeout(_SETTLED_IN):
+                        await self._settled()  # the next node reads there what Coze calls the conversation
                     await self._database.ask(_RELEASE, key, node)
-                except (
-                    JournalError,
-                    GatewayError,
-                ) as error:  # others ask this node until it runs another turn there, or ends
-                    logger.warning("nodes.not_released", reason=str(error))
+                except (JournalError, GatewayError, TimeoutError) as error:
+                    # Others ask this node until it runs another turn there, or ends.
+                    logger.warning("nodes.not_released", reason=str(error) or "the database does not answer")
 
     def lose_all(self) -> None:
         self._held.clear()
@@ -106,14 +110,33 @@ class Claims:
         node = self._licence.node
         try:
             async with asyncio.timeout(_LOCKED_ELSEWHERE):
-                while not await self._ask(_LOCK, node, mark):  # noqa: ASYNC110 - no event here tells of its end
+                while not await self._locked(node, mark):  # noqa: ASYNC110 - no event here tells of its end
                     await asyncio.sleep(_LOOK_AGAIN)
         except TimeoutError:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node starts it", retry_after=1) from None
         try:
             yield
         finally:
-            await self._ask(_UNLOCK, mark, node)
+            if not await self._unlocked(mark, node):
+                self._later(self._unlock(mark, node))
+
+    async def _locked(self, node: int, mark: str) -> bool:
+        try:
+            return bool(await self._database.ask(_LOCK, node, mark))
+        except JournalError:
+            return False
+
+    async def _unlocked(self, mark: str, node: int) -> bool:
+        try:
+            await self._database.ask(_UNLOCK, mark, node)
+        except JournalError:
+            return False
+        return True
+
+    async def _unlock(self, mark: str, node: int) -> None:
+        """Tries again until the database is there. A node that is no more has no locks."""
+        while node == self._licence.node and not await self._unlocked(mark, node):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(_UNLOCK_AGAIN)
 
     async def runner_of(self, turn: str) -> int | None:
         rows = await self._ask(_RUNNER, turn)
@@ -134,7 +157,9 @@ class Claims:
     async def close(self) -> None:
         self._closed = True
         if self._releasing:
-            await asyncio.wait(self._releasing)
+            await asyncio.wait(self._releasing, timeout=_SETTLED_IN)
+        for task in self._releasing:
+            task.cancel()
 
     def __repr__(self) -> str:
         return f"Claims({len(self._held)} conversations)"

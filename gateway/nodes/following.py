@@ -52,6 +52,9 @@ class Following:
     async def look(self, tails: Iterable[Tail] | None = None) -> None:
         """Finds what other nodes write in these logs, or in all that somebody reads. Raises `JournalError`."""
         async with self._lock:
+            if tails is None:
+                for feed in list(self._feeds.values()):
+                    await self._pull(feed)
             await self._look(self._read_here() if tails is None else list(tails))
 
     def _read_here(self) -> list[Tail]:

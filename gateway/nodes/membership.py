@@ -1,12 +1,14 @@
 """Membership: a node says each second that it lives, and goes on with what dead nodes left."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
 
 from gateway.log.journal import JournalError
+from gateway.log.licence import LEASE
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
 from gateway.log.stretch import Stretch
@@ -59,6 +61,8 @@ class Membership:
         self._look = True
         self._letters = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._beat_at = math.inf  # when the database took the last beat
+        self._steady_from = -math.inf  # since when it has taken all of them
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear())]
@@ -128,15 +132,15 @@ class Membership:
         if not self._log.fenced:
             if nodes := await self._journal.licence.renew():
                 self._rings.alone = nodes < 2
+                self._beaten()
             else:
                 await self._log.probe()  # finds that it is fenced
         if self._log.fenced:
-            logger.warning("nodes.fenced", node=self._journal.licence.node, consequence="joins again as another node")
             await self._start_over()
             adopted = await self._log.rejoin()
-            logger.info("nodes.joined", node=self._journal.licence.node)
+            logger.warning("nodes.rejoined", node=self._journal.licence.node, why="was taken for dead, or cut off")
         else:
-            buried = await self._journal.licence.bury_the_dead()
+            buried = await self._journal.licence.bury_the_dead() if self._may_bury else 0
             adopted = await self._journal.adopt()
             await self._log.take_in(adopted)
             if buried:
@@ -147,6 +151,17 @@ class Membership:
             await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended)
             self._look = True
             self._wake.set()
+
+    def _beaten(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._beat_at > LEASE / 2:
+            self._steady_from = now
+        self._beat_at = now
+
+    @property
+    def _may_bury(self) -> bool:
+        """Not right after the database was away: then the others could not say that they live either."""
+        return asyncio.get_running_loop().time() - self._steady_from > LEASE
 
     async def close(self) -> None:
         for task in self._tasks:

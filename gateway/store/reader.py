@@ -4,11 +4,14 @@ import asyncio
 from typing import Any
 
 from sqlalchemy import Select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
 from gateway.store import failures
 from gateway.waiting import outlived
+
+_PATIENCE = 10.0  # seconds
 
 Values = tuple[Any, ...]
 
@@ -21,20 +24,32 @@ class Reader:
         self._reads: set[asyncio.Task[list[Values]]] = set()
 
     async def rows(self, statement: Select[Any]) -> list[Values]:
-        """Raises `storage_unavailable` when the database can't be read."""
+        """Raises `storage_unavailable` when the database can't be read, or does not answer."""
         read = asyncio.create_task(self._read(statement), name="store-read")
         self._reads.add(read)
         read.add_done_callback(self._reads.discard)
-        return await outlived(read)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await outlived(read)
+        except TimeoutError:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "the database does not answer") from None
 
     async def _read(self, statement: Select[Any]) -> list[Values]:
         try:
-            async with self._engine.connect() as connection:
-                return [tuple(row) for row in await connection.execute(statement)]
+            try:
+                return await self._execute(statement)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return await self._execute(statement)  # over a new connection: the server has cut the old ones
         except Exception as error:
             if failures.is_storage_failure(error):
                 raise GatewayError(Code.STORAGE_UNAVAILABLE, failures.sentence(error)) from error
             raise
+
+    async def _execute(self, statement: Select[Any]) -> list[Values]:
+        async with self._engine.connect() as connection:
+            return [tuple(row) for row in await connection.execute(statement)]
 
     async def settled(self) -> None:
         """Returns when the reads that have begun are over."""

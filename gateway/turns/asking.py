@@ -11,9 +11,10 @@ from gateway.errors import Code, GatewayError
 from gateway.ids import LogKey
 from gateway.turns.orders import Order
 from gateway.turns.others import Others
+from gateway.turns.patience import is_outage
 
-_UNTIL_TAKEN_OVER = 9.0
-"""Seconds in which a dead node's turns are another's."""
+_UNTIL_TAKEN_OVER = 10.0
+"""Seconds in which a dead node's turns are another's, and for which the database may be away."""
 
 _LOOK_AGAIN = 0.3
 
@@ -101,11 +102,18 @@ async def heard_elsewhere(others: Others, key: LogKey, turn: str) -> float | Non
 
 
 async def until_taken_over(attempt: Callable[[], Awaitable[T | None]]) -> T:
-    """What `attempt` gives, tried until no node is dead any more. Raises `storage_unavailable` after that."""
+    """What `attempt` gives, tried until no node is dead any more, and the database is there again. Raises
+    `storage_unavailable` after that."""
     deadline = asyncio.get_running_loop().time() + _UNTIL_TAKEN_OVER
     while True:
-        if (found := await attempt()) is not None:
-            return found
+        late = GatewayError(Code.STORAGE_UNAVAILABLE, "the turn's node does not answer", retry_after=1)
+        try:
+            if (found := await attempt()) is not None:
+                return found
+        except GatewayError as error:
+            if not is_outage(error):
+                raise
+            late = error
         if asyncio.get_running_loop().time() >= deadline:
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, "the turn's node does not answer", retry_after=1)
+            raise late
         await asyncio.sleep(_LOOK_AGAIN)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -20,10 +22,13 @@ from gateway.turns.context import Means
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names, Naming
 from gateway.turns.orders import Note, Order, read_note
+from gateway.turns.patience import PATIENCE, patiently
 from gateway.turns.returning import returning
 from gateway.turns.runner import Runner
 from gateway.turns.turn import Turn
 from gateway.waiting import outlived
+
+T = TypeVar("T")
 
 Owns = Callable[[str, str | None], bool]
 """Whether the caller may read and write what belongs to that user and shop."""
@@ -83,7 +88,7 @@ class Starting:
 
     async def _at_home(self, order: Order, naming: Naming, owns: Owns) -> Order:
         """The order for a known conversation; if it names no shop, it gets the conversation's."""
-        row = await self._store.conversation(naming.conversation_id)
+        row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
         ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
         if row is None or not ours or not owns(row.user_id, row.shop_id):
             raise no_such(row)
@@ -96,7 +101,9 @@ class Starting:
 
     async def _returned(self, order: Order, position: str) -> Accepted | None:
         try:
-            turn = await returning(self._log, self._store, order, position) if position else None
+            turn = (
+                await self._patiently(partial(returning, self._log, self._store, order, position)) if position else None
+            )
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         if turn is None:
@@ -105,7 +112,7 @@ class Starting:
 
     async def _earlier(self, order: Order, mark: str) -> Accepted | None:
         try:
-            found = await self._log.shelf.marked(mark)
+            found = await self._patiently(lambda: self._log.shelf.marked(mark))
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         if found is None:
@@ -118,8 +125,7 @@ class Starting:
         return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
 
     async def _start(self, order: Order, naming: Naming | None, mark: str, admit: Admit, position: str) -> Accepted:
-        if (trouble := self._log.trouble or self._store.trouble) is not None:
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
+        await self._patiently(self._require_storage)
         others = self._means.others
         if naming is None:
             naming = self._names.of(new_conversation_id())
@@ -138,7 +144,7 @@ class Starting:
             self._refuse_when_draining()  # a drain may have started in the meantime
             if (counted := admit()) is not None:
                 tail.users.add(waiting)
-                await counted
+                await self._patiently(partial(_count, [counted], admit))
                 self._refuse_when_draining()
                 busy = self._runner.is_busy(tail)
                 tail.users.discard(waiting)  # from here on there is no await
@@ -152,17 +158,26 @@ class Starting:
         live = LiveTurn(self._means, note, turn, tail, naming=naming)
         await self._runner.accept(live, mark, queued=busy)
         if others.any:
-            await self._store.settled()  # whatever node is asked next knows of the turn
+            with suppress(GatewayError, TimeoutError):  # the turn runs, and the store is told of it sooner or later
+                async with asyncio.timeout(PATIENCE):
+                    await self._patiently(self._store.settled)  # whatever node is asked next knows of the turn
         return Accepted(naming.conversation_id, turn.turn_id, tail.key, queued=busy)
+
+    async def _require_storage(self) -> None:
+        if (trouble := self._log.trouble or self._store.trouble) is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(self._means.others, work)
 
     async def _claimed(self, key: LogKey, naming: Naming) -> Tail:
         """The tail of a conversation that has just become this node's: with all that other nodes wrote."""
         try:
             if self._means.others.any:
-                row = await self._store.conversation(naming.conversation_id)
+                row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
                 if row is not None:
                     naming.known(row.coze_conversation_id, row.naming)
-            return await self._log.shelf.tail(key)
+            return await self._patiently(lambda: self._log.shelf.tail(key))
         except JournalError as error:
             self._means.others.release(key)
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
@@ -193,3 +208,9 @@ class Starting:
             return None
         others.release(key)
         return earlier
+
+
+async def _count(begun: list[Awaitable[None]], admit: Admit) -> None:
+    """Counts the turn: as it was begun, or once more."""
+    if (counted := begun.pop() if begun else admit()) is not None:
+        await counted

@@ -34,6 +34,7 @@ class Around:
 
     def __init__(self, inner: Journal) -> None:
         self.inner = inner
+        self.shared = inner.shared
         self.failing = False
         self.commits = 0
         self.batches: list[int] = []

@@ -11,7 +11,7 @@ from gateway.ids import LogKey
 from gateway.log import batches
 from gateway.log.journal import Journal, JournalError, Record, Uncertain
 from gateway.log.stretch import Stretch
-from tests.contracts.journals import KEY, Around, Bench, Doubtful, events, fields, last, piece
+from tests.contracts.journals import KEY, Around, Bench, BenchOwner, Doubtful, events, fields, last, piece
 
 
 class Silent(Around):
@@ -79,6 +79,9 @@ async def test_what_counts_as_lost_is_not_there_later_though_it_arrived(
     durable.writer(stretch).append(piece("never seen"))
     with pytest.raises(GatewayError, match="no reply"):
         await durable.log.committed()
+    if durable.journal.shared:
+        await _goes_on_as_another(durable, silent, stretch)
+        return
     assert [lost for lost, _ in durable.lost] == [stretch]
     assert await events(durable) == ["started", "completed"]
     silent.answers.set()
@@ -86,6 +89,25 @@ async def test_what_counts_as_lost_is_not_there_later_though_it_arrived(
     assert durable.log.trouble is None
     await durable.reopen()
     assert await events(durable) == ["started", "completed"]
+
+
+async def _goes_on_as_another(durable: Bench, silent: Silent, stretch: Stretch) -> None:
+    """Other processes may go on with the turn: its end is not shown, and what arrived counts."""
+    assert durable.owner.stopped == [stretch]
+    assert durable.lost == []
+    assert await events(durable) == ["started"]
+    silent.answers.set()
+    await durable.log.probe()
+    assert durable.log.trouble is not None
+    (adopted,) = await durable.log.rejoin()
+    assert durable.log.trouble is None
+    assert await events(durable) == ["started", *(["never seen"] if silent.arrives else [])]
+    owner = BenchOwner()
+    writer = durable.log.take_over(adopted, owner)
+    writer.append(last("turn_1", "never seen" if silent.arrives else ""))
+    writer.end()
+    await durable.log.committed()
+    assert (await events(durable))[-1] == "completed"
 
 
 async def test_a_batch_that_is_given_again_changes_nothing(durable: Bench) -> None:
