@@ -49,33 +49,38 @@ class Choosing(called.Connector):
         self.back.append(protocol)
 
 
+class Plain(Choosing):
+    """Uses connections as aiohttp does, so that only their class is ours."""
+
+    _get = aiohttp.TCPConnector._get
+    _release = aiohttp.TCPConnector._release
+
+
 @asynccontextmanager
-async def coze(*writes: bytes) -> AsyncIterator[tuple[str, Choosing, aiohttp.ClientSession, asyncio.Event]]:
-    """A server that answers each request with `writes`, all but the first once the event is set."""
-    go_on = asyncio.Event()
+async def coze(
+    answer: bytes, connector: aiohttp.TCPConnector | None = None
+) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+    """A server that gives this answer to each request."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(writes[0])
-                for data in writes[1:]:
-                    await go_on.wait()
-                    writer.write(data)
+                writer.write(answer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    connector = Choosing()
     async with asyncio.timeout(10), server, aiohttp.ClientSession(connector=connector) as session:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", connector, session, go_on
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", session
 
 
 async def test_the_connector_asks_which_idle_connection_is_used_and_tells_of_each_that_comes_back() -> None:
     feature = "connections to Coze that it is about to close are used again"
     with part("TCPConnector._get, _release or _conns", feature):
-        async with coze(ANSWER) as (url, connector, session, _):
+        connector = Choosing()
+        async with coze(ANSWER, connector) as (url, session):
             for _ in range(2):
                 async with session.get(url) as response:
                     assert await response.read() == b"ok"
@@ -88,28 +93,29 @@ async def test_the_connector_asks_which_idle_connection_is_used_and_tells_of_eac
 
 async def test_the_connectors_connections_are_of_the_class_that_it_was_given() -> None:
     with part("TCPConnector._factory", "a flood of heads is not bounded"):
-        async with coze(ANSWER) as (url, connector, session, _):
-            async with session.get(url):
-                pass
-            assert type(connector.back[0]) is called.Handler
+        async with coze(CHUNKED, Plain()) as (url, session), session.get(url) as response:
+            assert response.connection is not None
+            assert type(response.connection.protocol) is called.Handler
+
+
+def fed(data: bytes) -> called.Handler:
+    """A handler without a connection."""
+    handler = called.Handler(asyncio.get_running_loop())
+    handler.set_response_params()
+    handler.data_received(data)
+    return handler
 
 
 async def test_a_handler_tells_heads_from_a_body() -> None:
     with part("ResponseHandler._payload, or its length", "a flood of heads is not bounded"):
-        async with coze(CHUNKED, b"0\r\n\r\n") as (url, _, session, go_on), session.get(url) as response:
-            handler = called.handler_of(response)
-            assert isinstance(handler, called.Handler)
-            assert handler.in_body
-            assert handler.heads == 0
-            go_on.set()
-            await response.read()
-            assert not handler.in_body
-        handler = called.Handler(asyncio.get_running_loop())
-        handler.set_response_params()
-        handler.data_received(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
-        assert handler.heads == 3
+        handler = fed(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
+        assert (handler.heads, handler.in_body) == (3, False)
+        handler = fed(CHUNKED)
+        assert (handler.heads, handler.in_body) == (1, True)
+        handler.data_received(b"0\r\n\r\n")
+        assert not handler.in_body
         handler.fail("too many")
-        assert isinstance(handler.exception(), called.HttpProcessingError)
+        assert isinstance(handler.exception(), served.HttpProcessingError)
 
 
 class Listener:
@@ -129,26 +135,25 @@ class Listener:
 async def test_the_parser_gives_a_bodys_bytes_to_the_tap_and_marks_each_chunk() -> None:
     feature = "Coze's bytes are read by a task for each piece, which costs half as much again"
     with part("StreamReader.feed_data, its marks around chunks, or its class", feature):
-        async with coze(CHUNKED, b"") as (url, connector, session, _), session.get(url) as response:
-            listener, handler = Listener(), called.handler_of(response)
-            assert handler is not None
-            assert called.can_tap(response.content)
-            called.tap(response.content, listener)
-            handler.data_received(b"3\r\nabc\r\n")
-            assert listener.parts == [b"abc"]
-            assert listener.marks == [False, True]
-            assert not response.content.is_eof()
-            handler.data_received(b"0\r\n\r\n")
-            assert response.content.is_eof()
-            assert connector.back, "the connection did not come back at the body's end"
+        listener, handler = Listener(), fed(CHUNKED)
+        _, body = await handler.read()
+        assert called.can_tap(body)
+        called.tap(body, listener)
+        handler.data_received(b"3\r\nabc\r\n")
+        assert listener.parts == [b"abc"]
+        assert listener.marks == [False, True]
+        assert not body.is_eof()
+        handler.data_received(b"0\r\n\r\n")
+        assert body.is_eof()
 
 
 async def test_a_response_names_the_protocol_of_its_connection_which_anybody_may_feed() -> None:
     with part("Connection.protocol", "Coze's bytes are read by a task for each piece"):
-        async with coze(CHUNKED, b"") as (url, _, session, _), session.get(url) as response:
+        async with coze(CHUNKED) as (url, session), session.get(url) as response:
             handler = called.handler_of(response)
             assert handler is not None
             handler.data_received(b"3\r\nabc\r\n0\r\n\r\n")
+            assert response.connection is None, "the connection did not come back at the body's end"
             assert await response.read() == b"abc"
 
 
@@ -174,11 +179,15 @@ def answer(_: web.BaseRequest, status: int) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def gateway(handle: Handle) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a server that answers every GET of `/` with `handle`."""
+async def gateway(
+    handle: Handle, *, ours: bool = False
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to a server that answers every GET of `/` with `handle`: aiohttp's own, or with our runner."""
     app = web.Application()
     app.router.add_get("/", handle)
-    runner = served.Runner(app, judge=judge, answer=answer, handler_cancellation=True, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    if ours:
+        runner = served.Runner(app, judge=judge, answer=answer, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -206,7 +215,7 @@ async def nothing(_: web.Request) -> web.Response:
 async def test_what_cannot_be_read_is_answered_by_us() -> None:
     feature = "bytes of a client that are no HTTP are repeated to it"
     with part("AppRunner._make_server, Server._kwargs or RequestHandler.handle_error", feature):
-        async with gateway(nothing) as (reader, writer):
+        async with gateway(nothing, ours=True) as (reader, writer):
             writer.write(b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
             whole = await reader.read()
             assert whole.split(b" ")[1] == b"400"
@@ -218,7 +227,7 @@ async def test_each_request_is_made_by_our_judge() -> None:
         return web.Response(text=f"{request.get(STRANGE)} {'Strange' in request.headers}")
 
     with part("Server.request_factory, or the message's _replace", "a strange Expect is repeated to the client"):
-        async with gateway(handle) as (reader, writer):
+        async with gateway(handle, ours=True) as (reader, writer):
             writer.write(GET.replace(b"\r\n\r\n", b"\r\nStrange: 1\r\n\r\n"))
             await head_of(reader)
             assert await reader.read(10) == b"True False"
