@@ -57,7 +57,7 @@ load: $(VENV)/.test
 		$(if $(SECONDS),--seconds '$(SECONDS)') $(ARGS)
 
 chaos: $(VENV)/.test
-	@test -n '$(ARGS)' || KILLS=50 CLOSED=5000 CROWD=1000 $(RUN) -m pytest tests/faults
+	@test -n '$(ARGS)' || KILLS=50 CLOSED=5000 CROWD=1000 MODEL=1 $(RUN) -m pytest tests/faults tests/model
 	@$(RUN) -m tests.chaos $(ARGS)
 
 soak: $(VENV)/.test
