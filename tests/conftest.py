@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,10 @@ def require(pytestconfig: pytest.Config) -> Require:
 @pytest.fixture(scope="session")
 def postgres(require: Require) -> Iterator[PostgresServer]:
     """A PostgreSQL server, which tests share: `await postgres.make()` is the URL of a database of the test's own."""
-    with postgres_server(Path(require("postgres")).resolve().parent) as server:
+    programs = require("postgres")
+    if find_spec("psycopg") is None:
+        pytest.skip("psycopg is missing: pip install 'coze-stream-gateway[postgres]'")  # a failure where CI=true
+    with postgres_server(Path(programs).resolve().parent) as server:
         yield server
 
 

@@ -13,8 +13,6 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
-
 from gateway.store.database import open_database
 
 _CONFIG = "fsync = off\nmax_connections = 200\nlisten_addresses = ''\nshared_buffers = 32MB\n"
@@ -95,6 +93,8 @@ class PostgresServer:
         return self.url(name)
 
     def _create(self, name: str, template: str) -> None:
+        import psycopg
+
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
 

@@ -21,6 +21,9 @@ CONNECTIONS = 4
 CHECKED_BYTES = 16 * 1024 * 1024
 """A database up to this size is checked completely at the start; damage in a larger one is noticed when it is read."""
 
+_MIGRATION_SECONDS = 60
+"""How long a node waits for another one that migrates the same PostgreSQL database."""
+
 _MIGRATING = 0x636F7A65  # the number of the lock, any that nobody else takes
 _encode = msgspec.json.Encoder().encode
 
@@ -110,7 +113,11 @@ async def _prepare(connection: AsyncConnection, where: str | None) -> None:
             # Python's driver would commit each CREATE by itself: a kill in between would leave half of the tables.
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
-            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")  # of ten nodes one migrates
+            # Of ten nodes one migrates, which may take longer than any other statement, and nine wait for it.
+            await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_MIGRATION_SECONDS}s'")
+            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+            await connection.exec_driver_sql("SET LOCAL lock_timeout = DEFAULT")
         await connection.run_sync(_migrate, where)
         await connection.commit()
 

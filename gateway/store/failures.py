@@ -23,10 +23,11 @@ def is_storage_failure(error: Exception) -> bool:
     """Whether a later attempt can succeed: the database failed, not the values that it was given."""
     if isinstance(error, OSError | PoolTimeoutError):
         return True
-    if not isinstance(error, DBAPIError) or isinstance(error, _OF_THE_VALUES):
-        return False
-    # PostgreSQL's classes for data and for constraints, which asyncpg's errors do not always show in their type.
-    return not str(getattr(error.orig, "sqlstate", "")).startswith(("22", "23"))
+    if (told := _of_postgresql(error)) is not None:
+        from gateway.postgres.failures import is_outage
+
+        return is_outage(told)
+    return isinstance(error, DBAPIError) and not isinstance(error, _OF_THE_VALUES)
 
 
 def is_damage(error: Exception) -> bool:
@@ -41,10 +42,25 @@ def sentence(error: Exception) -> str:
             return said
     if isinstance(error, PoolTimeoutError):
         return "the database is too slow: no connection came free"
+    if (told := _of_postgresql(error)) is not None:
+        from gateway.postgres.failures import sentence as said_of
+
+        return said_of(told)
     return f"the database does not answer ({name or type(error).__name__})"
+
+
+def _of_postgresql(error: BaseException) -> BaseException | None:
+    """What psycopg reported. It is not imported for those who have SQLite."""
+    cause = _cause(error)
+    return cause if type(cause).__module__.partition(".")[0] == "psycopg" else None
 
 
 def _name(error: BaseException) -> str:
     """SQLite's name for the failure, such as `SQLITE_IOERR_WRITE`; "" for a failure that did not come from SQLite."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _cause(error)
     return getattr(cause, "sqlite_errorname", "") if isinstance(cause, sqlite3.Error) else ""
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The driver's own error."""
+    return error.orig if isinstance(error, DBAPIError) else error

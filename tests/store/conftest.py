@@ -1,4 +1,4 @@
-"""A store on a real SQLite file, which must give back everything, threads too."""
+"""A store on a real database, which must give back everything, threads too."""
 
 import asyncio
 import threading
@@ -13,17 +13,40 @@ from gateway.telemetry.ledger import Ledger
 OpenStore = Callable[[], Awaitable[Store]]
 
 
+in_a_file = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+"""For what is said of SQLite's own file."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """SQLite's file."""
     return tmp_path / "gateway.db"
 
 
 @pytest.fixture
-async def open_store(path: Path, ledger: Ledger) -> AsyncIterator[OpenStore]:
+async def url(kind: str, path: Path, request: pytest.FixtureRequest) -> str:
+    """A database with the newest tables, or where it will be. Without PostgreSQL the test is left out."""
+    return f"sqlite:///{path}" if kind == "sqlite" else await request.getfixturevalue("postgres").make()
+
+
+@pytest.fixture
+async def empty(kind: str, path: Path, request: pytest.FixtureRequest) -> str:
+    """A database without tables, or where it will be."""
+    return f"sqlite:///{path}" if kind == "sqlite" else await request.getfixturevalue("postgres").make_empty()
+
+
+@pytest.fixture
+async def open_store(url: str, ledger: Ledger) -> AsyncIterator[OpenStore]:
     opened: list[Store] = []
 
     async def open_one() -> Store:
-        store = await Store.open(f"sqlite:///{path}", ledger=ledger)
+        store = await Store.open(url, ledger=ledger)
         opened.append(store)
         return store
 

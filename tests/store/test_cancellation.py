@@ -3,7 +3,6 @@
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,9 +50,9 @@ async def test_a_call_may_be_cancelled_at_any_step(store: Store, name: str) -> N
     assert len(page) == 2 + 40 + 1
 
 
-async def test_a_close_that_is_cancelled_goes_on(path: Path, ledger: Ledger, open_store: OpenStore) -> None:
+async def test_a_close_that_is_cancelled_goes_on(url: str, ledger: Ledger, open_store: OpenStore) -> None:
     for steps in range(30):
-        store = await Store.open(f"sqlite:///{path}", ledger=ledger)
+        store = await Store.open(url, ledger=ledger)
         store.begin(begun(steps))
         readings = [asyncio.create_task(store.turn("turn_0")) for _ in range(6)]
         await cancelled_after(steps, store.close())
@@ -66,19 +65,19 @@ async def test_a_close_that_is_cancelled_goes_on(path: Path, ledger: Ledger, ope
     assert len(page) == 30
 
 
-async def test_a_close_waits_for_reads_whose_callers_are_gone(path: Path, ledger: Ledger) -> None:
+async def test_a_close_waits_for_reads_whose_callers_are_gone(url: str, ledger: Ledger) -> None:
     for steps in range(20):
-        store = await Store.open(f"sqlite:///{path}", ledger=ledger)
+        store = await Store.open(url, ledger=ledger)
         await asyncio.gather(*(cancelled_after(steps, store.turn("turn_0")) for _ in range(6)))
         await store.close()
         gc.collect()
         await no_worker_threads()
 
 
-async def test_an_open_may_be_cancelled_at_any_step(path: Path, ledger: Ledger) -> None:
+async def test_an_open_may_be_cancelled_at_any_step(empty: str, ledger: Ledger) -> None:
     cut = 0
     for steps in [*range(0, 60, 6), *range(60, 400, 40)]:
-        task = asyncio.create_task(Store.open(f"sqlite:///{path}", ledger=ledger))
+        task = asyncio.create_task(Store.open(empty, ledger=ledger))
         for _ in range(steps):
             await asyncio.sleep(0)
         cut += task.cancel()
@@ -88,5 +87,5 @@ async def test_an_open_may_be_cancelled_at_any_step(path: Path, ledger: Ledger) 
         gc.collect()
         await no_worker_threads()
     assert cut > 10
-    store = await Store.open(f"sqlite:///{path}", ledger=ledger)
+    store = await Store.open(empty, ledger=ledger)
     await store.close()

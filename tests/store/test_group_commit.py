@@ -7,6 +7,7 @@ from sqlalchemy import event
 
 from gateway.store import Store
 from gateway.store import writer as writing
+from tests.store.conftest import in_a_file
 from tests.store.writes import HEALS, begun, commits, update
 from tests.waiting import until
 
@@ -64,6 +65,7 @@ async def test_settled_waits_for_what_is_being_written_and_not_for_nothing(store
     assert len(seen) == 1
 
 
+@in_a_file
 async def test_starting_a_turn_costs_little_processor_time(store: Store) -> None:
     """Measured at 23 µs for two writes of a new turn in a new conversation; three times that is a defect."""
     costs = []

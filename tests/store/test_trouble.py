@@ -15,7 +15,7 @@ from gateway.errors import Code, GatewayError
 from gateway.store import Store, database
 from gateway.store.writer import RETRY_SECONDS
 from gateway.telemetry.ledger import Ledger
-from tests.store.conftest import OpenStore
+from tests.store.conftest import OpenStore, in_a_file
 from tests.store.disks import disk_errors, small_disk
 from tests.store.writes import HEALS, begun, dump, update
 from tests.waiting import until
@@ -93,6 +93,7 @@ async def test_a_full_disk_is_said_and_heals_by_itself(tmp_path: Path, ledger: L
         connection.close()
 
 
+@in_a_file
 async def test_a_disk_that_reports_errors_is_said_and_heals_by_itself(store: Store) -> None:
     store.begin(begun(1))
     await store.settled()
@@ -106,6 +107,7 @@ async def test_a_disk_that_reports_errors_is_said_and_heals_by_itself(store: Sto
     assert [message.turn_id for message in page] == ["turn_1", "turn_2"]
 
 
+@in_a_file
 async def test_a_short_lock_is_waited_for(store: Store, path: Path) -> None:
     with locked(path):
         store.begin(begun(1))
@@ -120,6 +122,7 @@ async def test_a_short_lock_is_waited_for(store: Store, path: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+@in_a_file
 async def test_a_long_lock_is_said_reads_go_on_and_it_heals_by_itself(path: Path, open_store: OpenStore) -> None:
     store = await open_store()
     store.begin(begun(1))
@@ -145,6 +148,7 @@ async def test_a_long_lock_is_said_reads_go_on_and_it_heals_by_itself(path: Path
     assert [message.content for message in page] == ["question 1", "one and all", "question 2"]
 
 
+@in_a_file
 async def test_a_read_only_database_is_said_and_a_probe_finds_it_healed(store: Store) -> None:
     only = "ON"
 
@@ -163,6 +167,7 @@ async def test_a_read_only_database_is_said_and_a_probe_finds_it_healed(store: S
     await store.settled()
 
 
+@in_a_file
 async def test_a_probe_alone_finds_the_trouble_and_it_heals_without_another_one(store: Store, path: Path) -> None:
     before = dump(path)
     await store.probe()
@@ -174,6 +179,7 @@ async def test_a_probe_alone_finds_the_trouble_and_it_heals_without_another_one(
     assert dump(path) == before
 
 
+@in_a_file
 async def test_many_waiters_in_trouble_are_few_attempts(store: Store) -> None:
     attempts: list[None] = []
     event.listen(store._engine.sync_engine, "begin", lambda _: attempts.append(None))
@@ -195,6 +201,7 @@ async def test_many_waiters_in_trouble_are_few_attempts(store: Store) -> None:
     await store.settled()
 
 
+@in_a_file
 async def test_trouble_is_logged_once_with_its_end_and_without_anybodys_text(store: Store) -> None:
     with structlog.testing.capture_logs() as logs:
         with disk_errors():
@@ -224,6 +231,7 @@ async def test_a_turn_that_no_database_takes_is_dropped_and_keeps_nobody_else_wa
 
 
 @pytest.mark.usefixtures("impatient")
+@in_a_file
 async def test_a_locked_database_does_not_hold_a_close_up(path: Path, open_store: OpenStore) -> None:
     store = await open_store()
     with structlog.testing.capture_logs() as logs, locked(path):

@@ -4,9 +4,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, create_engine, event, select
 
-from gateway.store import Store, TurnBegun, TurnUpdate
+from gateway.store import Store, TurnBegun, TurnUpdate, schema
+from gateway.store.database import is_postgresql
 
 HEALS = 5.0
 """Seconds within which, as is promised, a store writes again what it could not write."""
@@ -28,6 +29,25 @@ def commits(store: Store) -> list[None]:
     seen: list[None] = []
     event.listen(store._engine.sync_engine, "commit", lambda _: seen.append(None))
     return seen
+
+
+def engine_of(url: str) -> Engine:
+    """Another way into the database, beside the store's."""
+    if not is_postgresql(url):
+        return create_engine(url)
+    import psycopg
+
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+
+
+def contents(url: str) -> list[str]:
+    """All rows of all tables."""
+    engine = engine_of(url)
+    with engine.connect() as connection:
+        tables = schema.metadata.sorted_tables
+        rows = [(table.name, *row) for table in tables for row in connection.execute(select(table)).all()]
+    engine.dispose()
+    return sorted(map(repr, rows))
 
 
 def dump(path: Path) -> list[str]:
