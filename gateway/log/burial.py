@@ -22,6 +22,10 @@ _ORPHAN = (
     "UPDATE log_stretches SET node = NULL, batch = 0, epochs = %s, last = %s, state = %s, body = %s, ended = %s"
     " WHERE number = %s"
 )
+_UNCLAIM = (
+    "UPDATE log_heads SET node = CASE WHEN key IN (SELECT home FROM log_stretches WHERE node IS NULL AND NOT kept)"
+    " THEN %s::bigint END WHERE node = %s"
+)
 _BATCHES = "SELECT number, body FROM log_batches WHERE node = %s ORDER BY number"
 
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
@@ -31,7 +35,8 @@ async def bury(run: Run, *, node: int, silence: float) -> None:
     """In one transaction, of which nothing happens when the node has said within `silence` seconds that it lives.
 
     Taking the licence waits for a batch that is under way, and makes every later one find none. The stretches then
-    have no node, until one adopts them. What was erased meanwhile is not brought back.
+    have no node, until one adopts them; until then nobody claims their conversations, which have the node's number
+    below 0. What was erased meanwhile is not brought back.
     """
     if not await run(_LICENCE, (node, silence)):
         return  # it lives, or somebody else was first
@@ -47,7 +52,7 @@ async def bury(run: Run, *, node: int, silence: float) -> None:
     for s in found.values():
         await run(_ORPHAN, (s.epochs, s.last, s.state, pack(s), s.ended, s.number))
         await run(HEAD, (s.key, s.epochs, s.last))
-    await run("UPDATE log_heads SET node = NULL WHERE node = %s", (node,))
+    await run(_UNCLAIM, (-node, node))
     for table in ("log_batches", "log_locks"):
         await run(f"DELETE FROM {table} WHERE node = %s", (node,))
 

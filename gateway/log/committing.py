@@ -278,6 +278,7 @@ class Committer:
     def rejoin(self) -> None:
         """The journal is this process's again, or a part of it."""
         self._fenced = None
+        self._mine = new_token()[:_MINE]  # readers may have what the one before could not write
         self._heal()
 
     def _drop(self) -> tuple[list[Record], list[asyncio.Future[None]]]:

@@ -1,6 +1,6 @@
 """A licence: a node's row in PostgreSQL, without which it writes nothing."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -22,10 +22,13 @@ _ADOPTED_AT_ONCE = 1000  # logs
 _TAKE = "INSERT INTO log_nodes (name) VALUES (%s) RETURNING id, (SELECT mark FROM log_made)"
 _RENEW = "UPDATE log_nodes SET beat = now() WHERE id = %s RETURNING (SELECT count(*) FROM log_nodes)"
 _DEAD = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
+_ORPHAN = "NOT kept AND (log_stretches.node IS NULL OR log_stretches.node = %s AND number <> ALL(%s::bigint[]))"
 _ADOPT = (
-    "WITH claimed AS (UPDATE log_heads SET node = %s WHERE node IS NULL AND key IN (SELECT home FROM log_stretches"
-    " WHERE node IS NULL AND NOT kept LIMIT %s) RETURNING key) UPDATE log_stretches SET node = %s, batch = %s"
-    " FROM claimed WHERE home = claimed.key AND log_stretches.node IS NULL AND NOT kept RETURNING ordinal, "
+    "WITH lives AS (SELECT id FROM log_nodes WHERE id = %s FOR SHARE),"
+    " claimed AS (UPDATE log_heads AS h SET node = id FROM lives WHERE (h.node IS NULL OR h.node < 0 OR h.node = id)"
+    f" AND key IN (SELECT home FROM log_stretches WHERE {_ORPHAN} LIMIT %s) RETURNING key, id)"
+    " UPDATE log_stretches SET node = claimed.id, batch = %s"
+    f" FROM claimed WHERE home = claimed.key AND {_ORPHAN} RETURNING ordinal, "
     + ", ".join(f"log_stretches.{column}" for column in COLUMNS.split(", "))
 )
 
@@ -65,12 +68,14 @@ class Licence:
             await translated(self._line.within(partial(bury, node=node, silence=self._lease)))
         return len(dead)
 
-    async def adopt(self, batch: int) -> list[Stretch]:
+    async def adopt(self, batch: int, known: Collection[int] | None = None) -> list[Stretch]:
         """The stretches of some logs that had no node, and have this one now, in the order in which they began.
 
-        What this node adds to them comes in batches after `batch`.
+        What this node adds to them comes in batches after `batch`. With `known`, the numbers of all that it has, it
+        finds what it adopted without hearing of it, too.
         """
-        rows = await self._ask(_ADOPT, self.node, _ADOPTED_AT_ONCE, self.node, batch)
+        orphan = (0 if known is None else self.node, list(known or ()))
+        rows = await self._ask(_ADOPT, self.node, *orphan, _ADOPTED_AT_ONCE, batch, *orphan)
         return [stretch_of(row[1:]) for row in sorted(rows, key=lambda row: row[0])]
 
     async def _ask(self, sql: str, *parameters: Any) -> list[Any]:

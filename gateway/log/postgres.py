@@ -76,6 +76,7 @@ class PostgresJournal:
         self._reader = Line(conninfo(url), ledger)
         self.licence = Licence(self._writer, name=name, lease=lease)
         self._last_batch = 0
+        self._unheard = False  # whether the reply to an adoption was lost
         self._unended: dict[int, tuple[str, str]] = {}  # key and epochs of this node's stretches
 
     async def open(self) -> Recovered:
@@ -84,12 +85,15 @@ class PostgresJournal:
         made = await self.licence.take()
         self._last_batch = 0
         self._unended.clear()
+        self._unheard = False
         await self.licence.bury_the_dead()
         return Recovered(await self.adopt(), (self.licence.node << _NUMBERS) + 1, made)
 
     async def adopt(self) -> list[Stretch]:
         """Becomes the node of stretches that have none, in the order in which they began."""
-        stretches = await self.licence.adopt(self._last_batch)
+        known, self._unheard = (self._unended if self._unheard else None), True
+        stretches = await self.licence.adopt(self._last_batch, known)
+        self._unheard = False
         for s in stretches:
             if s.ended is not None:
                 s.unsaved_from = self._last_batch + 1  # that it may be trimmed is not saved yet

@@ -28,7 +28,8 @@ _RUNNER = (
 )
 _LOCK = (
     f"{_LIVES} INSERT INTO log_locks AS l (name, node) SELECT %s, id FROM lives ON CONFLICT (name) DO UPDATE"
-    " SET node = excluded.node WHERE NOT EXISTS (SELECT FROM log_nodes WHERE id = l.node) RETURNING node"
+    " SET node = excluded.node WHERE l.node = excluded.node"
+    " OR NOT EXISTS (SELECT FROM log_nodes WHERE id = l.node) RETURNING node"
 )
 _UNLOCK = "DELETE FROM log_locks WHERE name = %s AND node = %s"
 _OTHERS = "SELECT id FROM log_nodes WHERE id <> %s"
@@ -58,6 +59,10 @@ class Claims:
         self._changing = asyncio.Lock()
         self._releasing: set[asyncio.Task[None]] = set()
         self._closed = False
+
+    @property
+    def term(self) -> int:
+        return self._licence.node
 
     @property
     def live(self) -> bool:
@@ -146,6 +151,8 @@ class Claims:
         return [node for (node,) in await self._ask(_OTHERS, self._licence.node)]
 
     async def ask(self, node: int, question: bytes) -> bytes | None:
+        if node < 0:
+            return None  # it is dead, and its turns wait to be adopted
         return await self._post.ask(node, question)
 
     async def _ask(self, sql: str, *parameters: object) -> list[tuple[int, ...]]:

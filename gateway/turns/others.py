@@ -17,6 +17,10 @@ class Others(Protocol):
     @property
     def live(self) -> bool: ...
 
+    @property
+    def term(self) -> int:
+        """Another one each time that this node was taken for dead: what it claimed before is not its own any more."""
+
     async def claim(self, key: LogKey) -> int | None:
         """Makes this node the one that runs a conversation's turns, until as many `release`s; else the node that is."""
 
@@ -47,6 +51,7 @@ class Nobody:
 
     any = False
     live = False
+    term = 0
 
     async def claim(self, key: LogKey) -> int | None:
         return None

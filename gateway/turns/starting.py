@@ -48,6 +48,10 @@ class Accepted(Struct, frozen=True):
     queued: bool = False
 
 
+class _TakenForDead(Exception):
+    """This node was taken for dead, and is another one now, while it started a turn."""
+
+
 class Starting:
     """Finds the turn that an order already has, or starts one."""
 
@@ -66,6 +70,14 @@ class Starting:
 
     async def _find_or_start(self, order: Order, owns: Owns, admit: Admit, position: str, mark: str) -> Accepted:
         """Goes on if its request is cancelled, so that a quick second request with the same key waits for the first."""
+        try:
+            return await self._find_or_start_in_term(order, owns, admit, position, mark)
+        except _TakenForDead:  # all that it claimed and looked for may be out of date; it was admitted
+            return await self._find_or_start(order, owns, lambda: None, position, mark)
+
+    async def _find_or_start_in_term(
+        self, order: Order, owns: Owns, admit: Admit, position: str, mark: str
+    ) -> Accepted:
         if not order.conversation_id:
             return await self._start_once(order, None, admit, position, mark)
         async with self._runner.gate(order.conversation_id):
@@ -126,7 +138,7 @@ class Starting:
 
     async def _start(self, order: Order, naming: Naming | None, mark: str, admit: Admit, position: str) -> Accepted:
         await self._patiently(self._require_storage)
-        others = self._means.others
+        others, term = self._means.others, self._means.others.term
         if naming is None:
             naming = self._names.of(new_conversation_id())
             key = LogKey(naming.conversation_id)
@@ -134,8 +146,10 @@ class Starting:
             tail = self._log.shelf.create(key)
         else:
             key = LogKey(naming.conversation_id)
-            if (there := await self._at_its_node(order, key, mark, admit, position)) is not None:
+            there = await self._at_its_node(order, key, mark, admit, position)
+            if isinstance(there, Accepted):
                 return there
+            term = there
             tail = await self._claimed(key, naming)
         busy, waiting = self._runner.is_busy(tail), object()
         try:
@@ -152,6 +166,9 @@ class Starting:
             self._log.shelf.drop(tail, waiting)  # it may have been read for this alone
             others.release(key)
             raise
+        if others.term != term:  # what it claimed is another node's, perhaps
+            self._log.shelf.drop(tail, waiting)
+            raise _TakenForDead
         note = Note(order, naming.conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(naming.conversation_id, new_turn_id(), order.language)
@@ -185,27 +202,27 @@ class Starting:
             self._means.others.release(key)
             raise
 
-    async def _at_its_node(self, order: Order, key: LogKey, mark: str, admit: Admit, position: str) -> Accepted | None:
-        """The turn as another node has started it, which runs the conversation; None once this node has claimed it."""
+    async def _at_its_node(self, order: Order, key: LogKey, mark: str, admit: Admit, position: str) -> Accepted | int:
+        """The turn as another node has started it, which runs the conversation; this node's term once it is claimed."""
         others = self._means.others
         asked = mark or new_mark()
         nodes: list[int] = []
-        ours = Accepted(ConversationId(key), TurnId(""), key)
 
-        async def attempt() -> Accepted | None:
+        async def attempt() -> Accepted | int | None:
             if (node := await others.claim(key)) is None:
-                return ours
+                return others.term
             if not nodes and (counted := admit()) is not None:
                 await counted
             nodes.append(node)
             answer = await ask(others, node, StartAsked(order, asked, position))
             return None if answer is None else msgspec.convert(answer.value, Accepted)
 
-        found = await until_taken_over(attempt)
-        if found is not ours:
+        found: Accepted | int = await until_taken_over(attempt)
+        if isinstance(found, Accepted):
             return found
-        if not nodes or (earlier := await self._earlier(order, asked)) is None:
-            return None
+        # Also where nobody had the conversation: another node may have run the turn, all of it, since the first look.
+        if not (nodes or (mark and others.any)) or (earlier := await self._earlier(order, asked)) is None:
+            return found
         others.release(key)
         return earlier
 

@@ -1,0 +1,114 @@
+"""What a node may do by its licence and its claims: the places where a model of the protocol found it could do more."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.ids import LogKey
+from gateway.log.journal import BEGIN, Fenced, Record
+from gateway.log.postgres import PostgresJournal
+from gateway.nodes.claims import Claims
+from gateway.nodes.database import Database
+from gateway.nodes.post import Post
+from gateway.nodes.rings import Rings
+from gateway.telemetry.ledger import Ledger
+from tests.databases import PostgresServer
+
+KEY = "conv_1"
+
+
+class Nodes:
+    """Journals on one database, one node each, and their claims."""
+
+    def __init__(self, url: str, ledger: Ledger) -> None:
+        self._url = url
+        self._ledger = ledger
+        self._database = Database(url, ledger)
+        self._journals: list[PostgresJournal] = []
+
+    async def open(self) -> PostgresJournal:
+        journal = PostgresJournal(self._url, ledger=self._ledger)
+        self._journals.append(journal)
+        await journal.open()
+        return journal
+
+    def claims(self, journal: PostgresJournal) -> Claims:
+        async def settled() -> None: ...
+
+        rings = Rings(self._url, ledger=self._ledger, heard=lambda _: None)
+        return Claims(self._database, journal.licence, Post(self._database, journal.licence, rings), rings, settled)
+
+    async def bury(self, journal: PostgresJournal) -> None:
+        """Takes a node for dead, which does not know it."""
+        number = journal.licence.node
+        await self._database.ask("UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", number)
+        (other,) = [one for one in self._journals if one is not journal][:1]
+        assert await other.licence.bury_the_dead() == 1
+
+    async def close(self) -> None:
+        for journal in self._journals:
+            await journal.close()
+        await self._database.close()
+
+
+@pytest.fixture
+async def nodes(postgres: PostgresServer, ledger: Ledger) -> AsyncIterator[Nodes]:
+    made = Nodes(await postgres.make(), ledger)
+    yield made
+    await made.close()
+
+
+def beginning(number: int) -> list[Record]:
+    return [(number, BEGIN, 1, (KEY, "epoch", "turn_1", b"", "", KEY))]
+
+
+async def test_a_buried_node_adopts_nothing(nodes: Nodes) -> None:
+    dead, paused, other = await nodes.open(), await nodes.open(), await nodes.open()
+    await dead.commit(1, beginning(7))
+    await nodes.bury(paused)
+    await nodes.bury(dead)
+    assert await paused.adopt() == []
+    with pytest.raises(Fenced):
+        await paused.commit(1, beginning(8))
+    assert [stretch.number for stretch in await other.adopt()] == [7]
+
+
+async def test_what_was_adopted_without_an_answer_is_adopted_again(nodes: Nodes) -> None:
+    dead, other = await nodes.open(), await nodes.open()
+    await other.commit(1, [(5, BEGIN, 1, ("conv_2", "epoch", "turn_2", b"", "", "conv_2"))])
+    await dead.commit(1, beginning(7))
+    await nodes.bury(dead)
+    answered = other.licence.adopt
+
+    async def unanswered(*_: object) -> None:
+        await answered(1)
+        raise ConnectionError
+
+    other.licence.adopt = unanswered  # type: ignore[method-assign, assignment]
+    with pytest.raises(ConnectionError):
+        await other.adopt()
+    other.licence.adopt = answered  # type: ignore[method-assign]
+    assert [stretch.number for stretch in await other.adopt()] == [7]
+    assert await other.adopt() == []
+
+
+async def test_nobody_claims_a_conversation_in_which_a_dead_nodes_turn_waits(nodes: Nodes) -> None:
+    dead, other, third = await nodes.open(), await nodes.open(), await nodes.open()
+    key = LogKey(KEY)
+    assert await nodes.claims(dead).claim(key) is None
+    await dead.commit(1, beginning(7))
+    await nodes.bury(dead)
+    claims = nodes.claims(third)
+    holder = await claims.claim(key)
+    assert holder is not None
+    assert await claims.ask(holder, b"never sent") is None
+    assert [stretch.number for stretch in await other.adopt()] == [7]
+    assert await claims.claim(key) == other.licence.node
+    assert await nodes.claims(other).claim(key) is None
+
+
+async def test_a_lock_is_its_nodes_own_also_when_the_reply_was_lost(nodes: Nodes) -> None:
+    one = await nodes.open()
+    claims = nodes.claims(one)
+    assert await claims._locked(one.licence.node, "mark")
+    assert await claims._locked(one.licence.node, "mark")
