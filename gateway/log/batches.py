@@ -5,12 +5,15 @@ import asyncio
 import structlog
 
 from gateway.log.journal import Fenced, Journal, JournalError, Record, Uncertain
+from gateway.log.segments import WHOLE
+from gateway.log.writer import LONGEST_PIECE
 
 logger = structlog.get_logger()
 
 PATIENCE = 10.0
 """Seconds after which a batch is given up of which its journal does not say whether it is durable."""
 
+_PORTION = 1024 * 1024  # characters of a long text that are committed at once
 _ASK_AGAIN = 0.2
 
 
@@ -61,3 +64,14 @@ class Batches:
 
     def __repr__(self) -> str:
         return f"Batches(durable up to {self.last}, {self._given - self.last} on their way or lost)"
+
+
+def end_of_portion(batch: list[Record]) -> int:
+    """Where a batch can be cut: after a piece of a long text, since what else comes together is kept together."""
+    size = 0
+    for at, (_, kind, _, payload) in enumerate(batch):
+        if kind <= WHOLE:
+            size += len(payload)
+            if size >= _PORTION and kind != WHOLE and len(payload) == LONGEST_PIECE:
+                return at + 1
+    return len(batch)

@@ -3,22 +3,19 @@
 import asyncio
 from collections.abc import Callable
 
-import structlog
-
 from gateway.errors import Code, GatewayError
 from gateway.ids import new_token
 from gateway.log.apart import commit_apart
-from gateway.log.batches import Batches
-from gateway.log.journal import BEGIN, EPOCHS, Broken, Fenced, Journal, JournalError, Record
-from gateway.log.segments import WHOLE
+from gateway.log.batches import Batches, end_of_portion
+from gateway.log.health import Health
+from gateway.log.journal import Broken, Fenced, Journal, JournalError, Record
+from gateway.log.losses import let_go, tell
 from gateway.log.shelf import Shelf, epoch_mark
 from gateway.log.showing import Showing
 from gateway.log.tail import Tail
-from gateway.log.writer import LONGEST_PIECE, Writer
+from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
-
-logger = structlog.get_logger()
 
 _BUSY_BATCH = 8  # a commit of more records than this is followed by a pause, so that the next one carries more
 _PAUSE = 0.002
@@ -27,8 +24,6 @@ _LATE = 0.010  # what comes meanwhile is merged, so a machine that can't keep up
 _LONGEST_PAUSE = 0.05
 _RETRY_EVERY = 1.0
 _MINE = 10  # hex digits
-_HOPELESS = 3  # commits in a row that met a bug of ours
-_PORTION = 1024 * 1024  # characters of a long text that are committed at once
 
 
 class Committer:
@@ -58,8 +53,7 @@ class Committer:
         self._ledger = ledger
         self._faults = faults
         self.clock = clock
-        self.trouble: str | None = None
-        """Why the journal can't be written now."""
+        self.health = Health(faults)
         self.writing = asyncio.Lock()
         """Held while the journal is written: one thing at a time."""
         self.batches = Batches(journal)
@@ -73,7 +67,6 @@ class Committer:
         self._in_flight_waiters: list[asyncio.Future[None]] = []
         self._mine = new_token()[:_MINE]  # this process's part of the epochs that it opens
         self._closing = False
-        self._bugs = 0  # commits in a row that met one
         self._fenced: Fenced | None = None
 
     # -- the desk -----------------------------------------------------------------------------------------------
@@ -145,15 +138,9 @@ class Committer:
                 except Exception as error:
                     self._faults.broke("commit", error)
                     self.lose(Broken(f"the event log is broken: {type(error).__name__}"))
-                    self._count_bug(error)
+                    self.health.met_a_bug(error)
                 if self.pending:
                     self.wake.set()
-
-    def _count_bug(self, bug: Exception) -> None:
-        """After a few commits in a row that met one, health says that no commit works. `written` takes it back."""
-        self._bugs += 1
-        if self._bugs >= _HOPELESS:
-            self._faults.stopped["commit"] = f"no commit works any more ({type(bug).__name__}): start the gateway again"
 
     async def _commit(self, pause: float) -> float:
         """Commits what is pending and shows it; the pause to be made after the next full batch."""
@@ -198,14 +185,14 @@ class Committer:
             lost = [r for r in self.in_flight + self.pending if unsaved[r[0]].tail is tail]
             self.in_flight = [r for r in self.in_flight if unsaved[r[0]].tail is not tail]
             self.pending = [r for r in self.pending if unsaved[r[0]].tail is not tail]
-            self._let_go(lost, Broken(f"the turn is broken: {type(error).__name__}"))
+            let_go(self._shelf, lost, Broken(f"the turn is broken: {type(error).__name__}"), self._faults)
         return outcome.durable
 
     def take(self) -> list[Record]:
         """What is to be committed next: all that was appended until now, or of a long text as much as is little."""
         batch, self.pending = self.pending, []
         if self.long:
-            end = _end_of_portion(batch)
+            end = end_of_portion(batch)
             batch, self.pending = batch[:end], batch[end:]
         self.in_flight = batch
         if self.pending:
@@ -217,10 +204,7 @@ class Committer:
     def written(self, batch: list[Record]) -> None:
         """The batch is durable, and what was owed before it."""
         self.in_flight = []
-        if self._bugs:
-            self._bugs = 0
-            self._faults.stopped.pop("commit", None)
-        self._heal()
+        self.health.committed()
         self._show(batch)
         waiters, self._in_flight_waiters = self._in_flight_waiters, []
         for waiter in waiters:
@@ -239,7 +223,7 @@ class Committer:
         self._faults.broke("turn", error, **writer.about)
         self.pending = [record for record in self.pending if record[0] != stretch.number]
         head = tail.head
-        self._tell(writer, Broken(f"the turn is broken: {type(error).__name__}"))
+        tell(writer, Broken(f"the turn is broken: {type(error).__name__}"), self._faults)
         if stretch.ended is None:
             writer.owe()
         tail.head = max(tail.head, head)
@@ -247,9 +231,9 @@ class Committer:
     def lose(self, error: JournalError) -> None:
         """The journal refused: what was appended and not seen is gone, and its owners are told."""
         if not isinstance(error, Broken):
-            self._troubled(error)
+            self.health.troubled(error)
         lost, waiters = self._drop()
-        self._let_go(lost, error)
+        let_go(self._shelf, lost, error, self._faults)
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -257,7 +241,7 @@ class Committer:
 
     def _fence(self, error: Fenced) -> None:
         """Another process writes the journal now: this one adds nothing more to it, and owes nobody anything."""
-        self._troubled(error)
+        self.health.troubled(error)
         self._fenced = error
         _, waiters = self._drop()
         self.owed = []
@@ -279,7 +263,7 @@ class Committer:
         """The journal is this process's again, or a part of it."""
         self._fenced = None
         self._mine = new_token()[:_MINE]  # readers may have what the one before could not write
-        self._heal()
+        self.health.healed()
 
     def _drop(self) -> tuple[list[Record], list[asyncio.Future[None]]]:
         """Takes what is not durable off the desk, and whoever waits for it."""
@@ -287,31 +271,6 @@ class Committer:
         waiters = self._in_flight_waiters + self._waiters
         self.in_flight, self.pending, self._in_flight_waiters, self._waiters = [], [], [], []
         return lost, waiters
-
-    def _let_go(self, lost: list[Record], error: JournalError) -> None:
-        """These records were never written, and never seen: as if they had not been. Tells their owners."""
-        writers: dict[int, Writer] = {}
-        begun: list[Writer] = []
-        for number, kind, _, _ in lost:
-            writer = writers[number] = self._shelf.unsaved[number]
-            writer.tail.next = writer.tail.head + 1
-            if kind == BEGIN:
-                begun.append(writer)
-            elif kind == EPOCHS:
-                writer.foreign = True
-        for writer in begun:
-            self._shelf.remove(writer)
-            writer.tail.writer = None
-            self._shelf.let_go(writer.tail)
-        for writer in writers.values():
-            self._tell(writer, error)
-
-    def _tell(self, writer: Writer, error: JournalError) -> None:
-        try:
-            if writer.owner is not None:
-                writer.owner.lost(writer, error)
-        except Exception as fault:
-            self._faults.broke("turn", fault, **writer.about)
 
     async def probe(self) -> None:
         """Learns whether the journal can be written, when nothing else is being written."""
@@ -326,33 +285,12 @@ class Committer:
         except Fenced as error:
             self._fence(error)
         except JournalError as error:
-            self._troubled(error)
+            self.health.troubled(error)
         except Exception as error:
             self._faults.broke("commit", error)
-            self._troubled(Broken(f"the event log is broken: {type(error).__name__}"))
+            self.health.troubled(Broken(f"the event log is broken: {type(error).__name__}"))
         else:
-            self._heal()
-
-    def _troubled(self, error: Exception) -> None:
-        if self.trouble is None:
-            logger.error("log.unwritable", reason=str(error))
-        self.trouble = str(error)
-
-    def _heal(self) -> None:
-        if self.trouble is not None:
-            logger.info("log.healed", after=self.trouble)
-            self.trouble = None
+            self.health.healed()
 
     def __repr__(self) -> str:
-        return f"Committer({len(self.pending)} pending, {len(self.owed)} owed, trouble={self.trouble!r})"
-
-
-def _end_of_portion(batch: list[Record]) -> int:
-    """Where a batch can be cut: after a piece of a long text, since what else comes together is kept together."""
-    size = 0
-    for at, (_, kind, _, payload) in enumerate(batch):
-        if kind <= WHOLE:
-            size += len(payload)
-            if size >= _PORTION and kind != WHOLE and len(payload) == LONGEST_PIECE:
-                return at + 1
-    return len(batch)
+        return f"Committer({len(self.pending)} pending, {len(self.owed)} owed, {self.health})"

@@ -69,9 +69,9 @@ class Keeper:
                 await asyncio.sleep(every)
                 since_trim += every
                 try:
-                    if committer.trouble is not None:
+                    if committer.health.trouble is not None:
                         await committer.probe()
-                    if committer.trouble is None:
+                    if committer.health.trouble is None:
                         await self.fold()
                         if since_trim >= trim_every:
                             since_trim = 0.0
@@ -190,8 +190,8 @@ class Keeper:
         Batches that hold something of them follow within seconds. Raises `storage_unavailable`.
         """
         committer = self._committer
-        if committer.trouble is not None:
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, committer.trouble)
+        if committer.health.trouble is not None:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, committer.health.trouble)
         await committer.committed()
         ours = [writer for writer in self._shelf.unsaved.values() if writer.stretch.key in keys]
         try:

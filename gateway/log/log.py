@@ -165,7 +165,7 @@ class EventLog:
     @property
     def trouble(self) -> str | None:
         """Why the journal can't be written now."""
-        return self.committer.trouble
+        return self.committer.health.trouble
 
     @property
     def backlog(self) -> int:

@@ -1,0 +1,34 @@
+"""Losses: records that were appended, are gone, and were never seen."""
+
+from gateway.log.journal import BEGIN, EPOCHS, JournalError, Record
+from gateway.log.shelf import Shelf
+from gateway.log.writer import Writer
+from gateway.telemetry.faults import Faults
+
+
+def let_go(shelf: Shelf, lost: list[Record], error: JournalError, faults: Faults) -> None:
+    """Makes it as if these records had never been, and tells their owners."""
+    writers: dict[int, Writer] = {}
+    begun: list[Writer] = []
+    for number, kind, _, _ in lost:
+        writer = writers[number] = shelf.unsaved[number]
+        writer.tail.next = writer.tail.head + 1
+        if kind == BEGIN:
+            begun.append(writer)
+        elif kind == EPOCHS:
+            writer.foreign = True
+    for writer in begun:
+        shelf.remove(writer)
+        writer.tail.writer = None
+        shelf.let_go(writer.tail)
+    for writer in writers.values():
+        tell(writer, error, faults)
+
+
+def tell(writer: Writer, error: JournalError, faults: Faults) -> None:
+    """Tells a writer's owner of its loss. An owner that breaks costs its own turn alone."""
+    try:
+        if writer.owner is not None:
+            writer.owner.lost(writer, error)
+    except Exception as fault:
+        faults.broke("turn", fault, **writer.about)
