@@ -34,6 +34,7 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.node_metrics import NodeMetrics
 from gateway.telemetry.observer import Observers
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
@@ -75,7 +76,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         metrics = Metrics(ledger, __version__)
         observer = Observers(metrics, Lines())
         faults = Faults(observer)
-        cluster = await _cluster(settings, ledger, faults)
+        cluster = await _cluster(settings, ledger, faults, metrics.nodes)
         log = EventLog(
             storage.journal(settings, ledger) if cluster is None else cluster.journal,
             ledger=ledger,
@@ -161,7 +162,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
-async def _cluster(settings: Settings, ledger: Ledger, faults: Faults) -> "Cluster | None":
+async def _cluster(settings: Settings, ledger: Ledger, faults: Faults, metrics: NodeMetrics) -> "Cluster | None":
     """This node among others, where the log is in PostgreSQL. The driver is imported for it alone."""
     if not settings.on_postgresql:
         return None
@@ -169,7 +170,7 @@ async def _cluster(settings: Settings, ledger: Ledger, faults: Faults) -> "Clust
     from gateway.nodes.cluster import Cluster
 
     name = settings.node_name or f"{socket.gethostname()}-{new_token()[:4]}"
-    return Cluster(settings.database_url or "", name=name, ledger=ledger, faults=faults)
+    return Cluster(settings.database_url or "", name=name, ledger=ledger, faults=faults, metrics=metrics)
 
 
 def make_app(settings: Settings, services: Services) -> web.Application:

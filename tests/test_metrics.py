@@ -41,6 +41,12 @@ def everything_happened(ledger: Ledger) -> Metrics:
     metrics.upstream_recovered(IDS, Recovery.COMPLETED)
     metrics.record_skipped(IDS, Skipped("malformed"))
     metrics.request_refused(Code.NOT_FOUND)
+    metrics.nodes.nodes_counted(2)
+    metrics.nodes.nodes_buried(1)
+    metrics.nodes.node_rejoined()
+    metrics.nodes.stretches_adopted(3)
+    metrics.nodes.log_committed(0.002)
+    metrics.nodes.news_read(0.02, 0.001)
     return metrics
 
 

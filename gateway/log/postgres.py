@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -69,9 +70,17 @@ class PostgresJournal:
     shared = True
 
     def __init__(
-        self, url: str, *, ledger: Ledger, name: str = "", lease: float = LEASE, watch: Watch | None = None
+        self,
+        url: str,
+        *,
+        ledger: Ledger,
+        name: str = "",
+        lease: float = LEASE,
+        watch: Watch | None = None,
+        committed: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._watch = watch
+        self._committed = committed
         self._writer = Line(conninfo(url), ledger)
         self._reader = Line(conninfo(url), ledger)
         self.licence = Licence(self._writer, name=name, lease=lease)
@@ -101,6 +110,7 @@ class PostgresJournal:
         return stretches
 
     async def commit(self, number: int, batch: list[Record]) -> None:
+        began = monotonic()
         begun, heads = self._changes(batch)
         data = _encode(batch)
         if not heads:
@@ -112,6 +122,7 @@ class PostgresJournal:
             found = await self._write(_COMMIT_MORE, self.licence.node, number, data, number - 1, *columns, *more)
         self._require(found)
         self._last_batch = number
+        self._committed(monotonic() - began)
         if self._watch is not None:
             self._watch.committed(self.licence.node, number, [key for key, (_, _, held) in heads.items() if held])
 

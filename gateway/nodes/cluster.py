@@ -15,16 +15,20 @@ from gateway.nodes.rate import SharedRate
 from gateway.nodes.rings import Ring, Rings
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.node_metrics import NodeMetrics
 
 
 class Cluster:
     """Made before the log, which writes its `journal` and has its readers follow; started once turns can run."""
 
-    def __init__(self, url: str, *, name: str, ledger: Ledger, faults: Faults) -> None:
+    def __init__(self, url: str, *, name: str, ledger: Ledger, faults: Faults, metrics: NodeMetrics) -> None:
         self._ledger = ledger
         self._faults = faults
+        self._metrics = metrics
         self._rings = Rings(url, ledger=ledger, heard=self._heard)
-        self.journal = PostgresJournal(url, ledger=ledger, name=name, watch=self._rings)
+        self.journal = PostgresJournal(
+            url, ledger=ledger, name=name, watch=self._rings, committed=metrics.log_committed
+        )
         self._database = Database(url, ledger)
         self._post = Post(self._database, self.journal.licence, self._rings)
         self._following: Following | None = None
@@ -66,6 +70,7 @@ class Cluster:
             answer=answer,
             faults=self._faults,
             ledger=self._ledger,
+            metrics=self._metrics,
         )
         self._rings.start()
         self._membership.start()

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 
 import structlog
 
@@ -17,6 +18,7 @@ from gateway.nodes.post import Answering, Post
 from gateway.nodes.rings import Ring, Rings
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.node_metrics import NodeMetrics
 
 logger = structlog.get_logger()
 
@@ -44,6 +46,7 @@ class Membership:
         answer: Answering,
         faults: Faults,
         ledger: Ledger,
+        metrics: NodeMetrics,
     ) -> None:
         self._log = log
         self._journal = journal
@@ -55,9 +58,10 @@ class Membership:
         self._start_over = start_over
         self._faults = faults
         self._ledger = ledger
+        self._metrics = metrics
         self._wake = asyncio.Event()
         self._called = asyncio.Event()  # there may be something to adopt
-        self._behind: set[int] = set()  # nodes that rang, whose batches are to be read
+        self._behind: dict[int, tuple[float, float]] = {}  # nodes that rang: how long their news waited, and when
         self._look = True
         self._letters = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,7 +78,7 @@ class Membership:
         me = self._journal.licence.node
         if ring.node != me:
             if ring.batch and self._following.follows(ring.node):
-                self._behind.add(ring.node)
+                self._behind.setdefault(ring.node, (ring.waited, monotonic()))
             if ring.begun and self._reads(ring.begun):
                 self._look = True
         if ring.post:
@@ -99,9 +103,11 @@ class Membership:
                     self._look = self._letters = True
                 self._wake.clear()
                 try:
-                    behind, self._behind = self._behind, set()
-                    for node in behind:
+                    behind, self._behind = self._behind, {}
+                    for node, (waited, heard) in behind.items():
                         await self._following.pull(node)
+                        seconds = monotonic() - heard
+                        self._metrics.news_read(waited + seconds, seconds)
                     if self._letters:
                         self._letters = False
                         await self._post.look(self._answer)
@@ -130,23 +136,29 @@ class Membership:
     async def round(self) -> None:
         """One beat, with what follows from it. Raises `JournalError`."""
         if not self._log.fenced:
-            if nodes := await self._journal.licence.renew():
+            nodes = await self._journal.licence.renew()
+            self._metrics.nodes_counted(nodes)
+            if nodes:
                 self._rings.alone = nodes < 2
                 self._beaten()
             else:
                 await self._log.probe()  # finds that it is fenced
         if self._log.fenced:
+            self._metrics.nodes_counted(0)
             await self._start_over()
             adopted = await self._log.rejoin()
+            self._metrics.node_rejoined()
             logger.warning("nodes.rejoined", node=self._journal.licence.node, why="was taken for dead, or cut off")
         else:
             buried = await self._journal.licence.bury_the_dead() if self._may_bury else 0
             adopted = await self._journal.adopt()
             await self._log.take_in(adopted)
             if buried:
+                self._metrics.nodes_buried(buried)
                 logger.warning("nodes.buried", nodes=buried, adopted=len(adopted))
                 self._rings.adopt()
         if adopted:
+            self._metrics.stretches_adopted(len(adopted))
             ended = [stretch for stretch in adopted if stretch.ended is not None]
             await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended)
             self._look = True

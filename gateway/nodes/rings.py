@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 
 import structlog
 from msgspec import Struct, msgpack
@@ -29,6 +30,8 @@ class Ring(Struct, array_like=True):
     begun: list[str] = []
     post: list[int] = []
     adopt: bool = False
+    waited: float = 0.0
+    """Seconds from the commit of the first batch that it tells of until it was called out."""
 
 
 _encode = msgpack.Encoder().encode
@@ -44,6 +47,7 @@ class Rings:
         self._ledger = ledger
         self._heard = heard
         self._ring = Ring(0)
+        self._since = 0.0  # when the first batch that the ring tells of was committed
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.alone = True
@@ -58,6 +62,8 @@ class Rings:
         """A batch of ours is durable."""
         if self.alone:
             return
+        if not self._ring.batch:
+            self._since = monotonic()
         self._ring.node, self._ring.batch = node, number
         self._ring.begun += begun
         self._news.set()
@@ -79,6 +85,7 @@ class Rings:
                 self._news.clear()
                 ring, self._ring = self._ring, Ring(self._ring.node)
                 ring.begun = ring.begun[:_MOST_KEYS]
+                ring.waited = monotonic() - self._since if ring.batch else 0.0
                 with suppress(NoReply, Error):
                     await self._line.run("SELECT pg_notify(%s, %s)", (_CHANNEL, _encode(ring).hex()))
                 await asyncio.sleep(_EVERY)

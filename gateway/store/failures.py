@@ -40,6 +40,11 @@ def sentence(error: Exception) -> str:
     for prefix, said in _SENTENCES:
         if name.startswith(prefix):
             return said
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if cause is not None and type(cause).__module__.startswith("psycopg"):
+        from gateway.postgres.failures import sentence as of_postgresql
+
+        return of_postgresql(cause)
     if isinstance(error, PoolTimeoutError):
         return "the database is too slow: no connection came free"
     if (told := _of_postgresql(error)) is not None:

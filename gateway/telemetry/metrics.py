@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from gateway.errors import Code
 from gateway.events import Outcome
 from gateway.telemetry.ledger import Held, Ledger
+from gateway.telemetry.node_metrics import NodeMetrics
 from gateway.telemetry.observer import Observer, TurnIds
 from gateway.telemetry.words import EVENTS, PARTS, Closing, Operation, Part, Recovery
 from gateway.upstream.protocol import Skipped
@@ -120,6 +121,7 @@ class Metrics(Observer):
             buckets=_LOOP,
             registry=registry,
         )
+        self.nodes = NodeMetrics(registry)
 
     def connection(self, transport: str) -> Connection:
         """A client's connection begins. The caller must `close` it.

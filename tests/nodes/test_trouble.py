@@ -174,3 +174,7 @@ async def test_more_seconds_than_a_node_waits_and_the_turns_go_on_afterwards(
         assert coze.posts_of(LONG) == 1
         for node in (a, b):
             await until(lambda node=node: _ready(session, node.url), within=patience(5))  # type: ignore[misc]
+        async with session.get(f"{a.url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        assert "gateway_node_rejoins_total 1.0" in lines
+        assert not [line for line in lines if line.startswith("gateway_log_commit_seconds_count 0")]

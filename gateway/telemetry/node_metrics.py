@@ -1,0 +1,49 @@
+"""Node metrics: what happens between nodes that share a database."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class NodeMetrics:
+    """They stay at nothing in a process that is alone with its data folder."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str) -> Counter:
+            return Counter(name, text, registry=registry)
+
+        def histogram(name: str, text: str) -> Histogram:
+            return Histogram(name, text, buckets=_SECONDS, registry=registry)
+
+        self._nodes = Gauge("gateway_nodes", "Nodes that live; 0 at a process that is none", registry=registry)
+        self._buried = counter("gateway_nodes_buried", "Nodes that this one took for dead")
+        self._rejoins = counter("gateway_node_rejoins", "Times that this node was fenced, and joined again")
+        self._adopted = counter("gateway_stretches_adopted", "Stretches taken over from other nodes")
+        self._commits = histogram("gateway_log_commit_seconds", "How long PostgreSQL took for a batch")
+        self._lag = histogram("gateway_node_lag_seconds", "From another node's commit to its events being here")
+        self._news = histogram("gateway_node_news_seconds", "From another node's ring to having read its batches")
+
+    def nodes_counted(self, nodes: int) -> None:
+        """The database has taken this node's beat, and counts so many nodes; 0 when this process is none any more."""
+        self._nodes.set(nodes)
+
+    def nodes_buried(self, times: int) -> None:
+        """This node has taken the licences of so many that were silent."""
+        self._buried.inc(times)
+
+    def node_rejoined(self) -> None:
+        """This node was taken for dead, or was cut off for too long, and is another one now."""
+        self._rejoins.inc()
+
+    def stretches_adopted(self, times: int) -> None:
+        """This node goes on with, or puts away, so many stretches that another one left."""
+        self._adopted.inc(times)
+
+    def log_committed(self, seconds: float) -> None:
+        """PostgreSQL has made a batch durable."""
+        self._commits.observe(seconds)
+
+    def news_read(self, lag: float, seconds: float) -> None:
+        """Another node's batches were read: `lag` after their commit, and `seconds` after its ring was heard."""
+        self._lag.observe(lag)
+        self._news.observe(seconds)
