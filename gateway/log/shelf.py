@@ -50,15 +50,26 @@ class Shelf:
 
     async def tail(self, key: LogKey) -> Tail:
         """The log's tail. Whoever means to keep it joins its `users` before awaiting anything else."""
-        while (tail := self._tails.get(key)) is None:  # again, when another who waited has left with it meanwhile
-            task = self._loading.get(key)
-            if task is None:
-                task = self._loading[key] = asyncio.create_task(self._load_tail(key))
-                task.add_done_callback(lambda _: self._loading.pop(key, None))
-            await outlived(task, expected=JournalError)
-        if self._follower is not None and not tail.users and not tail.is_ours:
-            await self._follower.look([tail])
-        return tail
+        while True:  # again, when another who waited has left with it meanwhile
+            if (tail := self._tails.get(key)) is None:
+                task = self._loading.get(key)
+                if task is None:
+                    task = self._loading[key] = asyncio.create_task(self._load_tail(key))
+                    task.add_done_callback(lambda _: self._loading.pop(key, None))
+                await outlived(task, expected=JournalError)
+            elif self._follower is None or tail.users or tail.is_ours:
+                return tail
+            else:
+                await self._follower.look([tail])
+                if self._tails.get(key) is tail:
+                    return tail
+
+    async def freshen(self, tail: Tail) -> bool:
+        """Reads what other processes have written in a log until now. False when there are none that write it."""
+        if self._follower is None or tail.is_ours:
+            return False
+        await self._follower.look([tail])
+        return True
 
     def loaded(self, key: LogKey) -> Tail | None:
         """The log's tail if it is in memory, as it is while anybody reads or writes it."""

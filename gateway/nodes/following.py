@@ -9,7 +9,7 @@ import msgspec
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.epochs import Epochs
 from gateway.log.feed import replay
-from gateway.log.journal import BEGIN, Place, Record
+from gateway.log.journal import BEGIN, JournalError, Place, Record
 from gateway.log.licence import Licence
 from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
@@ -22,6 +22,10 @@ _STRETCH = f"SELECT node, batch, kept, {COLUMNS} FROM log_stretches WHERE number
 _BATCHES = "SELECT number, body FROM log_batches WHERE node = %s AND number > %s ORDER BY number LIMIT 500"
 
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
+
+
+_SAVED_MEANWHILE = 5
+"""Attempts to read a stretch that is being saved at the same time."""
 
 
 class _Feed:
@@ -50,12 +54,16 @@ class Following:
         return node in self._feeds
 
     async def look(self, tails: Iterable[Tail] | None = None) -> None:
-        """Finds what other nodes write in these logs, or in all that somebody reads. Raises `JournalError`."""
+        """Finds what other nodes write in these logs, or in all that somebody reads. Raises `JournalError`.
+
+        These logs then have all that was written when it was called.
+        """
         async with self._lock:
-            if tails is None:
-                for feed in list(self._feeds.values()):
+            asked = None if tails is None else list(tails)
+            for feed in list(self._feeds.values()):
+                if asked is None or any(tail in asked for _, tail in feed.stretches.values()):
                     await self._pull(feed)
-            await self._look(self._read_here() if tails is None else list(tails))
+            await self._look(self._read_here() if asked is None else asked)
 
     def _read_here(self) -> list[Tail]:
         return [tail for tail in self._shelf.tails() if tail.users and not tail.is_ours]
@@ -85,13 +93,25 @@ class Following:
         for key, epochs, head in await self._database.ask(_LOGS, list(by_key)):
             tail = by_key[key]
             if head > tail.head and not tail.is_ours and epochs:
+                known = {span.number for span in tail.spans}
                 await self._shelf.refresh(tail)
-                for span in tail.spans:
-                    if span.stretch is not None and span.stretch.last < span.kept_last:
-                        await self._join(span.number, tail)
+                for span in list(tail.spans):
+                    if span.number not in known or (span.stretch is not None and span.stretch.last < span.kept_last):
+                        await self._join(span.number, tail)  # a new one may be running still
+                tail.published = asyncio.get_running_loop().time()
+                tail.news()  # of turns, too, that began and ended since the last look
 
     async def _join(self, number: int, tail: Tail) -> None:
         """Takes a stretch as it is kept, and what its node has written of it since."""
+        for _ in range(_SAVED_MEANWHILE):
+            try:
+                return await self._take_whole(number, tail)
+            except ValueError:  # its node saved it between our two looks, and forgot the batches in between
+                continue
+        raise JournalError(f"stretch {number} can't be read: batches of it are missing")
+
+    async def _take_whole(self, number: int, tail: Tail) -> None:
+        """Raises `ValueError` when batches are missing."""
         rows = await self._database.ask(_STRETCH, number)
         if not rows:
             return
@@ -101,9 +121,9 @@ class Following:
             feed = self._feeds.get(node)
             if feed is None:
                 feed = self._feeds[node] = _Feed(node, batch)
-            elif batch > feed.last:
-                await self._pull(feed)
             else:
+                if batch > feed.last:
+                    await self._pull(feed)
                 for sent, records in await self._batches(node, batch):
                     if sent <= feed.last:
                         self._take(stretch, records, sent)

@@ -43,8 +43,11 @@ class Subscriptions:
         preface, and continues after that. `gone` says that retention has taken the turn's events in the meantime.
         """
         tail = await self._shelf.tail(key)
-        span = next((s for s in reversed(tail.spans) if s.turn == turn), None) if turn is not None else None
+        span = _span_of(tail, turn)
         after, reason = _start(tail, asked, turn, span)
+        if reason is not None and await self._has_more(tail):  # another process may have given the position already
+            span = _span_of(tail, turn)
+            after, reason = _start(tail, asked, turn, span)
         held = self._ledger.open("subscription", "hub.subscribe")
         subscription = Subscription(self, tail, held, after=after, turn=turn, span=span)
         subscription.reason = reason
@@ -68,6 +71,15 @@ class Subscriptions:
         subscription.gone = True
         self._joined(subscription)
         return subscription
+
+    async def _has_more(self, tail: Tail) -> bool:
+        """Whether another process may have written more; it has been read then."""
+        waiting = object()
+        tail.users.add(waiting)
+        try:
+            return await self._shelf.freshen(tail)
+        finally:
+            tail.users.discard(waiting)
 
     def _joined(self, subscription: Subscription) -> None:
         if self._audience is not None:
@@ -140,6 +152,10 @@ class Subscriptions:
 
 def _readers(tail: Tail) -> list[Subscription]:
     return [user for user in tail.users if isinstance(user, Subscription)]
+
+
+def _span_of(tail: Tail, turn: str | None) -> Span | None:
+    return next((span for span in reversed(tail.spans) if span.turn == turn), None) if turn is not None else None
 
 
 def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -> tuple[int, ResetReason | None]:

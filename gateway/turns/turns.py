@@ -31,6 +31,7 @@ from gateway.turns.asking import (
 )
 from gateway.turns.books import kept
 from gateway.turns.context import Means
+from gateway.turns.elsewhere import Elsewhere
 from gateway.turns.erasure import Erasure
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
@@ -64,6 +65,7 @@ class Turns:
         telling = Telling(store, names, clock=means.clock, faults=means.faults, ledger=means.ledger)
         self._telling = telling
         self.runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
+        self._elsewhere = Elsewhere(self.runner, means)
         self._starting = Starting(self.runner, means, store=store, names=names)
         self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers)
         self._takeover = TakeOver(
@@ -101,7 +103,9 @@ class Turns:
         if (key := await self._key_of(turn_id)) is None:
             return found
         if key == turn_id:  # it waits, and its readers wait where it will begin
-            return Running(LogKey(found.conversation_id), "queued")
+            home = LogKey(found.conversation_id)
+            self._elsewhere.watch(turn_id, home)
+            return Running(home, "queued")
         return Running(key, "running" if found.status == "queued" else found.status)
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
@@ -205,7 +209,10 @@ class Turns:
 
     async def start_over(self) -> None:
         """This node was taken for dead: others go on with its turns."""
+        waiting = [(live.turn.turn_id, live.tail.key) for live in self.runner.turns.values() if live.stretch is None]
         await self.runner.start_over()
+        for turn, conversation in waiting:
+            self._elsewhere.watch(turn, conversation)
 
     # -- all of them --------------------------------------------------------------------------------------------
 
