@@ -194,7 +194,10 @@ class Starting:
                 row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
                 if row is not None:
                     naming.known(row.coze_conversation_id, row.naming)
-            return await self._patiently(lambda: self._log.shelf.tail(key))
+            tail = await self._patiently(lambda: self._log.shelf.tail(key))
+            # A reader here may have kept it in memory, and be a moment behind the node that had the conversation.
+            await self._patiently(lambda: self._log.shelf.freshen(tail))
+            return tail
         except JournalError as error:
             self._means.others.release(key)
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
