@@ -23,7 +23,8 @@ T = TypeVar("T")
 _TRIM_AT_ONCE = 500
 _NUMBERS = 32  # bits of a stretch's number that its node counts; the rest is the node
 
-_LIVES = "lives AS (SELECT id FROM log_nodes WHERE id = %s FOR SHARE)"
+_LICENCE = "SELECT id FROM log_nodes WHERE id = %s FOR SHARE"
+_LIVES = f"lives AS ({_LICENCE})"
 _BATCH = (
     f"WITH {_LIVES}, batch AS (INSERT INTO log_batches (node, number, body) SELECT id, %s, %s FROM lives"
     " ON CONFLICT DO NOTHING)"
@@ -201,7 +202,10 @@ class PostgresJournal:
         return [row[0] for row in await self._ask(self._writer, sql, now - before, _TRIM_AT_ONCE)]
 
     async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
+        """A node that was buried must not erase what the node that has adopted it goes on writing."""
+
         async def erase(run: Run) -> None:
+            self._require(await run(_LICENCE, (self.licence.node,)))
             gone = (list(keys), list(unsaved))
             await run("DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)", gone)
             await run("DELETE FROM log_heads WHERE key = ANY(%s)", gone[:1])

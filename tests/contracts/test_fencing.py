@@ -60,6 +60,8 @@ async def test_a_process_that_was_paused_while_another_took_its_turns_writes_not
     assert await events(durable) == ["started", "a"]
     with pytest.raises(Fenced):
         await durable.log.keeper.fold(also_running=True)
+    with pytest.raises(Fenced):
+        await durable.journal.erase([KEY], [stretch.number])
     if durable.storage.kind == "sqlite":  # of several nodes anyone may trim: the database's clock decides
         with pytest.raises(Fenced):
             await durable.log.keeper.trim()
