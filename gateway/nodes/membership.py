@@ -95,13 +95,15 @@ class Membership:
     async def _hear(self) -> None:
         """Does what rings ask for, and looks once a second for what no ring has told."""
         with self._ledger.open("task", "nodes.hear"):
+            due = 0.0
             while True:
-                try:
-                    async with asyncio.timeout(_EVERY):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, due - monotonic())):
                         await self._wake.wait()
-                except TimeoutError:
-                    self._look = self._letters = True
                 self._wake.clear()
+                if monotonic() >= due:  # by the clock: a busy node rings all the time, of other turns
+                    due = monotonic() + _EVERY
+                    self._look = self._letters = True
                 try:
                     behind, self._behind = self._behind, {}
                     for node, (waited, heard) in behind.items():
