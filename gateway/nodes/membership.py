@@ -29,8 +29,7 @@ class Membership:
     """The one loop of a node that concerns the others: it beats, buries, adopts, follows and answers.
 
     `adopt` goes on with running stretches that were adopted, and tells of those that had ended; `start_over` forgets
-    the turns that this node lost when it was taken for dead; `answer` does
-    what another node asks.
+    the turns that this node lost when it was taken for dead; `answer` does what another node asks.
     """
 
     def __init__(
