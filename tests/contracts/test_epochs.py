@@ -207,13 +207,14 @@ async def test_a_log_into_which_nothing_was_written_can_be_waited_for_over_a_res
 
 def test_epochs_are_bounded_and_the_newest_are_kept() -> None:
     epochs = Epochs.parse("made")
-    for start in range(3 * MOST):
+    starts = MOST + 50
+    for start in range(starts):
         epochs = epochs.then(f"g{start}", 10 * start + 1)
     assert Epochs.parse(epochs.text).text == epochs.text
     assert len(epochs.text.split()) == MOST
-    newest = 10 * 3 * MOST
-    assert epochs.position(newest) == f"g{3 * MOST - 1}-{newest}"
-    assert epochs.position(newest - 10) == f"g{3 * MOST - 2}-{newest - 10}"
+    newest = 10 * starts
+    assert epochs.position(newest) == f"g{starts - 1}-{newest}"
+    assert epochs.position(newest - 10) == f"g{starts - 2}-{newest - 10}"
     assert epochs.refuses(Position("made", 0)) == "expired"
     for sequence in range(newest + 1):
         position = parse_position(epochs.position(sequence))
@@ -228,6 +229,31 @@ def test_an_epoch_ends_where_another_process_went_on() -> None:
     assert [epochs.refuses(Position(*position)) for position in refusals] == [
         *(None, "ahead", "unknown", None, "ahead", "expired", "unknown", None, None)
     ]
+
+
+def test_nodes_that_take_turns_in_a_log_keep_every_position_of_it() -> None:
+    epochs = Epochs.parse("made")
+    nodes = ("a" * 18, "b" * 18, "c" * 18)
+    for turn in range(300):
+        epochs = epochs.then(nodes[turn % 7 % 3], 10 * turn + 1)
+    assert Epochs.parse(epochs.text).text == epochs.text
+    assert len(epochs.text) < 300 * 10
+    for sequence in range(3000):
+        position = parse_position(epochs.position(sequence))
+        assert position is not None
+        assert epochs.refuses(position) is None
+        others = {*nodes, "made"} - {position.epoch}
+        assert None not in {epochs.refuses(Position(other, sequence)) for other in others}
+
+
+def test_a_node_whose_epoch_gave_way_goes_on_in_the_one_before() -> None:
+    assert Epochs.parse("made").then("a", 1).then("b", 5).then("a", 5).text == "made a@1"
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a@1", "a b@", "a b@x", "a =0", "a =1@3", "=0 a@1", "a =x@3"])
+def test_epochs_that_are_damaged_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Epochs.parse(text)
 
 
 @pytest.mark.parametrize("seed", range(12))
