@@ -118,13 +118,19 @@ def require(pytestconfig: pytest.Config) -> Require:
 
 
 @pytest.fixture(scope="session")
-def postgres(require: Require) -> Iterator[PostgresServer]:
-    """A PostgreSQL server, which tests share: `await postgres.make()` is the URL of a database of the test's own."""
+def shared_postgres(require: Require) -> Iterator[PostgresServer]:
     programs = require("postgres")
     if find_spec("psycopg") is None:
         pytest.skip("psycopg is missing: pip install 'coze-stream-gateway[postgres]'")  # a failure where CI=true
     with postgres_server(Path(programs).resolve().parent) as server:
         yield server
+
+
+@pytest.fixture
+def postgres(shared_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A PostgreSQL server, which tests share: `await postgres.make()` is the URL of a database of the test's own."""
+    yield shared_postgres
+    shared_postgres.end_of_test()
 
 
 @pytest.fixture
