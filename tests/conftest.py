@@ -129,8 +129,15 @@ def shared_postgres(require: Require) -> Iterator[PostgresServer]:
 @pytest.fixture
 def postgres(shared_postgres: PostgresServer) -> Iterator[PostgresServer]:
     """A PostgreSQL server, which tests share: `await postgres.make()` is the URL of a database of the test's own."""
-    yield shared_postgres
-    shared_postgres.end_of_test()
+    with shared_postgres.lending() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_postgres(shared_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """The same server, for databases that all tests of a file share."""
+    with shared_postgres.lending() as server:
+        yield server
 
 
 @pytest.fixture

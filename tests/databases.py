@@ -105,10 +105,13 @@ class PostgresServer:
         self._made.append(name)
         return self.url(name)
 
-    def end_of_test(self) -> None:
-        """Nobody needs the databases any more that were made until now: they are dropped with the next one's making."""
-        self._over += self._made
-        self._made.clear()
+    @contextmanager
+    def lending(self) -> Iterator["PostgresServer"]:
+        """Nobody needs the databases afterwards that were made inside: they are dropped when the next one is made."""
+        earlier = len(self._made)
+        yield self
+        self._over += self._made[earlier:]
+        del self._made[earlier:]
 
     def _create(self, name: str, template: str) -> None:
         import psycopg

@@ -29,8 +29,8 @@ async def coze() -> AsyncIterator[Simulator]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def nodes(postgres: PostgresServer, coze: Simulator) -> AsyncIterator[Cluster]:
-    async with cluster(postgres, coze.url, nodes=NODES) as nodes:
+async def nodes(module_postgres: PostgresServer, coze: Simulator) -> AsyncIterator[Cluster]:
+    async with cluster(module_postgres, coze.url, nodes=NODES) as nodes:
         yield nodes
 
 

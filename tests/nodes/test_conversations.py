@@ -24,8 +24,8 @@ async def coze() -> AsyncIterator[Coze]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def nodes(postgres: PostgresServer, coze: Coze) -> AsyncIterator[Cluster]:
-    async with cluster(postgres, coze.url, nodes=NODES, GATEWAY_UPSTREAM_IDLE_TIMEOUT="30") as nodes:
+async def nodes(module_postgres: PostgresServer, coze: Coze) -> AsyncIterator[Cluster]:
+    async with cluster(module_postgres, coze.url, nodes=NODES, GATEWAY_UPSTREAM_IDLE_TIMEOUT="30") as nodes:
         yield nodes
 
 
