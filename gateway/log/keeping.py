@@ -199,12 +199,16 @@ class Keeper:
                 await self._journal.erase(list(keys), [writer.stretch.number for writer in ours])
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
-        for writer in ours:
+        self.drop(keys)
+
+    def drop(self, keys: Collection[LogKey]) -> None:
+        """These logs were erased from the journal, perhaps by another process: forgets what is in memory of them."""
+        for writer in [writer for writer in self._shelf.unsaved.values() if writer.stretch.key in keys]:
             self._shelf.remove(writer)
             writer.tail.writer = None
         for key in keys:
             self._shelf.erase(key)
-        self.erased = committer.batches.last
+        self.erased = self._committer.batches.last
 
     async def saved_turns(self) -> list[str]:
         """The turns that are kept whole, oldest first."""

@@ -125,7 +125,7 @@ class PostgresJournal:
         self._last_batch = number
         self._committed(monotonic() - began)
         if self._watch is not None:
-            self._watch.committed(self.licence.node, number, [key for key, (_, _, held) in heads.items() if held])
+            self._watch.committed(self.licence.node, number, [row[1] for row in begun])
 
     def _changes(self, batch: list[Record]) -> tuple[list[tuple[Any, ...]], dict[str, tuple[str, int, bool]]]:
         """The stretches that begin, and by key the epochs and heads of logs in which one begins or ends."""
@@ -135,13 +135,13 @@ class PostgresJournal:
             if kind == BEGIN:
                 key, epochs, turn, state, mark, home = payload
                 begun.append((number, key, home, epochs, sequence, turn, state, mark))
-                heads[key] = epochs, sequence - 1, True
+                heads[key] = epochs, sequence - 1, key == home  # nobody claims the log of a turn that waits
                 self._unended[number] = key, epochs
             elif kind == EPOCHS:
                 self._unended[number] = self._unended[number][0], payload
             elif kind == END and number in self._unended:
                 key, epochs = self._unended[number]
-                heads[key] = epochs, sequence, key in heads
+                heads[key] = epochs, sequence, key in heads and heads[key][2]
         return begun, heads
 
     async def holds(self, number: int) -> bool:
@@ -153,9 +153,10 @@ class PostgresJournal:
             for s in stretches:
                 over = s.ended is not None
                 values = (s.epochs, s.last, s.state, pack(s), self._last_batch, s.ended, over, over, over, s.number)
-                if not await run(_SAVE, (self.licence.node, *values)):
-                    raise Fenced(_FENCED)
-                await run(HEAD, (s.key, s.epochs, s.last))
+                if await run(_SAVE, (self.licence.node, *values)):
+                    await run(HEAD, (s.key, s.epochs, s.last))
+                elif not await run(f"WITH {_LIVES} SELECT id FROM lives", (self.licence.node,)):
+                    raise Fenced(_FENCED)  # else another node has erased it
 
         await self._within(self._writer, save)
         for s in stretches:
@@ -208,7 +209,8 @@ class PostgresJournal:
             self._require(await run(_LICENCE, (self.licence.node,)))
             gone = (list(keys), list(unsaved))
             await run("DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)", gone)
-            await run("DELETE FROM log_heads WHERE key = ANY(%s)", gone[:1])
+            await run("DELETE FROM log_heads WHERE key = ANY(%s) AND node IS NULL", gone[:1])
+            await run("UPDATE log_heads SET epochs = '', head = 0 WHERE key = ANY(%s)", gone[:1])  # it stays claimed
 
         await self._within(self._writer, erase)
 

@@ -48,8 +48,11 @@ class Shelf:
         tail = self._tails[key] = Tail(key, self._no_epochs(key))
         return tail
 
-    async def tail(self, key: LogKey) -> Tail:
-        """The log's tail. Whoever means to keep it joins its `users` before awaiting anything else."""
+    async def tail(self, key: LogKey, *, newest: bool = False) -> Tail:
+        """The log's tail. Whoever means to keep it joins its `users` before awaiting anything else.
+
+        With `newest` it has all that other processes have written by now, as whoever begins to write it needs.
+        """
         while True:  # again, when another who waited has left with it meanwhile
             if (tail := self._tails.get(key)) is None:
                 task = self._loading.get(key)
@@ -57,7 +60,7 @@ class Shelf:
                     task = self._loading[key] = asyncio.create_task(self._load_tail(key))
                     task.add_done_callback(lambda _: self._loading.pop(key, None))
                 await outlived(task, expected=JournalError)
-            elif self._follower is None or tail.users or tail.is_ours:
+            elif self._follower is None or tail.is_ours or (tail.users and not newest):
                 return tail
             else:
                 await self._follower.look([tail])

@@ -22,7 +22,10 @@ _CLAIM = (
     f"{_LIVES} INSERT INTO log_heads AS h (key, epochs, head, node) SELECT %s, '', 0, id FROM lives"
     " ON CONFLICT (key) DO UPDATE SET node = coalesce(h.node, excluded.node) RETURNING node"
 )
-_RELEASE = "UPDATE log_heads SET node = NULL WHERE key = %s AND node = %s"
+_RELEASE = (
+    "WITH erased AS (DELETE FROM log_heads WHERE key = %s AND node = %s AND epochs = '')"
+    " UPDATE log_heads SET node = NULL WHERE key = %s AND node = %s AND epochs <> ''"
+)
 _RUNNER = (
     "SELECT node FROM log_stretches WHERE turn = %s AND NOT kept AND node IS NOT NULL ORDER BY ordinal DESC LIMIT 1"
 )
@@ -102,7 +105,7 @@ class Claims:
                 try:
                     async with asyncio.timeout(_SETTLED_IN):
                         await self._settled()  # the next node reads there what Coze calls the conversation
-                    await self._database.ask(_RELEASE, key, node)
+                    await self._database.ask(_RELEASE, key, node, key, node)
                 except (JournalError, GatewayError, TimeoutError) as error:
                     # Others ask this node until it runs another turn there, or ends.
                     logger.warning("nodes.not_released", reason=str(error) or "the database does not answer")

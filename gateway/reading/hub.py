@@ -78,6 +78,8 @@ class Hub:
         self._delivery.add(outlet)
         self._heartbeats.join(outlet)
         self._serving.serve(outlet)
+        if outlet.subscription.gone and outlet.subscription.turn is None and not outlet.subscription.closed:
+            outlet.farewell(Code.NOT_FOUND)  # its log was erased between the subscription and this
 
     def detach(self, outlet: Outlet) -> None:
         """Forgets the outlet and closes its subscription. Idempotent."""

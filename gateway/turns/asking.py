@@ -47,7 +47,13 @@ class HeardAsked(msgspec.Struct, tag="heard"):
     turn: str
 
 
-Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | HeardAsked
+class GoneAsked(msgspec.Struct, tag="gone"):
+    """These logs were erased: send their readers away."""
+
+    keys: list[LogKey]
+
+
+Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -89,12 +95,16 @@ async def ask(others: Others, node: int, question: Question) -> Answer | None:
     return found
 
 
+async def ask_all(others: Others, question: Question) -> list[Answer | None]:
+    """What each of the other nodes answers, None of one that gave no answer in time. Raises as `ask`."""
+    return await asyncio.gather(*(ask(others, node, question) for node in await others.all()))
+
+
 async def heard_elsewhere(others: Others, key: LogKey, turn: str) -> float | None:
     """How many seconds ago somebody last listened to a turn at another node. A node that does not answer may have
     listeners, until it is no node any more."""
     try:
-        question = HeardAsked(key, turn)
-        answers = await asyncio.gather(*(ask(others, node, question) for node in await others.all()))
+        answers = await ask_all(others, HeardAsked(key, turn))
     except GatewayError:
         return 0.0
     found = [0.0 if answer is None else answer.value for answer in answers]

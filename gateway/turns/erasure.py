@@ -1,10 +1,13 @@
 """Erasure: deletes a conversation, with everything that the log and the store hold of it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from gateway.ids import ConversationId, LogKey
 from gateway.log.log import EventLog
 from gateway.store.store import Store
+from gateway.turns.asking import EraseAsked, GoneAsked, ask, ask_all, until_taken_over
+from gateway.turns.others import Others
 from gateway.turns.readers import Readers
 from gateway.turns.runner import Runner
 from gateway.waiting import outlived
@@ -17,7 +20,8 @@ class Erasure:
     whatever Coze itself keeps.
     """
 
-    def __init__(self, runner: Runner, *, log: EventLog, store: Store, readers: Readers) -> None:
+    def __init__(self, runner: Runner, *, log: EventLog, store: Store, readers: Readers, others: Others) -> None:
+        self._others = others
         self._runner = runner
         self._log = log
         self._store = store
@@ -32,18 +36,40 @@ class Erasure:
         await outlived(self._runner.track(self._erase(conversation_id)))
 
     async def _erase(self, conversation_id: ConversationId) -> None:
-        """Erases the log first: the next start would write turns that are still in the log into the store again."""
+        """Claims the conversation, so that no turn starts in it anywhere, or has its node erase it."""
+        key = LogKey(conversation_id)
+
+        async def attempt() -> Literal["here", "there"] | None:
+            if (node := await self._others.claim(key)) is None:
+                return "here"
+            return None if await ask(self._others, node, EraseAsked(conversation_id)) is None else "there"
+
         async with self._runner.gate(conversation_id):
-            ours = self._runner.end_all(conversation_id)
-            await self._log.committed()
-            await self._store.settled()
-            keys = [LogKey(conversation_id), *map(LogKey, await self._store.inventory.turns_of(conversation_id))]
-            self._send_away(keys)
-            await self._log.keeper.erase(keys)
-            for live in ours:
-                self._runner.disown(live)
-            await self._store.erase(conversation_id)
-            self._send_away(keys)  # readers that came in the meantime
+            if await until_taken_over(attempt) == "here":
+                try:
+                    await self._erase_here(conversation_id)
+                finally:
+                    self._others.release(key)
+
+    async def _erase_here(self, conversation_id: ConversationId) -> None:
+        """Erases the log first: the next start would write turns that are still in the log into the store again."""
+        ours = self._runner.end_all(conversation_id)
+        await self._log.committed()
+        await self._store.settled()
+        keys = [LogKey(conversation_id), *map(LogKey, await self._store.inventory.turns_of(conversation_id))]
+        self._send_away(keys)
+        await self._log.keeper.erase(keys)
+        for live in ours:
+            self._runner.disown(live)
+        await self._store.erase(conversation_id)
+        self._send_away(keys)  # readers that came in the meantime
+        if self._others.any:
+            await ask_all(self._others, GoneAsked(keys))
+
+    async def erased_elsewhere(self, keys: list[LogKey]) -> None:
+        """Another node has erased these logs."""
+        self._send_away(keys)
+        self._log.keeper.drop(keys)
 
     def _send_away(self, keys: Sequence[LogKey]) -> None:
         for key in keys:

@@ -194,27 +194,13 @@ class Starting:
                 row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
                 if row is not None:
                     naming.known(row.coze_conversation_id, row.naming)
-            tail = await self._patiently(lambda: self._log.shelf.tail(key))
-            if tail.users:  # a reader has kept it in memory, perhaps a moment behind the node before
-                await self._freshened(tail)
-            return tail
+            return await self._patiently(lambda: self._log.shelf.tail(key, newest=True))
         except JournalError as error:
             self._means.others.release(key)
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         except BaseException:
             self._means.others.release(key)
             raise
-
-    async def _freshened(self, tail: Tail) -> None:
-        """Reads on in a tail, which stays in memory meanwhile, whoever else leaves it."""
-        waiting = object()
-        tail.users.add(waiting)
-        try:
-            await self._patiently(lambda: self._log.shelf.freshen(tail))
-        except BaseException:
-            self._log.shelf.drop(tail, waiting)
-            raise
-        tail.users.discard(waiting)
 
     async def _at_its_node(self, order: Order, key: LogKey, mark: str, admit: Admit, position: str) -> Accepted | int:
         """The turn as another node has started it, which runs the conversation; this node's term once it is claimed."""

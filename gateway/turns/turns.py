@@ -20,6 +20,7 @@ from gateway.turns.asking import (
     Answer,
     CancelAsked,
     EraseAsked,
+    GoneAsked,
     HeardAsked,
     OutputsAsked,
     StartAsked,
@@ -67,7 +68,7 @@ class Turns:
         self.runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
         self._elsewhere = Elsewhere(self.runner, means)
         self._starting = Starting(self.runner, means, store=store, names=names)
-        self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers)
+        self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers, others=means.others)
         self._takeover = TakeOver(
             self.runner, means, store=store, names=names, telling=telling, notifications=notifications
         )
@@ -201,6 +202,8 @@ class Turns:
                 work = _known(self._abandonment.heard(question.key, question.turn))
             case EraseAsked():
                 work = self.erase(ConversationId(question.conversation))
+            case GoneAsked():
+                work = self._erasure.erased_elsewhere(question.keys)
         return await answer(work)
 
     async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:

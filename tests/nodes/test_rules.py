@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from gateway.errors import Code, GatewayError
 from gateway.nodes.database import Database
@@ -15,7 +17,7 @@ from gateway.nodes.rate import SharedRate
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
 from tests.transports.conftest import Served, serving
-from tests.transports.readers import sse
+from tests.transports.readers import Event, sse
 from tests.waiting import until
 
 LONG = "/fault plain pieces:4000 -- on and on"
@@ -118,3 +120,70 @@ async def test_whoever_changes_between_nodes_has_the_whole_time_to_arrive(nodes:
         await read_on(reading, 1.5)  # two seconds after the owner's listener left, nobody listens
     assert (await owner.ended(turn, within=6))["status"] == "cancelled"
     assert asyncio.get_running_loop().time() - left > 3.2
+
+
+async def _over(reading: AsyncGenerator[Event, None]) -> None:
+    """A reader that goes on until it is sent away."""
+    async for _ in reading:
+        pass
+
+
+@pytest.mark.parametrize("asked", ["owner", "other"])
+async def test_a_conversation_is_erased_at_any_node_and_nothing_of_it_comes_back(
+    nodes: Nodes, postgres: PostgresServer, asked: str
+) -> None:
+    owner, other = await nodes(2)
+    before = await owner.ask("/fault plain pieces:3 rate:0 -- before")
+    conversation = before[0]["conversationId"]
+    turn = (await owner.start(LONG, conversationId=conversation)).topic
+    queued = (await other.start(QUICK, conversationId=conversation, onBusy="queue")).topic
+    doors = [node.door(topic) for node in (owner, other) for topic in (turn, queued, f"conversations/{conversation}")]
+    readers = [asyncio.create_task(_over(sse(door, None))) for door in doors]
+    await until(lambda: all(node.services.ledger.count("subscription") >= 3 for node in (owner, other)))
+    at = owner if asked == "owner" else other
+    async with at.session.delete(f"{at.url}/api/coze/conversations/{conversation}") as response:
+        assert response.status == 204
+    async with asyncio.timeout(5):
+        await asyncio.gather(*readers)
+    for node in (owner, other):
+        for topic in (turn, queued, f"conversations/{conversation}/messages"):
+            assert (await node.get(f"/api/coze/{topic}"))[0] == 404
+        status, _, _ = await node.post("/api/coze/chat", {**node_body(QUICK), "conversationId": conversation})
+        assert status == 404
+    async with await connected(owner) as database:
+        for table in ("conversations", "turns", "messages", "log_stretches"):
+            assert not await rows(database, table), table
+        for table in ("log_heads", "log_batches"):  # within seconds
+            await until(partial(nothing, database, table))
+
+
+async def test_what_another_node_has_not_saved_yet_is_erased_too(nodes: Nodes) -> None:
+    """Its node released the conversation when the turn had ended, and saves it a moment later."""
+    ran, erased = await nodes(2)
+    keep = ran.services.log.keeper
+    keep.until_told = True
+    done = await ran.ask("/fault plain pieces:3 rate:0 -- words")
+    conversation = done[0]["conversationId"]
+    async with erased.session.delete(f"{erased.url}/api/coze/conversations/{conversation}") as response:
+        assert response.status == 204
+    await keep.fold()
+    assert not ran.services.log.shelf.unsaved
+    another = await ran.ask(QUICK)  # it was not taken for a node that is no more
+    assert another[-1]["event"] == "completed"
+    assert ran.services.log.trouble is None
+
+
+def node_body(message: str) -> dict[str, Any]:
+    return {"userId": "u", "botId": "b", "message": message}
+
+
+async def connected(node: Served) -> AsyncConnection[Any]:
+    return await AsyncConnection.connect(node.services.settings.database_url or "", autocommit=True)
+
+
+async def rows(database: AsyncConnection[Any], table: str) -> list[Any]:
+    return await (await database.execute(f"SELECT * FROM {table}".encode())).fetchall()
+
+
+async def nothing(database: AsyncConnection[Any], table: str) -> bool:
+    return not await rows(database, table)
