@@ -133,7 +133,9 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             others=Nobody() if cluster is None else cluster.claims(store.settled),
             address=base,
         )
-        notifications = Notifications(log, retention=settings.retention_seconds, clock=clock, faults=faults)
+        notifications = Notifications(
+            log, retention=settings.retention_seconds, clock=clock, faults=faults, others=means.others
+        )
         turns = Turns(means, store=store, notifications=notifications, abandonment=abandonment)
         stack.push_async_callback(turns.close)
         await turns.resume(orphans)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.errors import Code, GatewayError
+from gateway.events import Notification
 from gateway.ids import LogKey
 from gateway.turns.orders import Order
 from gateway.turns.others import Others
@@ -53,7 +54,15 @@ class GoneAsked(msgspec.Struct, tag="gone"):
     keys: list[LogKey]
 
 
-Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked
+class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
+    """Tell a shop's staff, unless that was done `again` already."""
+
+    shop: str
+    notification: Notification
+    again: bool = False
+
+
+Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked | NotifyAsked
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

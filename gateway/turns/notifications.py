@@ -1,29 +1,52 @@
 """Notifications: tell a shop's staff about its turns; they are kept and resumed like events."""
 
-from collections.abc import Callable
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
 
 import structlog
 
+from gateway.errors import Code, GatewayError
 from gateway.events import Notification
-from gateway.ids import shop_log
+from gateway.ids import LogKey, shop_log
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
+from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
+from gateway.turns.asking import NotifyAsked, ask, until_taken_over
+from gateway.turns.others import Nobody, Others
 
 logger = structlog.get_logger()
 
 PREVIEW = 80
+_MOST_WAITING = 1000  # notifications of one shop, while its node is asked or is dead
+_LOOKED_AT = 3  # stretches, in which a notification is looked for that may have been told already
 _ROLL_AFTER = 200  # events, after which a shop's stretch is closed, so that retention can take it
 
 
 class Notifications:
-    """Appends to shops' logs. A shop's log is a sequence of stretches without a turn, each closed by size or age."""
+    """Appends to shops' logs. A shop's log is a sequence of stretches without a turn, each closed by size or age.
+
+    A node has claimed a shop's log while a stretch of it is open there. Others ask that node, in the order in which
+    they have something to tell.
+    """
 
     def __init__(
-        self, log: EventLog, *, retention: float, clock: Callable[[], float], faults: Faults | None = None
+        self,
+        log: EventLog,
+        *,
+        retention: float,
+        clock: Callable[[], float],
+        faults: Faults | None = None,
+        others: Others | None = None,
     ) -> None:
         self._log = log
+        self._others = others or Nobody()
+        self._waiting: dict[str, deque[Notification]] = {}  # what this node has not told yet, by shop
+        self._tasks: set[asyncio.Task[None]] = set()
         self._roll_seconds = min(60.0, retention / 4)
         self._clock = clock
         self._faults = faults or Faults()
@@ -31,19 +54,25 @@ class Notifications:
 
     async def publish(self, shop: str, notification: Notification) -> None:
         """Notifies a shop's staff. If that fails, the notification is lost and a log line says so; never raises."""
+        if self._others.any and (shop not in self._open or shop in self._waiting):
+            return self._line_up(shop, notification)
         try:
             await self._publish(shop, notification)
         except JournalError as error:
             logger.warning("notification.lost", reason=str(error))
         except Exception as error:
             self._faults.broke("notify", error)
+        return None
 
     async def _publish(self, shop: str, notification: Notification) -> None:
-        tail = await self._log.shelf.tail(shop_log(shop))
+        self._append(shop, await self._log.shelf.tail(shop_log(shop)), notification)
+
+    def _append(self, shop: str, tail: Tail, notification: Notification) -> None:
         writer, since = self._open.get(shop, (None, 0.0))
         if writer is None:
             writer, since = self._log.begin(tail, "", owner=self), self._clock()
             self._open[shop] = writer, since
+            self._others.hold(tail.key)
         writer.append(notification)
         if tail.next - writer.stretch.first >= _ROLL_AFTER:
             self._end(shop)
@@ -75,7 +104,112 @@ class Notifications:
         for shop, (ours, _) in list(self._open.items()):
             if ours is writer:
                 del self._open[shop]
+                self._others.release(writer.tail.key)
 
     def _end(self, shop: str) -> None:
         writer, _ = self._open.pop(shop)
         writer.end()
+        if self._others.any:
+            self._track(self._release(writer.tail.key))
+
+    # -- over nodes -----------------------------------------------------------------------------------------------
+
+    def adopted(self, writer: Writer) -> None:
+        """The end of a dead node's stretch was written here: another node may claim the shop's log now."""
+        if self._others.any:
+            self._others.hold(writer.tail.key)
+            self._track(self._release(writer.tail.key))
+
+    async def _release(self, key: LogKey) -> None:
+        """Lets others have the log, once its end is durable."""
+        with suppress(GatewayError):
+            await self._log.committed()
+        self._others.release(key)
+
+    def _line_up(self, shop: str, notification: Notification) -> None:
+        if (waiting := self._waiting.get(shop)) is None:
+            waiting = self._waiting[shop] = deque()
+            self._track(self._pass_on(shop, waiting))
+        waiting.append(notification)
+        if len(waiting) > _MOST_WAITING:
+            waiting.popleft()
+            logger.warning("notification.lost", reason="too many wait for the shop's node")
+
+    async def _pass_on(self, shop: str, waiting: "deque[Notification]") -> None:
+        """Tells what waits, one after the other, so that the turn is not kept waiting by another node."""
+        try:
+            while waiting:
+                try:
+                    await self._tell(shop, waiting.popleft())
+                except (GatewayError, JournalError) as error:
+                    logger.warning("notification.lost", reason=str(error))
+                except Exception as error:
+                    self._faults.broke("notify", error)
+        finally:
+            del self._waiting[shop]
+
+    async def _tell(self, shop: str, notification: Notification) -> None:
+        asked = NotifyAsked(shop, notification)
+
+        async def attempt() -> bool | None:
+            try:
+                if (node := await self._here(asked)) is None:
+                    return True
+                answer = await ask(self._others, node, asked)
+            except GatewayError:
+                answer = None
+            asked.again = True  # it may have been told all the same
+            return True if answer is not None and answer.value else None
+
+        await until_taken_over(attempt)
+
+    async def tell(self, asked: NotifyAsked) -> bool:
+        """For another node: returns once it is durable; False when this node has not the shop's log."""
+        return await self._here(asked) is None
+
+    async def _here(self, asked: NotifyAsked) -> int | None:
+        """Tells it, if this node has the shop's log or can claim it; else the node that has it."""
+        key = shop_log(asked.shop)
+        if (node := await self._others.claim(key)) is not None:
+            return node
+        shelf = self._log.shelf
+        try:
+            tail = await shelf.tail(key, newest=asked.shop not in self._open)
+            tail.users.add(asked)
+            try:
+                if not (asked.again and await self._was_told(tail, asked.notification)):
+                    self._append(asked.shop, tail, asked.notification)
+                await self._log.committed()
+            finally:
+                shelf.drop(tail, asked)
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        finally:
+            self._others.release(key)
+        return None
+
+    async def _was_told(self, tail: Tail, notification: Notification) -> bool:
+        """Whether it is among the newest: a turn has one of each type."""
+        await self._log.committed()
+        for span in reversed(tail.spans[-_LOOKED_AT:]):
+            stretch = await self._log.shelf.load(span)
+            for entry in [] if stretch is None else stretch.read(after=0):
+                event = entry.event
+                if (
+                    isinstance(event, Notification)
+                    and event.type == notification.type
+                    and event.turn_id == notification.turn_id
+                ):
+                    return True
+        return False
+
+    def _track(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """What waits for another node is not told any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -69,6 +69,7 @@ class TakeOver:
             if not stretch.turn:
                 writer = self._log.take_over(stretch, self._notifications)
                 writer.end() if writable else writer.owe()
+                self._notifications.adopted(writer)
                 continue
             note = read_note(stretch.state)
             if note.stage == "queued":

@@ -22,6 +22,7 @@ from gateway.turns.asking import (
     EraseAsked,
     GoneAsked,
     HeardAsked,
+    NotifyAsked,
     OutputsAsked,
     StartAsked,
     answer,
@@ -204,6 +205,8 @@ class Turns:
                 work = self.erase(ConversationId(question.conversation))
             case GoneAsked():
                 work = self._erasure.erased_elsewhere(question.keys)
+            case NotifyAsked():
+                work = self._notifications.tell(question)
         return await answer(work)
 
     async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
@@ -254,6 +257,7 @@ class Turns:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
         await self.runner.close()
+        await self._notifications.close()
 
     def __repr__(self) -> str:
         return f"Turns({self.runner!r})"

@@ -12,12 +12,14 @@ import pytest
 from psycopg import AsyncConnection
 
 from gateway.errors import Code, GatewayError
+from gateway.ids import shop_log
 from gateway.nodes.database import Database
 from gateway.nodes.rate import SharedRate
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
+from tests.processes import GatewayProcess
 from tests.transports.conftest import Served, serving
-from tests.transports.readers import Event, sse
+from tests.transports.readers import Event, first, sse
 from tests.waiting import until
 
 LONG = "/fault plain pieces:4000 -- on and on"
@@ -157,6 +159,22 @@ async def test_a_conversation_is_erased_at_any_node_and_nothing_of_it_comes_back
             await until(partial(nothing, database, table))
 
 
+async def test_a_shop_is_told_by_several_nodes_once_and_in_one_order(nodes: Nodes) -> None:
+    one, two = await nodes(2)
+    doors = [node.door("shops/s") for node in (one, two)]
+    listening = [asyncio.create_task(first(sse, door, None, 24, within=20)) for door in doors]
+    await until(lambda: all(node.services.ledger.count("subscription") for node in (one, two)))
+    await asyncio.gather(*(node.ask(QUICK, shopId="s") for node in (one, two) for _ in range(6)))
+    heard, same = await asyncio.gather(*listening)
+    assert heard == same
+    said = [(event["turnId"], event["type"]) for event in heard]
+    assert len(set(said)) == 24
+    places = [int(event["id"].rpartition("-")[2]) for event in heard]
+    assert places == list(range(1, 25))
+    for turn in {turn for turn, _ in said}:
+        assert [kind for ours, kind in said if ours == turn] == ["turn.started", "turn.completed"]
+
+
 async def test_what_another_node_has_not_saved_yet_is_erased_too(nodes: Nodes) -> None:
     """Its node released the conversation when the turn had ended, and saves it a moment later."""
     ran, erased = await nodes(2)
@@ -187,3 +205,25 @@ async def rows(database: AsyncConnection[Any], table: str) -> list[Any]:
 
 async def nothing(database: AsyncConnection[Any], table: str) -> bool:
     return not await rows(database, table)
+
+
+async def test_a_shop_is_told_on_after_the_node_that_had_its_log_died(
+    postgres: PostgresServer, tmp_path: Path, start_gateway: Callable[..., Awaitable[GatewayProcess]]
+) -> None:
+    url = await postgres.make()
+    dead = await start_gateway(
+        GATEWAY_DATABASE_URL=url, GATEWAY_DATA_DIR=str(tmp_path / "dead"), GATEWAY_SIMULATOR_FIRST_MS="1"
+    )
+    async with serving(tmp_path / "lives", database_url=url) as lives:
+        await until(lambda: lives.services.turns.others_go_on)
+        listening = asyncio.create_task(first(sse, lives.door("shops/s"), None, 4, within=30))
+        await until(lambda: lives.services.ledger.count("subscription"))
+        sent = {**node_body(QUICK), "shopId": "s"}
+        async with lives.session.post(f"{dead.url}/api/coze/chat", json=sent) as response:
+            assert response.status == 200
+        await until(lambda: lives.services.log.shelf.loaded(shop_log("s")).head == 2)  # type: ignore[union-attr]
+        await dead.kill()
+        assert (await lives.ask(QUICK, shopId="s"))[-1]["event"] == "completed"  # it waits for no node
+        heard = await listening
+        assert [int(event["id"].rpartition("-")[2]) for event in heard] == [1, 2, 3, 4]
+        assert [event["type"] for event in heard] == ["turn.started", "turn.completed"] * 2
