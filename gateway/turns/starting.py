@@ -192,8 +192,9 @@ class Starting:
         try:
             if self._means.others.any:
                 row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
-                if row is not None:
-                    naming.known(row.coze_conversation_id, row.naming)
+                if row is None:
+                    raise no_such(row)  # it has been erased at another node since it was looked for
+                naming.known(row.coze_conversation_id, row.naming)
             return await self._patiently(lambda: self._log.shelf.tail(key, newest=True))
         except JournalError as error:
             self._means.others.release(key)

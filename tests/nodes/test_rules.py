@@ -12,7 +12,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from gateway.errors import Code, GatewayError
-from gateway.ids import shop_log
+from gateway.ids import LogKey, shop_log
 from gateway.nodes.database import Database
 from gateway.nodes.rate import SharedRate
 from gateway.telemetry.ledger import Ledger
@@ -189,6 +189,29 @@ async def test_what_another_node_has_not_saved_yet_is_erased_too(nodes: Nodes) -
     another = await ran.ask(QUICK)  # it was not taken for a node that is no more
     assert another[-1]["event"] == "completed"
     assert ran.services.log.trouble is None
+
+
+async def test_a_message_that_comes_while_its_conversation_is_erased_does_not_bring_it_back(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = await nodes(2)
+    conversation = (await one.ask(QUICK))[0]["conversationId"]
+    claims = two.services.turns._means.others
+    claim = claims.claim
+
+    async def after_the_erasure(key: LogKey) -> int | None:
+        """The message has found its conversation by now."""
+        monkeypatch.setattr(claims, "claim", claim)
+        async with one.session.delete(f"{one.url}/api/coze/conversations/{conversation}") as response:
+            assert response.status == 204
+        return await claim(key)
+
+    monkeypatch.setattr(claims, "claim", after_the_erasure)
+    status, _, problem = await two.post("/api/coze/chat", {**node_body(QUICK), "conversationId": conversation})
+    assert (status, problem["code"]) == (404, "not_found")
+    async with await connected(two) as database:
+        assert not await rows(database, "conversations")
+        await until(partial(nothing, database, "log_heads"))
 
 
 def node_body(message: str) -> dict[str, Any]:
