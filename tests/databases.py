@@ -84,6 +84,11 @@ class PostgresServer:
             self._process.wait(20)
             self._process = None
 
+    @property
+    def socket(self) -> str:
+        """Where it listens: a path."""
+        return f"{self._folder}/.s.PGSQL.5432"
+
     def url(self, name: str) -> str:
         return f"postgresql://gateway@/{name}?host={quote(str(self._folder), safe='')}"
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -51,10 +52,12 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def target(self, url: str) -> None:
-        """Where new connections lead."""
+        """Where new connections lead. A path is that of a socket."""
         parts = urlsplit(url)
-        assert parts.hostname is not None
-        self._target = parts.hostname, parts.port or 80
+        if parts.hostname is None:
+            self._connect = partial(asyncio.open_unix_connection, url, limit=2**20)
+        else:
+            self._connect = partial(asyncio.open_connection, parts.hostname, parts.port or 80, limit=2**20)
 
     def refuse(self) -> None:
         """From now on new connections are refused."""
@@ -94,7 +97,7 @@ class Proxy:
         self._links.add(link)
         far: asyncio.StreamWriter | None = None
         try:
-            far_reader, far = await asyncio.open_connection(*self._target, limit=2**20)
+            far_reader, far = await self._connect()
             request = bytearray()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._up(reader, far, request))
