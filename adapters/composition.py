@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 logger = structlog.get_logger()
 
 _MOST_BATCHES = 200
-"""Other nodes read what of a running turn is not saved yet from its node's batches: they must stay few."""
+"""Other nodes read the part of a running turn that is not saved yet from its node's batches, so these must stay few."""
 
 TRANSPORTS = "coze_gateway.transports"
 """The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
 
 
 class Transport(Protocol):
-    """A way to carry events out. It sees `SERVICES` of the application, and of it the hub, the runner and `wire`."""
+    """A way to carry events to readers. It finds all that it needs in the application's `SERVICES`."""
 
     name: str
 
@@ -67,7 +67,7 @@ class Transport(Protocol):
 
 @contextlib.asynccontextmanager
 async def gateway(settings: Settings) -> AsyncIterator[Services]:
-    """The core without a listener: log, store, Coze, hub and runner, with the orphans of a crash taken over."""
+    """The core without a listener: log, store, Coze, hub and turns. The turns that a crash left running go on."""
     clock = _steady_clock()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(storage.held(settings))
@@ -165,7 +165,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
 
 
 async def _cluster(settings: Settings, ledger: Ledger, faults: Faults, metrics: NodeMetrics) -> "Cluster | None":
-    """This node among others, where the log is in PostgreSQL. The driver is imported for it alone."""
+    """This node's part in the cluster, or None if the log is not in PostgreSQL: then its driver is not imported."""
     if not settings.on_postgresql:
         return None
     await storage.migrated(settings)
@@ -182,7 +182,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     app[REFUSALS] = Refusals(services.observer)
     app.middlewares.append(explaining)
     Guard(settings).install(app)
-    # The routes that are asked for most stand first: aiohttp tries them in this order.
+    # The routes with the most requests come first, because aiohttp tries them in this order.
     for adapter in (stream, sse, websocket, longpoll, chat, shared, operations, browser):
         adapter.add_routes(app)
     if settings.admin_port is None and settings.on_loopback:
@@ -196,7 +196,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
 
 @contextlib.asynccontextmanager
 async def _simulated(settings: Settings) -> AsyncIterator[str]:
-    """The embedded simulated Coze; its URL."""
+    """Runs the embedded simulated Coze. Yields its URL."""
     from gateway.simulator import start_simulator
 
     simulator = await start_simulator(
@@ -217,6 +217,6 @@ def _log_bytes(text: str) -> None:
 
 
 def _steady_clock() -> Callable[[], float]:
-    """Seconds since 1970 that go on evenly, whatever happens to the wall clock while the process lives."""
+    """Seconds since 1970 that advance evenly, even if somebody sets the wall clock while the process lives."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()

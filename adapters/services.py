@@ -40,7 +40,7 @@ class Probes:
         self.leaving = False  # the gateway is about to stop, but still accepts turns
 
     async def look(self) -> None:
-        """Waits briefly for a test. A locked file takes longer; the next caller gets that result."""
+        """Waits briefly for a test. If a file is locked, the test takes longer, and a later caller gets its result."""
         loop = asyncio.get_running_loop()
         if (self._task is None or self._task.done()) and loop.time() >= self._not_before:
             self._not_before = loop.time() + _PROBE_EVERY
@@ -71,7 +71,8 @@ class TurnRate(Protocol):
     """Counts turns by account, in this process or over all nodes."""
 
     def take(self, account: str) -> Awaitable[None] | None:
-        """Counts one turn, once what it returns was awaited. Raises `rate_limited`, also when it is awaited."""
+        """Counts one turn. If it returns an awaitable, the turn is counted once that was awaited. Either may raise
+        `rate_limited`."""
 
 
 @dataclass(frozen=True, slots=True)

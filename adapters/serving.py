@@ -86,7 +86,7 @@ async def drain(settings: Settings, services: Services) -> None:
     away everybody else."""
     turns = services.ledger.count("turn")
     logger.info("gateway.draining", turns=turns, seconds=settings.drain_seconds, pause=settings.drain_pause_seconds)
-    logs.say(f"stopping, {turns} {'answer' if turns == 1 else 'answers'} running, once more to stop at once")
+    logs.say(f"stopping, {turns} {'answer' if turns == 1 else 'answers'} running; press Ctrl-C again to stop at once")
     services.probes.leaving = True
     await asyncio.sleep(settings.drain_pause_seconds)  # until load balancers have seen /readyz fail
     services.turns.start_nothing_more()

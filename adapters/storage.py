@@ -32,7 +32,7 @@ def held(settings: Settings) -> Iterator[None]:
     except OSError as error:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, f"the data folder {folder} can't be made: {error}") from error
     if settings.on_postgresql:
-        yield  # nothing is kept in the folder that another gateway could write
+        yield  # the folder then holds nothing that only one gateway may write
         return
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -71,7 +71,7 @@ def database(settings: Settings) -> str | URL:
 
 
 async def migrated(settings: Settings) -> None:
-    """Makes or renews the tables in PostgreSQL, before anything else looks there. Raises `storage_unavailable`."""
+    """Creates or migrates the tables in PostgreSQL, before anything else uses them. Raises `storage_unavailable`."""
     if settings.database_url is not None:
         await (await open_database(settings.database_url)).dispose()
 
@@ -87,7 +87,7 @@ async def opened(log: EventLog) -> list[Stretch]:
 def _say_emptied(found: list[Path]) -> None:
     for file in found:
         if file.exists() and not file.stat().st_size:
-            logger.error("storage.emptied", path=str(file), consequence="begun anew: what it held is lost")
+            logger.error("storage.emptied", path=str(file), consequence="what the old file held is lost")
 
 
 def _in_memory(settings: Settings) -> bool:

@@ -252,7 +252,7 @@ def test_on_a_terminal_the_start_ends_with_what_a_person_wants_to_know(tmp_path:
     assert text.count("http://127.0.0.1:") == 2  # the ready line's, and the page's: no other one to mistake for it
     assert "Answers  are simulated" in text
     assert "Stop     Ctrl-C" in text
-    assert "stopping, 0 answers running, once more to stop at once" in text
+    assert "stopping, 0 answers running; press Ctrl-C again to stop at once" in text
 
 
 def test_with_a_token_the_terminal_names_the_coze_that_answers(tmp_path: Path) -> None:

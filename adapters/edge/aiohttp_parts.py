@@ -1,18 +1,18 @@
-"""aiohttp's private parts, as far as serving needs them: the only module of this side that knows them.
+"""aiohttp's private parts, as far as serving needs them. In `adapters` only this module knows them.
 
 Read in aiohttp 3.14.5; `pyproject.toml` bounds the version, and `tests/test_aiohttp.py` tries each part by itself.
 
 | part | why | what breaks without it |
 |---|---|---|
-| `AppRunner._make_server`, `Server._kwargs`, `request_factory`, `RequestHandler.handle_error` | aiohttp has no setting for the class that answers what its parser refuses | the answer repeats bytes of the client, and lacks the headers that protect it |
-| the message that a request is made of, `_replace` | `Expect` is judged before anything else sees a request | aiohttp repeats a strange `Expect` to the client before any check |
+| `AppRunner._make_server`, `Server._kwargs`, `request_factory`, `RequestHandler.handle_error` | aiohttp has no setting for the class that answers requests that it can't parse | the answer repeats the client's bytes, and lacks the headers that protect it |
+| the message that a request is made of, `_replace` | `Expect` is checked before anything else sees the request | aiohttp repeats a strange `Expect` to the client before any check |
 | `BaseRequest.writer.output_size` | whether an answer has begun | a failure in the middle of a stream is answered with a second head |
-| `web_response.SERVER_SOFTWARE` | the header `Server` of every answer, also of those without a route | versions of aiohttp and Python are told to everybody |
-| `http_parser.HttpRequestParser` | whether the parser is the one in C | nobody is told that requests are parsed slowly |
-| `http_exceptions.HttpProcessingError` | what reading a body raises where it breaks HTTP's rules, with the parser in Python | a bad chunk counts as a fault of ours |
-| `StreamResponse._length_check`, `_send_headers_immediately`, `_payload_writer`, its `_headers_buf` | the head leaves with the first events in one write; no chunks | an SSE stream has a wrong framing, or a system call and a packet more |
-| `BaseRequest.protocol`, its `transport`, `connection_lost` | a taken-over connection needs no handler that waits | an idle listener holds 10 KiB instead of 3, or its connection is closed as it is taken |
-| `_websocket.reader`: the reader, its queue and the queue's `_buffer` | what a client says is read without a task | nothing that is said on a WebSocket is heard |
+| `web_response.SERVER_SOFTWARE` | the header `Server` of every answer, even if no route answers | every answer shows the versions of aiohttp and Python |
+| `http_parser.HttpRequestParser` | whether the parser is the one in C | nobody learns that requests are parsed slowly |
+| `http_exceptions.HttpProcessingError` | the exception for a body that breaks HTTP's rules, from the parser in Python | a bad chunk counts as our own failure |
+| `StreamResponse._length_check`, `_send_headers_immediately`, `_payload_writer`, its `_headers_buf` | the head and the first events are sent in one write, without chunks | an SSE stream is framed wrongly, or costs one more system call and packet |
+| `BaseRequest.protocol`, its `transport`, `connection_lost` | a taken-over connection needs no handler that waits | an idle listener holds 10 KiB instead of 3, or its connection is closed when it is taken over |
+| `_websocket.reader`: the reader, its queue and the queue's `_buffer` | a client's messages are read without a task | no message on a WebSocket is read |
 """  # noqa: E501 - a table's row is one line
 
 import asyncio
@@ -41,16 +41,16 @@ __all__ = [
 Headers = CIMultiDictProxy[str]
 Make = Callable[[Headers], web.BaseRequest]
 Judge = Callable[[Headers, Make], web.BaseRequest]
-"""Makes the request of what was read: with its headers, or with others."""
+"""Makes the request: calls its second argument with the headers that were read, or with others."""
 Answer = Callable[[web.BaseRequest, int], web.StreamResponse]
-"""The answer to what could not be read (400), or to a failure below the routes. Nothing was sent yet."""
+"""Answers a request that could not be parsed (400), or a failure below the routes. Nothing was sent yet."""
 
 
 # -- the server under the routes --------------------------------------------------------------------------------------
 
 
 class Runner(web.AppRunner):
-    """An application's runner that lets `judge` make each request, and `answer` what aiohttp would answer itself."""
+    """An application's runner. `judge` makes each request, `answer` the answers that aiohttp would make itself."""
 
     def __init__(self, app: web.Application, *, judge: Judge, answer: Answer, **options: Any) -> None:
         super().__init__(app, **options)
@@ -108,12 +108,12 @@ class _Protocol(web.RequestHandler):
 
 
 def has_begun(request: web.BaseRequest) -> bool:
-    """Whether anything of the answer was written."""
+    """Whether a part of the answer was written."""
     return request.writer.output_size > 0
 
 
 def name_server(name: str) -> None:
-    """What every answer of this process says in `Server`."""
+    """Sets the header `Server` of every answer of this process."""
     web_response.SERVER_SOFTWARE = name  # type: ignore[attr-defined]
 
 
@@ -126,18 +126,18 @@ def parses_slowly() -> bool:
 
 
 class DeferredHead(web.StreamResponse):
-    """A response whose body is written past aiohttp: neither a length nor chunks, as in aiohttp's own
-    WebSocketResponse, and as in its Response, the head waits."""
+    """A response whose body is written without aiohttp. As in aiohttp's WebSocketResponse, there is no length and there
+    are no chunks; as in its Response, the head is not sent at once."""
 
     _length_check = False
     _send_headers_immediately = False
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Makes the head, whatever a base class between would do more."""
+        """Makes the head, and skips what base classes between add to that."""
         return await web.StreamResponse.prepare(self, request)
 
     def take(self) -> bytes:
-        """The head's bytes, to be sent by whoever takes them; b"" where aiohttp has sent them already."""
+        """The head's bytes, which the caller has to send; b"" if aiohttp has sent them already."""
         writer = self._payload_writer
         head: bytes | None = getattr(writer, "_headers_buf", None)
         if head is not None:
@@ -148,8 +148,8 @@ class DeferredHead(web.StreamResponse):
 def take_transport(request: web.Request, protocol: asyncio.Protocol) -> asyncio.Transport | None:
     """Takes the request's transport for `protocol`; None when it is closing. In the next tick the handler is cancelled.
 
-    aiohttp's protocol would close a transport that it still had when told that the connection is over, so it is taken
-    from it first; being told, it cancels the handler (the server runs with `handler_cancellation`).
+    aiohttp's protocol closes its transport when it is told that the connection is over, so the transport is taken from
+    it first. When told, the protocol also cancels the handler (the server runs with `handler_cancellation`).
     """
     served, transport = request.protocol, request.transport
     if transport is None or transport.is_closing():
@@ -161,7 +161,7 @@ def take_transport(request: web.Request, protocol: asyncio.Protocol) -> asyncio.
 
 
 class Messages:
-    """What a WebSocket's client says, read by aiohttp's own reader without a task. Frames are not compressed."""
+    """The messages of a WebSocket's client, read by aiohttp's own reader without a task. Frames are not compressed."""
 
     __slots__ = ("_queue", "_reader")
 
@@ -173,14 +173,14 @@ class Messages:
         self._reader.feed_data(data)
 
     def __len__(self) -> int:
-        """The messages that were read and not taken."""
+        """How many messages were read and not taken."""
         return len(self._queue._buffer)
 
     def clear(self) -> None:
         self._queue._buffer.clear()
 
     def take(self) -> WSMessage:
-        """The next message. There must be one: the queue's `read` then never waits."""
+        """The next message. There must be one, because then the queue's `read` never waits."""
         reading: Any = self._queue.read()
         try:
             reading.send(None)
@@ -192,13 +192,13 @@ class Messages:
 
     @property
     def error(self) -> WebSocketError | None:
-        """Why no more is read: the client has broken the protocol."""
+        """How the client has broken the protocol; then nothing more is read."""
         error = self._queue.exception()
         return error if isinstance(error, WebSocketError) else None
 
 
 class _Flow:
-    """The protocol that the queue may pause: it is read to its end in any case."""
+    """Stands for the protocol that the queue may pause. It pauses nothing: what has arrived is read to its end."""
 
     __slots__ = ("_reading_paused",)
 

@@ -12,8 +12,8 @@ from adapters.services import SERVICES
 from gateway.sentences import words
 
 _NAVIGATION = "text/html,application/xhtml+xml"
-"""Every browser's Accept header begins like this when a person opens an address. Those of libraries don't, even if they
-name text/html."""
+"""The beginning of every browser's Accept header when a person opens an address. Libraries that accept text/html send
+other headers."""
 
 _KEPT = ("Allow", "Retry-After", "WWW-Authenticate")
 
@@ -45,7 +45,8 @@ def not_a_page(request: web.Request) -> web.Response:
 
 
 async def home(request: web.Request) -> web.Response:
-    """Leads to the page on which the gateway can be tried. If that needs a token, it says so first."""
+    """Leads to the page on which the gateway can be tried: by a redirect, or, if a token is needed there, through a
+    small page that says so."""
     if not request.app[SERVICES].settings.auth:
         return web.Response(status=302, headers={"Location": PAGE.removeprefix("/")})
     said = words(language(request))

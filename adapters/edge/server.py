@@ -1,4 +1,4 @@
-"""The server under the routes: aiohttp's, with deadlines, and with our own answer to what its parser refuses."""
+"""The server under the routes: aiohttp's, with deadlines, and with our own answer to requests that it can't parse."""
 
 import logging
 from typing import Any, Final
@@ -12,14 +12,15 @@ from adapters.edge.guard import protect
 from gateway.errors import Code, GatewayError
 
 HEAD_SECONDS: Final = 30.0
-"""For a request's head; also how long a kept connection may be idle, which aiohttp does not tell apart."""
+"""For a request's head, and for the idle time of a kept connection: aiohttp has only one setting for both."""
 
 LINGER_SECONDS: Final = 2.0
-"""How long an answered request's unread body is read on, so that its sender can read the answer before the end."""
+"""How long the rest of a body is read after the request was answered, so that the client can read the answer before the
+connection closes."""
 
 
 class WebRunner(Runner):
-    """Runs an application as it has to be to stand on the internet."""
+    """Runs an application with the deadlines and answers that the internet requires."""
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
         options = runner_options()
@@ -29,20 +30,20 @@ class WebRunner(Runner):
 
 
 def runner_options() -> dict[str, Any]:
-    """What aiohttp's runner is told, beyond its defaults."""
+    """The options that we give to aiohttp's runner, beside its defaults."""
     return {
         "handler_cancellation": True,
-        "tcp_keepalive": False,  # the listening socket has it, and hands it on: no system call a connection
-        "auto_decompress": False,  # a refused body is still read to its end: never unpacked
-        "keepalive_timeout": HEAD_SECONDS,  # aiohttp's own is over an hour
-        "lingering_time": LINGER_SECONDS,  # aiohttp's own would add ten seconds to a dripping body's thirty
+        "tcp_keepalive": False,  # connections inherit it from the listening socket, without a system call each
+        "auto_decompress": False,  # a compressed body is refused, but read to its end, and must not be unpacked
+        "keepalive_timeout": HEAD_SECONDS,  # aiohttp's default is over an hour
+        "lingering_time": LINGER_SECONDS,  # aiohttp's default would add ten seconds to a dripping body's thirty
         "access_log": None,
         "logger": _WithoutTrace(logging.getLogger("gateway.http")),
     }
 
 
 def _without_strange_expectation(headers: CIMultiDictProxy[str], make: Make) -> web.BaseRequest:
-    """Keeps a strange `Expect` from aiohttp, which repeats its bytes to the client before any other check."""
+    """Hides a strange `Expect` from aiohttp, which would repeat its bytes to the client before any check of ours."""
     if "Expect" not in headers:
         return make(headers)
     if all(expectation.lower() in ("100-continue", "") for expectation in headers.getall("Expect")):
@@ -55,9 +56,10 @@ def _without_strange_expectation(headers: CIMultiDictProxy[str], make: Make) -> 
 
 
 def _bare(request: web.BaseRequest, status: int) -> web.StreamResponse:
-    """aiohttp's own answer repeats the bytes that it could not read, and passes none of the signals for headers.
+    """Our answer to a request that could not be parsed (400), or to a failure below the routes.
 
-    Ours is a bare 400: of what could not be read nothing is known that a problem could say.
+    aiohttp's own answer repeats the client's bytes, and skips the signals that add our headers. Ours to a request that
+    could not be parsed has no body, because nothing is known that a problem could report.
     """
     answer = web.Response(status=400) if status == 400 else problem(GatewayError(Code.INTERNAL), request)
     protect(answer.headers, request)
@@ -65,7 +67,8 @@ def _bare(request: web.BaseRequest, status: int) -> web.StreamResponse:
 
 
 class _WithoutTrace(logging.LoggerAdapter[logging.Logger]):
-    """aiohttp logs what its parser refuses as an error with a trace and the client's bytes: a flood by anyone."""
+    """Logs a request that can't be parsed in one line, for debugging. aiohttp would log an error with a trace and the
+    client's bytes, with which anyone could flood the log."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__(logger)

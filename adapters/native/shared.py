@@ -19,7 +19,7 @@ from adapters.native.starting import order_from, start
 from adapters.native.turns import cancel
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from adapters.transports.lastmile import Place, hand_over
+from adapters.transports.lastmile import Held, hand_over
 from adapters.transports.listening import Topic, caller_of, subscribe
 from adapters.transports.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
@@ -33,13 +33,13 @@ from gateway.telemetry.words import Closing
 logger = structlog.get_logger()
 
 MOST_TOPICS = 200
-"""Topics of one socket; each costs a cursor."""
+"""How many topics one socket may have, because each needs a cursor."""
 
-_MANY_COMMANDS = 16  # waiting commands, above which nothing more is read from the socket
-_ENVELOPE = 4096  # bytes that a command may have beyond a chat's body
+_MANY_COMMANDS = 16  # while more commands wait, nothing is read from the socket
+_ENVELOPE = 4096  # bytes that a command may have beside a chat's body
 
 _encoders: WeakValueDictionary[str, Encode] = WeakValueDictionary()
-"""The encoder of each topic that a socket now has: all sockets with that topic share it, and so its frames."""
+"""The encoder of each topic that any socket has now. All sockets with that topic share it, and with it their frames."""
 
 
 class TopicOutlet:
@@ -77,7 +77,7 @@ class TopicOutlet:
     def farewell(self, code: Code) -> None:
         if code is Code.NOT_FOUND:
             self._socket.lose(self.topic)
-        elif code is not Code.DRAINING:  # of which the socket's own heart is told
+        elif code is not Code.DRAINING:  # the socket's own heart is told of a drain
             self._socket.farewell(code)
 
     def busy(self) -> bool:
@@ -85,7 +85,7 @@ class TopicOutlet:
 
 
 class SharedSocket(Socket):
-    """The server's side of `/api/coze/ws`. Commands are done one after the other, in the order they came."""
+    """The server's side of `/api/coze/ws`. It carries out commands one by one, in the order in which they came."""
 
     __slots__ = ("_caller", "_commands", "_request", "_services", "_topics", "_worker")
 
@@ -93,7 +93,7 @@ class SharedSocket(Socket):
         self,
         hub: Hub,
         connection: Connection,
-        place: Place,
+        seat: Held,
         *,
         request: web.Request,
         services: Services,
@@ -101,7 +101,7 @@ class SharedSocket(Socket):
     ) -> None:
         settings = services.settings
         super().__init__(
-            hub, None, connection, place, send_timeout=settings.send_timeout, heartbeat=settings.heartbeat_interval
+            hub, None, connection, seat, send_timeout=settings.send_timeout, heartbeat=settings.heartbeat_interval
         )
         self._request = request
         self._services = services
@@ -141,7 +141,7 @@ class SharedSocket(Socket):
             self.hub.detach(outlet)
 
     def lose(self, topic: Topic) -> None:
-        """What the topic names was deleted."""
+        """The turn or conversation that the topic names was deleted."""
         self.drop(topic)
         self._refuse(GatewayError(Code.NOT_FOUND), None, topic)
 
@@ -158,7 +158,7 @@ class SharedSocket(Socket):
             super().read_on()
 
     def _go_on(self) -> None:
-        """Does what was asked for, unless a client that reads no answers has to read them first."""
+        """Carries out the commands that wait, unless the client first has to read the answers to earlier ones."""
         if self._worker is None and self._commands and not self.paused:
             self._worker = asyncio.get_running_loop().create_task(self._obey())
 
@@ -166,7 +166,7 @@ class SharedSocket(Socket):
         with self._services.ledger.open("task", "shared.obey"):
             while self._commands and not self.paused:
                 await self._do(self._commands.popleft())
-                await asyncio.sleep(0)  # what fails at once never waits, and others have to get their turn
+                await asyncio.sleep(0)  # a command may fail without waiting: other connections must get their turn
             self._worker = None
             self.read_on()
 
@@ -180,7 +180,7 @@ class SharedSocket(Socket):
             await self._obey_one(command, request_id)
         except GatewayError as error:
             self._refuse(error, request_id)
-        except Exception as error:  # a bug of ours: this command fails, the next ones must be heard
+        except Exception as error:  # a bug of ours: only this command fails
             logger.exception("shared.broken", error=type(error).__name__)
             self._refuse(GatewayError(Code.INTERNAL), request_id)
 
@@ -188,7 +188,7 @@ class SharedSocket(Socket):
         body = refusal(error, self._request).body
         assert isinstance(body, bytes)
         fields = msgspec.json.decode(body)
-        del fields["requestId"]  # the HTTP request's; here it names the command
+        del fields["requestId"]  # the HTTP request's id: on a socket `requestId` is the command's
         if topic is not None:
             fields["topic"] = str(topic)
         self._say({**fields, "type": "problem"}, request_id)
@@ -219,7 +219,7 @@ class SharedSocket(Socket):
                 await cancel(self._services, self._caller, turn_id)
                 self._say({"type": "ack", "turnId": turn_id}, request_id)
             case other:
-                asked = repr(other[:40]) if isinstance(other, str) else "what is no text"
+                asked = repr(other[:40]) if isinstance(other, str) else "this value"
                 raise InvalidRequest([Mistake("type", f"{asked} is none of {', '.join(COMMANDS)}")])
 
     async def _chat(self, command: dict[str, Any], request_id: RequestId) -> None:
@@ -234,7 +234,7 @@ class SharedSocket(Socket):
         await self._open(topic, None, {"type": "ack", "topic": str(topic), **ids}, request_id)
 
     async def _open(self, topic: Topic, asked: str | None, ack: dict[str, Any], request_id: RequestId) -> None:
-        """Says `ack`, then gives the topic's events, from now on."""
+        """Sends `ack`, and from then on the topic's events, beginning after the position `asked`."""
         self.drop(topic)
         self._check_room()
         subscription = await subscribe(self._services, self._caller, topic, asked, label="websocket")

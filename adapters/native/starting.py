@@ -21,14 +21,14 @@ logger = structlog.get_logger()
 
 
 async def read_order(request: web.Request, services: Services, caller: Caller, *, streamed: bool = False) -> Order:
-    """The order that the request makes. Raises what is wrong with the request."""
+    """The order that a request makes. Raises a GatewayError that says what is wrong with the request."""
     body = await read_chat(request, services.settings, caller)
     order = order_from(body, caller, key=idempotency_key(request) or "", request=request)
     return msgspec.structs.replace(order, streamed=streamed)
 
 
 def order_from(body: ChatBody, caller: Caller, *, key: str, request: web.BaseRequest) -> Order:
-    """A checked body as an order of its caller. Raises `not_found` for a shop that is not the caller's."""
+    """Makes the caller's order of a checked body."""
     return Order(
         user_id=body.user_id or caller.user_id or "",
         bot_id=body.bot_id,
@@ -47,7 +47,7 @@ def order_from(body: ChatBody, caller: Caller, *, key: str, request: web.BaseReq
 
 
 def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
-    """A place for the connection that waits for the turn. Raises `overloaded` or `too_many_connections`."""
+    """A seat for the connection that waits for the turn. Raises `overloaded` or `too_many_connections`."""
     return services.connections.acquire(caller.account(order.user_id))
 
 

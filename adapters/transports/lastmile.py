@@ -1,9 +1,9 @@
-"""The last mile: a connection that aiohttp has served up to its head, carried on by an object of a few slots.
+"""The last mile: a connection that aiohttp has served up to its head, and that a small object serves from then on.
 
 aiohttp parses the request, routes it and sends the head. Then its protocol is taken off the transport and told that
-the connection is over, so that its task and all that belongs to the request can go; what is left of an idle listener
-is a transport, a cursor and a `Line`. Whoever takes a transport closes it, notices its end, bounds its buffer and
-holds it in the ledger: all of that is here and nowhere else.
+the connection is over, so that its task and everything else that belongs to the request is freed: all that an idle
+listener holds is a transport, a cursor and a `Line`. A transport that was taken over has to be closed, its end has to
+be noticed, its buffer bounded, and the ledger has to know it. All of that happens here and nowhere else.
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from gateway.telemetry.metrics import Connection
 from gateway.telemetry.words import Closing
 
 HIGH_WATER = 64 * 1024
-"""Bytes of ours that may wait for a reader's socket; beyond, its cursor stands still."""
+"""Bytes that may wait for a reader's socket. Beyond that its cursor stands still."""
 
-_PART = 64 * 1024  # of a large frame, written at once
-_MOST_AT_ONCE = 256 * 1024  # of it, before others get their turn
+_PART = 64 * 1024  # bytes of a large frame that are written at once
+_MOST_AT_ONCE = 256 * 1024  # bytes of it that are written before other connections get their turn
 
 
-class Place(Protocol):
-    """Something held for as long as the line is open."""
+class Held(Protocol):
+    """What a line holds for as long as it is open: its seat."""
 
     def close(self) -> object: ...
 
 
 class Line(asyncio.Protocol):
-    """One client at the end of a taken-over transport. Subclasses speak a transport's words.
+    """One client at the end of a transport that was taken over. Subclasses speak SSE or WebSocket.
 
-    With a subscription it is an outlet of the hub; without one it is a heart only, and its topics are the outlets.
+    A line with a subscription is an outlet of the hub. A line without one is only a heart; its topics are the outlets.
 
-    open -> ending (detached from the hub, what was written still goes out) -> lost (everything given back).
+    open -> ending (detached from the hub, but what was written is still sent) -> lost (everything is given back).
     """
 
     __slots__ = (
@@ -50,9 +50,9 @@ class Line(asyncio.Protocol):
         "_full",
         "_given",
         "_large",
-        "_place",
         "_reads",
         "_reason",
+        "_seat",
         "_stall",
         "greeting",
         "hub",
@@ -66,7 +66,7 @@ class Line(asyncio.Protocol):
     encode: Encode
 
     def __init__(
-        self, hub: Hub, subscription: Subscription | None, connection: Connection, place: Place, send_timeout: float
+        self, hub: Hub, subscription: Subscription | None, connection: Connection, seat: Held, send_timeout: float
     ) -> None:
         self.hub = hub
         if subscription is not None:
@@ -74,24 +74,24 @@ class Line(asyncio.Protocol):
         self._reads = subscription is not None
         self.send_timeout = send_timeout
         self.transport: asyncio.Transport | None = None
-        self.greeting = b""  # goes out before the first event
+        self.greeting = b""  # sent before the first event
         self.paused = False
         self.spoke = False
         self._connection = connection
-        self._place = place
+        self._seat = seat
         self._reason: Closing | None = None
-        self._stall: Stall | None = None  # while the peer has something to accept and does not
+        self._stall: Stall | None = None  # while bytes wait for the peer and it accepts none
         self._expiry: asyncio.TimerHandle | None = None
-        self._full = False  # the transport wants no more
-        self._large: Frame | None = None  # it is on its way: `_given` bytes of it are written
+        self._full = False  # whether the transport's buffer is
+        self._large: Frame | None = None  # the frame that is being sent: `_given` bytes of it are written
         self._given = 0
-        self._afterwards = b""  # small things that were said meanwhile
-        self._closes = False  # once all is written
+        self._afterwards = b""  # small frames that follow the large one
+        self._closes = False  # whether the transport is closed once everything is written
 
     # -- from the transport ---------------------------------------------------------------------------------------
 
     def begin(self, transport: asyncio.Transport) -> None:
-        """The transport is ours: from now on the hub serves this line."""
+        """Takes over the transport. From now on the hub serves this line."""
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
         if self._reads:
@@ -100,10 +100,10 @@ class Line(asyncio.Protocol):
             self.hub.join(self)
 
     def data_received(self, data: bytes) -> None:
-        pass  # an SSE client has nothing to say; what it says costs nothing
+        pass  # an SSE client has nothing to say: what it sends is dropped
 
     def eof_received(self) -> bool:
-        """A client that closes its half has left."""
+        """A client that closes its half of the connection has left."""
         self._forget_large()
         self.end(Closing.CLIENT_LEFT)
         return False
@@ -119,20 +119,20 @@ class Line(asyncio.Protocol):
         self._send_large()
 
     def ready(self) -> None:
-        """The line takes more: what it is subscribed to goes on."""
+        """The line has room again: the hub goes on serving it."""
         if self._reason is None and self._reads:
             self.hub.serve(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if not isinstance(exc, TimeoutError):
             self.release(Closing.CLIENT_LEFT)
-        else:  # of the kernel: also a peer that is there and accepts nothing (TCP_USER_TIMEOUT)
+        else:  # the kernel's time-out, TCP_USER_TIMEOUT, also ends a peer that is alive but accepts nothing
             self.release(Closing.SLOW if self.acknowledges() else Closing.HALF_OPEN)
 
     # -- from the hub ---------------------------------------------------------------------------------------------
 
     def write(self, frame: bytes) -> None:
-        """Sends something small."""
+        """Sends a small frame, after a large one that is being sent."""
         if self._large is not None:
             self._afterwards += frame
         elif self.transport is not None:
@@ -144,7 +144,8 @@ class Line(asyncio.Protocol):
         self._send_large()
 
     def _send_large(self) -> None:
-        """Writes on at a large frame as far as the transport takes it, then what was said meanwhile, then is ready."""
+        """Writes as much more of the large frame as the transport takes. After its end, and after the small frames that
+        follow it, the line is ready."""
         transport = self.transport
         if transport is None or self._full:
             return
@@ -182,7 +183,7 @@ class Line(asyncio.Protocol):
             self.spoke = False
         elif not self.paused:
             self.heartbeat(now)
-            self.spoke = True  # the next beat comes after half an interval
+            self.spoke = True  # skips the next beat: beats come twice per interval
         if self._stall is None and self.transport is not None and self.transport.get_write_buffer_size():
             self.watch_stall()
 
@@ -198,13 +199,13 @@ class Line(asyncio.Protocol):
     # -- the end --------------------------------------------------------------------------------------------------
 
     def expire_in(self, seconds: float | None) -> None:
-        """Ends the line when its caller's token does."""
+        """Ends the line when its caller's token expires; None means never."""
         if seconds is not None:
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(max(0.0, seconds), self.farewell, Code.UNAUTHORIZED)
 
     def end(self, reason: Closing) -> None:
-        """Closes the connection after all that was given to it. Idempotent."""
+        """Closes the connection once everything that was given to it is written. Idempotent."""
         if self._leave(reason):
             self._closes = True
             if self._large is None:
@@ -214,10 +215,10 @@ class Line(asyncio.Protocol):
         if (transport := self.transport) is not None:
             transport.close()
             if transport.get_write_buffer_size():
-                self.watch_stall()  # a close waits for the buffer, and a dead peer never empties it
+                self.watch_stall()  # closing waits until the buffer is empty, which a dead peer's never is
 
     def _leave(self, reason: Closing) -> bool:
-        """Nothing more is served. Whether this was the first to say so."""
+        """Ends the hub's service. False if it had ended before."""
         if self._reason is not None:
             return False
         self._reason = reason
@@ -231,22 +232,22 @@ class Line(asyncio.Protocol):
         return True
 
     def release(self, reason: Closing) -> None:
-        """The connection is no more: gives everything back. Idempotent."""
+        """The connection is gone: gives everything back. Idempotent."""
         self._leave(reason)
         if self._reads:
-            self.subscription.close()  # also of a line that never began
+            self.subscription.close()  # even if the line never began
         self._forget_large()
         self.flows()
         self.transport = None
         self._connection.close(self._reason or reason)
-        self._place.close()
+        self._seat.close()
 
     def acknowledges(self) -> bool:
-        """Whether the peer has acknowledged anything lately, though it may read nothing."""
+        """Whether the peer's machine has acknowledged anything lately. The peer itself may still read nothing."""
         return self.transport is not None and acknowledges(self.transport, self.send_timeout * 0.75)
 
     def watch_stall(self) -> None:
-        """Watches a peer that has something to accept, and cuts it off when nothing moves for the send time-out."""
+        """Watches a peer for which bytes wait, and cuts it off when it accepts none for the send time-out."""
         if self.transport is None:
             return
         if self._stall is None:
@@ -260,7 +261,7 @@ class Line(asyncio.Protocol):
             self._stall = None
 
     def cut(self, reason: Closing) -> None:
-        """Ends the connection at once, whatever is still unsent: the peer accepts nothing."""
+        """Ends the connection at once and drops what is still unsent, because the peer accepts nothing."""
         self._leave(reason)
         self._forget_large()
         self.flows()
@@ -272,10 +273,10 @@ class Line(asyncio.Protocol):
 
 
 async def hand_over(request: web.Request, line: Line) -> NoReturn:
-    """Takes the request's transport for `line`. The head must have been sent. Ends the handler by cancelling it."""
+    """Gives the request's transport to `line`. The head must have been sent. The handler ends by being cancelled."""
     if (transport := take_transport(request, line)) is None:
         line.release(Closing.CLIENT_LEFT)
         raise ConnectionResetError("the client left before its stream began")
     line.begin(transport)
-    await asyncio.get_running_loop().create_future()  # until cancelled, in the next tick
+    await asyncio.get_running_loop().create_future()  # waits to be cancelled, in the next tick
     raise AssertionError("unreachable")

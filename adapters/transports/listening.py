@@ -43,7 +43,7 @@ def topic_of(request: web.Request, kind: Kind) -> Topic:
 
 
 def topic_from(kind: str, name: str) -> Topic:
-    """Raises `not_found` for text that can't be a name."""
+    """Raises `not_found` if there is no such kind, or if the name can't be an id of that kind."""
     match kind:
         case "turns":
             return Topic(kind, query.turn_id(name))
@@ -57,8 +57,8 @@ def topic_from(kind: str, name: str) -> Topic:
 async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str | None, *, label: str) -> Subscription:
     """A cursor for the caller.
 
-    Raises `not_found`, also for a topic of somebody else; `storage_unavailable`; and `overloaded` when the reader first
-    has to be told something large for which there is no room.
+    Raises `not_found`, also for a topic that belongs to somebody else; `storage_unavailable`; and `overloaded` when the
+    reader would begin with a large `reset` or last event for which there is no room.
     """
     try:
         if topic.kind == "turns":
@@ -91,7 +91,8 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
 async def take_place(
     request: web.Request, services: Services, caller: Caller, kind: Kind, *, label: str
 ) -> tuple[Subscription, Seat]:
-    """A cursor and a place for a connection that stays. Raises what `subscribe` does, `draining`, and limits' codes."""
+    """A cursor and a seat for a connection that stays. Raises what `subscribe` raises, `draining`, `overloaded` and
+    `too_many_connections`."""
     topic = topic_of(request, kind)
     if services.hub.draining:
         raise GatewayError(Code.DRAINING)
@@ -108,7 +109,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     found = await services.turns.find(turn, owns=caller.may_read)
     if isinstance(found, Running):
         subscription, exact = await hub.subscribe(found.key, asked=asked, turn=turn)
-        if found.status == "queued" and asked is None:  # told only once: a long-poll that continues from `next` waits
+        if found.status == "queued" and asked is None:  # only once: a long-poll that has a position was told before
             subscription.preface.append(wire.queued())
         return subscription, exact
     tail = await services.log.shelf.find(turn)
@@ -116,7 +117,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)
         if subscription.reading is not None and not subscription.gone:
             return subscription, exact
-        subscription.close()  # retention removed the events meanwhile: the store tells the rest
+        subscription.close()  # retention has removed the events meanwhile: the store has the rest
     if (row := await services.store.turn(turn)) is None:
         raise GatewayError(Code.NOT_FOUND)
     key = LogKey(row.conversation_id)

@@ -1,4 +1,4 @@
-"""Long-poll: a request that is answered when there is something, for whoever sits behind a proxy that buffers."""
+"""Long-poll: a request that is answered once there are events, for clients behind a proxy that buffers."""
 
 from collections.abc import Awaitable, Callable
 
@@ -42,7 +42,7 @@ def poll(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
                 body = wire.poll(tail, entries, after=tail.position(subscription.after), ended=subscription.over)
                 services.observer.events_delivered("longpoll", len(entries))
                 entries.clear()
-                subscription.close()  # who is slow to take the answer holds nothing but the answer
+                subscription.close()  # while a slow client takes the answer, it holds nothing but the answer
                 answer = await deliver(request, web.Response(body=body, headers=_HEADERS))
                 reason = Closing.FINISHED
             finally:

@@ -8,7 +8,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from adapters.edge.aiohttp_parts import Messages
 from adapters.edge.failures import COME_BACK_CLOSE_CODE, InvalidRequest, Mistake, close_code_of, tell
 from adapters.transports import wire
-from adapters.transports.lastmile import Line, Place
+from adapters.transports.lastmile import Held, Line
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
@@ -16,19 +16,19 @@ from gateway.telemetry.metrics import Connection
 from gateway.telemetry.words import Closing
 
 MOST_MESSAGE = 64 * 1024
-"""Bytes of a message on a topic's own socket: a `ping` is all that it may hold."""
+"""Bytes that a message on a topic's own socket may have. Only a `ping` is allowed there."""
 
 _CLOSE_WAIT = 2.0
-_FLOOD = 500  # messages and pings in one read, which nobody sends who means to be answered
-_LARGE_READ = 32 * 1024  # bytes, after which others get their turn
+_FLOOD = 500  # messages and pings in one read: no client that waits for answers sends so many
+_LARGE_READ = 32 * 1024  # bytes in one read, after which other connections get their turn
 _PONG = wire.frame(wire.TEXT, b'{"type":"pong"}')
 _HANDSHAKE = ("Upgrade", "Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol")
 
 
 class Socket(Line):
-    """The server's side of a WebSocket on a taken-over transport. Frames are read by aiohttp's own reader.
+    """The server's side of a WebSocket on a transport that was taken over. aiohttp's own reader reads the frames.
 
-    What reads them is made when the client first says something: a socket that only listens has none.
+    The reader is made when the client first sends something: a socket whose client only listens has none.
     """
 
     __slots__ = ("_goodbye", "_messages", "_pinged", "_waits_for_close", "heartbeat_seconds")
@@ -40,12 +40,12 @@ class Socket(Line):
         hub: Hub,
         subscription: Subscription | None,
         connection: Connection,
-        place: Place,
+        seat: Held,
         *,
         send_timeout: float,
         heartbeat: float,
     ) -> None:
-        super().__init__(hub, subscription, connection, place, send_timeout)
+        super().__init__(hub, subscription, connection, seat, send_timeout)
         self.heartbeat_seconds = heartbeat
         self._goodbye: asyncio.TimerHandle | None = None
         self._pinged: float | None = None
@@ -54,7 +54,7 @@ class Socket(Line):
 
     @property
     def most_message(self) -> int:
-        """Bytes of one message from the client."""
+        """Bytes that one message from the client may have."""
         return MOST_MESSAGE
 
     # -- what the client says -------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Socket(Line):
         while messages:
             self._hear(messages.take())
         if len(data) >= _LARGE_READ and self.transport is not None and self.transport.is_reading():
-            self.transport.pause_reading()  # uvloop would read on at once, and others would wait
+            self.transport.pause_reading()  # uvloop would read on at once, while other connections wait
             asyncio.get_running_loop().call_soon(self.read_on)
         if (error := messages.error) is not None:
             self.goodbye(error.code, Closing.PROTOCOL)
@@ -136,7 +136,8 @@ class Socket(Line):
             self.goodbye(close_code_of(code), closing, code.value)
 
     def goodbye(self, code: int, reason: Closing, words: str = "") -> None:
-        """Says why, and closes once the client has answered, or soon anyway. Idempotent."""
+        """Tells the client why the socket closes, and closes it once the client has answered, or after `_CLOSE_WAIT`
+        seconds. Idempotent."""
         if self._leave(reason) and self.transport is not None:
             self.write(wire.close(code, words))
             self._waits_for_close = True
@@ -146,7 +147,7 @@ class Socket(Line):
         self._goodbye = asyncio.get_running_loop().call_later(_CLOSE_WAIT, self._close_now)
 
     def _close_now(self) -> None:
-        """The client has had the last word and time to answer it; while it still reads, it has not."""
+        """Closes without the client's answer. A client that has yet to read what was sent before it gets more time."""
         if self.transport is None:
             return
         if self._large is not None or self.transport.get_write_buffer_size():
@@ -170,12 +171,13 @@ def _is_ping(text: str) -> bool:
 
 
 async def shake_hands(request: web.Request) -> None:
-    """Upgrades the connection. Raises `invalid_request` (400) for what is no WebSocket handshake."""
+    """Upgrades the connection. Raises `invalid_request` (400) if the request is no WebSocket handshake."""
     await _upgrade(request, web.WebSocketResponse(compress=False, autoping=False, autoclose=False))
 
 
 async def _upgrade(request: web.Request, socket: web.WebSocketResponse) -> None:
-    """aiohttp takes these headers for text that can be encoded, and repeats them where they are wrong."""
+    """Upgrades, after checks that aiohttp lacks: it fails at headers that are not ASCII, and its own refusal repeats
+    wrong ones to the client."""
     headers = request.headers
     for name in _HANDSHAKE:
         if not all(map(str.isascii, headers.getall(name, ()))):
@@ -187,7 +189,7 @@ async def _upgrade(request: web.Request, socket: web.WebSocketResponse) -> None:
 
 
 async def refuse(request: web.Request, error: GatewayError) -> web.StreamResponse:
-    """Upgrades, only to close with the code: a browser's WebSocket can't see an HTTP status."""
+    """Upgrades only to close with the error's close code, because a browser's WebSocket can't see an HTTP status."""
     tell(error, request)
     code = error.code
     socket = web.WebSocketResponse(compress=False)

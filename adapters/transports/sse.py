@@ -13,7 +13,7 @@ from adapters.edge.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from adapters.transports.lastmile import Line, Place, hand_over
+from adapters.transports.lastmile import Held, Line, hand_over
 from adapters.transports.listening import KINDS, Kind, caller_of, take_place
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
@@ -26,10 +26,10 @@ _CACHE_CONTROL = "no-cache, no-transform"
 
 
 class Head(DeferredHead, EventSourceResponse):
-    """The head of an event stream whose body is written by a `Line`: no chunks, the end of the connection ends it.
+    """The head of an event stream whose body a `Line` writes: without chunks, so that it ends with the connection.
 
-    `EventSourceResponse` alone would also set what our listening socket has set, and start a task that pings; the
-    hub's timer does that for all.
+    `EventSourceResponse` alone would also set options that our listening socket has set already, and start a task that
+    pings; the hub's timer does that for all streams.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class SseLine(Line):
         hub: Hub,
         subscription: Subscription,
         connection: Connection,
-        place: Place,
+        seat: Held,
         *,
         send_timeout: float,
         retry_ms: int,
     ) -> None:
-        super().__init__(hub, subscription, connection, place, send_timeout)
+        super().__init__(hub, subscription, connection, seat, send_timeout)
         self.retry_ms = retry_ms
         self.greeting = wire.retry(spread(retry_ms, chance=random.random))
 
@@ -75,7 +75,8 @@ class SseLine(Line):
 async def stream(
     request: web.Request, subscription: Subscription, seat: Seat, seconds: float | None, headers: dict[str, str]
 ) -> NoReturn:
-    """Sends the head and hands the connection over. Takes the subscription and the seat in any case."""
+    """Sends the head and hands the connection over. Owns the subscription and the seat from the call on, even if it
+    raises."""
     services = request.app[SERVICES]
     settings = services.settings
     line = SseLine(

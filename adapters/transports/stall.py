@@ -1,4 +1,4 @@
-"""A stall: a reader's socket accepts nothing. It is watched until something moves, or the reader is cut off."""
+"""A stall: the time in which a reader's socket accepts nothing, watched until bytes move or the reader is cut off."""
 
 import asyncio
 import socket
@@ -20,11 +20,11 @@ class Reader(Protocol):
         """Ends the connection at once."""
 
     def flows(self) -> None:
-        """Nothing is unsent any more: the stall is over, and is closed here."""
+        """Nothing is unsent any more: the stall is over, and the reader closes it."""
 
 
 class Stall:
-    """Cuts the reader off if nothing moves for its send time-out, or if others need the room that its bytes take."""
+    """Cuts the reader off if no byte moves for its send time-out, or if others need the room that its bytes take."""
 
     __slots__ = ("_look", "_reader", "_room", "_since", "_size", "_transport", "_unsent")
 
@@ -33,26 +33,26 @@ class Stall:
         self._reader = reader
         self._transport = transport
         self._unsent = unsent
-        self._room: Hold | None = None  # the unsent bytes, as counted in all
+        self._room: Hold | None = None  # what the unsent bytes take of the bound for all clients
         self._size = transport.get_write_buffer_size()
         self._since = loop.time()
         self._look = loop.call_later(reader.send_timeout / 4, self._look_at_it)
 
     def goes_on(self) -> None:
-        """The socket accepts nothing, now or again: the unsent bytes count."""
+        """The socket accepts nothing, for the first time or again: counts the unsent bytes."""
         if self._room is None:
             self._room = self._unsent.note(self._transport.get_write_buffer_size(), self._make_room)
 
     def moved(self) -> None:
-        """The peer took in what it had to. If it stalls again, its time begins anew."""
+        """The peer has accepted so much that the transport takes more. If it stalls again, its time begins anew."""
         self._give_room_back()
         self._since = asyncio.get_running_loop().time()
         self._size = self._transport.get_write_buffer_size()
 
     def close(self) -> None:
-        """Watches no more. Idempotent."""
+        """Ends the watch. Idempotent."""
         self._give_room_back()
-        self._look.cancel()  # it would keep all that the reader holds
+        self._look.cancel()  # the timer would keep the reader, and everything that it holds, in memory
 
     def _give_room_back(self) -> None:
         if self._room is not None:
