@@ -1,4 +1,4 @@
-"""A batch that breaks the journal, committed log by log to find the records that do."""
+"""A batch that breaks the journal: it is committed log by log, to find the records that break it."""
 
 from typing import Generic, NamedTuple, TypeVar
 
@@ -12,17 +12,17 @@ L = TypeVar("L")
 
 
 class Outcome(NamedTuple, Generic[L]):
-    """`broken` says why, by log."""
+    """`broken` holds the exceptions by log."""
 
     durable: list[Record]
     broken: dict[L, Exception]
 
 
 async def commit_apart(batches: Batches, owed: list[Record], logs: dict[L, list[Record]]) -> Outcome[L]:
-    """Commits what is owed, then each log's records by themselves.
+    """Commits what is owed, and then the records of each log in a batch of their own.
 
-    What is owed and breaks the journal is given up: its readers have seen it, and the next start goes on without.
-    Raises `JournalError` when the journal itself fails; some may be durable then.
+    Owed records that break the journal are given up: readers have seen them, and the next start goes on without them.
+    Raises `JournalError` if the journal itself fails. Some records may be durable then.
     """
     durable = list[Record]()
     broken: dict[L, Exception] = {}

@@ -1,4 +1,4 @@
-"""Batches: records given to the journal, each lot under a number of its own, until it is known to be durable."""
+"""Batches: gives records to the journal under a number, until it is known that they are durable."""
 
 import asyncio
 
@@ -11,30 +11,30 @@ from gateway.log.writer import LONGEST_PIECE
 logger = structlog.get_logger()
 
 PATIENCE = 10.0
-"""Seconds after which a batch is given up of which its journal does not say whether it is durable."""
+"""Seconds for which the journal may leave it open whether a batch is durable. Then the batch is given up."""
 
 _PORTION = 1024 * 1024  # characters of a long text that are committed at once
 _ASK_AGAIN = 0.2
 
 
 class Batches:
-    """Numbers batches. A number is never given to other records, so that sending a batch again is safe."""
+    """Numbers batches. No number is ever used for other records, so that it is safe to send a batch again."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._given = 0
         self.last = 0
-        """The last batch that is durable."""
+        """The number of the last batch that is durable."""
 
     def go_on_after(self, number: int) -> None:
-        """What a former process committed has numbers up to this one."""
+        """The batches of an earlier process have numbers up to this one."""
         self._given = self.last = number
 
     async def commit(self, records: list[Record]) -> None:
-        """Makes records durable, all or nothing. Raises `JournalError`, and anything else for records that are broken.
+        """Makes records durable, all or none. Raises `JournalError`, or any other exception if the records are broken.
 
-        After an error they count as lost, though a journal that did not answer may have them. In a shared journal
-        others go on with what it has: after its silence this process counts as `Fenced`.
+        After an error the records count as lost, although a journal that did not answer may have them. If a shared
+        journal did not answer, `Fenced` is raised, because other processes go on with what that journal has.
         """
         self._given += 1
         number = self._given
@@ -46,7 +46,7 @@ class Batches:
         self.last = number
 
     async def _settle(self, number: int, records: list[Record], doubt: Uncertain, until: float) -> None:
-        """Asks until the journal says whether it has the batch, and sends it again where it has not."""
+        """Asks until the journal says whether it has the batch, and sends the batch again if it does not have it."""
         logger.warning("log.uncertain", batch=number, reason=str(doubt))
         try:
             async with asyncio.timeout_at(until):
@@ -67,7 +67,8 @@ class Batches:
 
 
 def end_of_portion(batch: list[Record]) -> int:
-    """Where a batch can be cut: after a piece of a long text, since what else comes together is kept together."""
+    """Where a batch may be cut: only after a piece of a long text, because other records that come together are
+    committed together."""
     size = 0
     for at, (_, kind, _, payload) in enumerate(batch):
         if kind <= WHOLE:

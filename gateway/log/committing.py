@@ -1,4 +1,4 @@
-"""Committing: what writers append becomes durable in groups, and is shown then."""
+"""Committing: makes what writers append durable, in groups, and then shows it."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,8 +19,10 @@ from gateway.telemetry.ledger import Ledger
 
 _BUSY_BATCH = 8  # a commit of more records than this is followed by a pause, so that the next one carries more
 _PAUSE = 0.002
-_CROWD = 64  # with more records a commit, and a loop that comes back from the pause as late as this, the pause grows:
-_LATE = 0.010  # what comes meanwhile is merged, so a machine that can't keep up gives fewer and larger pieces
+# The pause grows while commits have over `_CROWD` records and the loop returns from it more than `_LATE` seconds late:
+# text that comes in a pause is merged, so that a machine that can't keep up sends fewer and larger pieces.
+_CROWD = 64
+_LATE = 0.010
 _LONGEST_PAUSE = 0.05
 _RETRY_EVERY = 1.0
 _MINE = 10  # hex digits
@@ -29,12 +31,12 @@ _MINE = 10  # hex digits
 class Committer:
     """The desk where writers put their records, and the loop that commits them.
 
-    Order: events of one stretch are seen in the order they were appended, none is left out, and none is seen before
-    it is durable, with one exception: when the journal can't be written, the stretch's owner is told that what it
-    appended and nobody has seen is gone, and the last event that it then owes is shown at once and written first when
-    the journal heals. The same is done when one turn's data break the journal or the showing (`Broken`): the others
-    go on. When another process has taken the journal over (`Fenced`), or may do so because a shared one has been silent
-    for too long, all owners are told so, and nothing is owed.
+    Readers see a stretch's events in the order in which they were appended. None is left out, and none is seen before
+    it is durable, with one exception: if the journal can't be written, each stretch's owner is told that the events
+    that it appended and nobody has seen are gone. It then owes the stretch's last event, which is shown at once and is
+    the first to be written when the journal works again. The same happens to a single turn whose data can't be written
+    or shown (`Broken`), while the others go on. If another process has taken the journal over (`Fenced`), or may do so
+    because a shared journal has been silent for too long, all owners are told so, and owe nothing.
     """
 
     def __init__(
@@ -55,15 +57,15 @@ class Committer:
         self.clock = clock
         self.health = Health(faults)
         self.writing = asyncio.Lock()
-        """Held while the journal is written: one thing at a time."""
+        """Held while something is written to the journal, so that only one write is under way at a time."""
         self.batches = Batches(journal)
         self.pending: list[Record] = []
         self.in_flight: list[Record] = []
         self.owed: list[Record] = []
         self.long = False
-        """Whether there are pieces of a long text, between which what is pending may be cut."""
+        """Whether pieces of a long text are pending: a batch may end between them."""
         self.wake = asyncio.Event()
-        self._waiters: list[asyncio.Future[None]] = []  # for what is pending
+        self._waiters: list[asyncio.Future[None]] = []  # until what is pending is durable
         self._in_flight_waiters: list[asyncio.Future[None]] = []
         self._mine = new_token()[:_MINE]  # this process's part of the epochs that it opens
         self._closing = False
@@ -72,29 +74,29 @@ class Committer:
     # -- the desk -----------------------------------------------------------------------------------------------
 
     def put(self, record: Record) -> None:
-        """Adds a record to what is to be committed."""
+        """Adds a record to the next commit."""
         self.pending.append(record)
         if len(self.pending) == 1:
             self.wake.set()
 
     def write_as_mine(self, tail: Tail) -> str:
-        """The log's epochs, of which the newest is this process's from the next event on."""
+        """Makes an epoch of this process the log's newest, from the next event on. Returns the log's epochs as text."""
         if not tail.epochs.newest.endswith(self._mine):
             tail.epochs = tail.epochs.then(epoch_mark(tail.key) + self._mine, tail.next)
         return tail.epochs.text
 
     def is_newest(self, writer: Writer) -> bool:
-        """Whether no later stretch was begun in its log, as far as they are not saved yet."""
+        """Whether its log has no later stretch that is not saved yet."""
         number, tail = writer.stretch.number, writer.tail
         return not any(later > number and its.tail is tail for later, its in self._shelf.unsaved.items())
 
     def owe(self, records: list[Record]) -> None:
-        """Shows these records at once, and writes them before all others when the journal heals."""
+        """Shows these records at once, and writes them before all others when the journal works again."""
         self.owed += records
         self._show(records)
 
     async def committed(self) -> None:
-        """Waits until all that was appended before is durable. Raises `storage_unavailable` when it is lost."""
+        """Waits until everything that was appended before is durable. Raises `storage_unavailable` if it is lost."""
         if self._fenced is not None:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(self._fenced))
         if not self.pending and not self.in_flight:
@@ -107,13 +109,13 @@ class Committer:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
 
     def unseen(self) -> set[int]:
-        """The stretches of which something is not durable yet."""
+        """The numbers of the stretches that have a record which is not durable yet."""
         return {record[0] for record in self.in_flight + self.pending + self.owed}
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Lets the loop end once all is committed."""
+        """Lets the loop end once everything is committed."""
         self._closing = True
         self.wake.set()
 
@@ -143,7 +145,7 @@ class Committer:
                     self.wake.set()
 
     async def _commit(self, pause: float) -> float:
-        """Commits what is pending and shows it; the pause to be made after the next full batch."""
+        """Commits what is pending and shows it. Returns the pause to be made after the next full batch."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         batch = self.take()
@@ -173,7 +175,8 @@ class Committer:
             raise
 
     async def _commit_apart(self, batch: list[Record]) -> list[Record]:
-        """Ends the turns whose records break the journal; what is durable now of a batch that holds some."""
+        """Commits a batch with records that break the journal: ends the turns of those records. Returns the records
+        that are durable now."""
         unsaved = self._shelf.unsaved
         logs: dict[Tail, list[Record]] = {}
         for record in batch:
@@ -189,20 +192,20 @@ class Committer:
         return outcome.durable
 
     def take(self) -> list[Record]:
-        """What is to be committed next: all that was appended until now, or of a long text as much as is little."""
+        """The next batch: everything that was appended until now, but of a long text only a portion."""
         batch, self.pending = self.pending, []
         if self.long:
             end = end_of_portion(batch)
             batch, self.pending = batch[:end], batch[end:]
         self.in_flight = batch
         if self.pending:
-            return batch  # whoever waits, waits for the rest too
+            return batch  # those who wait also wait for the rest
         self.long = False
         self._in_flight_waiters, self._waiters = self._waiters, []
         return batch
 
     def written(self, batch: list[Record]) -> None:
-        """The batch is durable, and what was owed before it."""
+        """The batch is durable, and with it all that was owed."""
         self.in_flight = []
         self.health.committed()
         self._show(batch)
@@ -218,7 +221,7 @@ class Committer:
     # -- what can't be written or shown -------------------------------------------------------------------------
 
     def _break(self, writer: Writer, error: Exception) -> None:
-        """A turn's events are durable and can't be shown: it ends after the last one that was."""
+        """A turn's events are durable, but can't be shown: the turn ends after the last event that was shown."""
         stretch, tail = writer.stretch, writer.tail
         self._faults.broke("turn", error, **writer.about)
         self.pending = [record for record in self.pending if record[0] != stretch.number]
@@ -229,7 +232,7 @@ class Committer:
         tail.head = max(tail.head, head)
 
     def lose(self, error: JournalError) -> None:
-        """The journal refused: what was appended and not seen is gone, and its owners are told."""
+        """The journal could not be written: what was appended and not seen is gone, and its owners are told."""
         if not isinstance(error, Broken):
             self.health.troubled(error)
         lost, waiters = self._drop()
@@ -240,7 +243,7 @@ class Committer:
         asyncio.get_running_loop().call_later(_RETRY_EVERY, self.wake.set)
 
     def _fence(self, error: Fenced) -> None:
-        """Another process writes the journal now: this one adds nothing more to it, and owes nobody anything."""
+        """Another process writes the journal now: this one adds nothing more to it, and owes no last events."""
         self.health.troubled(error)
         self._fenced = error
         _, waiters = self._drop()
@@ -260,20 +263,20 @@ class Committer:
         return self._fenced is not None
 
     def rejoin(self) -> None:
-        """The journal is this process's again, or a part of it."""
+        """The journal, or this node's part of it, is this process's again."""
         self._fenced = None
-        self._mine = new_token()[:_MINE]  # readers may have what the one before could not write
+        self._mine = new_token()[:_MINE]  # readers may have seen owed events that were never written
         self.health.healed()
 
     def _drop(self) -> tuple[list[Record], list[asyncio.Future[None]]]:
-        """Takes what is not durable off the desk, and whoever waits for it."""
+        """Takes from the desk the records that are not durable, and the waiters for them."""
         lost = self.in_flight + self.pending
         waiters = self._in_flight_waiters + self._waiters
         self.in_flight, self.pending, self._in_flight_waiters, self._waiters = [], [], [], []
         return lost, waiters
 
     async def probe(self) -> None:
-        """Learns whether the journal can be written, when nothing else is being written."""
+        """Finds out whether the journal can be written, while nothing else is being written."""
         if self._fenced is not None:
             return
         try:

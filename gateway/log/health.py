@@ -1,4 +1,4 @@
-"""Health: whether the journal can be written now, for all that the last attempts say."""
+"""Health: whether the journal can be written now, as far as the last attempts show."""
 
 import structlog
 
@@ -10,7 +10,7 @@ _HOPELESS = 3  # commits in a row that met a bug of ours
 
 
 class Health:
-    """`trouble` is why the journal can't be written now, None while it can."""
+    """`trouble` says why the journal can't be written now. It is None while it can be."""
 
     def __init__(self, faults: Faults) -> None:
         self.trouble: str | None = None
@@ -37,7 +37,7 @@ class Health:
         self.healed()
 
     def met_a_bug(self, bug: Exception) -> None:
-        """A commit failed by a bug of ours. After a few in a row, the health check says that no commit works."""
+        """A commit failed because of a bug of ours. After a few of these in a row, the health check reports it."""
         self._bugs += 1
         if self._bugs >= _HOPELESS:
             self._faults.stopped["commit"] = f"no commit works any more ({type(bug).__name__}): start the gateway again"

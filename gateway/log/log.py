@@ -1,4 +1,4 @@
-"""The event log: a log per key, each a sequence of stretches; committed in groups, read by cursor."""
+"""The event log: one log per key. Each is a sequence of stretches, committed in groups and read by cursors."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -23,8 +23,8 @@ logger = structlog.get_logger()
 
 
 class EventLog:
-    """The log's face. `shelf` is for readers: the logs in memory. `keeper` is for whoever tells others of ended turns,
-    and deletes. Whoever writes is given a `Writer`.
+    """The log as other folders see it. Readers use `shelf`, the logs in memory. The code that tells the store of ended
+    turns, or deletes, uses `keeper`. To write, `begin` and `take_over` give a `Writer`.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class EventLog:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> list[Stretch]:
-        """Opens the journal; the stretches that a former process left running, in the order they began."""
+        """Opens the journal. Returns the stretches that an earlier process left running, in the order in which they
+        began."""
         running = [stretch for stretch in await self._join() if stretch.ended is None]
         jobs: tuple[tuple[Part, Callable[[], Coroutine[Any, Any, None]]], ...] = (
             ("commit", self.committer.run),
@@ -82,7 +83,7 @@ class EventLog:
         return recovered.stretches
 
     async def take_in(self, stretches: list[Stretch]) -> None:
-        """Puts stretches that another process left into their places."""
+        """Puts stretches that another process left into their logs."""
         for stretch in stretches:
             tail = await self.shelf.recover(stretch)
             writer = Writer(self.committer, stretch, tail, foreign=stretch.ended is None)
@@ -91,7 +92,8 @@ class EventLog:
                 tail.writer = writer
 
     async def rejoin(self) -> list[Stretch]:
-        """Begins anew with the journal, after another process had taken it over; readers stay. What was adopted."""
+        """Opens the journal again, after another process had taken it over. Readers stay. Returns the stretches that it
+        adopts."""
         for writer in list(self.shelf.unsaved.values()):
             self.shelf.remove(writer)
         for tail in self.shelf.tails():
@@ -107,7 +109,7 @@ class EventLog:
         return self.committer.fenced
 
     async def close(self) -> None:
-        """Commits what was appended, saves what can be saved, gives the journal back."""
+        """Commits what was appended, saves what can be saved, and closes the journal."""
         self.committer.close()
         commit, *others = self._tasks or [asyncio.create_task(asyncio.sleep(0))]
         for task in others:
@@ -121,15 +123,15 @@ class EventLog:
         except Exception as error:
             self._faults.broke("fold", error)
         finally:
-            await self._journal.close()  # its threads would keep the process alive
+            await self._journal.close()  # otherwise its threads would keep the process alive
 
     def begin(
         self, tail: Tail, turn: str, state: bytes = b"", *, owner: Owner, mark: str = "", home: str = ""
     ) -> Writer:
-        """Begins a stretch at the tail's end. There is one writer per tail: the one before must have ended.
+        """Begins a stretch at the end of the tail. A tail has one writer: the one before must have ended its stretch.
 
-        `mark` is a name by which `Shelf.marked` finds it as long as it is kept. `owner` is told of losses. `home` is
-        the log that the turn waits for: whoever goes on with that one goes on with this.
+        `Shelf.marked` finds the stretch by `mark` as long as it is kept. `owner` is told of losses. `home` is the log
+        for which the turn waits: the node that goes on with that log also goes on with this stretch.
         """
         if tail.writer is not None:
             raise RuntimeError(f"{tail!r} is being written by {tail.writer!r}")
@@ -145,9 +147,9 @@ class EventLog:
         return writer
 
     def take_over(self, stretch: Stretch, owner: Owner) -> Writer:
-        """Goes on with a stretch that runs: one that a former process left, or whose writer has stopped.
+        """Goes on with a running stretch that another process left, or whose writer has stopped.
 
-        Whoever wrote it until now is fenced, whatever it still does.
+        The writer that it had until now is fenced, even if it is still at work.
         """
         before = self.shelf.unsaved[stretch.number]
         if stretch.ended is not None:
@@ -159,21 +161,21 @@ class EventLog:
         return writer
 
     async def committed(self) -> None:
-        """Waits until all that was appended before is durable. Raises `storage_unavailable` when it is lost."""
+        """Waits until everything that was appended before is durable. Raises `storage_unavailable` if it is lost."""
         await self.committer.committed()
 
     @property
     def trouble(self) -> str | None:
-        """Why the journal can't be written now."""
+        """Why the journal can't be written now; None while it can be."""
         return self.committer.health.trouble
 
     @property
     def backlog(self) -> int:
-        """Records appended and not yet durable."""
+        """The number of records that were appended and are not durable yet."""
         return len(self.committer.pending) + len(self.committer.in_flight)
 
     async def probe(self) -> None:
-        """Learns whether the journal can be written, when nothing else is being written."""
+        """Finds out whether the journal can be written, while nothing else is being written."""
         await self.committer.probe()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Losses: records that were appended, are gone, and were never seen."""
+"""Losses: records that were appended and are gone before anybody saw them."""
 
 from gateway.log.journal import BEGIN, EPOCHS, JournalError, Record
 from gateway.log.shelf import Shelf
@@ -7,7 +7,7 @@ from gateway.telemetry.faults import Faults
 
 
 def let_go(shelf: Shelf, lost: list[Record], error: JournalError, faults: Faults) -> None:
-    """Makes it as if these records had never been, and tells their owners."""
+    """Undoes what was done for these records in memory, and tells their owners."""
     writers: dict[int, Writer] = {}
     begun: list[Writer] = []
     for number, kind, _, _ in lost:
@@ -26,7 +26,7 @@ def let_go(shelf: Shelf, lost: list[Record], error: JournalError, faults: Faults
 
 
 def tell(writer: Writer, error: JournalError, faults: Faults) -> None:
-    """Tells a writer's owner of its loss. An owner that breaks costs its own turn alone."""
+    """Tells a writer's owner of its loss. If the owner's code fails, only its own turn breaks."""
     try:
         if writer.owner is not None:
             writer.owner.lost(writer, error)

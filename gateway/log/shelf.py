@@ -19,24 +19,24 @@ class Follower(Protocol):
     """Reads what other processes write."""
 
     async def look(self, tails: list[Tail]) -> None:
-        """Brings tails up to date of which nobody has kept track. Raises `JournalError`."""
+        """Brings tails up to date that were not followed until now. Raises `JournalError`."""
 
 
 class Shelf:
-    """Tails by key. One stays in memory as long as somebody uses it, or a stretch of it is not saved yet.
+    """Tails by key. A tail stays in memory as long as somebody uses it, or one of its stretches is not saved yet.
 
-    What has to be read is read from the journal once, however many wait for it. Methods that read raise `JournalError`.
+    However many wait for the same data, the journal is read once. Methods that read raise `JournalError`.
     """
 
     def __init__(self, journal: Journal, follow: "Callable[[Shelf], Follower] | None" = None) -> None:
         self._journal = journal
         self._follower = None if follow is None else follow(self)
         self.made = ""
-        """The mark that the journal was given when it was made."""
+        """The random text that the journal was given when it was made."""
         self.unsaved: dict[int, Writer] = {}
-        """The writers of stretches that are not saved yet, by the stretch's number, also of those that have ended."""
-        self._turns: dict[str, Writer] = {}  # of `unsaved`, the newest of each turn
-        self._marks: dict[str, Stretch] = {}  # likewise
+        """The writers of all stretches that are not saved yet, running or ended, by the stretch's number."""
+        self._turns: dict[str, Writer] = {}  # from `unsaved`, the newest writer of each turn
+        self._marks: dict[str, Stretch] = {}  # from `unsaved`, the newest stretch of each mark
         self._tails: dict[str, Tail] = {}
         self._loading: dict[str, asyncio.Task[Tail]] = {}
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
@@ -49,11 +49,11 @@ class Shelf:
         return tail
 
     async def tail(self, key: LogKey, *, newest: bool = False) -> Tail:
-        """The log's tail. Whoever means to keep it joins its `users` before awaiting anything else.
+        """The log's tail. A caller that keeps it has to join its `users` before it awaits anything else.
 
-        With `newest` it has all that other processes have written by now, as whoever begins to write it needs.
+        With `newest` it has everything that other processes have written until now, which a new writer needs.
         """
-        while True:  # again, when another who waited has left with it meanwhile
+        while True:  # once more, if another caller that waited for the tail has dropped it meanwhile
             if (tail := self._tails.get(key)) is None:
                 task = self._loading.get(key)
                 if task is None:
@@ -68,45 +68,45 @@ class Shelf:
                     return tail
 
     async def freshen(self, tail: Tail) -> bool:
-        """Reads what other processes have written in a log until now. False when there are none that write it."""
+        """Reads what other processes have written to the log until now. False if no other process can write it."""
         if self._follower is None or tail.is_ours:
             return False
         await self._follower.look([tail])
         return True
 
     def loaded(self, key: LogKey) -> Tail | None:
-        """The log's tail if it is in memory, as it is while anybody reads or writes it."""
+        """The log's tail if it is in memory, as it always is while anybody reads or writes it."""
         return self._tails.get(key)
 
     def tails(self) -> list[Tail]:
-        """All that are in memory."""
+        """All tails that are in memory."""
         return list(self._tails.values())
 
     async def find(self, turn: str) -> Tail | None:
-        """The log that holds a turn's stretch, None when it is not kept."""
+        """The log that holds a turn's stretch; None if the stretch is not kept any more."""
         if (writer := self._turns.get(turn)) is not None:
             return writer.tail
         key = await self._journal.find(turn)
         return None if key is None else await self.tail(LogKey(key))
 
     async def load(self, span: Span) -> Stretch | None:
-        """Brings a stored stretch into memory; None when retention took it."""
+        """Brings a stored stretch into memory; None if retention has removed it."""
         if span.stretch is None:
             if (lock := self._reading.get(span.number)) is None:
                 lock = self._reading[span.number] = asyncio.Lock()
-            async with lock:  # many readers of one stored answer read it once
+            async with lock:  # so that many readers of a stored answer read it once
                 if span.stretch is None:
                     span.stretch = await self._journal.load(span.number)
         return span.stretch
 
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
-        """The turn and the note of the newest stretch that was begun with a mark and is still kept."""
+        """The turn and the note of the newest stretch with this mark that is still kept."""
         if (stretch := self._marks.get(mark)) is not None:
             return stretch.turn, stretch.state
         return await self._journal.marked(mark)
 
     def drop(self, tail: Tail, user: object) -> None:
-        """Someone who used the tail has left: what was loaded for it leaves memory with the last one."""
+        """`user` no longer uses the tail. With its last user, the stretches that were loaded for it leave memory."""
         tail.users.discard(user)
         if not tail.users:
             for span in tail.spans:
@@ -115,19 +115,19 @@ class Shelf:
             self.let_go(tail)
 
     def let_go(self, tail: Tail) -> None:
-        """Forgets a tail that nobody uses, if nothing of it is unsaved."""
+        """Forgets the tail, if nobody uses it and all of its stretches are saved."""
         if not tail.users and not tail.unsaved and self._tails.get(tail.key) is tail:
             del self._tails[tail.key]
 
     def erase(self, key: LogKey) -> None:
-        """The log's events are gone, for those too who still use its tail."""
+        """The log's events are gone, also for those who still use its tail."""
         if (gone := self._tails.pop(key, None)) is not None:
             gone.spans = []
 
     # -- stretches that are not saved yet -----------------------------------------------------------------------
 
     async def recover(self, stretch: Stretch) -> Tail:
-        """The tail of a stretch that a former process left unsaved, with the stretch in its place."""
+        """The tail of a stretch that another process left unsaved, with the stretch put into it."""
         tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
         await self.refresh(tail)
         if not any(span.number == stretch.number for span in tail.spans):
@@ -141,7 +141,7 @@ class Shelf:
         return tail
 
     def add(self, writer: Writer) -> None:
-        """Its stretch is not saved yet."""
+        """Adds a writer whose stretch is not saved yet."""
         stretch = writer.stretch
         if stretch.number not in self.unsaved:
             writer.tail.unsaved += 1
@@ -152,7 +152,7 @@ class Shelf:
             self._marks[stretch.mark] = stretch
 
     def remove(self, writer: Writer) -> None:
-        """Its stretch is saved, or is no more."""
+        """Removes a writer whose stretch is saved, or is gone."""
         stretch = writer.stretch
         del self.unsaved[stretch.number]
         writer.tail.unsaved -= 1
@@ -162,7 +162,7 @@ class Shelf:
             del self._marks[stretch.mark]
 
     def writer_of(self, turn: str) -> Writer | None:
-        """The newest writer of a turn whose stretch is not saved yet."""
+        """The newest writer of the turn; None if the turn's stretch is saved."""
         return self._turns.get(turn)
 
     async def _load_tail(self, key: LogKey, epochs: str = "") -> Tail:
@@ -178,7 +178,8 @@ class Shelf:
         return tail
 
     async def refresh(self, tail: Tail) -> None:
-        """Learns what was stored of a log since its tail was loaded: other processes write it too."""
+        """Adds to the tail what was stored in its log since it was loaded, because other processes write the log
+        too."""
         if (index := await self._journal.index(tail.key)) is None:
             return
         known = {span.number: span for span in tail.spans}
@@ -194,9 +195,10 @@ class Shelf:
             tail.next = max(tail.next, tail.head + 1)
 
     def _no_epochs(self, key: str) -> Epochs:
-        """The epoch of a log of which nothing is kept: the same at each look, another when the journal is made anew.
+        """The epoch of a log of which nothing is kept. It changes only when the journal is made anew.
 
-        Each epoch begins with a mark of the key, so that a position of an older one is told from one of another log.
+        Each epoch begins with a hash of the key, so that a position of an older epoch is not taken for one of another
+        log.
         """
         return Epochs.parse(epoch_mark(key) + self.made)
 
@@ -209,7 +211,7 @@ def _first(span: Span) -> int:
 
 
 def epoch_mark(key: str) -> str:
-    """What each epoch of a log begins with: hex digits."""
+    """The hex digits with which each epoch of the log begins."""
     return hashlib.blake2s(key.encode(), digest_size=4).hexdigest()
 
 

@@ -12,7 +12,7 @@ from gateway.telemetry.observer import Observer
 
 
 class Showing:
-    """Applies durable records to the stretches in memory, and gives news of them."""
+    """Applies durable records to the stretches in memory, and tells readers that there is news."""
 
     def __init__(self, shelf: Shelf, *, observer: Observer, faults: Faults) -> None:
         self._unsaved = shelf.unsaved
@@ -20,7 +20,7 @@ class Showing:
         self._faults = faults
 
     def show(self, records: list[Record], batch: int) -> dict[int, Exception]:
-        """Shows what is durable now; which stretches can't be shown, by number, and why."""
+        """Shows records that are durable now. Returns, by number, the stretches that can't be shown, and why."""
         touched: dict[Tail, None] = {}
         unsaved = self._unsaved
         shown: dict[str, int] = {}
@@ -36,7 +36,7 @@ class Showing:
                     shown[name] = shown.get(name, 0) + 1
                     tail.head = sequence
                     touched[tail] = None
-                elif kind == BEGIN:  # only now: to a reader, what is not durable is not there, not even an empty place
+                elif kind == BEGIN:  # only now, because readers must not see even an empty place that is not durable
                     tail.spans.append(Span(Place(sequence, sequence - 1, number, stretch.turn), stretch))
                 else:
                     take(stretch, kind, sequence, payload)

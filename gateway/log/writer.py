@@ -14,28 +14,28 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import SOMEBODY_ELSE, Tail
 
 LONGEST_PIECE = 64 * 1024
-"""Characters; what is said at once and is longer becomes several pieces."""
+"""Characters that a piece may have. A longer text becomes several pieces."""
 
-_LONG = 64 * 1024  # characters of a text that a last event doesn't repeat
+_LONG = 64 * 1024  # characters: a last event does not repeat a longer text
 _TEXT_KINDS = {"message": MESSAGE, "reasoning": REASONING}
 
 
 class Owner(Protocol):
-    """Whoever was given a writer."""
+    """The part of the gateway that was given a writer."""
 
     @property
     def about(self) -> Mapping[str, object]:
-        """What names the owner in a log line about the stretch: ids only."""
+        """The fields that name the owner in log lines about the stretch: only ids."""
 
     def lost(self, writer: "Writer", error: JournalError) -> None:
-        """What was appended and nobody has seen is gone. The owner may end the stretch with `owe`."""
+        """The events that were appended and that nobody has seen are gone. The owner may end the stretch with `owe`."""
 
     def fenced(self, writer: "Writer") -> None:
-        """Somebody else goes on with the stretch. This writer adds nothing more, shows nothing and owes nothing."""
+        """Somebody else goes on with the stretch. The writer adds nothing more, shows nothing and owes nothing."""
 
 
 class Desk(Protocol):
-    """Where writers put their records, to be committed in their order."""
+    """Where writers put their records, which are committed in that order."""
 
     pending: list[Record]
     in_flight: list[Record]
@@ -46,20 +46,20 @@ class Desk(Protocol):
     def put(self, record: Record) -> None: ...
 
     def write_as_mine(self, tail: Tail) -> str:
-        """The log's epochs, of which the newest is this process's from the next event on."""
+        """Makes an epoch of this process the log's newest, from the next event on. Returns the log's epochs as text."""
 
     def is_newest(self, writer: "Writer") -> bool:
-        """Whether no later stretch was begun in its log, as far as they are not saved yet."""
+        """Whether its log has no later stretch that is not saved yet."""
 
     def owe(self, records: list[Record]) -> None:
-        """Shows these records at once, and writes them before all others when the journal heals."""
+        """Shows these records at once, and writes them before all others when the journal works again."""
 
 
 class Writer:
-    """Whoever holds it appends to the stretch, takes notes with it, and ends it; nobody else does.
+    """Only its holder appends to the stretch, keeps notes with it, and ends it.
 
-    It is taken away when somebody else takes the stretch over: from then on its methods do nothing. `foreign` says
-    that a former process began the stretch and this one has added nothing yet.
+    When somebody else takes the stretch over, the writer is fenced: from then on its methods do nothing. `foreign` says
+    that another process began the stretch and this one has added nothing yet.
     """
 
     __slots__ = ("_desk", "_noted", "fenced", "foreign", "owner", "stretch", "tail", "told")
@@ -74,18 +74,18 @@ class Writer:
         self.foreign = foreign
         self.fenced = False
         self.told = False
-        """Whether others know of the turn's end, for good."""
-        self._noted = len(stretch.state)  # bytes of the note, with what is on its way
+        """Whether the turn's end is stored elsewhere too."""
+        self._noted = len(stretch.state)  # bytes of the note, including what is not durable yet
 
     def handed_to(self, owner: Owner) -> "Writer":
-        """The writer by which another owner goes on with the stretch, after all that this one appended."""
+        """A writer with which another owner goes on with the stretch, after everything that this one appended."""
         writer = Writer(self._desk, self.stretch, self.tail, owner, foreign=self.foreign)
         writer._noted = self._noted
         return writer
 
     @property
     def about(self) -> Mapping[str, object]:
-        """What names the stretch in a log line: ids only."""
+        """The fields that name the stretch in log lines: only ids."""
         return self.owner.about if self.owner is not None else {"turnId": self.stretch.turn}
 
     @property
@@ -94,7 +94,7 @@ class Writer:
         return self.tail.writer is self
 
     def append(self, event: Event) -> None:
-        """Adds an event. It is seen once it is durable; nothing is awaited here."""
+        """Adds an event, without waiting. Readers see it once it is durable."""
         tail, desk = self.tail, self._desk
         if tail.writer is not self:
             return self._refuse()
@@ -108,7 +108,7 @@ class Writer:
             pending.append((self.stretch.number, _TEXT_KINDS[event.kind], sequence, event.content))
         else:
             pending.append(self._whole(sequence, event))
-        tail.next = sequence + 1  # only now: an event that can't be encoded must not leave a gap
+        tail.next = sequence + 1  # only here: an event that can't be encoded must leave no gap
         if len(pending) == 1:
             desk.wake.set()
         return None
@@ -134,7 +134,8 @@ class Writer:
         return None
 
     def owe(self, last: Event | None = None) -> None:
-        """Ends a stretch that can't be written now, showing its last event if it has one; written before all else."""
+        """Ends a stretch that can't be written now. `last`, its last event, is shown at once, and is written before
+        everything else when the journal works again."""
         if self.fenced:
             return
         stretch, tail = self.stretch, self.tail
@@ -142,7 +143,7 @@ class Writer:
         if self._desk.is_newest(self):
             tail.next = sequence
             tail.writer = None
-        # The journal may have taken what it said that it could not, and what was not shown must not be there later.
+        # The journal may have kept records although it reported a failure: what nobody saw must not appear later.
         records: list[Record] = [(stretch.number, CUT, stretch.last, None)]
         if last is not None:
             if self.foreign:
@@ -166,13 +167,14 @@ class Writer:
             raise RuntimeError(f"{self.stretch!r} was ended by its writer")
 
     def _append_long(self, text: Text) -> None:
-        """Adds a text in several pieces, which need not all be in one batch."""
+        """Adds a text in several pieces, which may be in different batches."""
         for at in range(0, len(text.content), LONGEST_PIECE):
             self.append(Text(text.kind, text.content[at : at + LONGEST_PIECE]))
         self._desk.long = True
 
     def _whole(self, sequence: int, event: Event) -> Record:
-        """The record of an event that is no piece of text. A last one doesn't repeat a long text that was shown."""
+        """The record of an event that is no piece of text. A last event does not repeat a long text that readers
+        have."""
         number = self.stretch.number
         if isinstance(event, Last) and len(event.content) > _LONG:
             later = chain(self._desk.in_flight, self._desk.pending)
@@ -181,7 +183,7 @@ class Writer:
         return number, WHOLE, sequence, body(event)
 
     def _go_on(self) -> Record:
-        """Says that what comes now in a stretch that a former process left running is this one's."""
+        """The record that begins this process's epoch in a stretch that another process began."""
         self.foreign = False
         return self.stretch.number, EPOCHS, self.tail.next, self._desk.write_as_mine(self.tail)
 
