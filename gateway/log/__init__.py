@@ -1,1 +1,1 @@
-"""The event log: an append-only row of events per conversation, written first, then seen."""
+"""The event log: an append-only sequence of events per conversation. Events are seen once they are written."""

@@ -1,4 +1,4 @@
-"""A burial: a node that is no more loses its licence, and its batches are folded into its stretches."""
+"""A burial: a dead node loses its licence, and its batches are folded into its stretches."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,7 +11,7 @@ from gateway.log.stretch import Stretch
 from gateway.postgres.line import Run
 
 COLUMNS: Final = "number, key, epochs, first, turn, mark, ended, state, body"
-"""Of a stored stretch, in the order in which `stretch_of` takes them."""
+"""The columns of a stored stretch, in the order in which `stretch_of` takes them."""
 
 HEAD: Final = (
     "INSERT INTO log_heads (key, epochs, head) VALUES (%s, %s, %s) ON CONFLICT (key) DO UPDATE"
@@ -32,14 +32,14 @@ _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
 async def bury(run: Run, *, node: int, silence: float) -> None:
-    """In one transaction, of which nothing happens when the node has said within `silence` seconds that it lives.
+    """Buries a node, in one transaction. Does nothing if the node has reported within `silence` seconds that it lives.
 
-    Taking the licence waits for a batch that is under way, and makes every later one find none. The stretches then
-    have no node, until one adopts them; until then nobody claims their conversations, which have the node's number
-    below 0. What was erased meanwhile is not brought back.
+    Deleting the licence waits for a batch that is under way, and every later batch finds no licence. From then on the
+    stretches have no node, until one adopts them. Until then their conversations are marked with the node's negative
+    number, so that nobody claims them. Stretches that were erased meanwhile do not come back.
     """
     if not await run(_LICENCE, (node, silence)):
-        return  # it lives, or somebody else was first
+        return  # the node lives, or somebody else has buried it
     saved: dict[int, int] = {}
     found: dict[int, Stretch] = {}
     for batch, *row in await run(f"SELECT batch, {COLUMNS} FROM log_stretches WHERE node = %s", (node,)):
@@ -58,7 +58,7 @@ async def bury(run: Run, *, node: int, silence: float) -> None:
 
 
 def stretch_of(row: Sequence[Any]) -> Stretch:
-    """A stored stretch. Raises `msgspec.MsgspecError` or `ValueError` for a damaged one."""
+    """A stored stretch. Raises `msgspec.MsgspecError` or `ValueError` if it is damaged."""
     number, key, epochs, first, turn, mark, ended, state, body = row
     stretch = Stretch(number, key, epochs, first, turn, state, mark)
     if body:

@@ -6,10 +6,10 @@ from gateway.events import Event, Reset, Unknown, body, decode, name_of
 
 
 class Entry(NamedTuple):
-    """`sequence` is the position that it brings the reader to, `name` the event's name.
+    """`sequence` is the position of a reader that has this entry, `name` the event's name.
 
-    `body` is the event's JSON without `id` and braces, as the gateway's own transports send it. Whoever says it in
-    another form takes `event`.
+    `body` is the event's JSON without `id` and braces, as the gateway's own transports send it. Front doors that send
+    another form use `event`.
     """
 
     sequence: int
@@ -24,5 +24,5 @@ class Entry(NamedTuple):
 
     @property
     def event(self) -> Event | Reset | Unknown:
-        """The event with its fields, made at each call. `Unknown` is one that a newer version wrote."""
+        """The event with its fields, made anew at each call. `Unknown` is an event that a newer version wrote."""
         return decode(self.body)

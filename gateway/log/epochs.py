@@ -1,4 +1,4 @@
-"""Epochs: which process wrote which positions of a log, so that one number given twice is never taken for one event."""
+"""Epochs: which process wrote which positions of a log, so that two events with the same number are told apart."""
 
 import math
 from bisect import bisect_right
@@ -7,18 +7,18 @@ from typing import Literal
 from gateway.ids import Position
 
 MOST = 1000
-"""Changes of epoch that a log remembers: that many starts of the gateway went on in it, or turns that another node ran
-than the one before. A reader whose position is of an older epoch gets a `reset`."""
+"""How many changes of epoch a log remembers. The epoch changes when the gateway was started anew, or when a turn runs
+at another node than the turn before. A reader whose position is of an older epoch gets a `reset`."""
 
 
 class Epochs:
     """The epochs of one log in order, each with its first sequence. Immutable.
 
-    Each start of the gateway has an epoch of its own, and opens it in a log with the first event that it writes there.
-    So a position names the event that its reader has, even when a backup was restored, or a power cut took the last
-    commits, and another process wrote other events under the same numbers: that one's epoch is another.
+    Each start of the gateway has an epoch of its own, which begins in a log with the first event that it writes there.
+    So a position always names the event that its reader has. If a backup was restored, or a power failure took the last
+    commits, another process may write other events under the same numbers, but under another epoch.
 
-    What was before the first event belongs to the log's first epoch, under which nothing need have been written.
+    The position before the first event belongs to the log's first epoch, under which there may be no event at all.
     """
 
     __slots__ = ("_firsts", "_names", "newest", "since", "text")
@@ -29,11 +29,11 @@ class Epochs:
         self.newest = names[-1]
         self.since = firsts[-1]
         self.text = _written(names, firsts)
-        """As the journal keeps it: `NAME NAME@FIRST …`. The Nth different name, from 0, is `=N` when it comes again."""
+        """As the journal keeps them: `NAME NAME@FIRST …`. `=N` repeats the Nth different name, counted from 0."""
 
     @classmethod
     def parse(cls, text: str) -> "Epochs":
-        """Reads `text`. Raises `ValueError` for what is damaged."""
+        """Reads `text`. Raises `ValueError` if it is damaged."""
         names: list[str] = []
         firsts: list[int] = []
         known: list[str] = []
@@ -50,9 +50,10 @@ class Epochs:
         return cls(tuple(names), tuple(firsts))
 
     def then(self, name: str, first: int) -> "Epochs":
-        """These, with an epoch that begins at `first`; one in which nothing was written yet gives way.
+        """These epochs and one more that begins at `first`. It replaces an epoch in which nothing was written yet.
 
-        Above `MOST` the oldest is forgotten. Its events count as the next one's, under which nobody has them.
+        Beyond `MOST` the oldest epoch is forgotten. Its events then count as the next epoch's, but no reader has their
+        positions under that name.
         """
         keep = [(n, f) for n, f in zip(self._names, self._firsts, strict=True) if f < first]
         if not keep or keep[-1][0] != name:
@@ -66,16 +67,16 @@ class Epochs:
         return f"{self._names[bisect_right(self._firsts, sequence) - 1]}-{sequence}"
 
     def refuses(self, position: Position) -> Literal["expired", "unknown", "ahead"] | None:
-        """Why a position of this log, whose newest event it can't tell, isn't one of its events; None if it may be."""
+        """Why the position can't be an event's of this log; None if it can be, as far as the epochs show."""
         if position.epoch not in self._names:
             return "expired"
         ends = [*self._firsts[1:], math.inf]
-        for name, first, end in zip(self._names, self._firsts, ends, strict=True):  # nodes take turns in a log
+        for name, first, end in zip(self._names, self._firsts, ends, strict=True):  # nodes may alternate
             if name == position.epoch and first <= position.sequence < end:
                 return None
         if position.sequence < self._firsts[self._names.index(position.epoch)]:
             return "unknown"
-        return "ahead"  # of what was left of that epoch when another process went on
+        return "ahead"  # of the end of that epoch, after which another process went on
 
     def __repr__(self) -> str:
         return f"Epochs({self.text})"

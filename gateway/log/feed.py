@@ -1,4 +1,4 @@
-"""The feed: what each kind of record does to a stretch, when it is shown and when it is read again."""
+"""The feed: what each kind of record does to a stretch, both when it is shown and when it is read again."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from gateway.log.stretch import Stretch
 
 
 def take(stretch: Stretch, kind: int, sequence: int, payload: Any) -> None:
-    """Applies a record that is no beginning to its stretch; an event must be the next one."""
+    """Applies a record, other than a beginning, to its stretch. An event must be the stretch's next one."""
     if kind == STATE:
         stretch.state = payload
     elif kind == MORE:
@@ -24,9 +24,8 @@ def take(stretch: Stretch, kind: int, sequence: int, payload: Any) -> None:
 
 
 def replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
-    """Applies a record of a batch that is read again, to stretches by number. What one of them has is passed over.
-
-    Raises `ValueError` when an event is missing.
+    """Applies a record that is read again from its batch to `found`, the stretches by number. Events that a stretch has
+    already are skipped. Raises `ValueError` if an event is missing.
     """
     number, kind, sequence, payload = record
     if kind == BEGIN:
@@ -36,7 +35,7 @@ def replay(found: dict[int, Stretch], record: Record, batch: int) -> None:
             found[number].unsaved_from = batch
         return
     if (stretch := found.get(number)) is None:
-        return  # saved, and taken by retention, while a neighbour in its batches was still running
+        return  # saved and removed by retention, while another stretch in the batch still ran
     if kind in _NO_EVENTS or sequence == stretch.last + 1:
         take(stretch, kind, sequence, payload)
     elif sequence > stretch.last:

@@ -1,4 +1,4 @@
-"""Keeping: finished stretches are saved whole, batches that nobody needs any more go, retention takes what is old."""
+"""Keeping: saves ended stretches whole, drops the batches that they came in, and removes stretches by age."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -18,17 +18,17 @@ from gateway.telemetry.ledger import Ledger
 logger = structlog.get_logger()
 
 _FOLD_EVERY = 2.0
-_SAVED_AT_ONCE = 16  # stretches a transaction, for which commits wait
+_SAVED_AT_ONCE = 16  # stretches per transaction, because commits wait for it
 _TRIM_EVERY = 30.0
 MOST_BATCHES = 20_000
-"""With more, running stretches are saved as well, so that the batches stay bounded."""
+"""If there are more batches, running stretches are saved too, so that the number of batches stays bounded."""
 
 
 class Keeper:
-    """Folds batches into saved stretches, and trims those by age.
+    """Folds batches into saved stretches, and removes saved stretches by age.
 
-    With `until_told` a turn that ended is kept among the unsaved ones, over restarts too, until `told` says that
-    others know of its end.
+    With `until_told` the stretch of an ended turn stays unsaved, even through restarts, until `told` says that the
+    turn's end is stored elsewhere too.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Keeper:
         self.until_told = until_told
         self._faults = faults
         self.erased = 0
-        """The last batch that may hold something of an erased log; 0 when none does."""
+        """The last batch that may hold records of an erased log; 0 if none does."""
         self.inherited = False
-        """Whether a former process left batches: it may have been killed before it dropped them."""
+        """Whether an earlier process left batches: it may have been killed before it dropped them."""
 
     async def run(self) -> None:
-        """Folds and trims now and then, for ever."""
+        """Folds every few seconds and trims every half a minute, for ever."""
         every = max(0.05, min(_FOLD_EVERY, self.retention / 4))
         trim_every = max(every, min(_TRIM_EVERY, self.retention / 4))
         since_trim, tidied = 0.0, -1
@@ -76,7 +76,7 @@ class Keeper:
                         if since_trim >= trim_every:
                             since_trim = 0.0
                             await self.trim()
-                        if tidied != committer.batches.last:  # nothing to move for a gateway that nobody asks
+                        if tidied != committer.batches.last:  # without new batches there is nothing to tidy
                             tidied = committer.batches.last
                             await self._journal.tidy()
                 except JournalError as error:
@@ -85,9 +85,9 @@ class Keeper:
                     self._faults.broke("fold", error)
 
     async def fold(self, *, also_running: bool = False) -> None:
-        """Saves finished stretches whole and drops the batches that nobody needs any more.
+        """Saves ended stretches whole, and drops the batches that are no longer needed.
 
-        A turn of whose end nobody was told yet waits, also at a close.
+        With `until_told` a stretch waits until its end was told, even when the log closes.
         """
         unseen = self._committer.unseen()
         crowded = self._committer.batches.last - self._oldest_batch() > self._most_batches
@@ -119,10 +119,10 @@ class Keeper:
                     self.erased = 0
 
     async def _save(self, some: list[Writer]) -> list[Writer]:
-        """Saves stretches; those that are saved. What is broken in itself is not kept beyond its batches."""
+        """Saves stretches and returns those that were saved. A stretch that can't be saved is lost with its batches."""
         try:
             async with self._committer.writing:
-                some = [writer for writer in some if self._is_unsaved(writer)]  # an erased one must stay erased
+                some = [writer for writer in some if self._is_unsaved(writer)]  # an erased stretch must stay erased
                 await self._journal.save([writer.stretch for writer in some])
             return some
         except JournalError:
@@ -144,7 +144,7 @@ class Keeper:
             self._shelf.let_go(writer.tail)
 
     def _release(self, writer: Writer) -> None:
-        """A saved stretch leaves memory; so does a tail that nobody watches or writes."""
+        """Lets a saved stretch leave memory, and its tail too if nobody uses that."""
         self._shelf.remove(writer)
         for span in writer.tail.spans:
             if span.number == writer.stretch.number and not writer.tail.users:
@@ -152,16 +152,16 @@ class Keeper:
         self._shelf.let_go(writer.tail)
 
     def told(self, turn: str) -> None:
-        """Others know of the turn's end, for good."""
+        """The turn's end is stored elsewhere too."""
         if (writer := self._shelf.writer_of(turn)) is not None:
             writer.told = True
 
     def ended(self) -> list[Stretch]:
-        """Stretches that ended and are not saved yet; after a start, those of which the process before told nobody."""
+        """Stretches that ended and are not saved yet. After a start: those whose end an earlier process told nobody."""
         return [writer.stretch for writer in self._shelf.unsaved.values() if writer.stretch.ended is not None]
 
     def _may_go(self, writer: Writer) -> bool:
-        """Whether nobody has to be told of its end any more. Without a turn, or an event, there is nothing to tell."""
+        """Whether its stretch need not wait for `told`. Without a turn or an event there is nothing to tell."""
         ended = writer.stretch
         return writer.told or not (self.until_told and ended.turn and ended.last >= ended.first)
 
@@ -170,7 +170,7 @@ class Keeper:
         return min((batch for batch in oldest if batch), default=self._committer.batches.last + 1)
 
     async def trim(self) -> None:
-        """Lets retention take what ended long enough ago."""
+        """Removes the stretches whose retention is over."""
         while keys := await self._trim_some():
             for key in keys:
                 if (tail := self._shelf.loaded(LogKey(key))) is not None:
@@ -185,9 +185,9 @@ class Keeper:
             return await self._journal.trim(before=now - self.retention, now=now)
 
     async def erase(self, keys: Collection[LogKey]) -> None:
-        """Drops logs that nobody writes any more, with their marks: for good when it returns.
+        """Drops logs that nobody writes any more, with their marks. Once it returns, they are gone for good.
 
-        Batches that hold something of them follow within seconds. Raises `storage_unavailable`.
+        Batches with records of these logs are dropped within seconds. Raises `storage_unavailable`.
         """
         committer = self._committer
         if committer.health.trouble is not None:
@@ -202,7 +202,7 @@ class Keeper:
         self.drop(keys)
 
     def drop(self, keys: Collection[LogKey]) -> None:
-        """These logs were erased from the journal, perhaps by another process: forgets what is in memory of them."""
+        """Forgets what memory holds of logs that were erased from the journal, perhaps by another process."""
         for writer in [writer for writer in self._shelf.unsaved.values() if writer.stretch.key in keys]:
             self._shelf.remove(writer)
             writer.tail.writer = None
@@ -211,5 +211,5 @@ class Keeper:
         self.erased = self._committer.batches.last
 
     async def saved_turns(self) -> list[str]:
-        """The turns that are kept whole, oldest first."""
+        """The turns of saved stretches, oldest first."""
         return await self._journal.turns()

@@ -1,4 +1,4 @@
-"""A licence: a node's row in PostgreSQL, without which it writes nothing."""
+"""A licence: a node's row in PostgreSQL. Without it the node writes nothing."""
 
 from collections.abc import Awaitable, Collection
 from functools import partial
@@ -15,7 +15,7 @@ from gateway.postgres.line import Line
 T = TypeVar("T")
 
 LEASE: Final = 6.0
-"""Seconds after which a node that has not said that it lives may be taken for dead, by the database's clock."""
+"""Seconds by the database's clock after which a node that has not reported that it lives counts as dead."""
 
 _ADOPTED_AT_ONCE = 1000  # logs
 
@@ -34,9 +34,9 @@ _ADOPT = (
 
 
 class Licence:
-    """Of one node: `node` is its number, which is never given again. All methods raise `JournalError`.
+    """The licence of this process's node. `node` is the node's number, which is never used again.
 
-    Whoever buries a node takes its licence; from then on it writes nothing.
+    To bury a node means to take its licence; from then on it writes nothing. All methods raise `JournalError`.
     """
 
     def __init__(self, line: Line, *, name: str, lease: float) -> None:
@@ -46,33 +46,32 @@ class Licence:
         self.node = 0
 
     async def take(self) -> str:
-        """Becomes a node, another one than before; the mark that the log was given when it was made."""
+        """Becomes a new node. Returns the random text that the log was given when it was made."""
         ((self.node, made),) = await self._ask(_TAKE, self._name)
         return str(made)
 
     async def renew(self) -> int:
-        """Says that this node lives; how many nodes there are, 0 when this one was buried."""
+        """Reports that this node lives. Returns how many nodes there are, 0 if this one was buried."""
         rows = await self._ask(_RENEW, self.node)
         return int(rows[0][0]) if rows else 0
 
     async def give_back(self) -> None:
-        """Ends as a node: what it had can be adopted at once."""
+        """Buries this node itself, so that its stretches can be adopted at once."""
         if self.node:
             await translated(self._line.within(partial(bury, node=self.node, silence=0.0)))
 
     async def bury_the_dead(self) -> int:
-        """Takes their licence from nodes that have been silent for too long; how many. What they wrote waits to be
-        adopted."""
+        """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now."""
         dead = [node for (node,) in await self._ask(_DEAD, self._lease, self.node)]
         for node in dead:
             await translated(self._line.within(partial(bury, node=node, silence=self._lease)))
         return len(dead)
 
     async def adopt(self, batch: int, known: Collection[int] | None = None) -> list[Stretch]:
-        """The stretches of some logs that had no node, and have this one now, in the order in which they began.
+        """Adopts the stretches of some logs that have no node. Returns them in the order in which they began.
 
-        What this node adds to them comes in batches after `batch`. With `known`, the numbers of all that it has, it
-        finds what it adopted without hearing of it, too.
+        This node adds to them in batches after `batch`. `known`, the numbers of all stretches that it has, also finds
+        those that it adopted before without getting the reply.
         """
         orphan = (0 if known is None else self.node, list(known or ()))
         rows = await self._ask(_ADOPT, self.node, *orphan, _ADOPTED_AT_ONCE, batch, *orphan)
@@ -86,7 +85,7 @@ class Licence:
 
 
 async def translated(work: Awaitable[T]) -> T:
-    """The work's result. An outage is a `JournalError`; what is wrong with the values stays what it is."""
+    """The work's result. An outage becomes a `JournalError`; errors about the values are raised as they are."""
     try:
         return await work
     except (NoReply, Error) as error:

@@ -1,4 +1,4 @@
-"""The journal that keeps nothing beyond this process: `memory://`."""
+"""The journal in memory, which keeps nothing beyond this process: `memory://`."""
 
 import secrets
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from gateway.log.stretch import Stretch
 
 
 class MemoryJournal:
-    """Committed is what was handed over. Survives no crash; within the process it answers as the durable one does."""
+    """Batches count as durable at once. Within the process this journal behaves like the durable ones."""
 
     shared = False
 

@@ -1,4 +1,4 @@
-"""What a stretch's events add up to: the text a reader should show, and how the turn stands."""
+"""An outline: the text that a reader should show, and the turn's status, from the events of a stretch."""
 
 from typing import Any
 
@@ -25,9 +25,9 @@ from gateway.status import Status, status
 
 
 class Outline(msgspec.Struct):
-    """A turn as its seen events tell it. `waits` says that it waits for the outputs of `tool_calls`.
+    """A turn as readers have seen it. `waits` says that it waits for the outputs of `tool_calls`.
 
-    `last` is its last event, None while it runs; where the text is long, without its content.
+    `last` is the turn's last event, None while the turn runs. It lacks its content if the text is long.
     """
 
     input: str = ""
@@ -46,7 +46,7 @@ class Outline(msgspec.Struct):
 
 
 def outline(stretch: Stretch) -> Outline:
-    """Adds up what readers have seen of a turn, once over its events."""
+    """Makes the outline in one pass over the events."""
     found = Outline()
     content: list[str] = []
     reasoning: list[str] = []
@@ -58,7 +58,7 @@ def outline(stretch: Stretch) -> Outline:
                 found.waits = False
             else:
                 reasoning.append(segment.text())
-        elif segment.name == "audio":  # not decoded: there may be much of it, and all of it says the same
+        elif segment.name == "audio":  # not decoded: there may be many, and one is enough to know
             found.audio = True
         elif isinstance(segment, segments.Whole):
             _add(found, content, decode(segment.body))

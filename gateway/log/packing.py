@@ -11,7 +11,7 @@ _BIG_ENDIAN = array("H", [1]).tobytes() == b"\x00\x01"
 
 
 class Saved(msgspec.Struct, array_like=True):
-    """A stretch's events as they are stored: per segment its kind, and its text with boundaries or its body."""
+    """For each segment its kind, and either its text and the boundaries in it, or its body."""
 
     segments: list[tuple[int, bytes, bytes]]
 
@@ -21,7 +21,7 @@ _decoder = msgspec.msgpack.Decoder(Saved)
 
 
 def pack(stretch: Stretch) -> bytes:
-    """The stretch's events, text merged with its boundaries (32-bit code-point offsets, native order of this file)."""
+    """The stretch's events. Boundaries are 32-bit little-endian offsets in code points at which pieces end."""
     rows: list[tuple[int, bytes, bytes]] = []
     for segment in stretch.segments:
         if isinstance(segment, Run):

@@ -1,4 +1,4 @@
-"""The journal in PostgreSQL, which several nodes write, each its own batches."""
+"""The journal in PostgreSQL. Several nodes write it, each its own batches."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +21,7 @@ from gateway.telemetry.ledger import Ledger
 T = TypeVar("T")
 
 _TRIM_AT_ONCE = 500
-_NUMBERS = 32  # bits of a stretch's number that its node counts; the rest is the node
+_NUMBERS = 32  # low bits of a stretch's number, which its node counts; the bits above are the node's number
 
 _LICENCE = "SELECT id FROM log_nodes WHERE id = %s FOR SHARE"
 _LIVES = f"lives AS ({_LICENCE})"
@@ -54,18 +54,18 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Watch(Protocol):
-    """Who tells the other nodes of a commit."""
+    """Tells the other nodes of a commit."""
 
     def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
-        """A node's batch is durable. `begun` are the logs in which a stretch begins with it."""
+        """A node's batch is durable. `begun` are the keys of the logs in which it begins a stretch."""
 
 
 class PostgresJournal:
-    """Each process that opens it is a node, with a number that is used once, and batches of its own.
+    """Each process that opens the journal is a node, with a number that is used only once, and batches of its own.
 
-    A node's row in `log_nodes` is its licence: a batch is inserted by a statement that finds the row, and whoever
-    takes the node over deletes it, which waits for a batch that is under way. From then on the node is `Fenced`.
-    What a buried node left unsaved has no node until another one adopts it.
+    A node's row in `log_nodes` is its licence: the statement that inserts a batch does so only if it finds the row. To
+    bury a node, another one deletes the row, which waits for a batch that is under way. From then on the node is
+    `Fenced`. The unsaved stretches of a buried node have no node until one adopts them.
     """
 
     shared = True
@@ -87,10 +87,10 @@ class PostgresJournal:
         self.licence = Licence(self._writer, name=name, lease=lease)
         self._last_batch = 0
         self._unheard = False  # whether the reply to an adoption was lost
-        self._unended: dict[int, tuple[str, str]] = {}  # key and epochs of this node's stretches
+        self._unended: dict[int, tuple[str, str]] = {}  # key and epochs of this node's running stretches
 
     async def open(self) -> Recovered:
-        """Becomes a node, another one than before. Buries that one and the dead, and adopts what they left."""
+        """Becomes a new node. Buries this process's earlier node and all dead ones, and adopts their stretches."""
         await self.licence.give_back()
         made = await self.licence.take()
         self._last_batch = 0
@@ -100,13 +100,13 @@ class PostgresJournal:
         return Recovered(await self.adopt(), (self.licence.node << _NUMBERS) + 1, made)
 
     async def adopt(self) -> list[Stretch]:
-        """Becomes the node of stretches that have none, in the order in which they began."""
+        """Adopts stretches that have no node. Returns them in the order in which they began."""
         known, self._unheard = (self._unended if self._unheard else None), True
         stretches = await self.licence.adopt(self._last_batch, known)
         self._unheard = False
         for s in stretches:
             if s.ended is not None:
-                s.unsaved_from = self._last_batch + 1  # that it may be trimmed is not saved yet
+                s.unsaved_from = self._last_batch + 1  # so that it is saved again, and retention can remove it
         self._unended.update((s.number, (s.key, s.epochs)) for s in stretches)
         return stretches
 
@@ -128,14 +128,14 @@ class PostgresJournal:
             self._watch.committed(self.licence.node, number, [row[1] for row in begun])
 
     def _changes(self, batch: list[Record]) -> tuple[list[tuple[Any, ...]], dict[str, tuple[str, int, bool]]]:
-        """The stretches that begin, and by key the epochs and heads of logs in which one begins or ends."""
+        """The stretches that begin, and by key the epochs and head of each log in which a stretch begins or ends."""
         begun: list[tuple[Any, ...]] = []
         heads: dict[str, tuple[str, int, bool]] = {}
         for number, kind, sequence, payload in batch:
             if kind == BEGIN:
                 key, epochs, turn, state, mark, home = payload
                 begun.append((number, key, home, epochs, sequence, turn, state, mark))
-                heads[key] = epochs, sequence - 1, key == home  # nobody claims the log of a turn that waits
+                heads[key] = epochs, sequence - 1, key == home  # a waiting turn's own log is not claimed
                 self._unended[number] = key, epochs
             elif kind == EPOCHS:
                 self._unended[number] = self._unended[number][0], payload
@@ -156,7 +156,7 @@ class PostgresJournal:
                 if await run(_SAVE, (self.licence.node, *values)):
                     await run(HEAD, (s.key, s.epochs, s.last))
                 elif not await run(f"WITH {_LIVES} SELECT id FROM lives", (self.licence.node,)):
-                    raise Fenced(_FENCED)  # else another node has erased it
+                    raise Fenced(_FENCED)  # with a licence: another node has erased the stretch
 
         await self._within(self._writer, save)
         for s in stretches:
@@ -194,7 +194,7 @@ class PostgresJournal:
             raise JournalError(f"a stored answer is damaged: {error}") from error
 
     async def trim(self, *, before: float, now: float) -> list[str]:
-        """A time that is yet to come was written when the database's clock was ahead: it counts from now."""
+        """A time in the future was written when the database's clock was ahead, and is set to now."""
         await self._ask(self._writer, "UPDATE log_stretches SET kept_at = now() WHERE kept_at > now()")
         sql = (
             "DELETE FROM log_stretches WHERE number IN (SELECT number FROM log_stretches WHERE"
@@ -203,14 +203,14 @@ class PostgresJournal:
         return [row[0] for row in await self._ask(self._writer, sql, now - before, _TRIM_AT_ONCE)]
 
     async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
-        """A node that was buried must not erase what the node that has adopted it goes on writing."""
+        """Needs the licence: a buried node must not erase a log that another node, which adopted it, writes now."""
 
         async def erase(run: Run) -> None:
             self._require(await run(_LICENCE, (self.licence.node,)))
             gone = (list(keys), list(unsaved))
             await run("DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)", gone)
             await run("DELETE FROM log_heads WHERE key = ANY(%s) AND node IS NULL", gone[:1])
-            await run("UPDATE log_heads SET epochs = '', head = 0 WHERE key = ANY(%s)", gone[:1])  # it stays claimed
+            await run("UPDATE log_heads SET epochs = '', head = 0 WHERE key = ANY(%s)", gone[:1])  # keeps the claim
 
         await self._within(self._writer, erase)
 
@@ -222,8 +222,8 @@ class PostgresJournal:
             raise Fenced(_FENCED)
 
     async def close(self) -> None:
-        """Gives the licence back: the others go on with what is left, without waiting."""
-        with suppress(JournalError):  # the others take over what it had, once they miss it
+        """Gives the licence back, so that other nodes can adopt what is left at once."""
+        with suppress(JournalError):  # without PostgreSQL they adopt it once this node has been silent for too long
             await self.licence.give_back()
         await self._writer.close()
         await self._reader.close()
@@ -231,7 +231,7 @@ class PostgresJournal:
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def _require(self, rows: Iterable[Any]) -> None:
-        """Raises `Fenced` for a write that did not find this node's licence: nothing was written."""
+        """Raises `Fenced` if a write returned no rows: it did not find this node's licence, and wrote nothing."""
         if not rows:
             raise Fenced(_FENCED)
 
@@ -239,7 +239,7 @@ class PostgresJournal:
         return await self._ask(self._reader, sql, *parameters)
 
     async def _write(self, sql: str, *parameters: Any) -> list[Any]:
-        """Raises `Uncertain` for what may have been done, or may be done when it is tried again."""
+        """Raises `Uncertain` if the write may have been done, or may work when it is tried again."""
         try:
             return await self._writer.run(sql, parameters)
         except (NoReply, Error) as error:
@@ -248,7 +248,7 @@ class PostgresJournal:
             raise
 
     async def _ask(self, line: Line, sql: str, *parameters: Any) -> list[Any]:
-        """For what may be done twice."""
+        """Runs a statement that may safely be run twice."""
         return await translated(line.run(sql, parameters))
 
     async def _within(self, line: Line, work: Callable[[Run], Awaitable[T]]) -> T:

@@ -1,4 +1,4 @@
-"""Segments: what a stretch is made of. Consecutive pieces of text are one segment, any other event is its own."""
+"""Segments: the parts of a stretch. Consecutive pieces of one kind are one segment, as is each other event."""
 
 from array import array
 from bisect import bisect_right
@@ -10,7 +10,7 @@ from gateway.longtext import BLOCK, LongText
 
 MESSAGE, REASONING, WHOLE, LAST = 0, 1, 2, 9
 """Kinds of events: a piece of the answer's text, a piece of reasoning, any other event, and a last event whose content
-is the text that was shown, and is left empty."""
+is left empty because it is the text that was shown."""
 Kind = Literal[0, 1, 2, 9]
 
 NAMES = {MESSAGE: "message", REASONING: "reasoning"}
@@ -20,7 +20,7 @@ _FOLD_AT = 64
 
 
 class Run:
-    """Consecutive pieces of one kind of text: one growing text, and where in it each piece ends (code points)."""
+    """Consecutive pieces of one kind: their text, which grows, and the offsets in code points at which they end."""
 
     __slots__ = ("_fresh", "_text", "ends", "first", "kind", "name")
 
@@ -36,7 +36,7 @@ class Run:
         ends, fresh = self.ends, self._fresh
         ends.append((ends[-1] if ends else 0) + len(piece))
         fresh.append(piece)
-        # Folding costs a copy of the text's newest part, so it waits until enough has come to pay for it.
+        # Folding copies the newest part of the text, so it waits until there are enough pieces to make that worthwhile.
         if len(fresh) >= _FOLD_AT and len(fresh) * 32 >= len(ends):
             self._fold()
 
@@ -56,7 +56,7 @@ class Run:
         return text.part(begin, end)
 
     def parts(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
-        """The same in parts of a bounded length, which don't follow the pieces."""
+        """The same text in parts of a bounded length, which may end within pieces."""
         begin = self.ends[start - 1] if start else 0
         return self._fold().pieces(begin, None if stop is None else self.ends[stop - 1])
 
@@ -71,9 +71,8 @@ class Run:
         return self._fold().encoded()
 
     def portion(self, start: int, most: int) -> int:
-        """The number of the piece before which a slice of about `most` characters ends that begins with piece `start`.
-
-        Slices end at the same places wherever they begin, so that readers who are behind soon share them.
+        """Where a slice of about `most` characters ends that begins with the piece `start`: the number of the piece
+        after it. Slices end at the same pieces wherever they begin, so that readers that are behind soon share them.
         """
         ends = self.ends
         begin = ends[start - 1] if start else 0
@@ -82,14 +81,14 @@ class Run:
         return max(start + 1, bisect_right(ends, (begin // most + 1) * most))
 
     def cut(self, pieces: int) -> None:
-        """Keeps the first so many pieces."""
+        """Keeps only the first `pieces` pieces."""
         self._text = LongText(self.text(0, pieces))
         self._fresh.clear()
         del self.ends[pieces:]
 
 
 class Whole:
-    """An event that is never merged. `anew` says that it is the whole answer anew."""
+    """An event that is never merged. `anew` says that it holds the whole answer from its beginning."""
 
     __slots__ = ("anew", "body", "first", "name")
 
@@ -101,7 +100,7 @@ class Whole:
 
 
 class Last:
-    """A turn's last event. Its content, the text that the pieces before it make, is not kept a second time."""
+    """A turn's last event. Its content is the text of the pieces before it, so it is not kept a second time."""
 
     __slots__ = ("bare", "first", "name")
 
@@ -120,7 +119,7 @@ def single(kind: int, first: int, body: bytes) -> Whole | Last:
 
 
 def newest_saying(segments: list[Segment]) -> int:
-    """Where the answer's text was last said anew; 0 when it never was."""
+    """The index of the last segment that holds the whole answer from its beginning; 0 if there is none."""
     for at in range(len(segments) - 1, -1, -1):
         if isinstance(segment := segments[at], Whole) and segment.anew:
             return at
@@ -128,7 +127,7 @@ def newest_saying(segments: list[Segment]) -> int:
 
 
 def shown(segments: list[Segment]) -> Iterator[tuple[bool, str]]:
-    """The answer's text since it was last said anew, in parts, each with whether it is that saying."""
+    """The text that a reader shows, in parts. Each comes with whether it begins the whole answer anew."""
     for segment in segments[newest_saying(segments) :]:
         if isinstance(segment, Whole):
             if segment.anew:
@@ -139,7 +138,7 @@ def shown(segments: list[Segment]) -> Iterator[tuple[bool, str]]:
 
 
 def shown_later(number: int, records: Iterable[tuple[int, int, int, Any]]) -> Iterator[tuple[bool, str]]:
-    """The same of records of the stretch `number` that are on their way."""
+    """The same for records of the stretch `number` that are not applied yet."""
     for of, kind, _, payload in records:
         if of == number:
             if kind == MESSAGE:

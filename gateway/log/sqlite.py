@@ -1,4 +1,4 @@
-"""The embedded journal: one SQLite file, one row a group commit."""
+"""The embedded journal: one SQLite file, with one row per group commit."""
 
 import asyncio
 import secrets
@@ -22,8 +22,8 @@ from gateway.waiting import outlived
 
 _BUSY_MS = 4000
 _TRIM_AT_ONCE = 500
-_MOST_HERE = 256 * 1024  # bytes of a batch that the loop's own thread writes
-_SLOW_SECONDS = 0.02  # a commit that held the loop so long sends the next ones to the thread
+_MOST_HERE = 256 * 1024  # bytes: a larger batch is written in the writer's thread
+_SLOW_SECONDS = 0.02  # after a commit that held the loop for longer, commits go to the writer's thread for a while
 _SLOW_PAUSE = 10.0
 _PAGE = 4096
 _CLOCKS_DIFFER = 60.0  # seconds by which the clocks of two starts may differ
@@ -42,20 +42,21 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class SqliteJournal:
-    """Batches are rows of one table until all that they hold is saved as whole stretches in another.
+    """Batches are rows of one table, until everything in them is saved as whole stretches in another table.
 
     WAL with `synchronous=NORMAL`: a killed process loses nothing; a power failure may lose the last commits but never
-    damages the file. One connection writes, another reads, each in a thread of its own; small commits are done in the
-    loop's thread, as long as that is quick. A file that is no database, or is damaged, is set aside when opened.
+    damages the file. One connection writes, another reads, each in a thread of its own. Small commits are done in the
+    loop's thread as long as that is quick. A file that is no database, or is damaged, is set aside when it is opened.
 
-    The file belongs to one process at a time. It is claimed with the first write, if nobody wrote since it was read,
-    and every write asks whose it is: a process that was paused while another took the file over writes nothing more.
+    The file belongs to one process at a time. A process claims it with its first write, if nobody has written since it
+    read the file. Every write checks the owner, so that a process that was paused while another took the file over
+    writes nothing more.
     """
 
     shared = False
 
     def __init__(self, path: Path, *, ledger: Ledger) -> None:
-        self._path = path.absolute()  # SQLite takes what begins with `file:` for a URI
+        self._path = path.absolute()  # SQLite takes a path that begins with `file:` for a URI
         self._ledger = ledger
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
@@ -63,10 +64,10 @@ class SqliteJournal:
         self._clock = time.monotonic
         self._not_here_before = 0.0
         self._last_batch = 0
-        self._name = secrets.token_hex(8)  # this process's, in the file that belongs to it
-        self._found = ("", 0)  # whose the file was when it was read, and how often stretches had been saved in it
+        self._name = secrets.token_hex(8)  # this process's name as the file's owner
+        self._found = ("", 0)  # the owner when the file was read, and how often stretches had been saved in it
         self._claimed = False
-        self._wipe_to = 0  # the last batch that may hold what was erased; 0: none does
+        self._wipe_to = 0  # the last batch that may hold erased records; 0: none does
         self._held: list[Held] = []
         self._closing: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
@@ -123,10 +124,10 @@ class SqliteJournal:
         return bool(await self._read("SELECT 1 FROM batches WHERE number = ?", number))
 
     def _commit_here(self, number: int, data: bytes) -> bool:
-        """Commits in the loop's own thread; False when that has to wait or would take long.
+        """Commits in the loop's own thread. Returns False, without a commit, if that has to wait or would take long.
 
-        A small append to the write-ahead log is a copy into the system's cache: a tenth of what the hop to a thread
-        and back costs. Whoever holds a lock, or a disk that once was slow, sends the work to the thread.
+        A small append to the write-ahead log is only a copy into the system's cache, which costs a tenth of a hop to a
+        thread and back. If somebody holds a lock, or the disk was slow lately, the writer's thread has to commit.
         """
         began = self._clock()
         if self._here is None or len(data) > _MOST_HERE or began < self._not_here_before:
@@ -143,7 +144,7 @@ class SqliteJournal:
         return True
 
     def _written(self, rows: Iterable[Any]) -> None:
-        """Raises `Fenced` for a write that found the file in another process's hands: nothing was written."""
+        """Raises `Fenced` if a write returned no rows: the file belongs to another process, and nothing was written."""
         if not rows:
             raise Fenced("another process has taken over the event log")
 
@@ -209,9 +210,9 @@ class SqliteJournal:
             return [row[0] for row in rows]
 
     async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
-        """What is deleted is overwritten too, here and by the next `forget`. Each stretch leaves an empty one with its
-        number, until retention takes it: what batches hold of a number that is saved is never replayed. By it the next
-        process knows which batches to give up, if this one is killed before it did."""
+        """Overwrites deleted data too, here and in the next `forget`. Each stretch leaves an empty one with its number
+        until retention removes that, because records in batches are never replayed for a number that is saved. If this
+        process is killed before it has dropped those batches, the next one knows them by the empty stretches."""
         now = time.time()
         async with self._locked() as db:
             await db.execute_fetchall("PRAGMA secure_delete=ON")
@@ -227,10 +228,10 @@ class SqliteJournal:
             await db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def tidy(self) -> None:
-        """Moves the write-ahead log into the database, from the reading thread: a checkpoint waits for the disk twice.
+        """Moves the write-ahead log into the database, in the reader's thread, because a checkpoint waits for the disk.
 
-        Under a steady load that never catches up with the writer, so a long write-ahead log is finished by the writer:
-        only its last pages are left to move by then.
+        Under a steady load this never catches up with the writer. So when the write-ahead log is long, the writer moves
+        the rest: by then only its last pages are left.
         """
         try:
             rows = list(await self._db(self._reader).execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)"))
@@ -253,7 +254,7 @@ class SqliteJournal:
         if connections:
             self._closing = asyncio.create_task(self._close(connections))
         if self._closing is not None:
-            await outlived(self._closing)  # each has a thread, which would outlive a close that is cancelled
+            await outlived(self._closing)  # even if cancelled: each connection has a thread, which must end
 
     async def _close(self, connections: list[aiosqlite.Connection]) -> None:
         for connection in connections:
@@ -263,7 +264,7 @@ class SqliteJournal:
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[aiosqlite.Connection]:
-        """One writing call at a time, since a transaction spans several hops to the writer's thread."""
+        """The writing connection, for one call at a time: a transaction takes several hops to the writer's thread."""
         async with self._writing:
             try:
                 yield self._db(self._writer)
@@ -272,7 +273,7 @@ class SqliteJournal:
 
     @asynccontextmanager
     async def _owning(self, db: aiosqlite.Connection) -> AsyncIterator[None]:
-        """A transaction of the process that the file belongs to. Raises `Fenced` when that is another one."""
+        """A transaction of the file's owner. Raises `Fenced` if another process owns the file."""
         async with transaction(db):
             if self._claimed:
                 self._written(await db.execute_fetchall("SELECT name FROM owner WHERE name = ?", (self._name,)))

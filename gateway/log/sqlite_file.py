@@ -1,4 +1,4 @@
-"""The file of the embedded journal: its schema, what a start makes of it, and what it finds there."""
+"""The file of the embedded journal: its schema, how it is prepared at a start, and how unsaved stretches are read."""
 
 import secrets
 import sqlite3
@@ -18,8 +18,8 @@ from gateway.log.stretch import Stretch
 logger = structlog.get_logger()
 
 SCHEMA_VERSION: Final = 5
-"""2 knew one epoch a log, 3 wrote a note whole each time, 4 repeated a long answer in its last event; their files need
-no change."""
+"""Version 2 knew one epoch per log, 3 wrote a note whole each time, 4 repeated a long answer in its last event. Their
+files need no change."""
 _QUICK_CHECK_LIMIT = 256 * 1024 * 1024
 
 _SCHEMA = """
@@ -36,17 +36,17 @@ CREATE TABLE IF NOT EXISTS made (id INTEGER PRIMARY KEY, mark TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, at REAL NOT NULL);
 """
 COLUMNS: Final = "number, key, epoch, first, turn, mark, ended, state, body"
-"""Of a saved stretch, in the order in which `stretch_of` takes them."""
+"""The columns of a saved stretch, in the order in which `stretch_of` takes them."""
 
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
 class Damaged(Exception):
-    """It is no database of ours, or not whole."""
+    """The file is no database of ours, or it is damaged."""
 
 
 class Found(NamedTuple):
-    """What is in the file; `owner` says whose it was, and how often stretches had been saved in it."""
+    """The file's content. `owner` is the owner's name, and how often stretches had been saved in the file."""
 
     recovered: Recovered
     owner: tuple[str, int]
@@ -57,7 +57,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def set_aside(path: Path, why: str) -> None:
-    """Renames the file and what belongs to it, and tells the operator."""
+    """Renames the file, its write-ahead log and its index, and tells the operator."""
     aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
@@ -67,11 +67,11 @@ def set_aside(path: Path, why: str) -> None:
 
 
 async def prepare(db: aiosqlite.Connection, name: str, size: int) -> None:
-    """Makes the file what this version writes. Raises `Damaged`; `JournalError` for a newer version's."""
+    """Brings the file into this version's form. Raises `Damaged`, or `JournalError` for a newer version's file."""
     await db.execute_fetchall("PRAGMA journal_mode=WAL")
     await db.execute_fetchall("PRAGMA synchronous=NORMAL")
     await db.execute_fetchall(f"PRAGMA journal_size_limit={8 * 1024 * 1024}")
-    await db.execute_fetchall("PRAGMA wal_autocheckpoint=0")  # `tidy` does it, so that no commit waits for it
+    await db.execute_fetchall("PRAGMA wal_autocheckpoint=0")  # `tidy` makes checkpoints, so no commit waits for one
     ((version,),) = await db.execute_fetchall("PRAGMA user_version")
     if version > SCHEMA_VERSION:
         raise JournalError(
@@ -89,7 +89,7 @@ async def prepare(db: aiosqlite.Connection, name: str, size: int) -> None:
 
 
 async def recover(db: aiosqlite.Connection) -> Found:
-    """Reads what a former process left: stretches that run, or are in batches alone."""
+    """Reads the stretches that an earlier process left running, or only in batches."""
     found: dict[int, Stretch] = {}
     for row in await db.execute_fetchall(f"SELECT {COLUMNS} FROM stretches WHERE ended IS NULL"):
         stretch = stretch_of(row)
@@ -119,12 +119,12 @@ async def recover(db: aiosqlite.Connection) -> Found:
 
 
 def erased_key(number: int) -> str:
-    """The key of the empty stretch that an erased one leaves."""
+    """The key of the empty stretch that an erased one leaves behind."""
     return f"erased {number}"
 
 
 def stretch_of(row: Any) -> Stretch:
-    """A saved stretch. Raises `msgspec.MsgspecError` or `ValueError` for a damaged one."""
+    """A saved stretch. Raises `msgspec.MsgspecError` or `ValueError` if it is damaged."""
     number, key, epochs, first, turn, mark, ended, state, body = row
     stretch = Stretch(number, key, epochs, first, turn, state, mark)
     unpack(stretch, body)

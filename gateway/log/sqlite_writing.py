@@ -1,4 +1,4 @@
-"""Writing to SQLite: whose the file is, transactions, and many rows of which none stays in memory."""
+"""Writing to SQLite: statements for the file's owner and for stretches, transactions, and many rows at once."""
 
 import asyncio
 import sqlite3
@@ -27,13 +27,13 @@ SAVE_NOTHING: Final = (0, "", "", 0, 0, "", "", None, b"", b"")
 
 @asynccontextmanager
 async def transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
-    """Commits what is done within, or nothing of it."""
+    """Commits everything that is done in its block, or nothing."""
     try:
         await db.execute_fetchall("BEGIN IMMEDIATE")
         yield
         await db.execute_fetchall("COMMIT")
     except BaseException:
-        # What was cancelled is still done by the thread, a BEGIN too: without this it would swallow all later commits.
+        # The thread still executes what was cancelled, even a BEGIN, whose transaction would swallow all later commits.
         with suppress(sqlite3.Error):
             await outlived(asyncio.ensure_future(db.execute_fetchall("ROLLBACK")), expected=sqlite3.Error)
         raise
@@ -45,8 +45,8 @@ async def many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]]
 
 
 def consumed(rows: list[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """The rows, leaving the list empty, and what makes SQLite forget them: it keeps what a statement was last given
-    until that is given something else, and an answer may be megabytes."""
+    """The rows, each removed from the list, and then an empty one that makes SQLite forget the last: it keeps the
+    values that a statement was last given, and an answer may have megabytes."""
     while rows:
         yield rows.pop()
     yield SAVE_NOTHING

@@ -1,4 +1,4 @@
-"""A stretch: one turn's sequence of events inside a log, with every position a good place to go on from."""
+"""A stretch: one turn's sequence of events inside a log. A reader can continue at every position in it."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -24,11 +24,11 @@ _entry = tuple.__new__
 
 
 class Stretch:
-    """One turn's events, from `first` (its `started`) to `last`; contiguous, append-only, whole events only.
+    """One turn's events from `first` (its `started`) to `last`: contiguous, append-only, whole events only.
 
-    `number` names it in the journal, `turn` is the id of what it belongs to. `state` is its writer's own note, kept
-    with it and opaque here. `epochs` is `Epochs.text` of the log up to its last event. `ended` is the wall-clock time
-    of its end, None while it runs. `starts` are the first positions of `segments`.
+    `number` names the stretch in the journal; `turn` is its turn's id. `state` is its writer's own note, which is kept
+    with it and not read here. `epochs` is `Epochs.text` of the log up to the stretch's last event. `ended` is the
+    wall-clock time of its end, None while it runs. `starts` are the first positions of `segments`.
     """
 
     __slots__ = (
@@ -60,12 +60,12 @@ class Stretch:
         self.noted = len(state)  # bytes of the note, with what is on its way
         self.mark = mark
         self.ended: float | None = None
-        self.unsaved_from = 0  # the first batch that holds something of this stretch which is not saved yet; 0: none
+        self.unsaved_from = 0  # the first batch with records of this stretch that are not saved yet; 0: none
         self.segments: list[Segment] = []
         self.starts: list[int] = []
 
     def apply(self, kind: int, payload: str | bytes) -> str:
-        """Adds the next event: text for a piece, the body of anything else. Gives back the event's name."""
+        """Adds the next event: the text of a piece, or the body of any other event. Returns the event's name."""
         segments, sequence = self.segments, self.last + 1
         if kind < WHOLE and segments and isinstance(run := segments[-1], Run) and run.kind == kind:
             run.add(payload)  # type: ignore[arg-type]
@@ -83,16 +83,16 @@ class Stretch:
         return segment.name
 
     def read(self, *, after: int, limit: int = 0, most: int = 0) -> list[Entry]:
-        """What comes after the position `after`, text merged as far as it is one run; `limit` events at most (0: all).
+        """The events after the position `after`, the text of each run merged; at most `limit` events (0: all).
 
-        With `most` it ends after about so many characters, or with a single event that is longer. `after` may lie
-        anywhere, also between two merged pieces; before the stretch means from its beginning.
+        With `most` they end after about so many characters, or with a single event that is longer. `after` may lie
+        anywhere, even between two merged pieces. If it lies before the stretch, all events are read.
         """
         segments = self.segments
         if after >= self.last or not segments:
             return []
         newest = segments[-1]
-        if after + 1 >= newest.first:  # nearly always: a reader that is up to date but for the last pieces
+        if after + 1 >= newest.first:  # nearly always: the reader lacks only the last pieces
             if isinstance(newest, Run):
                 start = after + 1 - newest.first
                 ends = newest.ends
@@ -109,7 +109,7 @@ class Stretch:
             segment = segments[i]
             if not isinstance(segment, Run):
                 if most and found and self._least(segment) > room:
-                    break  # before it is made: the whole text takes its time
+                    break  # before the body is made, because that takes long for a whole text
                 body = self._body(segment)
                 if most and found and len(body) > room:
                     break
@@ -132,14 +132,14 @@ class Stretch:
         return last_body(segment.bare, (text for _, text in shown(self.segments)))
 
     def _least(self, segment: Whole | Last) -> int:
-        """Bytes that the body has at least, without making it."""
+        """How many bytes the body has at least, found without making it."""
         if isinstance(segment, Whole):
             return len(segment.body)
         newest = self.segments[newest_saying(self.segments) :]
         return sum(s.ends[-1] for s in newest if isinstance(s, Run) and s.kind == MESSAGE)
 
     def cut(self, after: int) -> None:
-        """Forgets the events after a position."""
+        """Drops the events after a position."""
         segments = self.segments
         while segments and segments[-1].first > after:
             segments.pop()
@@ -149,7 +149,8 @@ class Stretch:
         self.last = max(min(self.last, after), self.first - 1)
 
     def says(self, content: str, later: Iterable[tuple[int, int, int, Any]] = ()) -> bool:
-        """Whether this is the text that a reader shows, once it has the `later` records of it too."""
+        """Whether `content` is the text that a reader shows once it has all events, including those in `later`, records
+        that are not applied yet."""
         at, same = 0, True
         for anew, text in chain(shown(self.segments), shown_later(self.number, later)):
             at, same = (0, True) if anew else (at, same)

@@ -1,4 +1,4 @@
-"""A tail: the window of one log that this process holds, and who waits for its news."""
+"""A tail: the part of a log that this process holds in memory, and those who wait for its news."""
 
 import asyncio
 from bisect import bisect_right
@@ -10,7 +10,7 @@ from gateway.log.journal import Place
 from gateway.log.stretch import Stretch
 
 SOMEBODY_ELSE = object()
-"""Writes a log whose writer here was fenced: nothing is begun in it by this process."""
+"""Stands for the writer of a log whose writer in this process was fenced: this process begins nothing in that log."""
 
 
 class Span:
@@ -31,33 +31,33 @@ class Span:
 
     @property
     def kept_last(self) -> int:
-        """The last position of what is stored, as far as that is known."""
+        """The last position that is known to be stored."""
         return self._last
 
     def learn(self, place: Place) -> None:
-        """This much is stored now."""
+        """The stretch is stored up to `place.last` now."""
         self._last = max(self._last, place.last)
 
     def unload(self) -> None:
-        """The stretch leaves memory; it is stored."""
+        """Lets the stretch, which is stored, leave memory."""
         if self.stretch is not None:
             self._last = self.stretch.last
             self.stretch = None
 
 
 class Watcher(Protocol):
-    """Who hears of news in a log, in the moment in which it can be seen."""
+    """Is told of news in a log, at the moment at which it can be read."""
 
     def news(self, tail: "Tail") -> None: ...
 
 
 class Tail:
-    """What is known of one log. `spans` and `head`, the last position in them, are what readers may see: both grow only
-    with what is durable. `next` is the position to be given next, and `writer` is whoever writes in it now; both run
-    ahead of what readers may see.
+    """What is known of one log. Readers may see `spans` and `head`, the last sequence in them: both grow only with
+    events that are durable. `next` is the sequence of the next event, and `writer` writes the log now; both run ahead
+    of what readers may see.
 
-    `watchers` are told when there is news; `users` are all who keep the tail in memory, and so do the
-    stretches of it that are not saved, of which there are `unsaved`.
+    `watchers` are told when there is news. The tail stays in memory as long as it has `users`, or stretches that are
+    not saved, of which there are `unsaved`.
     """
 
     __slots__ = (
@@ -100,7 +100,7 @@ class Tail:
 
     @property
     def running(self) -> Stretch | None:
-        """The stretch that has not ended, as far as readers may see, if there is one."""
+        """The stretch that, as far as readers may see, has not ended; None if there is none."""
         stretch = self.spans[-1].stretch if self.spans else None
         return stretch if stretch is not None and stretch.ended is None else None
 
@@ -108,16 +108,15 @@ class Tail:
         return self.epochs.position(sequence)
 
     def span_after(self, after: int) -> Span | None:
-        """The span holding the first event after a position; None when there is none yet."""
+        """The span that holds the first event after a position; None if there is no such event yet."""
         index = bisect_right(self.spans, after + 1, key=_first) - 1
         if index >= 0 and self.spans[index].last > after:
             return self.spans[index]
         return self.spans[index + 1] if index + 1 < len(self.spans) else None
 
     def changed(self) -> "asyncio.Future[None]":
-        """Done at the next news. Take it before reading and wait on it after, or news in between is missed.
-
-        It is shared: wait on it through `asyncio.wait`, which leaves it alone when the waiter is cancelled.
+        """A future that is done at the next news. Take it before you read and wait on it afterwards: otherwise you miss
+        news in between. It is shared: wait on it through `asyncio.wait`, which does not cancel it with its waiter.
         """
         if self._signal is None:
             self._signal = asyncio.get_running_loop().create_future()
