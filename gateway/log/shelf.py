@@ -67,12 +67,10 @@ class Shelf:
                 if self._tails.get(key) is tail:
                     return tail
 
-    async def freshen(self, tail: Tail) -> bool:
-        """Reads what other processes have written to the log until now. False if no other process can write it."""
-        if self._follower is None or tail.is_ours:
-            return False
-        await self._follower.look([tail])
-        return True
+    async def freshen(self, tail: Tail) -> None:
+        """Reads what other processes have written to the log until now."""
+        if self._follower is not None and not tail.is_ours:
+            await self._follower.look([tail])
 
     def loaded(self, key: LogKey) -> Tail | None:
         """The log's tail if it is in memory, as it always is while anybody reads or writes it."""

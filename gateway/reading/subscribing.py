@@ -1,17 +1,25 @@
 """Subscribing: decides where each reader's cursor starts, and where it continues when it can't do so exactly."""
 
-from typing import Protocol
+import asyncio
+from typing import Final, Protocol
 
 from gateway.events import Reset
 from gateway.ids import LogKey, Position, parse_position
 from gateway.log.entry import Entry
 from gateway.log.epochs import Epochs
+from gateway.log.journal import JournalError
 from gateway.log.shelf import Shelf, is_of
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.reading.resets import ResetReason, Resets
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
+
+_SHOWN_WITHIN: Final = 10.0
+"""Seconds for which the database may be away without an error."""
+
+_LOOK_AGAIN: Final = 0.5
+"""A log that another process takes over gives no news."""
 
 
 class Audience(Protocol):
@@ -45,7 +53,8 @@ class Subscriptions:
         tail = await self._shelf.tail(key)
         span = _span_of(tail, turn)
         after, reason = _start(tail, asked, turn, span)
-        if reason is not None and await self._has_more(tail):  # another process may have given the position already
+        if reason is not None and asked is not None:
+            await self._await_shown(tail, asked)
             span = _span_of(tail, turn)
             after, reason = _start(tail, asked, turn, span)
         held = self._ledger.open("subscription", "hub.subscribe")
@@ -72,14 +81,25 @@ class Subscriptions:
         self._joined(subscription)
         return subscription
 
-    async def _has_more(self, tail: Tail) -> bool:
-        """Whether another process may have written more; it has been read then."""
+    async def _await_shown(self, tail: Tail, asked: str) -> None:
+        """Waits until this process shows what another one may have shown already. Raises `JournalError`.
+
+        Others may read a batch that is durable before the process that wrote it has heard that it is.
+        """
         waiting = object()
         tail.users.add(waiting)
         try:
-            return await self._shelf.freshen(tail)
-        finally:
-            tail.users.discard(waiting)
+            if (position := parse_position(asked)) is not None:
+                async with asyncio.timeout(_SHOWN_WITHIN):
+                    while tail.is_ours and tail.head < position.sequence < tail.next:
+                        await asyncio.wait([tail.changed()], timeout=_LOOK_AGAIN)
+            await self._shelf.freshen(tail)
+        except BaseException as error:
+            self._shelf.drop(tail, waiting)
+            if isinstance(error, TimeoutError):
+                raise JournalError("what was written last is not known to be durable") from error
+            raise
+        tail.users.discard(waiting)  # from here on there is no await until the cursor joins them
 
     def _joined(self, subscription: Subscription) -> None:
         if self._audience is not None:

@@ -406,6 +406,23 @@ async def test_readers_who_are_told_the_same_share_one_reset_until_there_is_news
         subscription.close()
 
 
+async def test_a_position_that_another_process_showed_first_is_waited_for(bench: Bench, hub: Hub) -> None:
+    stretch = await bench.begin()
+    await bench.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
+    tail = await bench.tail()
+    bench.journal.writable.clear()  # as if the batch were durable and its writer had not heard of it yet
+    bench.writer(stretch).append(piece("b"))
+    ahead = tail.position(tail.head + 1)
+    asking = asyncio.create_task(hub.subscribe(KEY, asked=ahead, turn="turn_1"))
+    await until(lambda: len(tail.users) > 0)
+    bench.journal.writable.set()
+    subscription, exact = await asking
+    assert exact
+    assert tail.position(subscription.after) == ahead
+    assert subscription.preface == []
+    subscription.close()
+
+
 async def test_what_was_told_keeps_no_log_in_memory(bench: Bench, hub: Hub) -> None:
     await bench.turn()
     subscription, _ = await hub.subscribe(KEY, asked=(await bench.tail()).position(99))
