@@ -1,15 +1,12 @@
 """What stands in `deploy/`, and the image: checked without a container engine; nginx is started for real."""
 
 import asyncio
-import contextlib
 import json
 import os
 import re
-import signal
 import stat
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,108 +198,4 @@ async def test_the_documented_backup_is_taken_while_answers_run_and_restores_the
     assert heard[-1]["content"] == before["content"]
 
 
-def rendered(folder: Path, gateway_port: str, port: int) -> Path:
-    """The nginx configuration as it is, but for addresses and folders."""
-    text = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
-    for ours, theirs in (
-        ("server gateway:3000;", f"server 127.0.0.1:{gateway_port};"),
-        ("listen 8080;", f"listen 127.0.0.1:{port};"),
-        ("/tmp/", f"{folder}/"),
-        ("/dev/stdout", f"{folder}/access.log"),
-        ("error_log stderr", f"error_log {folder}/error.log"),
-    ):
-        assert ours in text
-        text = text.replace(ours, theirs)
-    (folder / "nginx.conf").write_text(text, encoding="utf-8")
-    return folder / "nginx.conf"
-
-
-@contextlib.contextmanager
-def folder_for_anybody() -> Iterator[Path]:
-    """nginx's workers are another user where the tests run as root, and may not enter pytest's own folders."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-async def reached(port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.02)  # nginx says nowhere that it listens
-            else:
-                writer.close()
-                await writer.wait_closed()
-                return
-
-
-@pytest.fixture
-async def proxied(
-    require: Require, start_gateway: Start, free_port: Callable[[], int]
-) -> AsyncIterator[tuple[str, Path]]:
-    """A gateway behind nginx with the configuration of `deploy/`: nginx's URL and its folder."""
-    nginx = require("nginx")
-    gateway = await start_gateway(GATEWAY_SIMULATOR_FIRST_MS="50", GATEWAY_SIMULATOR_RATE="150")
-    with folder_for_anybody() as folder:
-        port = free_port()
-        command = [nginx, "-e", "stderr", "-c", str(rendered(folder, gateway.url.rpartition(":")[2], port))]
-        assert await (await asyncio.create_subprocess_exec(*command, "-t", "-q")).wait() == 0
-        process = await asyncio.create_subprocess_exec(*command, "-g", "daemon off;", stderr=asyncio.subprocess.DEVNULL)
-        try:
-            await reached(port)
-            yield f"http://127.0.0.1:{port}", folder
-        finally:
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
-
-
 QUESTION = {"userId": "test-user", "message": "你好", "botId": "7566252531572473891"}
-
-
-async def test_through_nginx_pieces_come_one_by_one_over_each_transport(proxied: tuple[str, Path]) -> None:
-    url, folder = proxied
-    clock = asyncio.get_running_loop().time
-    arrivals: list[float] = []
-    async with aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/api/coze/chat/stream", json=QUESTION) as answer:
-            assert answer.status == 200
-            turn = answer.headers["X-Turn-Id"]
-
-            async def by_sse() -> str:
-                async for line in answer.content:
-                    if line.startswith(b"data: "):
-                        event = json.loads(line[6:])
-                        arrivals.append(clock())
-                        if event["event"] == "completed":
-                            return str(event["content"])
-                raise AssertionError("no last event")
-
-            async def by_websocket() -> str:
-                async with session.ws_connect(f"{url}/api/coze/turns/{turn}/ws?access_token=hidden") as socket:
-                    events = [json.loads(message.data) async for message in socket]
-                return "".join(event["content"] for event in events if event["event"] == "message")
-
-            async def by_longpoll() -> tuple[str, int]:
-                text, after, answers = "", "", 0
-                while True:
-                    query = {"wait": "5"} | ({"after": after} if after else {})
-                    async with session.get(f"{url}/api/coze/turns/{turn}/poll", params=query) as got:
-                        page = await got.json()
-                    answers += bool(page["events"])
-                    text += "".join(event["content"] for event in page["events"] if event["event"] == "message")
-                    after = page["next"]
-                    if page["ended"]:
-                        return text, answers
-
-            whole, socket_text, (polled, answers) = await asyncio.gather(by_sse(), by_websocket(), by_longpoll())
-        for path in ("/metrics", "/debug/ledger"):
-            async with session.get(url + path) as got:
-                assert got.status == 404
-    assert whole == socket_text == polled
-    assert answers > 3
-    assert arrivals[-1] - arrivals[0] > 0.5, "they came in one lump"
-    logged = (folder / "access.log").read_text() + (folder / "error.log").read_text()
-    assert "/ws" in logged
-    assert "hidden" not in logged
