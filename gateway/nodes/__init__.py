@@ -1,1 +1,1 @@
-"""Several nodes on one database: who lives, who goes on with what, and how each hears of the others' events."""
+"""Several nodes on one database: which of them live, which turns each runs, and how it gets the others' events."""

@@ -1,4 +1,4 @@
-"""Claims: which conversations' turns this node runs."""
+"""Claims: the conversations whose turns this node runs."""
 
 import asyncio
 from collections import Counter
@@ -36,16 +36,16 @@ _LOCK = (
 )
 _UNLOCK = "DELETE FROM log_locks WHERE name = %s AND node = %s"
 _OTHERS = "SELECT id FROM log_nodes WHERE id <> %s"
-_LOCKED_ELSEWHERE = 10.0  # seconds in which a node starts a turn, or is taken for dead
+_LOCKED_ELSEWHERE = 10.0  # seconds in which any node has started its turn, or is taken for dead
 _LOOK_AGAIN = 0.05
 _UNLOCK_AGAIN = 1.0
 _SETTLED_IN = 3.0  # seconds
 
 
 class Claims:
-    """Each conversation is claimed with the first of its turns here, and released with the last.
+    """Claims a conversation with the first of its turns at this node, and releases it with the last.
 
-    `settled` returns once the store has all that it was told.
+    `settled` returns once the store has written everything that it was told.
     """
 
     any = True
@@ -91,7 +91,7 @@ class Claims:
         if self._held[key] <= 0:
             del self._held[key]
             if self._closed:
-                return  # all go with the licence
+                return  # the licence is given back, and all claims with it
             self._later(self._let_go(key, self._licence.node))
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
@@ -104,10 +104,10 @@ class Claims:
             if not self._held[key]:
                 try:
                     async with asyncio.timeout(_SETTLED_IN):
-                        await self._settled()  # the next node reads there what Coze calls the conversation
+                        await self._settled()  # the next node reads Coze's id of the conversation there
                     await self._database.ask(_RELEASE, key, node, key, node)
                 except (JournalError, GatewayError, TimeoutError) as error:
-                    # Others ask this node until it runs another turn there, or ends.
+                    # Other nodes send their orders here until this node runs another turn there, or ends.
                     logger.warning("nodes.not_released", reason=str(error) or "the database does not answer")
 
     def lose_all(self) -> None:
@@ -118,10 +118,10 @@ class Claims:
         node = self._licence.node
         try:
             async with asyncio.timeout(_LOCKED_ELSEWHERE):
-                while not await self._locked(node, mark):  # noqa: ASYNC110 - no event here tells of its end
+                while not await self._locked(node, mark):  # noqa: ASYNC110 - no event tells when another node unlocks
                     await asyncio.sleep(_LOOK_AGAIN)
         except TimeoutError:
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node starts it", retry_after=1) from None
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node is starting it", retry_after=1) from None
         try:
             yield
         finally:
@@ -142,7 +142,7 @@ class Claims:
         return True
 
     async def _unlock(self, mark: str, node: int) -> None:
-        """Tries again until the database is there. A node that is no more has no locks."""
+        """Tries again until the database is back. A buried node has no locks any more."""
         while node == self._licence.node and not await self._unlocked(mark, node):  # noqa: ASYNC110 - as above
             await asyncio.sleep(_UNLOCK_AGAIN)
 
@@ -155,7 +155,7 @@ class Claims:
 
     async def ask(self, node: int, question: bytes) -> bytes | None:
         if node < 0:
-            return None  # it is dead, and its turns wait to be adopted
+            return None  # the node was buried, and its turns wait to be adopted
         return await self._post.ask(node, question)
 
     async def _ask(self, sql: str, *parameters: object) -> list[tuple[int, ...]]:

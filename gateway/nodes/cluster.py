@@ -1,4 +1,4 @@
-"""The cluster, as one node sees it: its parts, put together."""
+"""The cluster: puts together the parts with which one node takes part in it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -19,7 +19,7 @@ from gateway.telemetry.node_metrics import NodeMetrics
 
 
 class Cluster:
-    """Made before the log, which writes its `journal` and has its readers follow; started once turns can run."""
+    """Made before the log, which writes `journal` and follows other nodes. Started once turns can run."""
 
     def __init__(self, url: str, *, name: str, ledger: Ledger, faults: Faults, metrics: NodeMetrics) -> None:
         self._ledger = ledger
@@ -36,12 +36,12 @@ class Cluster:
         self._membership: Membership | None = None
 
     def follow(self, shelf: Shelf) -> Following:
-        """What keeps a shelf's tails up to date with other nodes."""
+        """Makes the part that keeps a shelf's tails up to date with other nodes."""
         self._following = Following(self._database, self.journal.licence, shelf)
         return self._following
 
     def claims(self, settled: Callable[[], Awaitable[None]]) -> Claims:
-        """The other nodes, for turns."""
+        """Makes the part through which turns deal with other nodes."""
         self._claims = Claims(self._database, self.journal.licence, self._post, self._rings, settled)
         return self._claims
 
@@ -57,7 +57,7 @@ class Cluster:
         start_over: Callable[[], Awaitable[None]],
         answer: Callable[[bytes], Awaitable[bytes]],
     ) -> None:
-        """Says from now on that this node lives, and hears the others."""
+        """From now on this node reports that it lives, and listens to the others."""
         assert self._following is not None
         self._membership = Membership(
             log,
@@ -80,7 +80,7 @@ class Cluster:
             self._membership.heard(ring)
 
     async def close(self) -> None:
-        """Hears and answers nothing more; the journal is closed by the log."""
+        """Stops listening and answering. The log closes the journal."""
         if self._membership is not None:
             await self._membership.close()
         if self._claims is not None:

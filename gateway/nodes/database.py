@@ -1,4 +1,4 @@
-"""The database, as nodes ask it about each other."""
+"""The database, as far as nodes use it to deal with each other."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from gateway.telemetry.ledger import Ledger
 
 
 class Database:
-    """A connection of its own, so that no reader of old answers keeps a node waiting."""
+    """A connection of its own, so that the node never waits for a reader of old answers."""
 
     def __init__(self, url: str, ledger: Ledger) -> None:
         self._line = Line(conninfo(url), ledger)
         self._closed = False
 
     async def ask(self, sql: str, *parameters: Any) -> list[Any]:
-        """The rows of a statement that may be done twice. Raises `JournalError` when the database is away."""
+        """The rows of a statement that may safely be run twice. Raises `JournalError` if the database is away."""
         if self._closed:
-            raise JournalError("this node stops")  # else a turn that ends meanwhile would open the line again
+            raise JournalError("this node stops")  # otherwise a turn that ends now would open the connection again
         return await translated(self._line.run(sql, parameters))
 
     async def close(self) -> None:

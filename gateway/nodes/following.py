@@ -1,4 +1,4 @@
-"""Following: what other nodes write in logs that somebody here reads."""
+"""Following: reads what other nodes write to logs that have readers at this node."""
 
 import asyncio
 from collections.abc import Iterable
@@ -25,11 +25,11 @@ _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
 _SAVED_MEANWHILE = 5
-"""Attempts to read a stretch that is being saved at the same time."""
+"""How often reading a stretch is tried while its node saves it at the same time."""
 
 
 class _Feed:
-    """What is read of another node's batches: those up to `last`, for the stretches of it that are followed."""
+    """Another node's batches, which are read up to number `last` for those of its stretches that are followed."""
 
     def __init__(self, node: int, last: int) -> None:
         self.node = node
@@ -38,9 +38,9 @@ class _Feed:
 
 
 class Following:
-    """Keeps the tails that readers hold here up to date with what other nodes write. It never writes itself.
+    """Keeps tails with readers at this node up to date with what other nodes write. It never writes itself.
 
-    Events come in their order and none is left out. A look at the database heals whatever a ring did not bring.
+    Events come in order, and none is left out. A look at the database finds everything that no ring has told of.
     """
 
     def __init__(self, database: Database, licence: Licence, shelf: Shelf) -> None:
@@ -54,9 +54,9 @@ class Following:
         return node in self._feeds
 
     async def look(self, tails: Iterable[Tail] | None = None) -> None:
-        """Finds what other nodes write in these logs, or in all that somebody reads. Raises `JournalError`.
+        """Reads what other nodes have written to these logs, or to all logs with readers here. Raises `JournalError`.
 
-        These logs then have all that was written when it was called.
+        Afterwards these tails have everything that was written before the call.
         """
         async with self._lock:
             asked = None if tails is None else list(tails)
@@ -79,7 +79,7 @@ class Following:
                 if self._shelf.loaded(tail.key) is not tail or tail.is_ours:
                     del feed.stretches[number]
                 elif tail.key in by_key and elsewhere.get(number) != feed.node:
-                    del feed.stretches[number]  # it ended and is kept, or another node goes on with it
+                    del feed.stretches[number]  # it ended and is saved, or another node goes on with it
                     await self._join(number, tail)
             if not feed.stretches:
                 del self._feeds[feed.node]
@@ -97,21 +97,21 @@ class Following:
                 await self._shelf.refresh(tail)
                 for span in list(tail.spans):
                     if span.number not in known or (span.stretch is not None and span.stretch.last < span.kept_last):
-                        await self._join(span.number, tail)  # a new one may be running still
+                        await self._join(span.number, tail)  # a new one may still run
                 tail.published = asyncio.get_running_loop().time()
-                tail.news()  # of turns, too, that began and ended since the last look
+                tail.news()  # also of turns that both began and ended since the last look
 
     async def _join(self, number: int, tail: Tail) -> None:
-        """Takes a stretch as it is kept, and what its node has written of it since."""
+        """Reads a stretch as it is saved, and then what its node has written to it since."""
         for _ in range(_SAVED_MEANWHILE):
             try:
                 return await self._take_whole(number, tail)
-            except ValueError:  # its node saved it between our two looks, and forgot the batches in between
+            except ValueError:  # its node saved it between our two reads, and dropped the batches that we lack
                 continue
         raise JournalError(f"stretch {number} can't be read: batches of it are missing")
 
     async def _take_whole(self, number: int, tail: Tail) -> None:
-        """Raises `ValueError` when batches are missing."""
+        """Raises `ValueError` if batches are missing."""
         rows = await self._database.ask(_STRETCH, number)
         if not rows:
             return
@@ -134,7 +134,7 @@ class Following:
             self._put(tail, stretch)
 
     def _put(self, tail: Tail, stretch: Stretch) -> None:
-        """The stretch takes its place in the tail, unless what is there already is newer."""
+        """Puts the stretch into the tail, unless the tail has a newer state of it."""
         span = next((span for span in tail.spans if span.number == stretch.number), None)
         if span is None:
             span = Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn))
@@ -161,7 +161,7 @@ class Following:
                 await self._look([tail for tail in self._read_here() if tail.key in begun])
 
     async def _pull(self, feed: _Feed) -> set[str]:
-        """Takes what the node has written since; the logs in which something began that is not followed yet."""
+        """Reads what the node has written since. Returns the logs in which a stretch began that is not followed yet."""
         begun: set[str] = set()
         again = True
         while again:
@@ -178,7 +178,7 @@ class Following:
                     stretch, tail = feed.stretches[one]
                     try:
                         self._take(stretch, records, number)
-                    except ValueError:  # batches of it went unread: the next look takes it as it is kept
+                    except ValueError:  # batches were missed: the next look reads it whole
                         del feed.stretches[one]
                         touched.pop(one, None)
                 feed.last = number
@@ -203,5 +203,5 @@ class Following:
 
 
 def _has_ended(tail: Tail, number: int) -> bool:
-    """Whether all of a stretch is here, though its node has not saved it yet."""
+    """Whether the tail has the stretch up to its end, although its node may not have saved it yet."""
     return any(span.number == number and span.stretch is not None and span.stretch.ended for span in tail.spans)

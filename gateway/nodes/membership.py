@@ -1,4 +1,4 @@
-"""Membership: a node says each second that it lives, and goes on with what dead nodes left."""
+"""Membership: reports each second that this node lives, and adopts the stretches of dead nodes."""
 
 import asyncio
 import math
@@ -26,10 +26,10 @@ _EVERY = 1.0
 
 
 class Membership:
-    """The one loop of a node that concerns the others: it beats, buries, adopts, follows and answers.
+    """The tasks of a node that concern other nodes: one beats, buries and adopts; one follows their logs and answers.
 
-    `adopt` goes on with running stretches that were adopted, and tells of those that had ended; `start_over` forgets
-    the turns that this node lost when it was taken for dead; `answer` does what another node asks.
+    `adopt` goes on with adopted stretches that run, and tells the store of adopted ones that have ended. `start_over`
+    forgets the turns that this node lost when it was taken for dead. `answer` does what another node asks.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Membership:
         self._ledger = ledger
         self._metrics = metrics
         self._wake = asyncio.Event()
-        self._called = asyncio.Event()  # there may be something to adopt
-        self._behind: dict[int, tuple[float, float]] = {}  # nodes that rang: how long their news waited, and when
+        self._called = asyncio.Event()  # set when there may be stretches to adopt
+        self._behind: dict[int, tuple[float, float]] = {}  # per node: how long its news waited, and when it rang
         self._look = True
         self._letters = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._beat_at = math.inf  # when the database took the last beat
-        self._steady_from = -math.inf  # since when it has taken all of them
+        self._beat_at = math.inf  # when the database last accepted a beat
+        self._steady_from = -math.inf  # since when it has accepted every beat
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear())]
@@ -73,7 +73,7 @@ class Membership:
         self._faults.watch("nodes", self._tasks[1])
 
     def heard(self, ring: Ring) -> None:
-        """Another node rang, or this one."""
+        """Takes a ring, of another node or of this one."""
         me = self._journal.licence.node
         if ring.node != me:
             if ring.batch and self._following.follows(ring.node):
@@ -92,7 +92,7 @@ class Membership:
         return any((tail := self._log.shelf.loaded(key)) is not None and tail.users for key in keys)  # type: ignore[arg-type]
 
     async def _hear(self) -> None:
-        """Does what rings ask for, and looks once a second for what no ring has told."""
+        """Does what rings ask for, and once a second looks for what no ring has told of."""
         with self._ledger.open("task", "nodes.hear"):
             due = 0.0
             while True:
@@ -100,7 +100,7 @@ class Membership:
                     async with asyncio.timeout(max(0.0, due - monotonic())):
                         await self._wake.wait()
                 self._wake.clear()
-                if monotonic() >= due:  # by the clock: a busy node rings all the time, of other turns
+                if monotonic() >= due:  # by the clock, because a busy node may ring all the time for other turns
                     due = monotonic() + _EVERY
                     self._look = self._letters = True
                 try:
@@ -135,7 +135,7 @@ class Membership:
                         await self._called.wait()
 
     async def round(self) -> None:
-        """One beat, with what follows from it. Raises `JournalError`."""
+        """Beats once, and then buries and adopts. Raises `JournalError`."""
         if not self._log.fenced:
             nodes = await self._journal.licence.renew()
             self._metrics.nodes_counted(nodes)
@@ -143,7 +143,7 @@ class Membership:
                 self._rings.alone = nodes < 2
                 self._beaten()
             else:
-                await self._log.probe()  # finds that it is fenced
+                await self._log.probe()  # finds out that this node is fenced
         if self._log.fenced:
             self._metrics.nodes_counted(0)
             await self._start_over()
@@ -173,7 +173,7 @@ class Membership:
 
     @property
     def _may_bury(self) -> bool:
-        """Not right after the database was away: then the others could not say that they live either."""
+        """Whether other nodes could report that they live: not right after the database was away."""
         return asyncio.get_running_loop().time() - self._steady_from > LEASE
 
     async def close(self) -> None:

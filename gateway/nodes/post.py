@@ -1,4 +1,4 @@
-"""Post: what one node asks another to do, and the answer."""
+"""Post: questions from one node to another, and their answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,7 +14,7 @@ from gateway.nodes.rings import Rings
 logger = structlog.get_logger()
 
 PATIENCE = 2.0
-"""Seconds in which a node that lives answers."""
+"""Seconds within which a living node answers."""
 
 _LOOK_AGAIN = 0.25
 _ASK = "INSERT INTO log_post (node, body) VALUES (%s, %s) RETURNING id"
@@ -27,7 +27,7 @@ Answering = Callable[[bytes], Awaitable[bytes]]
 
 
 class Post:
-    """Questions lie in the database until they are answered, a few seconds at most; a ring says that there are some."""
+    """Questions lie in the database until they are answered, for a few seconds at most. A ring tells of new ones."""
 
     def __init__(self, database: Database, licence: Licence, rings: Rings) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class Post:
         self._came = asyncio.Event()
 
     async def ask(self, node: int, question: bytes) -> bytes | None:
-        """Another node's answer; None when it gives none in time, and may be dead. Raises `storage_unavailable`."""
+        """Another node's answer; None if it gives none in time: it may be dead. Raises `storage_unavailable`."""
         try:
             ((letter,),) = await self._database.ask(_ASK, node, question)
             self._rings.post(node)
@@ -60,11 +60,11 @@ class Post:
         return None
 
     def came(self) -> None:
-        """Somebody rang: there are questions for this node, or answers."""
+        """A ring told of questions or answers."""
         self._came.set()
 
     async def look(self, answer: Answering) -> None:
-        """Begins to answer what this node is asked. Raises `JournalError`."""
+        """Begins to answer the questions to this node. Raises `JournalError`."""
         for letter, question in await self._database.ask(_MINE, self._licence.node):
             if letter not in self._at_work:
                 task = self._at_work[letter] = asyncio.create_task(self._reply(letter, answer(bytes(question))))

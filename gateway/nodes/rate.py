@@ -1,4 +1,4 @@
-"""The rate of turns by account, counted over all nodes by the database's clock."""
+"""The rate of turns per account, counted over all nodes by the database's clock."""
 
 from gateway.errors import Code, GatewayError
 from gateway.log.journal import JournalError
@@ -20,7 +20,7 @@ _LEFT = (
 
 
 class SharedRate:
-    """Counts turns by account over a sliding minute. The row of an account makes its turns wait for each other."""
+    """Counts turns by account over a sliding minute. Turns of one account wait for each other at the account's row."""
 
     def __init__(self, database: Database, most: int) -> None:
         self._database = database
@@ -29,7 +29,7 @@ class SharedRate:
     async def take(self, account: str) -> None:
         """Counts one turn. RATE_LIMITED says how long until the next turn is allowed. Refused turns are not counted.
 
-        A turn whose counting was not confirmed (`storage_unavailable`) may have been counted.
+        After `storage_unavailable` the turn may have been counted.
         """
         try:
             if await self._database.ask(_TAKE, account, account, self._most):

@@ -1,4 +1,4 @@
-"""Rings: what nodes call out to each other, so that nobody has to wait for the next look at the database."""
+"""Rings: short messages between nodes, so that nobody waits for the next look at the database."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from gateway.telemetry.ledger import Ledger
 logger = structlog.get_logger()
 
 _CHANNEL = "coze_gateway"
-_EVERY = 0.02  # seconds between two rings of one node: NOTIFY takes a lock that all of PostgreSQL shares
-_MOST_KEYS = 60  # of a ring, whose text PostgreSQL limits to 8,000 bytes; whoever is not named looks once a second
+_EVERY = 0.02  # seconds between two rings of one node, because NOTIFY takes a lock of the whole server
+_MOST_KEYS = 60  # keys in a ring: PostgreSQL allows 8,000 bytes. Readers of other logs look once a second
 _TRY_AGAIN = 1.0
 
 
 class Ring(Struct, array_like=True):
-    """What one node calls out: its newest batch, the logs in which something began, and for which nodes it has post."""
+    """What a node tells the others: its newest batch, the logs in which stretches began, and who has new post."""
 
     node: int
     batch: int = 0
@@ -31,7 +31,7 @@ class Ring(Struct, array_like=True):
     post: list[int] = []
     adopt: bool = False
     waited: float = 0.0
-    """Seconds from the commit of the first batch that it tells of until it was called out."""
+    """Seconds from the commit of the first batch that the ring tells of until the ring was sent."""
 
 
 _encode = msgpack.Encoder().encode
@@ -39,7 +39,7 @@ _decode = msgpack.Decoder(Ring).decode
 
 
 class Rings:
-    """Best effort: a ring that is lost costs a second. `heard` is called with each ring of another node."""
+    """Best effort: a lost ring delays its news by a second. `heard` is called with every ring, also this node's own."""
 
     def __init__(self, url: str, *, ledger: Ledger, heard: Callable[[Ring], None]) -> None:
         self._reached = conninfo(url)
@@ -47,11 +47,11 @@ class Rings:
         self._ledger = ledger
         self._heard = heard
         self._ring = Ring(0)
-        self._since = 0.0  # when the first batch that the ring tells of was committed
+        self._since = 0.0  # when the first batch was committed that the next ring tells of
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.alone = True
-        """Whether no other node lives, so that nobody would hear."""
+        """Whether no other node lives that would hear a ring."""
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._call()), asyncio.create_task(self._listen())]
@@ -74,7 +74,7 @@ class Rings:
         self._news.set()
 
     def adopt(self) -> None:
-        """There is something to adopt."""
+        """There are stretches to adopt."""
         self._ring.adopt = True
         self._news.set()
 

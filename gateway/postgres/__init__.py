@@ -1,1 +1,1 @@
-"""PostgreSQL, as far as the log, the store and the nodes share it. Imported only where a URL asks for it."""
+"""PostgreSQL, as far as the log, the store and the nodes share it. Imported only if a PostgreSQL URL is set."""

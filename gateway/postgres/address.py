@@ -1,14 +1,14 @@
-"""How PostgreSQL is reached: libpq's own URL, with the deadlines that a gateway needs."""
+"""The address of PostgreSQL: libpq's own URL, with the deadlines that a gateway needs."""
 
 from typing import Final
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 CONNECT_SECONDS: Final = 3
-"""libpq waits so long for each host."""
+"""How long libpq waits for each host."""
 
 REPLY_SECONDS: Final = 4.0
-"""After so long without a reply a connection is given up. A lock is waited for no longer than half of it."""
+"""After so long without a reply a connection is given up. A statement waits for a lock for half of that at most."""
 
 _DEFAULTS: dict[str, str | int | None] = {
     "connect_timeout": CONNECT_SECONDS,
@@ -23,15 +23,15 @@ _DEFAULTS: dict[str, str | int | None] = {
 
 
 def conninfo(url: str) -> str:
-    """The URL with the deadlines that a gateway needs, for libpq. What the URL says itself stays.
+    """The URL with the deadlines that a gateway needs, for libpq. Parameters in the URL itself take precedence.
 
-    Raises `psycopg.ProgrammingError` for a URL that libpq does not understand.
+    Raises `psycopg.ProgrammingError` if libpq does not understand the URL.
     """
     return make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(url)})
 
 
 def without_password(url: str) -> str:
-    """What an operator may be shown of a URL."""
+    """The URL as it may be shown to an operator: without the password and other parameters."""
     said = conninfo_to_dict(url)
     host, port = said.get("host", ""), said.get("port", 5432)
     return f"postgresql://{said.get('user', '')}@{host}:{port}/{said.get('dbname', '')}"

@@ -1,4 +1,4 @@
-"""PostgreSQL's failures: which of them pass, and what an operator is told."""
+"""PostgreSQL's failures: which of them are temporary, and the sentence that an operator reads."""
 
 from psycopg import Error, errors
 
@@ -6,18 +6,18 @@ _OF_THE_VALUES = (errors.DataError, errors.IntegrityError, errors.NotSupportedEr
 
 
 class NoReply(Exception):
-    """PostgreSQL can't be reached, or hasn't answered: what it was asked may or may not have been done."""
+    """PostgreSQL can't be reached or has not answered. The statement may or may not have been done."""
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether trying again later can help: the server fails, or what is between, not the values that it was given."""
+    """Whether trying again later can help: the server or the network failed, not the values in the statement."""
     if isinstance(error, OSError | TimeoutError | NoReply):
         return True
     return isinstance(error, Error) and not isinstance(error, _OF_THE_VALUES)
 
 
 def sentence(error: BaseException) -> str:
-    """Why PostgreSQL does not work, without addresses or anybody's text."""
+    """Why PostgreSQL does not work. Contains no address and no text of a user."""
     match error:
         case errors.DiskFull():
             return "PostgreSQL's disk is full"

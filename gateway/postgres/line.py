@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """Executes one statement; its rows."""
+    """Executes one statement and returns its rows."""
 
     async def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]: ...
 
 
 class Line:
-    """One connection, made when it is needed and made anew after a failure. One statement at a time."""
+    """One connection, which is made when it is needed, and made anew after a failure. One statement at a time."""
 
     def __init__(self, reached: str, ledger: Ledger) -> None:
         self._conninfo = reached
@@ -33,15 +33,15 @@ class Line:
         self._busy = asyncio.Lock()
 
     async def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
-        """Executes one statement by itself; its rows.
+        """Executes one statement in a transaction of its own and returns its rows.
 
-        Raises `NoReply` when it may or may not have been done, and psycopg's own errors when the server refused it.
+        Raises `NoReply` if it may or may not have been done, and psycopg's own errors if the server refused it.
         """
         async with self._busy:
             return await self._in_time(self._run(sql, parameters))
 
     async def within(self, work: Callable[[Run], Awaitable[T]]) -> T:
-        """Does work in one transaction; its statements go through the function that it is given. Raises as `run`."""
+        """Does work in one transaction: `work` gets the function that executes its statements. Raises as `run` does."""
         async with self._busy:
             return await self._in_time(self._within(work))
 
@@ -68,7 +68,7 @@ class Line:
         return connection
 
     async def _in_time(self, work: Awaitable[T]) -> T:
-        """The result. Work that takes too long, or whose caller is cancelled, loses its connection."""
+        """The result of work. If it takes too long, or its caller is cancelled, the connection is closed."""
         task = asyncio.ensure_future(work)
         try:
             done, _ = await asyncio.wait([task], timeout=REPLY_SECONDS + CONNECT_SECONDS)
