@@ -10,11 +10,11 @@ from msgspec import Struct
 from gateway.ids import LogKey
 
 Elsewhere = Callable[[LogKey, str], Awaitable[float | None]]
-"""How many seconds ago somebody last listened to a turn at another node, 0 for now; None if that is too long ago."""
+"""How many seconds ago a turn last had a listener at another node, 0 if it has one; None if that is too long ago."""
 
 
 _ASK_AGAIN = 0.5
-"""Seconds between two questions to other nodes at the least."""
+"""The shortest time in seconds between two questions to other nodes."""
 
 
 class _Watched(Struct, eq=False):
@@ -28,18 +28,18 @@ class _Watched(Struct, eq=False):
 class Abandonment:
     """Counts the listeners of turns and logs, and cancels a watched turn `seconds` after its last listener has left.
 
-    With `elsewhere` it asks other nodes before that, and tells them in `heard` of the listeners here.
+    With `elsewhere` it first asks other nodes whether they have listeners. `heard` answers their questions.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.elsewhere: Elsewhere | None = None
-        self._left: dict[tuple[str, str], float] = {}  # when the last listener left, while other nodes may ask
+        self._left: dict[tuple[str, str], float] = {}  # when the last listener left, as long as other nodes may ask
         self._watched: dict[str, _Watched] = {}
-        self._listeners: Counter[tuple[str, str]] = Counter()  # by what they listen to: a turn, or all of a log
+        self._listeners: Counter[tuple[str, str]] = Counter()  # by topic: a turn, or a whole log
 
     def joined(self, key: LogKey, turn: str | None) -> None:
-        """Somebody listens to a turn, or, with None, to the whole log."""
+        """Somebody listens to a turn, or, if `turn` is None, to the whole log."""
         self._listeners[_topic(key, turn)] += 1
         for watched in self._concerned(key, turn):
             self._stop(watched)
@@ -90,7 +90,7 @@ class Abandonment:
             watched.asking = asyncio.get_running_loop().create_task(self._ask(watched, self.elsewhere))
 
     async def _ask(self, watched: _Watched, elsewhere: Elsewhere) -> None:
-        """Cancels the turn, unless somebody listens to it at another node, or left too short a time ago."""
+        """Cancels the turn, unless it has a listener at another node, or had one too short a time ago."""
         try:
             ago = await elsewhere(watched.key, watched.turn)
         finally:
@@ -103,7 +103,7 @@ class Abandonment:
             self._start(watched, max(self._seconds - ago, _ASK_AGAIN))
 
     def heard(self, key: LogKey, turn: str) -> float | None:
-        """What `elsewhere` asks other nodes for, as far as this one knows."""
+        """How many seconds ago the turn last had a listener at this node, as `elsewhere` of other nodes asks."""
         topics = _topic(key, turn), _topic(key, None)
         if any(self._listeners[topic] for topic in topics):
             return 0.0
@@ -111,7 +111,7 @@ class Abandonment:
         return since if since < self._seconds else None
 
     def _remember(self, topic: tuple[str, str]) -> None:
-        """Its last listener here leaves now. What is older than `seconds` is forgotten, so that little is kept."""
+        """Notes that the topic's last listener leaves now. Forgets notes that are older than `seconds`."""
         now = asyncio.get_running_loop().time()
         self._left.pop(topic, None)
         self._left[topic] = now  # the newest is last

@@ -1,4 +1,4 @@
-"""Asking: what is done to a turn that another node runs, as a question to that node and its answer."""
+"""Asking: commands and questions about turns that another node runs, sent to that node, and its answers."""
 
 import asyncio
 import secrets
@@ -15,13 +15,13 @@ from gateway.turns.others import Others
 from gateway.turns.patience import is_outage
 
 _UNTIL_TAKEN_OVER = 10.0
-"""Seconds in which a dead node's turns are another's, and for which the database may be away."""
+"""Seconds within which another node has adopted a dead node's turns, and for which the database may be away."""
 
 _LOOK_AGAIN = 0.3
 
 
 class StartAsked(msgspec.Struct, tag="start"):
-    """Start a turn, once for each `mark`."""
+    """Start a turn, at most once for each `mark`."""
 
     order: Order
     mark: str
@@ -42,7 +42,7 @@ class EraseAsked(msgspec.Struct, tag="erase"):
 
 
 class HeardAsked(msgspec.Struct, tag="heard"):
-    """How many seconds ago somebody last listened to a turn, as `Abandonment.heard` says."""
+    """How many seconds ago did the turn last have a listener? Answered by `Abandonment.heard`."""
 
     key: LogKey
     turn: str
@@ -55,7 +55,7 @@ class GoneAsked(msgspec.Struct, tag="gone"):
 
 
 class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
-    """Tell a shop's staff, unless that was done `again` already."""
+    """Notify a shop's staff. `again` says that an earlier question may have done so already."""
 
     shop: str
     notification: Notification
@@ -81,12 +81,12 @@ T = TypeVar("T")
 
 
 def new_mark() -> str:
-    """The mark of an order without a key, so that another node starts it once however often it is asked."""
+    """A mark for an order without a key, so that another node starts it only once, however often it is asked."""
     return f"asked-{secrets.token_hex(16)}"
 
 
 async def answer(work: Awaitable[Any]) -> bytes:
-    """What a question's work came to."""
+    """The answer to a question: the result of `work`, or its error."""
     try:
         return encode(Answer(await work))
     except GatewayError as error:
@@ -94,7 +94,7 @@ async def answer(work: Awaitable[Any]) -> bytes:
 
 
 async def ask(others: Others, node: int, question: Question) -> Answer | None:
-    """The answer of the node; None when it gave none in time. Raises the error that the node met."""
+    """The node's answer; None if it gave none in time. Raises the error in the answer."""
     said = await others.ask(node, encode(question))
     if said is None:
         return None
@@ -105,13 +105,13 @@ async def ask(others: Others, node: int, question: Question) -> Answer | None:
 
 
 async def ask_all(others: Others, question: Question) -> list[Answer | None]:
-    """What each of the other nodes answers, None of one that gave no answer in time. Raises as `ask`."""
+    """The answers of all other nodes; None for a node that gave none in time. Raises as `ask` does."""
     return await asyncio.gather(*(ask(others, node, question) for node in await others.all()))
 
 
 async def heard_elsewhere(others: Others, key: LogKey, turn: str) -> float | None:
-    """How many seconds ago somebody last listened to a turn at another node. A node that does not answer may have
-    listeners, until it is no node any more."""
+    """How many seconds ago the turn last had a listener at another node. A node that does not answer counts as having
+    listeners, until it is buried."""
     try:
         answers = await ask_all(others, HeardAsked(key, turn))
     except GatewayError:
@@ -121,8 +121,8 @@ async def heard_elsewhere(others: Others, key: LogKey, turn: str) -> float | Non
 
 
 async def until_taken_over(attempt: Callable[[], Awaitable[T | None]]) -> T:
-    """What `attempt` gives, tried until no node is dead any more, and the database is there again. Raises
-    `storage_unavailable` after that."""
+    """The result of `attempt`, which is tried again while it returns None or the database is away. After the time in
+    which a dead node is buried, raises `storage_unavailable`."""
     deadline = asyncio.get_running_loop().time() + _UNTIL_TAKEN_OVER
     while True:
         late = GatewayError(Code.STORAGE_UNAVAILABLE, "the turn's node does not answer", retry_after=1)

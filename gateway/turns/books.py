@@ -22,7 +22,7 @@ Tell = Callable[[Stretch, Note], None]
 async def close_books(
     log: EventLog, store: Store, *, running: Container[str], tell: Tell, clock: Callable[[], float]
 ) -> None:
-    """Ends turns in the store that ended, or were lost, unknown to it: the database was locked, or the log is gone."""
+    """Ends turns in the store that ended or were lost unknown to it: the database was locked, or the log is gone."""
     for row in await store.inventory.unfinished():
         if row.turn_id in running:
             continue
@@ -68,7 +68,7 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
 
 
 async def kept(log: EventLog, turn: str) -> Stretch | None:
-    """The turn's stretch, which is not kept in memory."""
+    """The turn's stretch, which does not stay in memory; None if it is not kept any more."""
     if (tail := await log.shelf.find(turn)) is None:
         return None
     span = next((s for s in reversed(tail.spans) if s.turn == turn), None)

@@ -1,4 +1,4 @@
-"""Elsewhere: the turns that wait at another node, and whose readers wait here."""
+"""Elsewhere: turns that wait at another node while their readers wait at this one."""
 
 import asyncio
 
@@ -14,12 +14,12 @@ from gateway.turns.runner import Runner
 logger = structlog.get_logger()
 
 _LOOK_AGAIN = 1.0
-_LOOKS_FOR_LATE_READERS = 10  # a reader may still be on its way to the log in which the turn was to begin
+_LOOKS_FOR_LATE_READERS = 10  # a reader may still be about to wait in the conversation's log
 
 
 class Elsewhere:
-    """A queued turn that never starts ends in the log of its own: the node that runs it leads its readers there, and
-    this leads those of this node, who wait in the conversation's log."""
+    """Redirects readers at this node, which wait in the conversation's log. A queued turn that never starts ends in a
+    log of its own, and the node that runs the turn redirects only its own readers there."""
 
     def __init__(self, runner: Runner, means: Means) -> None:
         self._runner = runner
@@ -27,7 +27,7 @@ class Elsewhere:
         self._watched: set[str] = set()
 
     def watch(self, turn: str, conversation: LogKey) -> None:
-        """Somebody is about to wait for the turn. Idempotent."""
+        """A reader is about to wait for the turn. Idempotent."""
         if turn not in self._watched:
             self._watched.add(turn)
             self._runner.track(self._watch(turn, conversation))
@@ -44,7 +44,7 @@ class Elsewhere:
             self._watched.discard(turn)
 
     async def _lead(self, turn: str, conversation: LogKey) -> None:
-        """Leads readers until the turn has begun, or until none has come for some time. Raises `JournalError`."""
+        """Redirects readers until the turn has begun, or no reader has come for some time. Raises `JournalError`."""
         shelf, me = self._means.log.shelf, object()
         home = await shelf.tail(conversation)
         home.users.add(me)

@@ -28,15 +28,15 @@ class Erasure:
         self._readers = readers
 
     async def erase(self, conversation_id: ConversationId) -> None:
-        """Cancels running turns, deletes everything, and sends the readers away. When it returns, that is durable.
+        """Cancels running turns, deletes everything, and sends the readers away. All of that is durable on return.
 
-        Raises `storage_unavailable`; part of it may then be gone, and calling it again deletes the rest. If the caller
-        is cancelled, the erasure goes on by itself.
+        Raises `storage_unavailable`. A part may then be deleted, and another call deletes the rest. If the caller is
+        cancelled, the erasure goes on by itself.
         """
         await outlived(self._runner.track(self._erase(conversation_id)))
 
     async def _erase(self, conversation_id: ConversationId) -> None:
-        """Claims the conversation, so that no turn starts in it anywhere, or has its node erase it."""
+        """Claims the conversation, so that no node starts a turn in it, and erases it; or asks its node to erase it."""
         key = LogKey(conversation_id)
 
         async def attempt() -> Literal["here", "there"] | None:

@@ -1,4 +1,4 @@
-"""Notifications: tell a shop's staff about its turns; they are kept and resumed like events."""
+"""Notifications: events that tell a shop's staff about turns. They are kept and resumed like other events."""
 
 import asyncio
 from collections import deque
@@ -22,16 +22,16 @@ from gateway.turns.others import Nobody, Others
 logger = structlog.get_logger()
 
 PREVIEW = 80
-_MOST_WAITING = 1000  # notifications of one shop, while its node is asked or is dead
-_LOOKED_AT = 3  # stretches, in which a notification is looked for that may have been told already
-_ROLL_AFTER = 200  # events, after which a shop's stretch is closed, so that retention can take it
+_MOST_WAITING = 1000  # notifications of one shop that wait for the answer of its node
+_LOOKED_AT = 3  # how many stretches are searched for a notification that may have been written already
+_ROLL_AFTER = 200  # events after which a shop's stretch is closed, so that retention can remove it
 
 
 class Notifications:
     """Appends to shops' logs. A shop's log is a sequence of stretches without a turn, each closed by size or age.
 
-    A node has claimed a shop's log while a stretch of it is open there. Others ask that node, in the order in which
-    they have something to tell.
+    While a node has an open stretch in a shop's log, that log is claimed by it. Other nodes send it their
+    notifications, one after the other.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Notifications:
     ) -> None:
         self._log = log
         self._others = others or Nobody()
-        self._waiting: dict[str, deque[Notification]] = {}  # what this node has not told yet, by shop
+        self._waiting: dict[str, deque[Notification]] = {}  # by shop, for other nodes
         self._tasks: set[asyncio.Task[None]] = set()
         self._roll_seconds = min(60.0, retention / 4)
         self._clock = clock
@@ -78,7 +78,7 @@ class Notifications:
             self._end(shop)
 
     def roll(self) -> None:
-        """Closes stretches that are old enough; called now and then."""
+        """Closes stretches that are old enough. Called every few seconds."""
         for shop, (_, since) in list(self._open.items()):
             if self._clock() - since >= self._roll_seconds:
                 try:
@@ -115,13 +115,13 @@ class Notifications:
     # -- over nodes -----------------------------------------------------------------------------------------------
 
     def adopted(self, writer: Writer) -> None:
-        """The end of a dead node's stretch was written here: another node may claim the shop's log now."""
+        """This node has adopted a dead node's stretch and ended it: releases the shop's log for other nodes."""
         if self._others.any:
             self._others.hold(writer.tail.key)
             self._track(self._release(writer.tail.key))
 
     async def _release(self, key: LogKey) -> None:
-        """Lets others have the log, once its end is durable."""
+        """Releases the log once the stretch's end is durable, so that other nodes can claim it."""
         with suppress(GatewayError):
             await self._log.committed()
         self._others.release(key)
@@ -136,7 +136,7 @@ class Notifications:
             logger.warning("notification.lost", reason="too many wait for the shop's node")
 
     async def _pass_on(self, shop: str, waiting: "deque[Notification]") -> None:
-        """Tells what waits, one after the other, so that the turn is not kept waiting by another node."""
+        """Passes on what waits, one after the other, in a task of its own, so that no turn waits for another node."""
         try:
             while waiting:
                 try:
@@ -158,17 +158,17 @@ class Notifications:
                 answer = await ask(self._others, node, asked)
             except GatewayError:
                 answer = None
-            asked.again = True  # it may have been told all the same
+            asked.again = True  # the node may have written it although it did not answer
             return True if answer is not None and answer.value else None
 
         await until_taken_over(attempt)
 
     async def tell(self, asked: NotifyAsked) -> bool:
-        """For another node: returns once it is durable; False when this node has not the shop's log."""
+        """Notifies for another node. True once that is durable; False if a third node has claimed the shop's log."""
         return await self._here(asked) is None
 
     async def _here(self, asked: NotifyAsked) -> int | None:
-        """Tells it, if this node has the shop's log or can claim it; else the node that has it."""
+        """Notifies if this node has claimed the shop's log or can claim it. Otherwise returns the node that has."""
         key = shop_log(asked.shop)
         if (node := await self._others.claim(key)) is not None:
             return node
@@ -189,7 +189,7 @@ class Notifications:
         return None
 
     async def _was_told(self, tail: Tail, notification: Notification) -> bool:
-        """Whether it is among the newest: a turn has one of each type."""
+        """Whether the notification is among the newest: a turn has one of each type."""
         await self._log.committed()
         for span in reversed(tail.spans[-_LOOKED_AT:]):
             stretch = await self._log.shelf.load(span)
@@ -209,7 +209,7 @@ class Notifications:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """What waits for another node is not told any more."""
+        """Notifications that wait for another node are dropped."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

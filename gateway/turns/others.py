@@ -1,4 +1,4 @@
-"""Others: the other nodes that write the same log, as far as turns need to know of them."""
+"""Others: the other nodes that write the same log, as far as turns deal with them."""
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
@@ -7,9 +7,9 @@ from gateway.ids import LogKey
 
 
 class Others(Protocol):
-    """Which node runs the turns of a conversation. Methods that wait raise `storage_unavailable`.
+    """Knows which node runs a conversation's turns. Methods that wait raise `storage_unavailable`.
 
-    `any` says whether there can be other nodes at all, and `live` whether there are some now.
+    `any` says whether there can be other nodes at all, `live` whether there are some now.
     """
 
     any: bool
@@ -19,35 +19,36 @@ class Others(Protocol):
 
     @property
     def term(self) -> int:
-        """Another one each time that this node was taken for dead: what it claimed before is not its own any more."""
+        """Changes each time that this node was taken for dead: then it has lost everything that it claimed before."""
 
     async def claim(self, key: LogKey) -> int | None:
-        """Makes this node the one that runs a conversation's turns, until as many `release`s; else the node that is."""
+        """Claims a conversation, so that this node runs its turns until as many calls of `release`. If another node has
+        claimed it, returns that node and changes nothing."""
 
     def hold(self, key: LogKey) -> None:
-        """A conversation that this node has already, because it is new or was adopted: as `claim`."""
+        """Counts as a claim of a conversation that this node has already, because it is new or was adopted."""
 
     def release(self, key: LogKey) -> None:
-        """Takes one claim back. With the last one another node may claim the conversation."""
+        """Takes one claim back. After the last one another node may claim the conversation."""
 
     def lose_all(self) -> None:
-        """This node was taken for dead: it has no conversation any more."""
+        """This node was taken for dead and has lost all its claims."""
 
     def alone_with(self, mark: str) -> AbstractAsyncContextManager[None]:
-        """Nobody else is between looking for a mark and keeping it meanwhile."""
+        """A lock over all nodes: only its holder looks for the mark and then keeps a turn under it."""
 
     async def runner_of(self, turn: str) -> int | None:
-        """The node that runs a turn, None when none does now."""
+        """The node that runs a turn; None if no node does now."""
 
     async def all(self) -> list[int]:
-        """The nodes that live, without this one."""
+        """All living nodes except this one."""
 
     async def ask(self, node: int, question: bytes) -> bytes | None:
-        """Another node's answer; None when it gives none in time, and may be dead."""
+        """Another node's answer; None if it gives none in time: it may be dead."""
 
 
 class Nobody:
-    """One process has the log for itself."""
+    """There are no other nodes: one process has the log to itself."""
 
     any = False
     live = False

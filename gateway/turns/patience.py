@@ -1,4 +1,4 @@
-"""Patience: what needs the database that nodes share waits while that is away, instead of failing at once."""
+"""Patience: waits while the database that nodes share is away, instead of failing at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,8 @@ _TRY_AGAIN = 0.2
 
 
 async def patiently(others: Others, work: Callable[[], Awaitable[T]]) -> T:
-    """What `work` returns, which may be done twice. A process that is alone with its files does not wait."""
+    """The result of `work`, which is done again after an outage and must be safe to do twice. Without other nodes, the
+    first failure is raised."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + (PATIENCE if others.any else 0.0)
     while True:

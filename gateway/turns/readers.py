@@ -1,4 +1,4 @@
-"""Readers, as the writing side sees them: they come and go, and sometimes have to be led to another log."""
+"""Readers, as the writing side sees them: they come and go, and sometimes have to be moved to another log."""
 
 from typing import Protocol
 

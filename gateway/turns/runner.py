@@ -1,4 +1,4 @@
-"""The runner: owns the tasks of running turns, and starts queued turns when it is their turn."""
+"""The runner: owns the tasks of running turns, and starts queued turns when they are next."""
 
 import asyncio
 from functools import partial
@@ -81,7 +81,7 @@ class Runner:
         self._means.others.release(LogKey(live.turn.conversation_id))
 
     async def start_over(self) -> None:
-        """This process was taken for dead: it has no turn any more, and others go on with those that it had."""
+        """This node was taken for dead: forgets all its turns, because other nodes go on with them."""
         for live in list(self.turns.values()):
             self.queues.leave(live)
             if live.task is None:
@@ -201,7 +201,7 @@ class Runner:
     # -- ending -------------------------------------------------------------------------------------------------
 
     def cancel(self, live: LiveTurn) -> bool:
-        """Ends a turn as cancelled. False when it was over already."""
+        """Ends a turn as cancelled. False if it was over already."""
         if live.stretch is None:
             self._cancel_queued(live)
             return True

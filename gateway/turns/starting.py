@@ -1,4 +1,4 @@
-"""Starting: an order becomes a turn exactly once, however often it comes."""
+"""Starting: makes exactly one turn of an order, however often the order comes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,8 @@ Owns = Callable[[str, str | None], bool]
 
 
 Admit = Callable[[], Awaitable[None] | None]
-"""Counts a turn that is about to start, once what it returns was awaited; raises if the turn must not start."""
+"""Counts a turn that is about to start, and raises if it must not start. If it returns an awaitable, the turn counts
+once that was awaited."""
 
 
 class Accepted(Struct, frozen=True):
@@ -49,7 +50,7 @@ class Accepted(Struct, frozen=True):
 
 
 class _TakenForDead(Exception):
-    """This node was taken for dead, and is another one now, while it started a turn."""
+    """While this process started a turn, its node was taken for dead; now it is another node."""
 
 
 class Starting:
@@ -64,7 +65,7 @@ class Starting:
         self._marks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self, order: Order, *, owns: Owns, admit: Admit, position: str, mark: str = "") -> Accepted:
-        """As `Turns.start` says. `mark` is another than the order's where another node asks."""
+        """See `Turns.start`. If another node asks, `mark` replaces the order's own mark."""
         self._refuse_when_draining()
         return await outlived(self._runner.track(self._find_or_start(order, owns, admit, position, mark)))
 
@@ -72,7 +73,7 @@ class Starting:
         """Goes on if its request is cancelled, so that a quick second request with the same key waits for the first."""
         try:
             return await self._find_or_start_in_term(order, owns, admit, position, mark)
-        except _TakenForDead:  # all that it claimed and looked for may be out of date; it was admitted
+        except _TakenForDead:  # its claims and findings may be out of date, but it was admitted
             return await self._find_or_start(order, owns, lambda: None, position, mark)
 
     async def _find_or_start_in_term(
@@ -161,12 +162,12 @@ class Starting:
                 await self._patiently(partial(_count, [counted], admit))
                 self._refuse_when_draining()
                 busy = self._runner.is_busy(tail)
-                tail.users.discard(waiting)  # from here on there is no await
+                tail.users.discard(waiting)  # no await follows until the turn keeps the tail
         except BaseException:
-            self._log.shelf.drop(tail, waiting)  # it may have been read for this alone
+            self._log.shelf.drop(tail, waiting)  # the tail may have been read for this order alone
             others.release(key)
             raise
-        if others.term != term:  # what it claimed is another node's, perhaps
+        if others.term != term:  # another node may have the conversation now
             self._log.shelf.drop(tail, waiting)
             raise _TakenForDead
         note = Note(order, naming.conversation_id, self._means.clock())
@@ -175,9 +176,9 @@ class Starting:
         live = LiveTurn(self._means, note, turn, tail, naming=naming)
         await self._runner.accept(live, mark, queued=busy)
         if others.any:
-            with suppress(GatewayError, TimeoutError):  # the turn runs, and the store is told of it sooner or later
+            with suppress(GatewayError, TimeoutError):  # the turn runs in any case, and the store will be told of it
                 async with asyncio.timeout(PATIENCE):
-                    await self._patiently(self._store.settled)  # whatever node is asked next knows of the turn
+                    await self._patiently(self._store.settled)  # so that any node that is asked next knows the turn
         return Accepted(naming.conversation_id, turn.turn_id, tail.key, queued=busy)
 
     async def _require_storage(self) -> None:
@@ -188,12 +189,12 @@ class Starting:
         return await patiently(self._means.others, work)
 
     async def _claimed(self, key: LogKey, naming: Naming) -> Tail:
-        """The tail of a conversation that has just become this node's: with all that other nodes wrote."""
+        """The tail of a conversation that this node has just claimed, with everything that other nodes wrote to it."""
         try:
             if self._means.others.any:
                 row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
                 if row is None:
-                    raise no_such(row)  # it has been erased at another node since it was looked for
+                    raise no_such(row)  # another node has erased it since it was found
                 naming.known(row.coze_conversation_id, row.naming)
             return await self._patiently(lambda: self._log.shelf.tail(key, newest=True))
         except JournalError as error:
@@ -204,7 +205,8 @@ class Starting:
             raise
 
     async def _at_its_node(self, order: Order, key: LogKey, mark: str, admit: Admit, position: str) -> Accepted | int:
-        """The turn as another node has started it, which runs the conversation; this node's term once it is claimed."""
+        """The turn, if another node runs the conversation and starts it there; otherwise this node's term, in which it
+        has claimed the conversation."""
         others = self._means.others
         asked = mark or new_mark()
         nodes: list[int] = []
@@ -221,7 +223,7 @@ class Starting:
         found: Accepted | int = await until_taken_over(attempt)
         if isinstance(found, Accepted):
             return found
-        # Also where nobody had the conversation: another node may have run the turn, all of it, since the first look.
+        # Looks again even if no node had the conversation: since the first look, one may have run the whole turn.
         if not (nodes or (mark and others.any)) or (earlier := await self._earlier(order, asked)) is None:
             return found
         others.release(key)
@@ -229,6 +231,6 @@ class Starting:
 
 
 async def _count(begun: list[Awaitable[None]], admit: Admit) -> None:
-    """Counts the turn: as it was begun, or once more."""
+    """Counts the turn. The first try awaits the count that was begun, later ones begin another."""
     if (counted := begun.pop() if begun else admit()) is not None:
         await counted

@@ -1,4 +1,4 @@
-"""Take-over: at the start, continues turns that a former process left, and tells the store what it missed."""
+"""Take-over: goes on with turns that another process left, and tells the store what it missed."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ _LOOK_AGAIN = 1.0  # seconds between two checks whether the log can be written a
 
 
 class TakeOver:
-    """The work between opening the log and accepting requests."""
+    """Takes over an earlier process's turns before requests are accepted, and later those of dead nodes."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class TakeOver:
             self._runner.track(tell_missing(self._log, self._store, newest=newest, tell=tell))
 
     async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
-        """Goes on with turns that another process left, and tells of those that had ended."""
+        """Goes on with turns that another process left running, and tells the store of those that had ended."""
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
         self._repeat_ends(ended)
         for name in names:
@@ -86,7 +86,7 @@ class TakeOver:
             self._runner.track(self._go_on_later(running))
 
     def _repeat_ends(self, ended: list[Stretch]) -> None:
-        """Tells the store again how these turns ended, and Coze which were cancelled: neither may know yet."""
+        """Tells the store again how these turns ended, and Coze which of them were cancelled: both may not know yet."""
         for stretch in ended:
             if stretch.turn and stretch.last >= stretch.first:
                 note = read_note(stretch.state)

@@ -104,14 +104,14 @@ class Turns:
             return found
         if (key := await self._key_of(turn_id)) is None:
             return found
-        if key == turn_id:  # it waits, and its readers wait where it will begin
+        if key == turn_id:  # the turn waits, and its readers wait in the log in which it will begin
             home = LogKey(found.conversation_id)
             self._elsewhere.watch(turn_id, home)
             return Running(home, "queued")
         return Running(key, "running" if found.status == "queued" else found.status)
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
-        """How a turn stands. Raises `not_found`, also for somebody else's."""
+        """The state of a turn. Raises `not_found`, also for a turn that belongs to somebody else."""
         found = await self._find(turn_id, owns)
         if isinstance(found, LiveTurn):
             return snapshot(found, 0.0)
@@ -124,7 +124,7 @@ class Turns:
         return row
 
     async def cancel(self, turn_id: str, *, owns: Owns) -> bool:
-        """Ends a turn as cancelled. False when it was over already. Raises `not_found`."""
+        """Ends a turn as cancelled. False if it was over already. Raises `not_found`."""
         found = await self._find(turn_id, owns)
         if isinstance(found, LiveTurn):
             if not self.runner.cancel(found):
@@ -134,7 +134,7 @@ class Turns:
         return bool(await self._ask_its_node(found, CancelAsked(turn_id)))
 
     async def give_outputs(self, turn_id: str, outputs: list[tuple[str, str]], *, owns: Owns) -> bool:
-        """Answers an `action_required`. False when the turn is over.
+        """Answers an `action_required`. False if the turn is over.
 
         Raises `not_found`, or `invalid_request` when the turn doesn't wait for these outputs.
         """
@@ -148,7 +148,7 @@ class Turns:
     async def _find(self, turn_id: str, owns: Owns) -> LiveTurn | TurnRow:
         live = self.runner.turns.get(turn_id)
         if live is not None and owns(live.order.user_id, live.order.shop_id):
-            return live  # somebody else's takes the way of what never existed, and as long
+            return live  # otherwise the answer takes as long as for a turn that never existed
         row = await self._store.turn(turn_id, texts=False)
         if row is None or not owns(row.user_id, row.shop_id):
             raise no_such(row)
@@ -157,7 +157,7 @@ class Turns:
     # -- turns of other nodes -----------------------------------------------------------------------------------
 
     async def _key_of(self, turn_id: str) -> LogKey | None:
-        """The log that holds a turn that runs elsewhere."""
+        """The log of a turn that runs at another node."""
         try:
             tail = await self._means.log.shelf.find(turn_id)
         except JournalError as error:
@@ -168,7 +168,7 @@ class Turns:
         return tail.key
 
     async def _ask_its_node(self, row: TurnRow, question: CancelAsked | OutputsAsked) -> Any:
-        """What the node says that runs the turn; None when the turn is over."""
+        """The answer of the node that runs the turn; None if the turn is over."""
         others = self._means.others
         if row.status in ENDED or not others.any:
             return None
@@ -189,7 +189,7 @@ class Turns:
         return await self.give_outputs(live.turn.turn_id, question.outputs, owns=_anybody)
 
     async def answer(self, asked: bytes) -> bytes:
-        """Does what another node asks for."""
+        """Does what another node asks for, and returns the answer."""
         question = decode_question(asked)
         match question:
             case StartAsked():
@@ -210,7 +210,7 @@ class Turns:
         return await answer(work)
 
     async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
-        """Goes on with what a node left that is no more."""
+        """Goes on with the stretches that a dead node left."""
         await self._takeover.adopt(orphans, ended)
 
     async def start_over(self) -> None:
@@ -227,7 +227,7 @@ class Turns:
         await self._erasure.erase(conversation_id)
 
     async def resume(self, orphans: list[Stretch]) -> None:
-        """Continues turns that a former process left running. Called once, before anything is started."""
+        """Goes on with turns that an earlier process left running. Called once, before any turn is started."""
         work = self._telling.run(self.runner.turns, self._notifications.roll)
         self._keeping = asyncio.get_running_loop().create_task(work)
         self._means.faults.watch("keep", self._keeping)
@@ -239,12 +239,12 @@ class Turns:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing more is started."""
+        """Whether new orders are refused."""
         return self.runner.draining
 
     @property
     def others_go_on(self) -> bool:
-        """Whether other nodes live, which go on with what this one leaves."""
+        """Whether other nodes live, which go on with the turns that this one leaves."""
         return self._means.others.live
 
     async def drain(self, seconds: float) -> None:
@@ -264,12 +264,12 @@ class Turns:
 
 
 def _anybody(_user: str, _shop: str | None) -> bool:
-    """The node that asks has looked whose it is."""
+    """The node that asks has checked the owner."""
     return True
 
 
 async def _known(value: Any) -> Any:
-    """An answer that nobody has to wait for."""
+    """An answer that is known without waiting."""
     return value
 
 
