@@ -35,8 +35,8 @@ async def _runs(folder: Path, first: int, runs: int, seconds: float) -> int:
         blows: list[str] = []
         try:
             here = await run(seed, seconds, folder / str(seed), say=blows.append)
-            outcomes += here.outcomes()
-            said = f"{len(here.told)} turns, {sum(here.blows.values())} blows, {dict(here.outcomes())}"
+            outcomes += here.crowd.outcomes()
+            said = f"{len(here.crowd.told)} turns, {sum(here.blows.values())} blows, {dict(here.crowd.outcomes())}"
         except Exception as error:
             failed.append(seed)
             said = f"FAILED after {blows}:\n{_all_of(error)}\n  again: make chaos ARGS='--seed {seed}'"

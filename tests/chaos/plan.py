@@ -1,6 +1,7 @@
 """What happens in a chaos run, all of it from one seed: who asks what, and what breaks when."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,13 +54,13 @@ class Strike:
     hard: bool
 
 
-def strikes(seed: int, seconds: float, *, disk: bool) -> list[Strike]:
+def strikes(seed: int, seconds: float, blows: Sequence[Blow]) -> list[Strike]:
     chance = random.Random(f"{seed} strikes")
     found: list[Strike] = []
     at = 0.0
     while True:
         strike = Strike(
-            chance.choice(BLOWS if disk else BLOWS[:-1]),
+            chance.choice(blows),
             chance.uniform(0.05, 0.9),
             chance.uniform(0.1, 0.8),
             chance.random() < 0.5,

@@ -24,15 +24,15 @@ async def test_whatever_breaks_every_answer_arrives_whole_and_once(tmp_path: Pat
     async with asyncio.TaskGroup() as group:
         runs = [group.create_task(one(seed)) for seed in seeds]
     worlds = [run.result() for run in runs]
-    outcomes = sum((world.outcomes() for world in worlds), Counter[str]())
+    outcomes = sum((world.crowd.outcomes() for world in worlds), Counter[str]())
     assert outcomes["completed"] > sum(outcomes.values()) / 2
     assert sum(sum(world.blows.values()) for world in worlds) > len(worlds) * 3
 
 
 def test_the_same_seed_is_the_same_run() -> None:
-    assert strikes(7, 60, disk=True) == strikes(7, 60, disk=True) != strikes(8, 60, disk=True)
+    assert strikes(7, 60, BLOWS) == strikes(7, 60, BLOWS) != strikes(8, 60, BLOWS)
 
 
 def test_ten_seeds_hold_every_blow() -> None:
-    struck = {strike.blow for seed in range(10) for strike in strikes(seed, SECONDS, disk=True)}
+    struck = {strike.blow for seed in range(10) for strike in strikes(seed, SECONDS, BLOWS)}
     assert struck == set(BLOWS)

@@ -1,0 +1,184 @@
+"""The crowd of a chaos run: askers and listeners who believe only what they are given, and what is said of it afterwards."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from gateway.simulator import Simulator, whole_text
+from tests.chaos.plan import question
+from tests.faults.coze import BASELINE_KINDS, ledger, patience
+from tests.faults.reading import GONE, TRANSPORTS, Broken, Reader, Refused
+
+ERRORS = {
+    "upstream_uncertain",
+    "upstream_unavailable",
+    "upstream_failed",
+    "storage_unavailable",
+    "conversation_busy",
+}
+"""What a turn may end with, when what it needed was broken at its moment."""
+
+ASKERS = 4
+
+
+@dataclass
+class Told:
+    """One turn: what was asked, and everyone who heard it."""
+
+    message: str
+    key: str
+    reader: Reader
+    listeners: list[Reader] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    queued: bool = False
+
+
+class Crowd:
+    """`door` gives the URL at which the next request is made. `calm` is set when the blows are over."""
+
+    def __init__(self, seed: int, coze: Simulator, door: Callable[[random.Random], str]) -> None:
+        self.seed = seed
+        self.coze = coze
+        self.told: list[Told] = []
+        self.calm = asyncio.Event()
+        self._door = door
+
+    async def gather(self, session: aiohttp.ClientSession, strike: Callable[[], Awaitable[None]], rest: float) -> None:
+        """Everybody asks and listens while `strike` goes on, and must have rest so many seconds after it."""
+        async with asyncio.TaskGroup() as askers:
+            for number in range(ASKERS):
+                askers.create_task(self._ask(session, random.Random(f"{self.seed} asker {number}"), f"asker-{number}"))
+            await strike()
+            self.calm.set()
+            askers.create_task(self._rest(rest))
+
+    async def _ask(self, session: aiohttp.ClientSession, chance: random.Random, name: str) -> None:
+        """Asks one thing after the other, in a conversation of its own or the last one's, listened to by others."""
+        number, conversation = 0, ""
+        while not self.calm.is_set():
+            number += 1
+            told = Told(question(chance, f"{name} {number}"), f"{self.seed}-{name}-{number}", Reader())
+            told.queued = bool(conversation) and chance.random() < 0.3
+            self.told.append(told)
+            fields = {"conversationId": conversation, "onBusy": "queue"} if told.queued else {}
+            asking = asyncio.create_task(
+                self._follow(session, told.reader, told, random.Random(chance.random()), fields)
+            )
+            listening = [
+                asyncio.create_task(self._overhear(session, told, random.Random(chance.random())))
+                for _ in range(chance.randrange(3))
+            ]
+            await asyncio.gather(asking, *listening)
+            conversation = told.reader.conversation_id
+            await asyncio.sleep(chance.uniform(0, 0.2))
+
+    async def _follow(
+        self, session: aiohttp.ClientSession, reader: Reader, told: Told, chance: random.Random, fields: dict[str, str]
+    ) -> None:
+        while not reader.turn_id:
+            try:
+                await reader.ask(session, self._door(chance), told.message, key=told.key, **fields)
+            except GONE:
+                await asyncio.sleep(0.05)
+            except Refused as refused:
+                if refused.status != 503:
+                    raise Broken(f"{told.key}: {refused}") from refused
+                await asyncio.sleep(0.1)
+        await self._to_the_end(session, reader, chance)
+
+    async def _overhear(self, session: aiohttp.ClientSession, told: Told, chance: random.Random) -> None:
+        """Joins somewhere in the middle, and changes its transport again and again."""
+        reader = Reader(told.reader.book)
+        while not told.reader.turn_id:
+            await asyncio.sleep(0.02)
+            if told.reader.over:
+                return
+        await asyncio.sleep(chance.uniform(0, 0.5))
+        reader.turn_id = told.reader.turn_id
+        told.listeners.append(reader)
+        await self._to_the_end(session, reader, chance)
+
+    async def _to_the_end(self, session: aiohttp.ClientSession, reader: Reader, chance: random.Random) -> None:
+        while not reader.over:
+            pieces = None if self.calm.is_set() or chance.random() < 0.3 else chance.randrange(1, 12)
+            try:
+                await reader.listen(session, self._door(chance), chance.choice(TRANSPORTS), pieces=pieces)
+            except GONE:
+                pass
+            except Refused as refused:
+                if refused.status != 503:
+                    raise Broken(f"{reader.turn_id}: {refused}") from refused
+            if not reader.over:
+                await asyncio.sleep(0.03)
+
+    def judge(self) -> None:
+        """All that can be said afterwards of what the crowd was given."""
+        asked = len(self.told)
+        if self.coze.chats_started > asked:
+            raise Broken(f"{self.coze.chats_started} chats for {asked} messages")
+        for told in self.told:
+            reader = told.reader
+            last = reader.last
+            posts = self.coze.posts_of(told.message)
+            if posts > (4 if told.queued else 1):
+                raise Broken(f"{told.message!r} was sent {posts} times")
+            if last["event"] == "completed":
+                if reader.text != whole_text(told.message):
+                    raise Broken(f"{told.message!r} got {reader.text[-80:]!r}")
+            elif last["event"] != "error" or last["code"] not in ERRORS:
+                raise Broken(f"{told.message!r} ended with {last}")
+            for one in (reader, *told.listeners):
+                if one.last != last or one.text != reader.text:
+                    raise Broken(f"{told.message!r} ended in two ways: {last} and {one.last}")
+                if one.resets:
+                    raise Broken(f"{told.message!r}: a reset: {one.named('reset')}")
+
+    async def judge_at(self, session: aiohttp.ClientSession, url: str) -> None:
+        """What this gateway says of every turn is what its readers were given."""
+        for told in self.told:
+            reader = told.reader
+            async with session.get(f"{url}/api/coze/turns/{reader.turn_id}") as response:
+                stands: dict[str, Any] = await response.json()
+            wanted = "completed" if reader.last["event"] == "completed" else "failed"
+            if (stands["status"], stands["content"]) != (wanted, reader.text):
+                raise Broken(f"{told.message!r} stands as {stands}, its last event was {reader.last}")
+
+    async def _rest(self, seconds: float) -> None:
+        """Raises `Broken` when someone still waits for an end long after the last blow."""
+        for _ in range(round(patience(seconds) * 20)):
+            if all(one.over for told in self.told for one in (told.reader, *told.listeners)):
+                return
+            await asyncio.sleep(0.05)
+        waiting = [
+            (told.message, one.turn_id, one.events[-3:])
+            for told in self.told
+            for one in (told.reader, *told.listeners)
+            if not one.over
+        ]
+        raise Broken(f"not at rest {seconds} s after the last blow: {waiting}")
+
+    def outcomes(self) -> Counter[str]:
+        return Counter(str(t.reader.last.get("code") or t.reader.last["event"]) for t in self.told if t.reader.over)
+
+
+async def balanced(session: aiohttp.ClientSession, url: str) -> None:
+    """Raises `Broken` for a gateway that still holds something when nobody asks anything of it."""
+    held: dict[str, int] = {}
+    for _ in range(100):
+        held = {k: v for k, v in (await ledger(session, url)).items() if k in BASELINE_KINDS and v}
+        if not held:
+            return
+        await asyncio.sleep(0.05)
+    raise Broken(f"still held five seconds later: {held}")
+
+
+def without_a_fault(logged: str) -> None:
+    """Raises `Broken` for a gateway that logged a bug."""
+    if "Traceback" in logged:
+        raise Broken(logged[logged.index("Traceback") - 500 :][:3000])
