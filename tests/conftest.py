@@ -2,11 +2,9 @@
 
 import gc
 import os
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer, postgres_server
 from tests.folders import prepared
 from tests.processes import GatewayProcess
+from tests.programs import program
 
 # Several hundred processes read the same modules: one of them compiles each, whatever this machine's habit is.
 sys.dont_write_bytecode = False
@@ -103,11 +102,8 @@ def require(pytestconfig: pytest.Config) -> Require:
 
     def find(tool: str) -> str:
         package, commands = PACKAGES[tool]
-        debian = sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True)
-        path = ":".join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *debian])
-        for command in commands:
-            if found := shutil.which(command, path=path):
-                return found
+        if found := program(*commands):
+            return found
         pytestconfig.stash[MISSING].add(tool)
         message = f"{tool} is missing (Debian package {package})"
         if CI:

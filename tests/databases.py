@@ -77,10 +77,10 @@ class PostgresServer:
         for pid in (self._process.pid, *map(int, children)):
             os.kill(pid, number)
 
-    def stop(self) -> None:
-        """Ends it as a restart does: at once, connections or not."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Ends it as a restart does: at once, connections or not. SIGQUIT ends it as a crash does."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(number)
             self._process.wait(20)
             self._process = None
 

@@ -38,11 +38,13 @@ class GatewayProcess:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, *arguments: str, environment: Mapping[str, str] | None = None) -> "GatewayProcess":
+    async def start(
+        cls, *arguments: str, environment: Mapping[str, str] | None = None, module: str = "gateway"
+    ) -> "GatewayProcess":
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "gateway",
+            module,
             *arguments,
             env=clean_environment() | AS_INSTALLED | NO_CERTIFICATES | dict(environment or {}),
             stdin=asyncio.subprocess.DEVNULL,

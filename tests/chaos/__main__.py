@@ -1,4 +1,5 @@
-"""`python -m tests.chaos [--seed N] [--runs R] [--seconds S]`, or `--soak [--seconds S]`. A failing seed is printed."""
+"""`python -m tests.chaos [--nodes] [--seed N] [--runs R] [--seconds S]`, or `--soak [--seconds S]`. A failing seed is
+printed."""
 
 import argparse
 import asyncio
@@ -6,10 +7,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tests.chaos.nodes import Nodes, run_nodes
 from tests.chaos.soak import soak
-from tests.chaos.world import run
+from tests.chaos.world import World, run
+from tests.programs import program
 
 
 def main() -> int:
@@ -17,6 +21,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first run's seed; the next ones count up")
     parser.add_argument("--runs", type=int, help="how many; one if a seed is given, else 300")
     parser.add_argument("--seconds", type=float, help="of blows in each run (8), or of the soak (1800)")
+    parser.add_argument("--nodes", action="store_true", help="three nodes on PostgreSQL instead of one gateway")
+    parser.add_argument("--plant", choices=("double-writer", "lost-batch"), help="with --nodes: a fault to be found")
     parser.add_argument("--soak", action="store_true", help="fifty turns a minute, a hundred listeners, and blows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -24,17 +30,27 @@ def main() -> int:
             return asyncio.run(soak(Path(folder), seconds=options.seconds or 1800, seed=options.seed))
         one = any(argument.startswith("--seed") for argument in sys.argv[1:])
         runs = options.runs or (1 if one else 300)
-        return asyncio.run(_runs(Path(folder), options.seed, runs, options.seconds or 8.0))
+        seconds = options.seconds or 8.0
+        programs = Path(program("postgres") or "postgres").resolve().parent
+
+        async def one_run(seed: int, say: Callable[[str], None]) -> World | Nodes:
+            if options.nodes:
+                return await run_nodes(seed, seconds, programs, planted=options.plant or "", say=say)
+            return await run(seed, seconds, Path(folder) / str(seed), say=say)
+
+        return asyncio.run(_runs(one_run, options.seed, runs))
 
 
-async def _runs(folder: Path, first: int, runs: int, seconds: float) -> int:
+async def _runs(
+    one_run: Callable[[int, Callable[[str], None]], Awaitable[World | Nodes]], first: int, runs: int
+) -> int:
     failed = []
     outcomes: Counter[str] = Counter()
     for seed in range(first, first + runs):
         began = time.monotonic()
         blows: list[str] = []
         try:
-            here = await run(seed, seconds, folder / str(seed), say=blows.append)
+            here = await one_run(seed, blows.append)
             outcomes += here.crowd.outcomes()
             said = f"{len(here.crowd.told)} turns, {sum(here.blows.values())} blows, {dict(here.crowd.outcomes())}"
         except Exception as error:

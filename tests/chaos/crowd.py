@@ -1,8 +1,7 @@
-"""The crowd of a chaos run: askers and listeners who believe only what they are given, and what is said of it afterwards."""
+"""The crowd of a chaos run: askers and listeners who believe only what they are given, and their judgement."""
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ class Told:
     key: str
     reader: Reader
     listeners: list[Reader] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
     queued: bool = False
 
 

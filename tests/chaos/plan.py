@@ -5,7 +5,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Blow = Literal["kill", "cut clients", "cut coze", "refuse coze", "crumble", "stall coze", "stop", "full disk"]
+Blow = Literal[
+    "kill",
+    "cut clients",
+    "cut coze",
+    "refuse coze",
+    "crumble",
+    "stall coze",
+    "stop",
+    "full disk",
+    "pause",
+    "cut off",
+    "cut database",
+    "restart all",
+    "stop database",
+    "crash database",
+    "pause database",
+]
 BLOWS: tuple[Blow, ...] = (
     "kill",
     "kill",
@@ -19,6 +35,25 @@ BLOWS: tuple[Blow, ...] = (
     "full disk",
 )
 """Each as often as it is to come up."""
+
+NODE_BLOWS: tuple[Blow, ...] = (
+    "kill",
+    "kill",
+    "pause",
+    "pause",
+    "cut off",
+    "cut off",
+    "stop",
+    "stop",
+    "restart all",
+    "cut database",
+    "stop database",
+    "crash database",
+    "pause database",
+    "cut coze",
+    "stall coze",
+)
+"""The same where several nodes work on one PostgreSQL."""
 
 _PLANS = (
     *("plain",) * 4,

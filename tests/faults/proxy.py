@@ -102,7 +102,7 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._up(reader, far, request))
                 group.create_task(self._down(far_reader, writer, request))
-        except* (ConnectionError, _Over):
+        except* (OSError, _Over):
             pass
         except* asyncio.CancelledError as cancelled:
             if "reset" in str(cancelled.exceptions):

@@ -1,0 +1,221 @@
+"""One chaos run over three nodes on a PostgreSQL of their own, each of which breaks by itself."""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import psycopg
+
+from tests.chaos.crowd import Crowd, balanced, without_a_fault
+from tests.chaos.plan import NODE_BLOWS, Strike, strikes
+from tests.databases import PostgresServer, postgres_server
+from tests.faults.coze import SWIFT, simulated
+from tests.faults.proxy import Proxy, proxied
+from tests.faults.reading import Broken, client
+from tests.processes import GatewayProcess
+
+LIVENESS = 15.0
+NODES = 3
+LASTS = (0.3, 1.0, 2.5, 5.0, 8.0)
+"""Seconds of a pause or a cut: also longer than a node's lease."""
+
+_AWAY = 1
+"""The exit status of a node that finds no PostgreSQL."""
+
+SETTINGS = SWIFT | {"GATEWAY_RETENTION_SECONDS": "600", "GATEWAY_SEND_TIMEOUT": "5"}
+
+
+class Node:
+    """A place in the cluster, where one process comes after the other, and its line to PostgreSQL."""
+
+    def __init__(self, line: Proxy, settings: dict[str, str], planted: str) -> None:
+        self.line = line
+        self._settings = settings
+        self._planted = planted
+        self.lives: list[GatewayProcess] = []
+        self.hurt = asyncio.Lock()
+        """Held while something befalls it."""
+
+    async def start(self) -> None:
+        """Starts it, again and again while PostgreSQL is away, as whatever supervises it does."""
+        while True:
+            module, planted = ("tests.chaos.planted", [self._planted]) if self._planted else ("gateway", [])
+            life = await GatewayProcess.start(
+                *planted, "serve", "--port", "0", environment=self._settings, module=module
+            )
+            self.lives.append(life)
+            try:
+                await life.ready(within=60)
+                return
+            except AssertionError:
+                if await life.ended() != _AWAY:
+                    raise
+
+    @property
+    def life(self) -> GatewayProcess:
+        return self.lives[-1]
+
+    @property
+    def url(self) -> str:
+        return self.life.url or "http://127.0.0.1:9"
+
+    async def stop(self) -> None:
+        if await self.life.terminate(within=30) != 0:
+            raise Broken("a stop ended with another status than 0:\n" + "\n".join(self.life.text[-5:]))
+
+
+class Nodes:
+    """The parts of a run."""
+
+    def __init__(self, crowd: Crowd, to_coze: Proxy, nodes: list[Node], server: PostgresServer) -> None:
+        self.crowd = crowd
+        self.nodes = nodes
+        self.blows: Counter[str] = Counter()
+        self._to_coze = to_coze
+        self._server = server
+        self._database = asyncio.Lock()
+        self._lasting: set[asyncio.Task[None]] = set()
+
+    async def strike(self, strike: Strike, chance: random.Random) -> None:
+        """Begins a blow; the next one may come before this one is over."""
+        await asyncio.sleep(strike.after)
+        self.blows[strike.blow] += 1
+        task = asyncio.create_task(self._befall(strike, chance.choice(self.nodes), chance.choice(LASTS)))
+        self._lasting.add(task)
+
+    async def over(self) -> None:
+        """Waits until every blow is over."""
+        await asyncio.gather(*self._lasting)
+
+    async def _befall(self, strike: Strike, node: Node, seconds: float) -> None:
+        match strike.blow:
+            case "kill" | "stop" | "pause" | "cut off" | "cut database":
+                async with node.hurt:
+                    await self._befall_node(strike, node, seconds)
+            case "restart all":
+                for one in self.nodes:
+                    async with one.hurt:
+                        await one.stop()
+                        await one.start()
+            case "stop database" | "crash database" | "pause database":
+                async with self._database:
+                    await self._befall_database(strike)
+            case "cut coze":
+                self._to_coze.cut_all("reset" if strike.hard else "close")
+            case _:
+                self._to_coze.freeze()
+                await asyncio.sleep(strike.lasts)
+                self._to_coze.thaw()
+
+    async def _befall_node(self, strike: Strike, node: Node, seconds: float) -> None:
+        match strike.blow:
+            case "kill":
+                await node.life.kill()
+                await asyncio.sleep(strike.lasts)
+                await node.start()
+            case "stop":
+                await node.stop()
+                await node.start()
+            case "pause":
+                node.life.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(seconds)
+                node.life.send_signal(signal.SIGCONT)
+            case "cut off" if strike.hard:
+                node.line.freeze()
+                await asyncio.sleep(seconds)
+                node.line.thaw()
+            case "cut off":
+                node.line.refuse()
+                node.line.cut_all("close")
+                await asyncio.sleep(seconds)
+                await node.line.listen()
+            case _:
+                node.line.cut_all("reset" if strike.hard else "close")
+
+    async def _befall_database(self, strike: Strike) -> None:
+        if strike.blow == "pause database":
+            self._server.send(signal.SIGSTOP)
+            await asyncio.sleep(strike.lasts * 5)
+            self._server.send(signal.SIGCONT)
+        else:
+            await asyncio.to_thread(self._server.stop, *([signal.SIGQUIT] if strike.blow == "crash database" else []))
+            await asyncio.sleep(strike.lasts)
+            await asyncio.to_thread(self._server.start)
+
+
+@contextlib.asynccontextmanager
+async def nodes_of(seed: int, server: PostgresServer, url: str, planted: str) -> AsyncIterator[Nodes]:
+    async with contextlib.AsyncExitStack() as stack:
+        coze = await stack.enter_async_context(simulated(first_ms=80, rate=60))
+        to_coze = await stack.enter_async_context(proxied(coze.url))
+        nodes = []
+        for _ in range(NODES):
+            line = await stack.enter_async_context(proxied(server.socket))
+            reached = f"postgresql://gateway@{urlsplit(line.url).netloc}{urlsplit(url).path}"
+            nodes.append(
+                Node(line, SETTINGS | {"COZE_API_BASE": to_coze.url, "GATEWAY_DATABASE_URL": reached}, planted)
+            )
+        try:
+            await asyncio.gather(*(node.start() for node in nodes))
+            crowd = Crowd(seed, coze, lambda chance: chance.choice(nodes).url)
+            yield Nodes(crowd, to_coze, nodes, server)
+        finally:
+            for node in nodes:
+                for life in node.lives:
+                    life.send_signal(signal.SIGCONT)
+                    await life.kill()
+
+
+async def run_nodes(
+    seed: int, seconds: float, programs: Path, *, planted: str = "", say: Callable[[str], None] = lambda _: None
+) -> Nodes:
+    """One whole run. Raises an exception group that holds `Broken` when a promise is, or the nodes find no rest."""
+    with postgres_server(programs) as server:
+        url = await server.make()
+        async with nodes_of(seed, server, url, planted) as here, client() as session:
+            chance = random.Random(f"{seed} nodes")
+
+            async def strike() -> None:
+                for one in strikes(seed, seconds, NODE_BLOWS):
+                    await here.strike(one, chance)
+                    say(f"{one.blow} after {one.after:.2f}")
+                await here.over()
+
+            await here.crowd.gather(session, strike, LIVENESS)
+            here.crowd.judge()
+            await _judge_nodes(here, session)
+            await _sound(url)
+            return here
+
+
+async def _judge_nodes(here: Nodes, session: aiohttp.ClientSession) -> None:
+    for node in here.nodes:
+        await here.crowd.judge_at(session, node.url)
+        await balanced(session, node.url)
+    for node in here.nodes:
+        await node.stop()
+        for life in node.lives:
+            without_a_fault("\n".join(life.text))
+
+
+async def _sound(url: str) -> None:
+    """Every stretch has ended and is kept, and no position was given twice."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        left = await (await connection.execute("SELECT number, turn FROM log_stretches WHERE NOT kept")).fetchall()
+        if left:
+            raise Broken(f"left unsaved: {left}")
+        twice = await (
+            await connection.execute(
+                "SELECT a.turn, b.turn FROM log_stretches a JOIN log_stretches b ON a.key = b.key"
+                " AND a.number < b.number AND a.first <= b.last AND b.first <= a.last AND a.first <= a.last"
+                " AND b.first <= b.last"
+            )
+        ).fetchall()
+        if twice:
+            raise Broken(f"two stretches have the same positions: {twice}")
