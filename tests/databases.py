@@ -16,12 +16,14 @@ from urllib.parse import quote
 from gateway.store.database import open_database
 
 _CONFIG = """
-fsync = off
-full_page_writes = off
-autovacuum = off
 max_connections = 200
 listen_addresses = ''
 shared_buffers = 32MB
+"""
+_HASTY = """
+fsync = off
+full_page_writes = off
+autovacuum = off
 """
 _MEMORY = Path("/dev/shm")  # a copy of a database there takes a third of the time, and no busy disk holds it up
 _ROOM = 2 * 1024**3  # bytes that must be free there
@@ -41,7 +43,7 @@ class PostgresServer:
         self._made: list[str] = []
         self._over: list[str] = []
 
-    def initialize(self) -> None:
+    def initialize(self, *, durable: bool = False) -> None:
         data = self._folder / "data"
         data.mkdir()
         if self._user is not None:
@@ -49,7 +51,7 @@ class PostgresServer:
                 shutil.chown(path, self._user)
         self._run("initdb", "-D", str(data), "-A", "trust", "-U", "gateway", "--no-sync", "-E", "UTF8", "--locale=C")
         with (data / "postgresql.conf").open("a") as file:
-            file.write(f"{_CONFIG}unix_socket_directories = '{self._folder}'\n")
+            file.write(f"{_CONFIG}{'' if durable else _HASTY}unix_socket_directories = '{self._folder}'\n")
 
     def start(self) -> None:
         """Starts it, or starts it again, and waits until it takes connections."""
@@ -132,13 +134,13 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server(programs: Path) -> Iterator[PostgresServer]:
-    """A server for as long as it is needed."""
-    roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM
+def postgres_server(programs: Path, *, durable: bool = False) -> Iterator[PostgresServer]:
+    """A server for as long as it is needed. A durable one writes to a disk, and waits for it, as users' servers do."""
+    roomy = not durable and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM
     folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-", dir=_MEMORY if roomy else None))
     server = PostgresServer(programs, folder)
     try:
-        server.initialize()
+        server.initialize(durable=durable)
         server.start()
         yield server
     finally:

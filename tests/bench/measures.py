@@ -77,7 +77,7 @@ async def first_byte(own: Own, share: float) -> Figures:
 async def idle(own: Own, share: float) -> Figures:
     """Listeners of quiet conversations: the memory of each, and how fast they come."""
     listeners = max(200, int(2000 * share))
-    async with _session() as session, contextlib.AsyncExitStack() as stack:
+    async with session_of_its_own() as session, contextlib.AsyncExitStack() as stack:
         body = Plan(simulated=True, pieces=1, pace=100).body(0)
 
         async def begin() -> str:
@@ -108,7 +108,7 @@ async def resume(own: Own, share: float) -> Figures:
     pieces, readers = max(2000, int(10_100 * share)), 100
     # The last ones come slowly, so that the reader gets them one by one and knows the ids between them.
     question = f"/fault clock rate:{pieces / 4:g} pieces:{pieces} slowly:40 hold:60000 -- resume"
-    async with _session() as session:
+    async with session_of_its_own() as session:
         ids, text = await _places(session, own.url, question, pieces)
         turn, last = ids.pop(-1), ids[pieces]
         figures = {}
@@ -175,6 +175,6 @@ def _delays(spread: Spread) -> Figures:
     return {"delay_p50": spread.quantile(0.5) * 1000, "delay_p99": spread.quantile(0.99) * 1000}
 
 
-def _session() -> aiohttp.ClientSession:
+def session_of_its_own() -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)

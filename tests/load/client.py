@@ -70,12 +70,14 @@ class Tally:
 class Load:
     """One run of a plan. `tally` may be read while it runs."""
 
-    def __init__(self, plan: Plan, url: str, *, token: str = "") -> None:
+    def __init__(self, plan: Plan, url: str, *, token: str = "", listen_at: str = "") -> None:
+        """`listen_at` is another node's URL, at which all of them listen; without it they listen at `url`."""
         self.plan = plan
         self.tally = Tally()
         self.effort = Effort()
         self.elapsed = 0.0
         self._url = url
+        self._listen_at = listen_at
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._listeners: set[Listener] = set()
         self._begun = 0.0
@@ -117,7 +119,7 @@ class Load:
         try:
             async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 batches: Batches | None = None
-                if self.plan.transport == "sse":
+                if self.plan.transport == "sse" and not self._listen_at:
                     call = door.session.post(f"{door.url}/api/coze/chat/stream", json=body)
                     response = await stack.enter_async_context(call)
                     if response.status != 200:
@@ -130,10 +132,11 @@ class Load:
                         if response.status not in (200, 202):
                             raise await refused(response)
                         turn = response.headers["X-Turn-Id"]
-                first = Listener(self, door, turn, book, begun, first=True)
+                there = Door(door.session, self._listen_at or door.url)
+                first = Listener(self, there, turn, book, begun, first=True)
                 for listener in (
                     first,
-                    *(Listener(self, door, turn, book, begun) for _ in range(1, self.plan.listeners)),
+                    *(Listener(self, there, turn, book, begun) for _ in range(1, self.plan.listeners)),
                 ):
                     group.create_task(listener.run(batches if listener is first else None))
             outcome = first.reader.ended or outcome
@@ -289,9 +292,17 @@ class Listener:
 Watch = Callable[[Load], Any]
 
 
-async def run_load(plan: Plan, url: str, *, token: str = "", watch: Watch | None = None, every: float = 0.25) -> Load:
+async def run_load(
+    plan: Plan,
+    url: str,
+    *,
+    token: str = "",
+    listen_at: str = "",
+    watch: Watch | None = None,
+    every: float = 0.25,
+) -> Load:
     """Runs a plan against the gateway at `url`; `watch` is called now and then, to show how it goes."""
-    load = Load(plan, url.rstrip("/"), token=token)
+    load = Load(plan, url.rstrip("/"), token=token, listen_at=listen_at.rstrip("/"))
     running = asyncio.create_task(load.run())
     try:
         while watch is not None and not running.done():
