@@ -21,6 +21,9 @@ class Follower(Protocol):
     async def look(self, tails: list[Tail]) -> None:
         """Brings tails up to date that were not followed until now. Raises `JournalError`."""
 
+    async def require_licence(self) -> None:
+        """Raises `JournalError` if another process has taken over this one's turns, which may not know of it yet."""
+
 
 class Shelf:
     """Tails by key. A tail stays in memory as long as somebody uses it, or one of its stretches is not saved yet.
@@ -69,7 +72,11 @@ class Shelf:
 
     async def freshen(self, tail: Tail) -> None:
         """Reads what other processes have written to the log until now."""
-        if self._follower is not None and not tail.is_ours:
+        if self._follower is None:
+            return
+        if tail.is_ours:
+            await self._follower.require_licence()
+        else:
             await self._follower.look([tail])
 
     def loaded(self, key: LogKey) -> Tail | None:

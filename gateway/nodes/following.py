@@ -65,6 +65,11 @@ class Following:
                     await self._pull(feed)
             await self._look(self._read_here() if asked is None else asked)
 
+    async def require_licence(self) -> None:
+        """Raises `JournalError` if this node was taken for dead, which it may not know of yet."""
+        if not await self._licence.renew():
+            raise JournalError("another node has taken over this one's turns, and this one joins again")
+
     def _read_here(self) -> list[Tail]:
         return [tail for tail in self._shelf.tails() if tail.users and not tail.is_ours]
 

@@ -1,16 +1,22 @@
 """What a node may do by its licence and its claims: the places where a model of the protocol found it could do more."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.ids import LogKey
-from gateway.log.journal import BEGIN, Fenced, Record
+from gateway.log.journal import BEGIN, Fenced, JournalError, Record
+from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
+from gateway.log.shelf import epoch_mark
+from gateway.log.writer import Writer
 from gateway.nodes.claims import Claims
 from gateway.nodes.database import Database
+from gateway.nodes.following import Following
 from gateway.nodes.post import Post
 from gateway.nodes.rings import Rings
+from gateway.reading.subscribing import Subscriptions
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
 
@@ -23,7 +29,7 @@ class Nodes:
     def __init__(self, url: str, ledger: Ledger) -> None:
         self._url = url
         self._ledger = ledger
-        self._database = Database(url, ledger)
+        self.database = Database(url, ledger)
         self._journals: list[PostgresJournal] = []
 
     async def open(self) -> PostgresJournal:
@@ -36,19 +42,19 @@ class Nodes:
         async def settled() -> None: ...
 
         rings = Rings(self._url, ledger=self._ledger, heard=lambda _: None)
-        return Claims(self._database, journal.licence, Post(self._database, journal.licence, rings), rings, settled)
+        return Claims(self.database, journal.licence, Post(self.database, journal.licence, rings), rings, settled)
 
     async def bury(self, journal: PostgresJournal) -> None:
         """Takes a node for dead, which does not know it."""
         number = journal.licence.node
-        await self._database.ask("UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", number)
+        await self.database.ask("UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", number)
         (other,) = [one for one in self._journals if one is not journal][:1]
         assert await other.licence.bury_the_dead() == 1
 
     async def close(self) -> None:
         for journal in self._journals:
             await journal.close()
-        await self._database.close()
+        await self.database.close()
 
 
 @pytest.fixture
@@ -112,3 +118,33 @@ async def test_a_lock_is_its_nodes_own_also_when_the_reply_was_lost(nodes: Nodes
     claims = nodes.claims(one)
     assert await claims._locked(one.licence.node, "mark")
     assert await claims._locked(one.licence.node, "mark")
+
+
+class Unasked:
+    """The owner of a writer in a test that tells it nothing."""
+
+    about: dict[str, object] = {}
+
+    def lost(self, writer: Writer, error: JournalError) -> None: ...
+    def fenced(self, writer: Writer) -> None: ...
+
+
+async def test_a_node_that_does_not_know_that_it_was_buried_resets_no_reader(nodes: Nodes, ledger: Ledger) -> None:
+    paused, _ = await nodes.open(), await nodes.open()
+    log = EventLog(
+        paused,
+        ledger=ledger,
+        retention=60,
+        clock=time.time,
+        follow=lambda shelf: Following(nodes.database, paused.licence, shelf),
+    )
+    tail = log.shelf.create(LogKey(KEY))
+    log.begin(tail, "turn_1", owner=Unasked())
+    readers = Subscriptions(log.shelf, ledger=ledger)
+    written_by_another = f"{epoch_mark(KEY)}another-7"
+    subscription, exactly = await readers.subscribe(LogKey(KEY), asked=written_by_another, turn="turn_1")
+    assert not exactly  # it has its licence, so nobody else can have written
+    subscription.close()
+    await nodes.bury(paused)
+    with pytest.raises(JournalError, match="joins again"):
+        await readers.subscribe(LogKey(KEY), asked=written_by_another, turn="turn_1")
