@@ -9,6 +9,7 @@ from sqlalchemy import Boolean, Dialect, Double, Integer, Table, Text, bindparam
 from sqlalchemy.sql.dml import UpdateBase
 
 from gateway.ids import ConversationId, TurnId
+from gateway.postgres.text import storable
 from gateway.status import ENDED
 from gateway.store.batch import Batch
 from gateway.store.rows import TurnBegun, TurnUpdate
@@ -119,7 +120,11 @@ class _Prepared:
         compiled: Any = statement.compile(dialect=dialect, column_keys=columns)
         self.sql = str(compiled)
         # SQLite's driver takes values by their order, PostgreSQL's by their names.
-        self.values: Callable[[Row], Any] = dict if compiled.positiontup is None else _in_order(compiled.positiontup)
+        self.values: Callable[[Row], Any] = _named if compiled.positiontup is None else _in_order(compiled.positiontup)
+
+
+def _named(row: Row) -> Row:
+    return {name: storable(value) for name, value in row.items()}
 
 
 def _in_order(names: list[str]) -> Callable[[Row], tuple[Any, ...]]:

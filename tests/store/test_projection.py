@@ -202,3 +202,14 @@ async def test_closing_writes_what_is_queued(store: Store, open_store: OpenStore
     store.update(ANSWERED)
     await store.close()
     assert await (await open_store()).turn("turn_1") == ROW
+
+
+async def test_a_null_character_from_coze_costs_no_answer(store: Store, kind: str) -> None:
+    """SQLite keeps it; PostgreSQL has none."""
+    store.begin(begun(1))
+    store.update(update(1, "completed", content="a\0b", reasoning="\0", suggestions=["c\0d"]))
+    await store.settled()
+    row = await store.turn("turn_1")
+    assert row is not None
+    there = "\0" if kind == "sqlite" else "\ufffd"
+    assert (row.content, row.reasoning, row.suggestions) == (f"a{there}b", there, ["c\0d"])
