@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import random
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 from aiohttp import web
@@ -24,7 +23,6 @@ from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
 from gateway import __version__
 from gateway.config.settings import Settings
-from gateway.ids import new_token
 from gateway.log.keeping import MOST_BATCHES
 from gateway.log.log import EventLog
 from gateway.reading.hub import Hub
@@ -34,7 +32,6 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.node_metrics import NodeMetrics
 from gateway.telemetry.observer import Observers
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
@@ -44,9 +41,6 @@ from gateway.turns.turns import Turns
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.tokens import FixedToken
-
-if TYPE_CHECKING:
-    from gateway.nodes.cluster import Cluster
 
 logger = structlog.get_logger()
 
@@ -76,7 +70,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         metrics = Metrics(ledger, __version__)
         observer = Observers(metrics, Lines())
         faults = Faults(observer)
-        cluster = await _cluster(settings, ledger, faults, metrics.nodes)
+        cluster = await storage.cluster(settings, ledger, faults, metrics.nodes)
         log = EventLog(
             storage.journal(settings, ledger) if cluster is None else cluster.journal,
             ledger=ledger,
@@ -162,17 +156,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             turn_rate=TurnRate(most) if cluster is None else cluster.turn_rate(most),
             probes=probes,
         )
-
-
-async def _cluster(settings: Settings, ledger: Ledger, faults: Faults, metrics: NodeMetrics) -> "Cluster | None":
-    """This node's part in the cluster, or None if the log is not in PostgreSQL: then its driver is not imported."""
-    if not settings.on_postgresql:
-        return None
-    await storage.migrated(settings)
-    from gateway.nodes.cluster import Cluster
-
-    name = settings.node_name or f"{socket.gethostname()}-{new_token()[:4]}"
-    return Cluster(settings.database_url or "", name=name, ledger=ledger, faults=faults, metrics=metrics)
 
 
 def make_app(settings: Settings, services: Services) -> web.Application:

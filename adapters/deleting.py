@@ -1,18 +1,33 @@
-"""Deleting from the command line: conversations of a data folder that no gateway is using."""
+"""Deleting from the command line: conversations of a data folder that no gateway is using, or of a PostgreSQL database
+that any number of them may be using."""
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any, Final
 
 from adapters import storage
+from gateway import __version__
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
-from gateway.ids import ConversationId, LogKey
+from gateway.ids import ConversationId
 from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
+from gateway.log.tail import Tail
 from gateway.store.store import Store
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.metrics import Metrics
+from gateway.turns.asking import EraseAsked, GoneAsked, HeardAsked, answer, decode_question
+from gateway.turns.erasure import Erasure
+from gateway.turns.live import LiveTurn
 from gateway.turns.orders import read_note
+from gateway.turns.others import Nobody
 from gateway.turns.projection import begun, ended
+
+_RETENTION: Final = 10 * 365 * 86400.0
+"""Seconds: what is too old is for gateways to judge, which may have other settings than this command."""
 
 
 async def delete(
@@ -21,34 +36,48 @@ async def delete(
     """Deletes one conversation, or all conversations of a user (in one shop, or with None in all shops), completely.
 
     Returns the ids of what was deleted. Raises `storage_unavailable`, also while a gateway runs on this data folder.
+    In PostgreSQL this process is a node for as long as it takes, and has the other nodes delete what they run.
     """
     if missing := [file for file in storage.files(settings) if not file.exists()]:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, f"there is no {missing[0]}: is GATEWAY_DATA_DIR right?")
-    ledger = Ledger()
+    ledger, faults = Ledger(), Faults()
     async with AsyncExitStack() as stack:
-        stack.enter_context(storage.held(settings))
+        stack.enter_context(storage.unused(settings))
+        cluster = await storage.cluster(settings, ledger, faults, Metrics(ledger, __version__).nodes, visits=True)
         log = EventLog(
-            storage.journal(settings, ledger),
+            storage.journal(settings, ledger) if cluster is None else cluster.journal,
             ledger=ledger,
-            retention=settings.retention_seconds,
+            retention=_RETENTION,
             clock=time.time,
+            faults=faults,
+            until_told=True,
+            follow=None if cluster is None else cluster.follow,
         )
         running = await storage.opened(log)
         stack.push_async_callback(log.close)
-        store = await Store.open(storage.database(settings), ledger=ledger)
+        store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.keeper.told, faults=faults)
         stack.push_async_callback(store.close)
-        for stretch in [*running, *log.keeper.ended()]:
-            if stretch.turn:  # the process that wrote it may have been killed before it told the store
-                _tell(store, stretch)
+        others = Nobody() if cluster is None else cluster.claims(store.settled)
+        erasure = Erasure(_NoTurns(), log=log, store=store, readers=_NoReaders(), others=others)
+
+        async def tell(orphans: list[Stretch], over: list[Stretch]) -> None:
+            """The process that wrote them may have been killed before it told the store."""
+            for stretch in [*orphans, *over]:
+                if stretch.turn:
+                    _tell(store, stretch)
+
+        await tell(running, log.keeper.ended())
         await store.settled()
+        if cluster is not None:
+            cluster.start(log, adopt=tell, start_over=_nothing, answer=_answering(erasure))
+            stack.push_async_callback(cluster.close)
         if user_id is not None:
             found = await store.inventory.conversations_of(user_id, shop_id)
         else:
             row = await store.conversation(conversation_id or "")
             found = [row.id] if row is not None else []
         for one in found:
-            await log.keeper.erase([LogKey(one), *map(LogKey, await store.inventory.turns_of(one))])
-            await store.erase(one)
+            await erasure.erase(one)
         return found
 
 
@@ -59,3 +88,53 @@ def _tell(store: Store, stretch: Stretch) -> None:
         store.name(ConversationId(note.conversation_id), note.coze_conversation_id, note.naming or 1)
     if stretch.ended is not None and stretch.last >= stretch.first:
         store.update(ended(stretch, note, time.time()))
+
+
+def _answering(erasure: Erasure) -> Callable[[bytes], Awaitable[bytes]]:
+    """What other nodes are told meanwhile: a conversation that is being deleted here takes no message."""
+
+    async def do(asked: bytes) -> Any:
+        match decode_question(asked):
+            case HeardAsked():
+                return None
+            case GoneAsked(keys):
+                return await erasure.erased_elsewhere(keys)
+            case EraseAsked(conversation):
+                return await erasure.erase(ConversationId(conversation))
+            case _:
+                raise GatewayError(Code.STORAGE_UNAVAILABLE, "the conversation is being deleted", retry_after=1)
+
+    return lambda asked: answer(do(asked))
+
+
+async def _nothing() -> None:
+    """This process has no turns that others could have taken."""
+
+
+class _NoTurns:
+    """No turn runs in this process."""
+
+    def __init__(self) -> None:
+        self._gate = asyncio.Lock()
+
+    def track(self, work: Any) -> "asyncio.Task[Any]":
+        return asyncio.ensure_future(work)
+
+    def gate(self, _conversation_id: str) -> asyncio.Lock:
+        return self._gate
+
+    def end_all(self, _conversation_id: str) -> list[LiveTurn]:
+        return []
+
+    def disown(self, _live: LiveTurn) -> None:
+        pass
+
+
+class _NoReaders:
+    """Nobody listens to this process."""
+
+    def redirect(self, _turn: str, _old: Tail, _new: Tail) -> None:
+        pass
+
+    def dismiss(self, _tail: Tail) -> None:
+        pass

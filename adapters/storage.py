@@ -3,21 +3,30 @@
 import contextlib
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.engine import URL
 
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
+from gateway.ids import new_token
 from gateway.log.journal import Journal, JournalError
 from gateway.log.log import EventLog
 from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
 from gateway.log.stretch import Stretch
-from gateway.store.database import open_database
+from gateway.store.database import open_database, revision
+from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.node_metrics import NodeMetrics
+
+if TYPE_CHECKING:
+    from gateway.nodes.cluster import Cluster
 
 logger = structlog.get_logger()
 
@@ -47,6 +56,11 @@ def held(settings: Settings) -> Iterator[None]:
         os.close(handle)
 
 
+def unused(settings: Settings) -> AbstractContextManager[None]:
+    """Makes sure that no gateway uses what a command is to change. PostgreSQL is for any number of them."""
+    return contextlib.nullcontext() if settings.on_postgresql else held(settings)
+
+
 def files(settings: Settings) -> list[Path]:
     """The database files in the data folder."""
     kept = {
@@ -70,10 +84,27 @@ def database(settings: Settings) -> str | URL:
     return URL.create("sqlite+aiosqlite", database=str(settings.data_dir.absolute() / "gateway.db"))
 
 
-async def migrated(settings: Settings) -> None:
-    """Creates or migrates the tables in PostgreSQL, before anything else uses them. Raises `storage_unavailable`."""
-    if settings.database_url is not None:
-        await (await open_database(settings.database_url)).dispose()
+async def migrated(settings: Settings) -> str:
+    """Creates or migrates the database's tables. Returns their revision. Raises `storage_unavailable`."""
+    engine = await open_database(database(settings))
+    try:
+        async with engine.connect() as connection:
+            return str(await connection.run_sync(revision))
+    finally:
+        await engine.dispose()
+
+
+async def cluster(
+    settings: Settings, ledger: Ledger, faults: Faults, metrics: NodeMetrics, *, visits: bool = False
+) -> "Cluster | None":
+    """This node's part in the cluster, or None if the log is not in PostgreSQL: then its driver is not imported."""
+    if settings.database_url is None:
+        return None
+    await migrated(settings)  # before anything else uses the tables
+    from gateway.nodes.cluster import Cluster
+
+    name = settings.node_name or f"{socket.gethostname()}-{new_token()[:4]}"
+    return Cluster(settings.database_url, name=name, ledger=ledger, faults=faults, metrics=metrics, visits=visits)
 
 
 async def opened(log: EventLog) -> list[Stretch]:

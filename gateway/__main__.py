@@ -1,4 +1,4 @@
-"""The command line: `coze-gateway serve | simulate | check-config | delete | make-key`.
+"""The command line: `coze-gateway serve | simulate | check-config | delete | migrate | move | make-key`.
 
 Heavy modules are imported only when they are needed.
 """
@@ -62,13 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config)
 
     delete = commands.add_parser(
-        "delete", parents=[file], help="delete conversations for good, while the gateway is stopped"
+        "delete", parents=[file], help="delete conversations for good; SQLite's while the gateway is stopped"
     )
     which = delete.add_mutually_exclusive_group(required=True)
     which.add_argument("--conversation", metavar="ID", help="this conversation")
     which.add_argument("--user", metavar="ID", help="all conversations of this user")
     delete.add_argument("--shop", metavar="ID", help="with --user: only those of this shop")
-    delete.set_defaults(run=_delete)
+    delete.set_defaults(run=_upkeep, work="delete")
+    migrate = commands.add_parser("migrate", parents=[file], help="bring the database's tables up to date")
+    migrate.set_defaults(run=_upkeep, work="migrate", shop=None)
 
     make_key = commands.add_parser("make-key", help="make an API key, and its line for GATEWAY_API_KEYS_FILE")
     make_key.add_argument("name", metavar="NAME", help="the key's name, for logs")
@@ -157,7 +159,8 @@ def _make_key(options: argparse.Namespace) -> int:
     return 0
 
 
-def _delete(options: argparse.Namespace) -> int:
+def _upkeep(options: argparse.Namespace) -> int:
+    """Runs a command that works on what is stored."""
     from gateway.config.loading import ConfigError
 
     if options.shop is not None and options.user is None:
@@ -168,20 +171,11 @@ def _delete(options: argparse.Namespace) -> int:
     except ConfigError as error:
         return _say_mistakes(error)
     os.umask(0o077)
-    logs.configure(settings.log_format, "warning")
-    from adapters.deleting import delete
+    logs.configure(settings.log_format, "warning", secrets=settings.secrets)
+    from adapters import upkeep
 
-    try:
-        deleted = asyncio.run(
-            delete(settings, conversation_id=options.conversation, user_id=options.user, shop_id=options.shop)
-        )
-    except GatewayError as error:
-        sys.stderr.write(f"not everything was deleted, perhaps nothing: {error}\n")
-        return 1
-    sys.stdout.writelines(f"deleted {conversation}\n" for conversation in deleted)
-    if not deleted:
-        sys.stderr.write("there is no such conversation\n")
-    return 0 if deleted else 1
+    work: Callable[..., Coroutine[Any, Any, int]] = getattr(upkeep, options.work)
+    return asyncio.run(work(settings, options))
 
 
 def _simulate(options: argparse.Namespace) -> int:

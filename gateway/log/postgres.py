@@ -65,7 +65,8 @@ class PostgresJournal:
 
     A node's row in `log_nodes` is its licence: the statement that inserts a batch does so only if it finds the row. To
     bury a node, another one deletes the row, which waits for a batch that is under way. From then on the node is
-    `Fenced`. The unsaved stretches of a buried node have no node until one adopts them.
+    `Fenced`. The unsaved stretches of a buried node have no node until one adopts them. A node that
+    `visits` adopts them only while no other node could.
     """
 
     shared = True
@@ -77,10 +78,12 @@ class PostgresJournal:
         ledger: Ledger,
         name: str = "",
         lease: float = LEASE,
+        visits: bool = False,
         watch: Watch | None = None,
         committed: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._watch = watch
+        self._visits = visits
         self._committed = committed
         self._writer = Line(conninfo(url), ledger)
         self._reader = Line(conninfo(url), ledger)
@@ -101,6 +104,8 @@ class PostgresJournal:
 
     async def adopt(self) -> list[Stretch]:
         """Adopts stretches that have no node. Returns them in the order in which they began."""
+        if self._visits and await self.licence.renew() > 1:
+            return []
         known, self._unheard = (self._unended if self._unheard else None), True
         stretches = await self.licence.adopt(self._last_batch, known)
         self._unheard = False

@@ -19,15 +19,20 @@ from gateway.telemetry.node_metrics import NodeMetrics
 
 
 class Cluster:
-    """Made before the log, which writes `journal` and follows other nodes. Started once turns can run."""
+    """Made before the log, which writes `journal` and follows other nodes. Started once turns can run.
 
-    def __init__(self, url: str, *, name: str, ledger: Ledger, faults: Faults, metrics: NodeMetrics) -> None:
+    A node that `visits` runs no turns: it leaves those of dead nodes to the others.
+    """
+
+    def __init__(
+        self, url: str, *, name: str, ledger: Ledger, faults: Faults, metrics: NodeMetrics, visits: bool = False
+    ) -> None:
         self._ledger = ledger
         self._faults = faults
         self._metrics = metrics
         self._rings = Rings(url, ledger=ledger, heard=self._heard)
         self.journal = PostgresJournal(
-            url, ledger=ledger, name=name, watch=self._rings, committed=metrics.log_committed
+            url, ledger=ledger, name=name, visits=visits, watch=self._rings, committed=metrics.log_committed
         )
         self._database = Database(url, ledger)
         self._post = Post(self._database, self.journal.licence, self._rings)

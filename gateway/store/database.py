@@ -106,8 +106,7 @@ async def _prepare(connection: AsyncConnection, where: str | None) -> None:
     if connection.dialect.name == "sqlite":
         await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         await _check(connection, where)
-    revision = await connection.run_sync(_revision)
-    if revision != REVISION:
+    if not suffices(await connection.run_sync(revision)):
         await connection.rollback()
         if connection.dialect.name == "sqlite":
             # Python's driver would commit each CREATE by itself: a kill in between would leave half of the tables.
@@ -131,10 +130,22 @@ async def _check(connection: AsyncConnection, where: str | None) -> None:
         raise _unavailable(_damaged(f"the database is damaged ({' '.join(said.split())}): {where}"))
 
 
-def _revision(connection: Connection) -> str | None:
+def revision(connection: Connection) -> str | None:
+    """The newest migration that the database has seen; None before the first."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def suffices(found: str | None, ours: str = REVISION) -> bool:
+    """Whether a gateway that knows the migrations up to `ours` works with the tables as they are.
+
+    A newer migration's name says so: with `0007_from_0005` those work that know at least 0005.
+    """
+    if found is None or found == ours:
+        return found is not None
+    (number, _, oldest), mine = found.partition("_from_"), ours.partition("_from_")[0]
+    return number > mine >= (oldest or number)
 
 
 def _migrate(connection: Connection, where: str | None) -> None:
@@ -147,9 +158,12 @@ def _migrate(connection: Connection, where: str | None) -> None:
     config.set_main_option("script_location", "gateway.store:migrations")
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if (revision := _revision(connection)) is not None and revision not in known:
+    found = revision(connection)
+    if suffices(found):
+        return  # another process has migrated in the meantime, perhaps a newer version
+    if found is not None and found not in known:
         raise _unavailable(
-            f"the database was made by a newer version of the gateway (its revision is {revision!r}, "
+            f"the database was made by a newer version of the gateway (its revision is {found!r}, "
             f"this version knows up to {REVISION!r}): {where}; install that version, or bring back a backup"
         )
     command.upgrade(config, "head")

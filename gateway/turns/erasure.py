@@ -1,16 +1,33 @@
 """Erasure: deletes a conversation, with everything that the log and the store hold of it."""
 
+import asyncio
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from gateway.ids import ConversationId, LogKey
 from gateway.log.log import EventLog
 from gateway.store.store import Store
 from gateway.turns.asking import EraseAsked, GoneAsked, ask, ask_all, until_taken_over
+from gateway.turns.live import LiveTurn
 from gateway.turns.others import Others
 from gateway.turns.readers import Readers
-from gateway.turns.runner import Runner
 from gateway.waiting import outlived
+
+
+class LiveTurns(Protocol):
+    """The turns that run or wait in this process, as `Runner` has them."""
+
+    def track(self, work: Any) -> "asyncio.Task[Any]":
+        """Runs work that doesn't end with its caller."""
+
+    def gate(self, conversation_id: str) -> asyncio.Lock:
+        """A lock: while it is held, no turn starts in the conversation."""
+
+    def end_all(self, conversation_id: str) -> Sequence[LiveTurn]:
+        """Cancels a conversation's turns."""
+
+    def disown(self, live: LiveTurn) -> None:
+        """Forgets an ended turn."""
 
 
 class Erasure:
@@ -20,7 +37,7 @@ class Erasure:
     whatever Coze itself keeps.
     """
 
-    def __init__(self, runner: Runner, *, log: EventLog, store: Store, readers: Readers, others: Others) -> None:
+    def __init__(self, runner: LiveTurns, *, log: EventLog, store: Store, readers: Readers, others: Others) -> None:
         self._others = others
         self._runner = runner
         self._log = log

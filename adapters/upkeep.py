@@ -1,0 +1,38 @@
+"""Upkeep: what an operator has done to stored data from the command line. Each returns the command's exit status."""
+
+import sys
+from argparse import Namespace
+
+from adapters import storage
+from gateway.config.settings import Settings
+from gateway.errors import GatewayError
+
+
+async def delete(settings: Settings, options: Namespace) -> int:
+    """Deletes conversations, and prints which."""
+    from adapters.deleting import delete
+
+    try:
+        deleted = await delete(
+            settings, conversation_id=options.conversation, user_id=options.user, shop_id=options.shop
+        )
+    except GatewayError as error:
+        return _failed(f"not everything was deleted, perhaps nothing: {error}")
+    sys.stdout.writelines(f"deleted {conversation}\n" for conversation in deleted)
+    return 0 if deleted else _failed("there is no such conversation")
+
+
+async def migrate(settings: Settings, _options: Namespace) -> int:
+    """Makes the tables, or brings them up to date, without starting a gateway."""
+    try:
+        with storage.unused(settings):
+            revision = await storage.migrated(settings)
+    except GatewayError as error:
+        return _failed(f"nothing was migrated: {error}")
+    sys.stdout.write(f"the database is up to date (revision {revision})\n")
+    return 0
+
+
+def _failed(why: str) -> int:
+    sys.stderr.write(f"{why}\n")
+    return 1
