@@ -28,7 +28,7 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Complet
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,  # ten at once have to share the processors
         check=False,
     )
 

@@ -117,7 +117,8 @@ async def _prepare(connection: AsyncConnection, where: str | None) -> None:
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_MIGRATION_SECONDS}s'")
             await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
             await connection.exec_driver_sql("SET LOCAL lock_timeout = DEFAULT")
-        await connection.run_sync(_migrate, where)
+        if not suffices(await connection.run_sync(revision)):  # else another process has migrated meanwhile
+            await connection.run_sync(_migrate, where)
         await connection.commit()
 
 
@@ -158,10 +159,7 @@ def _migrate(connection: Connection, where: str | None) -> None:
     config.set_main_option("script_location", "gateway.store:migrations")
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    found = revision(connection)
-    if suffices(found):
-        return  # another process has migrated in the meantime, perhaps a newer version
-    if found is not None and found not in known:
+    if (found := revision(connection)) is not None and found not in known:
         raise _unavailable(
             f"the database was made by a newer version of the gateway (its revision is {found!r}, "
             f"this version knows up to {REVISION!r}): {where}; install that version, or bring back a backup"

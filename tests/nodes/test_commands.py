@@ -17,6 +17,8 @@ from tests.test_cli import run
 from tests.transports.readers import Event, sse
 from tests.waiting import until
 
+pytestmark = pytest.mark.timeout(180)
+
 SECRET = "zebra-umbrella"
 NOTIFIED = "." * 80
 """A shop's notifications keep the first 80 characters for a while."""
@@ -125,7 +127,7 @@ async def test_processes_that_start_at_once_on_an_empty_database_all_find_its_ta
             assert [(one.returncode, one.stderr) for one in migrated] == [(0, "")] * 5
             assert all("the database is up to date" in one.stdout for one in migrated)
             for node in nodes:
-                await node.ready(within=60)
+                await node.ready(within=90)
             assert len(tables(url, named="alembic_version")) == 1
         finally:
             await asyncio.gather(*(node.kill() for node in nodes))
