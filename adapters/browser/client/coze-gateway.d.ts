@@ -6,8 +6,9 @@ export type Scope = `turns/${string}` | `conversations/${string}` | `shops/${str
 
 interface Positioned {
   /**
-   * The event's position: opaque. What no connection brought has none: the whole answer of the older way, a last event
-   * from the turn's record, the `cancelled` of a question taken back; nor has the notice `queued`.
+   * The event's position, which is opaque. Events that no connection brought have none: the whole answer of the older
+   * way, a last event from the turn's record, and the `cancelled` of a question that was taken back. The notice `queued`
+   * has none either.
    */
   id?: string;
 }
@@ -16,9 +17,9 @@ export interface Started extends Positioned { event: "started"; conversationId: 
 export interface Message extends Positioned {
   event: "message";
   content: string;
-  /** Absent for text; `card` or `object_string` for what is not. */
+  /** Absent for text; otherwise `card` or `object_string`. */
   contentType?: string;
-  /** `content` is the whole answer anew. */
+  /** `content` is the whole answer from its beginning, because Coze rewrote it. */
   replace?: boolean;
 }
 export interface Reasoning extends Positioned { event: "reasoning"; content: string }
@@ -39,19 +40,19 @@ export interface Completed extends Positioned {
   turnId: string;
   content: string;
   usage: Record<string, unknown> | null;
-  /** Absent in the older way, whose answer does not tell. */
+  /** Absent in the older way, whose answer does not say it. */
   recovered?: boolean;
 }
 export interface Cancelled extends Positioned {
   event: "cancelled";
-  /** Both absent when the question was stopped before the gateway was known to have it. */
+  /** Both are absent if the question was stopped before it was known that the gateway had it. */
   conversationId?: string;
   turnId?: string;
   content: string;
 }
 export interface Failed extends Positioned {
   event: "error";
-  /** A sentence for a person, in the language the question asked for. */
+  /** A sentence for a person, in the language that the question asked for. */
   error: string;
   code: string;
   retryable: boolean;
@@ -60,7 +61,7 @@ export interface Failed extends Positioned {
   turnId: string;
   content: string;
 }
-/** The position asked for cannot be continued exactly: replace what you show by `content`. */
+/** The requested position can't be continued exactly: replace what you show by `content`. */
 export interface Reset extends Positioned {
   event: "reset";
   reason: "expired" | "unknown" | "ahead";
@@ -87,50 +88,50 @@ export interface StateDetail {
   /** With `waiting`: how long. */
   delayMs?: number;
   /**
-   * With `waiting`: why, as a problem's code, `unreachable`, or words for a log. With `connecting`: why none of
-   * `transports`. With `connecting` and `open`: `whole answer`. `unreachable`: nobody answers. `forbidden_origin`: the
-   * gateway's GATEWAY_ALLOWED_ORIGINS lacks this page's origin.
+   * With `waiting`: why the line waits, as a problem's code, as `unreachable` (no gateway answers), or as words for a log.
+   * `forbidden_origin` means that the gateway's GATEWAY_ALLOWED_ORIGINS lacks this page's origin. With `connecting`: why
+   * none of `transports` is used. With `connecting` and `open`, `whole answer`: the answer comes without streaming.
    */
   reason?: string;
   /** With `waiting`: the gateway itself asked for this delay, so `retryNow()` does not end it. */
   asked?: true;
-  /** With `closed`: what ended it, when that was not the last event or `close()`. */
+  /** With `closed`: the error that ended the line, if neither the last event nor `close()` did. */
   error?: Error;
 }
 
 export interface Timing {
   /**
-   * Silence after a request, in milliseconds, that counts as a buffering proxy. As much silence in mid-answer is looked
-   * into. Default 3000.
+   * Milliseconds of silence after a request that mean that a proxy buffers. If an answer is silent for as long in its
+   * middle, the line checks the connection. Default 3000.
    */
   firstByteMs: number;
-  /** How long a tab is hidden before its connection is given back. Default 5000. */
+  /** How long a tab stays hidden before its connection is closed. Default 5000. */
   quietAfterMs: number;
-  /** How long a failed transport is left alone at first; doubles each time. Default 5000. */
+  /** How long a transport is not used after its first failure. Doubles with each failure. Default 5000. */
   penaltyMs: number;
-  /** The longest that a failed transport is left alone. Default 120000. */
+  /** The longest time for which a failed transport is not used. Default 120000. */
   penaltyMaxMs: number;
-  /** The longest delay between two tries; 7000 at most while nobody answers. Default 30000. */
+  /** The longest delay between two attempts; while no gateway answers it is 7000 at most. Default 30000. */
   backoffMaxMs: number;
   /** How long a long-poll waits, in seconds. Default 25. */
   pollSeconds: number;
-  /** The least time between two long-polls. Default 150. */
+  /** The shortest time between two long-polls. Default 150. */
   pollGapMs: number;
-  /** How long the gateway's configuration is waited for at least. Default 3000. */
+  /** The shortest deadline for fetching the gateway's configuration. Default 3000. */
   configMs: number;
-  /** How long a plain request is waited for, and `token()`. Default 15000. */
+  /** The deadline of a plain request, and of `token()`. Default 15000. */
   requestMs: number;
-  /** How long `cancel()` looks for the turn of a question that is on its way before it ends without. Default 500. */
+  /** How long `cancel()` looks for the turn of a question that is on its way, before it ends without one. Default 500. */
   stopMs: number;
   /**
-   * How often a question is tried before `done` rejects, always under one key. Each time it goes by every transport that
-   * may bring it. While nobody answers it isn't sent, and given up after so many of the longest delays: 56 s by default.
-   * Default 8.
+   * How often a question is sent before `done` rejects, always under one key, and each time by every transport that may
+   * bring it. While no gateway answers, the question is not sent, and is given up after this number of the longest
+   * delays, by default 56 s. Default 8.
    */
   asks: number;
 }
 
-/** What is needed of a `WebSocket`: the browser's, or one of a package such as `ws`. */
+/** The parts of a `WebSocket` that the module uses. It may be the browser's, or that of a package such as `ws`. */
 export interface SocketLike {
   readonly readyState: number;
   send(text: string): void;
@@ -141,7 +142,7 @@ export interface SocketLike {
   onclose: any;
 }
 
-/** What is needed of an `EventSource`. */
+/** The parts of an `EventSource` that the module uses. */
 export interface SourceLike {
   close(): void;
   onopen: any;
@@ -150,11 +151,11 @@ export interface SourceLike {
 }
 
 export interface LineOptions {
-  /** The gateway's address; in a page, its own origin by default, and it may be relative to the page's address. */
+  /** The gateway's address. In a page the default is the page's own origin, and it may be relative to the page's address. */
   baseUrl?: string | URL | undefined;
-  /** In order of liking. Default `["sse", "websocket", "longpoll"]`. Where none of the list is to be had, long-poll. */
+  /** In order of preference. Default `["sse", "websocket", "longpoll"]`. If none of them can be used, long-poll is. */
   transports?: Transport[] | undefined;
-  /** A bearer token, or a function that gives a fresh one for each connection, within `timing.requestMs`, or none. */
+  /** A bearer token, or a function that returns a fresh one, or none, for each connection within `timing.requestMs`. */
   token?: string | (() => string | undefined | Promise<string | undefined>) | undefined;
   /** `Accept-Language` of requests: the language of problems and of `error` events. */
   language?: string | undefined;
@@ -162,22 +163,22 @@ export interface LineOptions {
   onEvent?: ((event: GatewayEvent) => void) | undefined;
   onState?: ((state: State, detail: StateDetail) => void) | undefined;
   timing?: { [name in keyof Timing]?: Timing[name] | undefined } | undefined;
-  /** Stand-ins for the browser's own, for tests and for runtimes without them. */
+  /** Replacements for the browser's own, for tests and for runtimes that have none. */
   network?: {
     fetch?: ((url: URL, init: RequestInit) => Promise<Response>) | undefined;
     WebSocket?: (new (url: string) => SocketLike) | undefined;
     EventSource?: (new (url: string) => SourceLike) | undefined;
   } | undefined;
-  /** Source of jitter, from 0 to 1. Default `Math.random`. */
+  /** The source of jitter: numbers from 0 to 1. Default `Math.random`. */
   random?: (() => number) | undefined;
 }
 
 export interface ConnectOptions extends LineOptions {
-  /** With the id as it is: the module escapes what an address may not hold. */
+  /** Contains the id unescaped: the module escapes characters that an address may not hold. */
   scope: Scope;
   /**
-   * The position to go on after; `"0"` is the oldest kept. Without it, or with what an empty storage gives: from the
-   * running turn's beginning, else from now.
+   * The position after which to continue; `"0"` is before the oldest event that is kept. Without it, or with null or ""
+   * from an empty storage, the line starts at the beginning of the running turn, or, if none runs, now.
    */
   after?: string | null | undefined;
 }
@@ -195,18 +196,18 @@ export interface ChatOptions extends LineOptions {
   onDisconnect?: "continue" | "cancel" | undefined;
   /** `false` asks for the whole answer at once, the older way. Default true. */
   streaming?: boolean | undefined;
-  /** Asking twice under one key asks once. Default: a random one for each call. */
+  /** A question that is asked twice under one key starts only one turn. Default: a random key for each call. */
   idempotencyKey?: string | undefined;
 }
 
 export interface Connection {
   /** Stops listening. The turn goes on. */
   close(): void;
-  /** Changes the order of liking now; leaves the present transport at its position if another is liked best. */
+  /** Changes the order of preference now. If another transport comes first, the line continues over it at its position. */
   prefer(transports: Transport[]): void;
   /**
-   * For a button: ends a pause now, unless the gateway asked for it (`asked`), and makes the next ones short again. No
-   * more than one try a second comes of it. An `online` event and a tab that is seen again do the same.
+   * For a button: ends a pause now, unless the gateway asked for it (`asked`), and makes the next pauses short again. It
+   * causes at most one attempt per second. An `online` event, and a tab that is seen again, have the same effect.
    */
   retryNow(): void;
   readonly position: string | undefined;
@@ -215,11 +216,14 @@ export interface Connection {
 }
 
 export interface Chat extends Connection {
-  /** The turn's last event; rejects with `GatewayError` when the question was not taken, `AbortError` after `close()`. */
+  /**
+   * The turn's last event. Rejects with a `GatewayError` if the gateway did not accept the question, or with an
+   * `AbortError` after `close()`.
+   */
   readonly done: Promise<LastEvent>;
   /**
-   * Stops the turn itself: its last event will be `cancelled`. Before the gateway has the question it ends at once, and
-   * nothing is asked any more. Resolves when the gateway has heard it, or needs not; rejects after five tries.
+   * Stops the turn itself: its last event will be `cancelled`. If the gateway does not have the question yet, it ends at
+   * once and is not asked any more. Resolves when the gateway knows, or does not need to; rejects after five attempts.
    */
   cancel(): Promise<void>;
   readonly conversationId: string | undefined;
@@ -229,18 +233,24 @@ export interface Chat extends Connection {
 export function connect(options: ConnectOptions): Connection;
 export function chat(options: ChatOptions): Chat;
 
-/** The text of an answer after one more event: joins pieces, starts over at `replace` and `reset`. */
+/** The text of an answer after one more event: pieces are appended, `replace` and `reset` start over. */
 export function fold(text: string, event: GatewayEvent): string;
 
 export class GatewayError extends Error {
   readonly status: number;
-  /** A problem code of the gateway (`forbidden_origin` names the setting and the origin), or `unreachable`, or `unknown` for an answer that was not the gateway's. */
+  /**
+   * A problem code of the gateway, or `unreachable`, or `unknown` if something other than the gateway answered. With
+   * `forbidden_origin` the message names the setting and the origin.
+   */
   readonly code: string;
   readonly retryAfterMs: number | undefined;
   readonly problem: Record<string, unknown> | undefined;
 }
 
-/** Incremental parser of `text/event-stream`; text comes in pieces cut anywhere. An event above 64 Mi characters is a `RangeError`. */
+/**
+ * An incremental parser of `text/event-stream`. Text may be cut anywhere. Throws a `RangeError` if an event has more than
+ * 64 Mi characters.
+ */
 export class EventStreamParser {
   constructor(handlers: {
     onEvent: (data: string, id: string | undefined, type: string) => void;

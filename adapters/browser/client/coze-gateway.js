@@ -1,5 +1,5 @@
 /**
- * Browser and Node client of the Coze stream gateway: ES modules without any dependency. Import this one; the
+ * Browser and Node client of the Coze stream gateway: ES modules without any dependency. Import only this one; the
  * others are internal and may change with any version.
  *
  * `chat()` asks a question and streams the answer, `connect()` listens to a turn, a conversation or a shop. Both use a
@@ -62,8 +62,8 @@ export function connect(options) {
 }
 
 /**
- * Asks a question. `done` settles once: with the turn's last event, or rejected with a `GatewayError` when the gateway
- * did not take the question, or with an `AbortError` after `close()` or the signal.
+ * Asks a question. `done` settles once: it resolves with the turn's last event, or rejects with a `GatewayError` if the
+ * gateway did not accept the question, or with an `AbortError` after `close()` or the signal.
  * @param {import("./coze-gateway").ChatOptions} options
  * @returns {import("./coze-gateway").Chat}
  */

@@ -56,7 +56,7 @@ export class Gateway {
     return config ?? this.kept?.config ?? {};
   }
 
-  /** Tells the page's author, who alone can change it, which setting lacks this page's origin. */
+  /** An error that tells the page's author which setting of the gateway lacks this page's origin. */
   #forbiddenOrigin({ status, problem: refusal }) {
     const { origin = "null" } = globalThis; // the origin of a file or a sandboxed page is "null", whatever its address is
     const remedy = origin === "null"
@@ -99,7 +99,7 @@ export class Gateway {
   async token(signal, ms = this.timing.requestMs) {
     const { token } = this.#options;
     if (typeof token !== "function") return token;
-    const given = (async () => token())().catch((error) => { // so that an error of the token's server does not look like the gateway's
+    const given = (async () => token())().catch((error) => { // an error from the token's server must not look like one from the gateway
       throw new Error(`token() failed: ${error?.message ?? error}`, { cause: error });
     });
     return within(ms, signal, given, "token()");

@@ -23,7 +23,7 @@ export class Health {
     this.#marks.set(name, { failures, fault, ms, at: Date.now(), proved: false });
   }
 
-  /** A probe has seen it work; only use will clear its record. */
+  /** A probe has seen the transport work. Only its use clears its failures. */
   prove(name) {
     const mark = this.#marks.get(name);
     if (mark) mark.proved = true;
@@ -33,7 +33,7 @@ export class Health {
 
   clear(name) { this.#marks.delete(name); }
 
-  /** For how many milliseconds it should be left alone yet. */
+  /** For how many more milliseconds the transport should not be used. */
   banned(name) {
     const mark = this.#marks.get(name);
     return mark ? Math.max(mark.ms - since(mark.at), 0) : 0;
@@ -55,7 +55,7 @@ export class Health {
     for (const wake of this.#waiting) wake();
   }
 
-  /** When nothing works it was the network: its victims are innocent, and the best one is tried first again. */
+  /** No transport works: clears the failures that were the network's, so that the best transport is tried first again. */
   forgive(names) {
     for (const name of names) if (this.#marks.get(name)?.fault === "network") this.#marks.delete(name);
   }

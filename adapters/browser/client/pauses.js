@@ -1,4 +1,4 @@
-/** The pauses of a line between two tries. */
+/** The pauses of a line between two attempts. */
 import { since } from "./values.js";
 
 export class Pauses {
@@ -15,17 +15,17 @@ export class Pauses {
     this.#random = random;
   }
 
-  /** Full jitter: anything from 0 to the doubled delay, so that a crowd cut at once comes back spread. */
+  /** Full jitter: anything from 0 to the doubled delay, so that clients that were cut off together don't come back together. */
   jitter() {
     const ceiling = Math.min(this.#gateway.advisedMs * 2 ** this.#attempt++, this.#gateway.timing.backoffMaxMs);
     return this.#random() * ceiling;
   }
 
-  /** The next ones are short again. */
+  /** Makes the next pauses short again. */
   shorten() { this.#attempt = 0; }
 
   /**
-   * @param {{why?: string, error?: Error, end?: string}} outcome what it is for
+   * @param {{why?: string, error?: Error, end?: string}} outcome the reason for the pause
    * @param {{spread?: number, firm?: boolean}} how `spread` adds up to that part of it; `firm`: the gateway asked for it
    */
   async take(ms, { why, error, end }, { spread = 0, firm = false } = {}) {
@@ -36,10 +36,10 @@ export class Pauses {
     if (!(await this.sleep(delayMs, firm))) this.#held = undefined;
   }
 
-  /** Whether the gateway asked for a pause that is not over, whatever woke the line meanwhile. */
+  /** Whether the gateway asked for a pause that is not over yet, even if something has woken the line. */
   get isHeld() { return this.#held !== undefined; }
 
-  /** What the gateway asked for counts on: through a tab that was hidden, through another wish. */
+  /** Waits for the rest of the pause that the gateway asked for: a hidden tab or a changed preference does not shorten it. */
   async goOn() {
     const { at, delayMs, reason } = this.#held;
     const left = delayMs - since(at);
@@ -47,10 +47,10 @@ export class Pauses {
     if (!(await this.sleep(left, true))) this.#held = undefined;
   }
 
-  /** What the gateway asked for does not count any more. */
+  /** Forgets the pause that the gateway asked for. */
   release() { this.#held = undefined; }
 
-  /** @returns whether it ended early */
+  /** @returns whether the pause ended early */
   sleep(ms, firm = false) {
     if (this.#state.closed) return Promise.resolve(true); // the handler that was told of the pause closed the line
     return new Promise((resolve) => {

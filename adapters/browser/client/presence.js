@@ -1,4 +1,4 @@
-/** Whether somebody is there to answer. */
+/** Presence: whether a gateway is there to answer. */
 import { GatewayError, unreachable, whyNot } from "./errors.js";
 import { since } from "./values.js";
 
@@ -26,10 +26,10 @@ export class Presence {
     this.#random = random;
   }
 
-  /** Whether the last try found nobody. */
+  /** Whether nobody answered the last attempt. */
   get isAway() { return this.#away !== undefined; }
 
-  /** Whether the browser says that it is offline, and nobody answered all the same. */
+  /** Whether the browser says that it is offline, and indeed nobody answered. */
   get isOffline() { return this.#offline && globalThis.navigator?.onLine === false; }
 
   /**
@@ -58,7 +58,7 @@ export class Presence {
     return true;
   }
 
-  /** While nobody answers, one line's knock is all lines' knock, also for whoever is told to try at once. */
+  /** While nobody answers, one line knocks for all lines of the page, even if another one is told to try at once. */
   #mayKnock() {
     if (!this.#away || this.#away.knockedAt === this.#health.knockedAt) return true;
     return since(this.#health.knockedAt) >= Math.min(KNOCK_GAP_MS, this.#longestMs);
@@ -79,7 +79,7 @@ export class Presence {
     }
   }
 
-  /** Nobody answered: waits, between half of a delay that doubles and all of it, less what was waited for an answer. */
+  /** Nobody answered: waits for half to all of a delay that doubles, less the time that the attempt itself took. */
   async wait(outcome, waitedMs = 0) {
     const { timing } = this.#gateway;
     this.#offline = globalThis.navigator?.onLine === false;
@@ -101,7 +101,7 @@ export class Presence {
 
   get #longestMs() { return Math.min(AWAY_MS.longest, this.#gateway.timing.backoffMaxMs); }
 
-  /** Somebody is there, whichever way that was found out. */
+  /** The gateway is there, in whichever way that was found out. */
   answered() {
     this.#offline = false;
     if (!this.#away) return;
@@ -109,7 +109,7 @@ export class Presence {
     this.#health.answered();
   }
 
-  /** Ends a wait, and the next ones are short again. */
+  /** Ends a wait, and makes the next ones short again. */
   hurry() {
     if (this.#away) [this.#away.delays, this.#away.knockedAt] = [0, undefined];
     this.#pauses.wake();

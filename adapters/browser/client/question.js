@@ -1,4 +1,4 @@
-/** A question that is not known to be taken. */
+/** A question that the gateway may not have accepted yet. */
 import { problem, stranger, verdict } from "./errors.js";
 import { headerValue } from "./options.js";
 import { parseObject } from "./values.js";
@@ -26,8 +26,8 @@ export class Question {
   get headers() { return { "Content-Type": "application/json", "Idempotency-Key": this.key }; }
 
   /**
-   * Sends the question, and remembers until it is answered that the gateway may have it. A connection that fails almost
-   * always fails before the question arrives. One that was aborted, by a deadline or a stop, tells nothing.
+   * Sends the question, and remembers until it is answered that the gateway may have it. If the connection fails, the
+   * question has almost never arrived; if it was aborted, by a deadline or a stop, the question may have.
    */
   async sending(send) {
     this.underway = true;
@@ -41,7 +41,7 @@ export class Question {
     }
   }
 
-  /** Sends it without streaming: the answer is the turn's, or after `wait` seconds the turn's state. */
+  /** Sends the question without streaming. The response is the turn's answer, or after `wait` seconds the turn's state. */
   put(gateway, wait, options) {
     return gateway.request("/api/coze/chat", {
       method: "POST", headers: { ...this.headers, Prefer: `wait=${wait}` }, body: this.text, sending: (send) => this.sending(send),

@@ -1,4 +1,4 @@
-/** The browser's tab: whether anybody sees it, and whether it has a network. */
+/** The browser's tab: whether it is seen, and whether it is online. */
 
 export class Tab {
   isQuiet = false; // hidden for so long that its connection was closed

@@ -28,7 +28,7 @@ export async function askWhole({ gateway, state, presence }, signal) {
       const error = problem(response, text);
       const turnId = textOr(error.problem?.turnId);
       if (turnId || error.code.startsWith("upstream_")) return await giveFailure({ gateway, state }, error, turnId, input);
-      state.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id")); // it goes on
+      state.accept(response.headers.get("X-Turn-Id"), response.headers.get("X-Conversation-Id")); // the turn goes on
       return verdict(error);
     }
     const answer = taken(state, response, text);

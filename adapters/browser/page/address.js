@@ -1,4 +1,4 @@
-/** Which conversation the page shows: the page's address names it, and the browser's memory, for the next visit. */
+/** Which conversation the page shows: the page's address names it, and the browser remembers it for the next visit. */
 import { memory } from "./memory.js";
 
 const KEY = "gateway.conversation";
@@ -9,7 +9,7 @@ export function recallConversation() {
   return [location.hash.slice(1), memory.recall(KEY)].find((known) => ID.test(known ?? ""));
 }
 
-/** Names the conversation from now on; without an id it is a new one. */
+/** Names the conversation that is shown from now on; without an id it is a new one. */
 export function rememberConversation(id) {
   memory.keep(KEY, id);
   history.replaceState(null, "", id ? `#${id}` : location.pathname + location.search);

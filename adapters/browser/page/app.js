@@ -88,7 +88,7 @@ function unwarn() {
   }
 }
 
-/** Says something that is good to know and no mistake. */
+/** Says something that is good to know, although nothing went wrong. */
 function hint(key) {
   at("hint").hidden = false;
   at("hint").replaceChildren(say("span", key));

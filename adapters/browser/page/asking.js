@@ -7,7 +7,7 @@ const ASK_AGAIN_MS = 600_000; // a tab that is opened again on another day asks 
 /** @param {{id?: string, question: string, message: string, key: string, onBusy?: string}} asked `id` is the conversation's */
 export function keepAsked(asked) { tabMemory.keep(KEY, JSON.stringify({ ...asked, at: Date.now() })); }
 
-/** The gateway has taken the question, or nobody wants it any more. */
+/** Forgets the question: the gateway has accepted it, or nobody wants it any more. */
 export function forgetAsked() { tabMemory.keep(KEY); }
 
 /** @returns the question that was kept, with the time `at` which it was asked; undefined when there is none, or an old one */
@@ -16,7 +16,7 @@ export function recallAsked() {
   return asked !== null && Date.now() - asked.at < ASK_AGAIN_MS ? asked : undefined;
 }
 
-/** The message that is sent: the simulated Coze plays a fault that it begins with. */
+/** The message to send. A fault at its beginning makes the simulated Coze misbehave. */
 export const withFault = (fault, question) => (fault ? `/fault ${fault} -- ${question}` : question);
 
 /** An idempotency key. */

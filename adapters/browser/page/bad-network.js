@@ -1,6 +1,6 @@
 /**
- * A network that is bad on purpose. The client module uses it without knowing: its `fetch`, `WebSocket` and `EventSource`
- * cut, slow down, hold back and refuse connections, as real networks and proxies do.
+ * A network that is bad on purpose. The client module uses its `fetch`, `WebSocket` and `EventSource`, which cut, slow
+ * down, hold back and refuse connections, as real networks and proxies do.
  */
 export class BadNetwork {
   slowMs = 0;
@@ -23,7 +23,7 @@ export class BadNetwork {
     if (ms) this.#cutting = setInterval(() => this.cut(), ms);
   }
 
-  /** What the client module takes as its `network`. */
+  /** The `network` that is given to the client module. */
   parts() {
     const network = this;
     const CuttableSocket = class extends WebSocket {

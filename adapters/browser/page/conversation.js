@@ -74,7 +74,7 @@ export class Conversation {
     return asked?.id === id ? opened.then(() => !this.running && this.ask(asked.question, asked)) : opened;
   }
 
-  /** Whether an answer is being given, and this page hears it. */
+  /** Whether an answer is running that this page receives. */
   get running() { return this.#asked !== undefined || this.#now.running; }
 
   get stopping() { return this.#now.stopping; }
@@ -105,7 +105,7 @@ export class Conversation {
     await recalled;
   }
 
-  /** Somebody gave a token: tries again what was refused without it. */
+  /** A token was entered: tries again what was refused without it. */
   async signedIn() {
     if (!this.id || this.#asked) return;
     const recalled = this.#past.isOpen ? undefined : this.#past.open(this.id);
@@ -114,8 +114,8 @@ export class Conversation {
   }
 
   /**
-   * Asks a question. `again` is what was kept of one that was asked before: because its key is sent again, the gateway
-   * starts nothing twice.
+   * Asks a question. `again` is what was kept of a question that was asked before. Its key is sent again, so that the
+   * gateway starts no second turn.
    */
   ask(question, again) {
     if (!question.trim()) return false;
@@ -270,7 +270,7 @@ export class Conversation {
     if (this.ask(view.question, again) && !view.turnId) view.element.remove();
   }
 
-  /** Who asks which bot, where. A key may only be sent again with the same body. */
+  /** The fields that say who asks which bot in which shop. A key may only be sent again with the same body. */
   #whose() {
     const { userId, botId, shopId } = this.page.settings();
     return JSON.stringify([userId, botId, shopId, this.id]);

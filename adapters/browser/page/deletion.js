@@ -1,4 +1,4 @@
-/** The dialogue that asks whether the conversation should really be deleted, and deletes it. */
+/** The dialogue that asks whether to delete the conversation, and deletes it. */
 import { sentence } from "./api.js";
 
 /**

@@ -32,8 +32,8 @@ export class Figures {
   }
 
   /**
-   * `heard`: the answer arrives over the connection that listens. `late`: it began before this page listened, so its speed
-   * is not known; `text` is the text that there was by then.
+   * `heard`: the answer arrives over the connection that listens. `late`: the answer began before this page listened, so
+   * its speed is not known, and `text` is the text that it had by then.
    */
   begin({ heard = false, late = false, text = "" } = {}) {
     this.#forget();
@@ -46,7 +46,7 @@ export class Figures {
     this.show();
   }
 
-  /** Another conversation is shown, for which nothing has been measured yet. */
+  /** Another conversation is shown: nothing has been measured for it yet. */
   clear() {
     this.#forget();
     this.#line = undefined;

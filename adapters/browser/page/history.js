@@ -7,7 +7,7 @@ const ENDED = new Set(["completed", "failed", "cancelled"]);
 
 export class History {
   hasMore = false;
-  #oldest; // the id of the oldest message so far
+  #oldest; // the id of the oldest message that was fetched
   #cut; // an answer whose question is on the next page
   #settings;
 

@@ -132,16 +132,16 @@ export function rendered(source, env) {
 }
 
 /**
- * Markdown that is still being written. `html(from)` has its tokens from that one on, in the blocks that are open there.
- * `held` says that not all of it is shown: some may yet become something else.
+ * Markdown that is still being written. `html(from)` renders its tokens from `from` on, inside the blocks that are open
+ * there. `held` says that a part of the text is not shown, because it may still become something else.
  * @returns {{blocks: Block[], html: (from: number) => string, held: boolean}}
  *
- * @typedef {object} Block stands for one element; what its element is made of is told by all of these but `from`
+ * @typedef {object} Block stands for one element; all of its fields except `from` tell how the element is made
  * @property {number} from its first token
  * @property {string} kind
  * @property {string} text its source
  * @property {number} tight how many of its paragraphs are a tight list's
- * @property {Block[]} [inner] what it holds, if those are blocks
+ * @property {Block[]} [inner] the blocks inside it, if it holds blocks
  */
 export function growing(source, env) {
   highlighting = false;
@@ -161,7 +161,7 @@ export function growing(source, env) {
 
 const ENDED_BY_LINE = new Set(["heading_open", "th_open", "td_open"]);
 
-/** Completes the words that are still being written. @returns {boolean} whether some of them are held back */
+/** Completes words that are still being written. @returns {boolean} whether some of them are held back */
 function finishLast(tokens, source, env) {
   const last = tokens.findLastIndex(({ nesting, type, content }) => !(nesting < 0 || (type === "inline" && !content) || /^t[dh]_open$/.test(type)));
   const token = tokens[last];
@@ -175,7 +175,7 @@ function finishLast(tokens, source, env) {
   return held;
 }
 
-/** The marks that close the emphasis that `text` leaves open. A star after a letter or a number may be a multiplication. */
+/** The characters that close the emphasis that `text` leaves open. A star after a letter or a number may be a multiplication. */
 function unmatched(text, env) {
   if (!/[*_~]/.test(text)) return "";
   const state = new markdown.inline.State(text, markdown, env, []);

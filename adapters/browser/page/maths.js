@@ -6,7 +6,7 @@
 const CLOSING = { $: "$", $$: "$$", "\\(": "\\)", "\\[": "\\]" };
 const LOOKS_LIKE_MATHS = /\\[a-zA-Z]|\^|_[\d{]|\b[a-zA-Z]_[a-zA-Z]\b/; // and not only like the name of a variable
 
-/** The mark that opens maths at `at`, if there is one. A dollar may also be money, or part of a name. */
+/** The delimiter that opens maths at `at`, if there is one. A dollar may also be money, or part of a name. */
 function openingAt(text, at) {
   const two = text.slice(at, at + 2);
   if (two === "\\(" || two === "\\[" || two === "$$") return two;
@@ -26,8 +26,9 @@ function closingAfter(text, from, opening) {
 }
 
 /**
- * The end of the maths that begins at `at`: behind its closing mark, `Infinity` if that mark may still come, 0 if no maths
- * begins. `none` remembers which marks are not closed, so that a text with nothing but openings is searched once.
+ * The end of the maths that begins at `at`: the index after its closing delimiter; `Infinity` if the delimiter may still
+ * come; 0 if no maths begins there. `none` remembers delimiters that are never closed, so that a text that only opens
+ * maths is searched once.
  */
 export function mathsEnd(text, at, none) {
   const opening = openingAt(text, at);
@@ -39,13 +40,13 @@ export function mathsEnd(text, at, none) {
   return opening !== "$" || (!/\d/.test(text[at + 1]) && LOOKS_LIKE_MATHS.test(text.slice(at))) ? Infinity : 0;
 }
 
-/** `text` with the maths that begins at `at` closed; a part of the closing mark may be there already. */
+/** `text` with the maths that begins at `at` closed. A part of the closing delimiter may be there already. */
 export function closedMaths(text, at) {
   const closing = CLOSING[openingAt(text, at)];
   return text.trimEnd().replace(closing[0] === "$" ? /\$$/ : /\\$/, "").trimEnd() + closing;
 }
 
-/** Teaches markdown-it. */
+/** Adds the rules for maths to markdown-it. */
 export function maths(markdown) {
   markdown.inline.ruler.before("escape", "maths", (state, silent) => {
     const { src, pos } = state;
@@ -62,8 +63,8 @@ export function maths(markdown) {
 }
 
 /**
- * Lines of maths, up to the one with the closing mark, or to a blank one as long as there is none. What follows may not
- * change what they are, for they may be shown for good by then.
+ * Lines of maths, up to the line with the closing delimiter, or, as long as there is none, up to a blank line. Text that
+ * comes later may not change how they are read, because they may be on the page for good by then.
  */
 function block(state, startLine, endLine, silent) {
   if (state.sCount[startLine] - state.blkIndent >= 4) return false;

@@ -70,7 +70,7 @@ function picture(address, alt) {
   return image;
 }
 
-/** Puts into `place`, should `medium` fail, the word that it did. */
+/** If `medium` fails, puts a word about it in the place of `place`. */
 function sayIfItFails(medium, place, kind, address, alt) {
   medium.addEventListener("error", () => {
     broken.add(address);
@@ -78,7 +78,7 @@ function sayIfItFails(medium, place, kind, address, alt) {
   }, { once: true });
 }
 
-/** Says that it failed; what came from a network may come after all, so it can be loaded again. */
+/** Says that a medium failed. If it came from a network, a button loads it again. */
 function failure(kind, address, alt) {
   const place = make("span", { class: "media-failed" }, say("span", "load_failed"));
   if (!/^https?:/i.test(address)) return place;
@@ -92,7 +92,7 @@ function failure(kind, address, alt) {
   return place;
 }
 
-/** Pieces of a spoken answer as one player: Ogg as it comes, else 24 kHz 16-bit mono PCM with a WAV head before it. */
+/** One player for the pieces of a spoken answer: Ogg as it is, otherwise 24 kHz 16-bit mono PCM behind a WAV header. */
 export function spoken(pieces) {
   const parts = pieces.flatMap(decoded);
   if (!parts.length) throw new TypeError("nothing that could be played");
@@ -104,7 +104,7 @@ export function spoken(pieces) {
   return make("span", { class: "media-frame" }, player);
 }
 
-/** The bytes of a piece; none of one that is damaged, for the others can be heard without it. */
+/** The bytes of a piece. A damaged piece gives none, so that the others can still be heard. */
 function decoded(piece) {
   try {
     return [Uint8Array.from(atob(piece), (char) => char.charCodeAt(0))];

@@ -12,7 +12,7 @@ export function fitToText(field) {
   field.rows = Math.min(Math.max(Math.round(height / parseFloat(lineHeight)), 1), MOST_LINES);
 }
 
-/** Puts `text` into the field in place of the text before, which an undo brings back. */
+/** Replaces the field's text by `text`. An undo brings the former text back. */
 export function replaceText(field, text) {
   field.focus();
   field.select();

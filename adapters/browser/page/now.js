@@ -1,4 +1,4 @@
-/** What happens in the conversation now: events, shown on the turn that they belong to. */
+/** What happens in the conversation now: shows each event on the turn that it belongs to. */
 export class Now {
   stopping = false; // somebody pressed Stop, and the turn has not ended yet
   #page;
@@ -18,7 +18,7 @@ export class Now {
 
   get view() { return this.#current; }
 
-  /** Whether an answer is being given, and this page hears it. */
+  /** Whether an answer is running that this page receives. */
   get running() { return this.#current !== undefined && !this.#current.over && this.#current.state !== "unheard"; }
 
   clear() {
@@ -32,7 +32,7 @@ export class Now {
     if (event.event === "started") {
       const recalled = this.#turns.get(event.turnId);
       const known = asked ?? recalled;
-      // A turn that was heard without positions, as a whole answer is, comes again; it is shown already.
+      // A turn whose events had no positions, as those of a whole answer, comes again, but is shown already.
       if (!asked && known?.over) return void (this.#current = undefined);
       if (asked && recalled && recalled !== asked) recalled.element.remove(); // the question had been taken before a reload
       this.#current = known ?? this.#insert(event.input);
@@ -43,7 +43,7 @@ export class Now {
       this.#current = asked ?? this.#turns.get(event.turnId) ?? this.#current;
     }
     const view = asked ?? this.#current;
-    // What comes after a turn's end has come before.
+    // An event after its turn's end is a repetition.
     if (!view || (view.over && event.event !== "started" && event.event !== "reset")) return;
     const again = view.state === "unheard";
     if (again) figures.begin({ heard: true, late: true, text: view.text });

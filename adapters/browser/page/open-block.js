@@ -6,8 +6,8 @@ import { boundGrown } from "./long-words.js";
 import { elements, growing, rendered } from "./markdown.js";
 import { cutAfter, difference, patch, patchAt } from "./patch.js";
 
-// Neither alone nor with what may come later is one of these a piece of Markdown, or of an address, inside a line that
-// has a letter or a symbol already: such a line has become what it is (a bare "1" may yet be a list, a bare "-" a rule).
+// Inside a line that has a letter or a symbol already, none of these characters can be Markdown or part of an address,
+// neither alone nor with what may come later. (Before that, "1" may still become a list, and "-" a rule.)
 const WORDS = /^[\p{L}\p{M}\p{N}\p{So}\p{Emoji_Modifier}\u200d\ufe0f .,;?!'"(\-，。、；？！“”‘’（）《》…—]*$/u;
 const WORD_END = /(?:^|\s)([\p{L}\p{M}\p{N}\p{So}\p{Emoji_Modifier}\u200d\ufe0f.,?!'"(\-，。、；？！“”‘’（）《》…—]*) *$/u;
 const PROSE = new Set(["P", "DIV", "TD", "TH", "H1", "H2", "H3", "H4", "H5", "H6", "STRONG", "EM", "S"]);
@@ -20,18 +20,18 @@ export class OpenBlock {
   #source; // the source that is shown, if known
   #blocks = []; // the blocks of the last rendering
   #references; // the link references of the last rendering
-  #held = false; // not all of the source is shown
-  #last; // the text node in which it ends
+  #held = false; // whether a part of the source is not shown yet
+  #last; // the text node in which the block ends
 
-  /** @param {Element} element holds the blocks before it, too, once they were closed */
+  /** @param {Element} element holds the open block and, once they were closed, the blocks before it */
   constructor(element) {
     this.element = element;
   }
 
-  /** Whether it was one list, table or quotation when it was rendered: until more stands behind it, nothing closes. */
+  /** Whether the last rendering was a single list, table or quotation: then nothing is closed until more follows it. */
   get isOne() { return this.#blocks.length === 1 && this.#blocks[0].inner !== undefined; }
 
-  /** Renders it from the place where it differs from the last rendering. */
+  /** Renders the block from the point where it differs from the last rendering. */
   render(source, env) {
     const { blocks, html, held } = growing(withTableBegun(withoutUnderline(source)), env);
     const references = JSON.stringify(env.references ?? {});
@@ -41,7 +41,7 @@ export class OpenBlock {
     this.#held = held;
   }
 
-  /** The blocks in `source`, with which it begins, will not change any more. What is behind them is to be rendered next. */
+  /** The blocks in `source`, a beginning of the text, will not change any more. The text behind them is rendered next. */
   close(source, env) {
     this.#closed = patch(this.element, this.#closed, rendered(source, env));
     this.#forget();
@@ -64,7 +64,7 @@ export class OpenBlock {
     this.#blocks = [];
   }
 
-  /** Shows `source`, which begins with what is shown, if that needs no rendering. @returns whether it did */
+  /** Shows `source`, which begins with the text that is shown, if no rendering is needed. @returns whether it did */
   grow(source) {
     if (source === this.#source) return true;
     if (!this.#source) return false;
@@ -109,19 +109,19 @@ export class OpenBlock {
   }
 }
 
-/** What an open fence shows: all but its first line, and no blanks that the last line may yet begin with. */
+/** The text that an open fence shows: all but its first line, and without blanks with which the last line may begin. */
 const code = (source) => source.slice(source.indexOf("\n") + 1).replace(/(^|\n)[ \t]+$/, "$1");
 
-/** Whether a text node ends in a word, or is the last part of one that is long. */
+/** Whether a text node ends in a word, or is the last part of a long word. */
 const isEndOf = (text, word) => text.endsWith(word) || (text.length < word.length && word.endsWith(text));
 
-/** Whether a table's row ends in its last cell: Markdown drops the cells that are more than the table's head has. */
+/** Whether a table's row ends in its last cell, because Markdown drops cells beyond those of the table's head. */
 function isInLastCell(line, row) {
   const bars = line.split("|").length - 1;
   return (line.startsWith("|") ? bars : bars + 1) === row.children.length;
 }
 
-/** The text node that an element ends in, if it ends in one behind `before`. */
+/** The text node in which an element ends, if it ends in one that comes after `before`. */
 function lastText(element, before = null) {
   const { lastChild } = element;
   if (lastChild === before) return undefined;
@@ -129,13 +129,13 @@ function lastText(element, before = null) {
 }
 
 /**
- * What may underline a heading is mostly the beginning of a list: until its line ends it is not shown. Nor is what begins
- * a heading or a numbered list, until that is known.
+ * Characters that may underline a heading are mostly the beginning of a list, so they are not shown until their line ends.
+ * Characters that may begin a heading or a numbered list are not shown until that is known, either.
  */
 const withoutUnderline = (source) => (FENCE.test(source) ? source : source.replace(MAYBE_BEGINNING, "$1$2"));
 const MAYBE_BEGINNING = /(\n)[ \t>]*(?:-+|=+)[ \t]*$|((?:^|\n)[ \t>]*)(?:#{1,6}|[+*]|\d{1,3}(?:[.)][ \t]*)?)$/;
 
-/** A table whose head is still being typed looks like one already: it is given the line that would follow. */
+/** Makes a table's head that is still being typed look like a table, by adding the line that would follow it. */
 function withTableBegun(source) {
   const gap = source.lastIndexOf("\n\n");
   const start = gap < 0 ? 0 : gap + 2;

@@ -4,11 +4,11 @@
  */
 
 /**
- * Finds where the blocks of a text that has grown differ from before. Only the last block can have grown, and within it
- * again the last one.
+ * Finds where the blocks of a text that has grown differ from before. Only the last block can have grown, and in it only
+ * its own last block.
  * @param {import("./markdown.js").Block[]} old
  * @param {import("./markdown.js").Block[]} fresh
- * @returns {{path: number[], from: number}} the places of the elements on the way there, and the first token to render
+ * @returns {{path: number[], from: number}} the indexes of the elements on the way there, and the first token to render
  */
 export function difference(old, fresh) {
   const path = [];
@@ -95,7 +95,7 @@ function become(old, fresh) {
     else old.data = fresh.data;
     return old;
   }
-  // The page's own, which may just say "copied", and a picture that somebody opened and is at.
+  // Buttons of the page's own, which may just say "copied", and a picture that somebody opened and has the focus on.
   if (old.matches("button[data-t]") || (old.nodeName === "IMG" && old.src === fresh.src)) return old;
   if (isAnother(old, fresh)) return replace(old, fresh);
   for (const name of old.getAttributeNames()) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
@@ -117,7 +117,7 @@ function isAnother(old, fresh) {
   }
 }
 
-/** Which of the page's frames an element is; a list's text is in none. */
+/** The kind of the page's frame that an element is; a list's text is in no frame. */
 const frameOf = ({ className }) => /^(?:code|table)-/.exec(className)?.input;
 
 /** Something may have come to stand before what is there: @returns where what both end in begins, in each of the two */

@@ -1,13 +1,14 @@
 /**
- * Plain text in place of Markdown that is too large: nobody writes blocks or lines with so many parts or levels, and they
- * would freeze the page. Each block is judged alone, so that an answer in pieces looks like the same answer at once.
+ * Plain text in place of Markdown that is too large. Nobody writes blocks or lines with so many parts or levels, and they
+ * would freeze the page. Each block is judged by itself, so that an answer that comes in pieces looks like the same
+ * answer that comes at once.
  */
 
 const TOKENS = 40_000; // of one block: a table of two thousand rows and six columns
 const LEVELS = 60; // of one block: thirty lists in each other
 const PARTS = 8_000; // of one paragraph or cell
 
-/** Teaches markdown-it, by rules for its chains of them: that of blocks, and that of words. */
+/** Adds rules to both of markdown-it's chains: the one for blocks and the one for words. */
 export function plain(markdown, blockChains, wordChains) {
   const blocks = (state) => { state.tokens = bounded(state); };
   for (const chain of blockChains) chain.ruler.after("block", "plain_blocks", blocks);

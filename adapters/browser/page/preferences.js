@@ -23,7 +23,7 @@ export function addThemeButton(button) {
   onLanguage(name);
 }
 
-/** Keeps a field's value; emptied, it has its default again after a reload. */
+/** Keeps a field's value. A field that was emptied has its default again after a reload. */
 export function keepField(field, keeper = memory) {
   const key = `gateway.field.${field.id}`;
   field.value = keeper.recall(key) ?? field.defaultValue;

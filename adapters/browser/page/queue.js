@@ -1,6 +1,6 @@
 /**
- * The questions that wait at the gateway for the answer before them. They start by themselves after it, whatever becomes
- * of this page.
+ * The questions that wait at the gateway for the answer before them. They start by themselves after it, even if this page
+ * is closed.
  */
 import { request, sentence } from "./api.js";
 import { make, say } from "./dom.js";
@@ -18,13 +18,13 @@ export class Queue {
 
   get size() { return this.#views.size; }
 
-  /** The turn is known to wait. */
+  /** Adds a turn that is known to wait. */
   add(view) {
     this.#views.add(view);
     view.queued();
   }
 
-  /** The turn has begun, or is no longer wanted. @returns whether it waited */
+  /** Removes a turn that has begun, or is no longer wanted. @returns whether it waited */
   remove(view) { return this.#views.delete(view); }
 
   clear() { this.#views.clear(); }

@@ -2,7 +2,7 @@
 
 const MARK = /^\[([ xX])\](?:[ \t\n]+|$)/;
 
-/** Adds the rules to markdown-it. The marks are removed before an item's words are parsed, because they could also be links. */
+/** Adds the rules to markdown-it. The brackets are removed before an item's words are parsed: they could also be links. */
 export function tasks(chains) {
   const find = ({ tokens }) => {
     for (let i = 2; i < tokens.length; i++) {

@@ -1,4 +1,4 @@
-/** The list of what a turn's tools were asked, and what they answered. */
+/** The list of a turn's tools, with their inputs and outputs. */
 import { make, say } from "./dom.js";
 
 export class ToolList {

@@ -207,14 +207,14 @@ export class TurnView {
     this.figures({});
   }
 
-  /** Shows what the record of an earlier turn has beside its answer. */
+  /** Shows what the record of an earlier turn holds besides the answer. */
   recallMore({ reasoning, suggestions, error }) {
     if (reasoning) this.on_reasoning({ content: reasoning.slice(this.#thoughts.length) });
     for (const content of suggestions ?? []) this.on_suggestion({ content });
     if (error?.error) this.fail(make("span", {}, error.error), error);
   }
 
-  /** Shows what an event of an earlier turn has that the turn's record lacks. */
+  /** Shows the parts of an earlier turn's event that the turn's record lacks. */
   recallEvent(event) {
     const start = this.#recalled.length;
     this.#recalled = fold(this.#recalled, event);
@@ -227,7 +227,7 @@ export class TurnView {
     }
   }
 
-  /** All events of an earlier turn that are kept have been given to `recallEvent`. */
+  /** `recallEvent` was given all events of an earlier turn that are kept. */
   recalled() {
     this.speak();
     this.#sayIfBlank();

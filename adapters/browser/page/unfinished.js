@@ -11,7 +11,7 @@ const ENTITIES = ["amp", "apos", "copy", "deg", "gt", "hellip", "laquo", "ldquo"
 const ADDRESS = /<(?:(https?|mailto):[^\s<>]*|([a-z]{0,6}))$/;
 const SCHEMES = ["http", "https", "mailto"];
 
-/** @returns {string} complete Markdown; `unmatched(text)` returns the marks that close the emphasis that `text` leaves open */
+/** @returns {string} complete Markdown; `unmatched(text)` returns the characters that close the emphasis that `text` leaves open */
 export function finished(text, unmatched) {
   const { code, maths, link, cut, settled } = look(text);
   if (cut !== undefined) text = withoutEnd(text.slice(0, cut), settled);
@@ -24,9 +24,9 @@ export function finished(text, unmatched) {
 }
 
 /**
- * One pass over the text: what is open at its end. That is code, or maths; or a link with its address begun, of which
- * `start` and `end` are the brackets of its words; or from `cut` on nobody can tell what it is. All up to `settled` is
- * what it is.
+ * Finds, in one pass, what is open at the end of the text: code, maths, or a link whose address has begun (`start` and
+ * `end` are the brackets of its words). From `cut` on, nobody can tell yet what the text is; up to `settled` that is
+ * certain.
  */
 function look(text) {
   const brackets = [];
@@ -78,7 +78,7 @@ function waiting(text, brackets, found) {
   return { cut: text[first - 1] === "!" ? first - 1 : first, settled: 0 };
 }
 
-/** The runs of backticks, by where they begin, each with where its code ends, if it does. */
+/** The runs of backticks, by their start; for each the end of the code that it opens, if there is one. */
 function backticks(text) {
   const runs = [...text.matchAll(/`+/g)].map(({ index, 0: { length } }) => ({ at: index, length }));
   const next = new Map(); // by length, the nearest one behind
@@ -89,7 +89,7 @@ function backticks(text) {
   return new Map(runs.map((run) => [run.at, run]));
 }
 
-/** Where the address or the name behind a label ends: right here if there is none, `Infinity` if the end is yet to come. */
+/** Where the address or the name behind a label ends: at once if there is none, `Infinity` if the end is still to come. */
 function afterLabel(text, at) {
   if (at === text.length) return Infinity;
   if (text[at] === "[") return text.indexOf("]", at) + 1 || (text.length - at > LABEL ? at : Infinity);
@@ -113,9 +113,9 @@ function closedCode(text, { length }) {
   return `${text.slice(0, lengthWithout(text, "`")).trimEnd()}${run}`;
 }
 
-/** Removes marks at the very end of a text that may still close, open, or stand for themselves. */
+/** Removes emphasis characters at the very end of a text, which may still close, open, or stand for themselves. */
 function withoutEnd(text, settled) {
-  if (settled > text.length) return text.slice(0, -1); // a backslash, and what it is before is to come
+  if (settled > text.length) return text.slice(0, -1); // a backslash: the character after it is still to come
   const address = ADDRESS.exec(text);
   if (address?.[1]) return text.slice(0, address.index) + text.slice(address.index + 1);
   if (address && SCHEMES.some((scheme) => scheme.startsWith(address[2]))) return text.slice(0, address.index);
@@ -125,7 +125,7 @@ function withoutEnd(text, settled) {
   return text.slice(0, Math.max(lengthWithout(text, "*_~`"), settled));
 }
 
-/** The length of a text without the run of such characters at its end. */
+/** The length of a text without the run of these characters at its end. */
 function lengthWithout(text, characters) {
   let { length } = text;
   while (length && characters.includes(text[length - 1])) length--;

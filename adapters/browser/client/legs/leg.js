@@ -3,8 +3,8 @@
 export class Leg {
   opened = false; // whether anything arrived
   answered = false; // whether the gateway answered
-  progressed = false; // whether it brought a new event
-  given = false; // the same, since this was last reset
+  progressed = false; // whether the leg brought a new event
+  given = false; // whether it brought one since this was last set to false
   #abort = new AbortController();
   #presence;
   #onOpen;
@@ -25,7 +25,7 @@ export class Leg {
     this.#onOpen = onOpen;
   }
 
-  /** Aborts when the line leaves this connection. */
+  /** A signal that aborts when the line leaves this connection. */
   get signal() { return this.#abort.signal; }
 
   abort() { this.#abort.abort(); }

@@ -1,4 +1,4 @@
-/** Long-poll: one request after another, each answered with the events that there are. */
+/** Long-poll: one request after another, each answered with the events that are there by then. */
 import { GatewayError, problem, stranger, verdict } from "../errors.js";
 import { isEvent } from "../events.js";
 import { parseObject, since } from "../values.js";
@@ -35,7 +35,7 @@ export async function pollOnce(leg, wait, limit) {
   return answer;
 }
 
-/** Gives the events of a long-poll. @returns {Outcome|undefined} how the leg ends, if it does */
+/** Gives the events of a long-poll to the caller. @returns {Outcome|undefined} how the leg ends, if it does */
 function give(leg, { events, next, ended }) {
   for (const event of events) if (leg.deliver(event)) return { end: "finished" };
   if (leg.signal.aborted) return { end: "interrupted" };

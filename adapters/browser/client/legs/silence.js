@@ -2,7 +2,7 @@
 import { since } from "../values.js";
 import { pollOnce } from "./longpoll.js";
 
-/** Missing heartbeats are lost, or held back by a proxy. Either way another transport may work better. */
+/** Heartbeats are missing: they are lost, or a proxy holds them back. In both cases another transport may work better. */
 export function silence({ silent }) {
   return { end: "buffered", why: silent };
 }
