@@ -14,7 +14,7 @@ from adapters.edge.failures import InvalidRequest, Mistake, problem, refusal
 from adapters.edge.fields import read_tool_outputs
 from adapters.edge.query import Page, conversation_id, page_query, position_asked, prefer_wait
 from adapters.native import turns
-from adapters.native.starting import read_order, seat_for, start
+from adapters.native.starting import named, read_order, seat_for, start
 from adapters.services import SERVICES, Services
 from adapters.transports.listening import Topic, caller_of, subscribe
 from gateway.errors import Code, GatewayError, no_such
@@ -48,14 +48,17 @@ async def chat(request: web.Request) -> web.StreamResponse:
     wait = prefer_wait(request)
     with seat_for(services, caller, order):
         accepted = await start(services, caller, order, position=position_asked(request))
-        subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
+        try:
+            subscription = await subscribe(services, caller, Topic("turns", accepted.turn_id), None, label="longpoll")
+        except GatewayError as error:
+            return named(refusal(error, request), accepted)
         try:
             await _until_answered(services, caller, subscription, accepted, wait)
             subscription.close()
             answer = _outcome(request, services, await turns.state_of(services, caller, accepted.turn_id), accepted)
-            return await deliver(request, _named(answer, accepted))
+            return await deliver(request, named(answer, accepted))
         except GatewayError as error:
-            return _named(refusal(error, request), accepted)
+            return named(refusal(error, request), accepted)
         finally:
             subscription.close()
 
@@ -69,13 +72,6 @@ def _outcome(request: web.Request, services: Services, state: State, accepted: A
     if services.hub.draining:
         return refusal(GatewayError(Code.DRAINING), request)
     return _json(turns.view(state), 202, {"Location": f"/api/coze/turns/{accepted.turn_id}"})
-
-
-def _named(answer: web.Response, accepted: Accepted) -> web.Response:
-    """The headers of every such answer. They name the turn, which was accepted and goes on whatever the answer is."""
-    answer.headers["X-Conversation-Id"] = accepted.conversation_id
-    answer.headers["X-Turn-Id"] = accepted.turn_id
-    return answer
 
 
 async def _until_answered(

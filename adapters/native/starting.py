@@ -87,3 +87,10 @@ async def start(
             requestId=order.request_id,
         )
     return accepted
+
+
+def named(answer: web.Response, accepted: Accepted) -> web.Response:
+    """The headers of every such answer. They name the turn, which was accepted and goes on whatever the answer is."""
+    answer.headers["X-Conversation-Id"] = accepted.conversation_id
+    answer.headers["X-Turn-Id"] = accepted.turn_id
+    return answer

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.edge.limits import TurnRate
+from gateway.log.journal import JournalError
 from gateway.turns.orders import Order
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import everything, sse
@@ -211,3 +212,25 @@ async def test_a_queued_message_without_a_shop_is_found_by_its_key_before_and_af
     _, _, answer = await served.post("/api/coze/chat", body(QUICK, **fields), **{"Idempotency-Key": "k"})
     assert answer["turnId"] == queued.topic[6:]
     assert await asked_for(served) == 2
+
+
+@pytest.mark.parametrize("path", ["/api/coze/chat/stream", "/api/coze/chat"])
+async def test_a_problem_after_the_start_names_the_turn_which_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    served = await serve()
+    fired: list[Any] = []
+
+    async def away(*asked: Any, **more: Any) -> Any:
+        fired.append(asked)
+        raise JournalError("the database went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(served.services.hub, "subscribe", away)
+        status, headers, problem = await served.post(path, body())
+    assert len(fired) == 1
+    assert (status, problem["code"]) == (503, "storage_unavailable")
+    await served.balanced()
+    _, _, state = await served.get(f"/api/coze/turns/{headers['X-Turn-Id']}")
+    assert (state["status"], state["conversationId"]) == ("completed", headers["X-Conversation-Id"])
+    assert await asked_for(served) == 1
