@@ -5,8 +5,8 @@ FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /build
 RUN python -m venv /opt/gateway
-COPY requirements.lock ./
-RUN /opt/gateway/bin/python -m pip install --require-hashes --only-binary :all: --requirement requirements.lock
+COPY requirements-nodes.lock ./
+RUN /opt/gateway/bin/python -m pip install --require-hashes --only-binary :all: --requirement requirements-nodes.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY adapters adapters

@@ -85,5 +85,6 @@ lock:
 	@$(PYTHON) -m venv --clear .lock
 	@.lock/bin/python -m pip --disable-pip-version-check install --quiet uv
 	$(UV) --output-file requirements.lock
-	$(UV) --extra test --constraint requirements.lock --output-file requirements-test.lock
+	$(UV) --extra postgres --constraint requirements.lock --output-file requirements-nodes.lock
+	$(UV) --extra test --constraint requirements-nodes.lock --output-file requirements-test.lock
 	@rm -rf .lock

@@ -37,6 +37,7 @@ PACKAGES = {
     "curl": ("curl", ("curl",)),
     "sqlite3": ("sqlite3", ("sqlite3",)),
     "postgres": ("postgresql", ("postgres",)),
+    "promtool": ("prometheus", ("promtool",)),
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 

@@ -8,7 +8,6 @@ import stat
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -16,36 +15,15 @@ import yaml
 
 from gateway.config.loading import load
 from gateway.telemetry.words import Closing
+from tests.composing import DEPLOY, KNOWN, NODES, ONE, composed, environment, gateways, instructions, last_stage
 from tests.conftest import Require
 from tests.processes import ROOT, GatewayProcess
 from tests.test_metrics import everything_happened, samples
 
-DEPLOY = ROOT / "deploy"
 ANOTHER = 12345  # a user's number that nobody here has
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+EACH = pytest.mark.parametrize("file", [ONE, NODES], ids=["one", "nodes"])
 Start = Callable[..., Awaitable[GatewayProcess]]
-
-
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions in order, continuation lines joined."""
-    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
-    return [
-        (word, rest.strip())
-        for line in text.splitlines()
-        if line.strip() and not line.startswith("#")
-        for word, _, rest in [line.partition(" ")]
-    ]
-
-
-def last_stage() -> dict[str, str]:
-    stages: list[dict[str, str]] = []
-    for word, rest in instructions():
-        if word == "FROM":
-            stages.append({})
-        if stages:
-            stages[-1][word] = rest
-    assert len(stages) == 2
-    return stages[-1]
 
 
 def test_the_image_runs_as_nobody_and_stops_by_the_signal_that_drains() -> None:
@@ -87,34 +65,43 @@ async def test_the_images_health_check_tells_a_living_gateway_from_a_dead_one(st
     assert await status() != 0
 
 
-def composed() -> dict[str, Any]:
-    services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    return services
-
-
+@EACH
 def test_composes_settings_are_accepted_and_its_patience_is_longer_than_the_drain(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    gateway = composed()["gateway"]
-    image = dict(re.findall(r"(GATEWAY_\w+)=(\S+)", last_stage()["ENV"]))
-    for name, value in (image | gateway["environment"] | {"GATEWAY_DATA_DIR": str(tmp_path)}).items():
-        monkeypatch.setenv(name, re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
-    settings = load().settings
-    assert int(gateway["stop_grace_period"].removesuffix("s")) > settings.drain_seconds + 5
-    scraped = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"][0][
-        "targets"
-    ]
-    assert scraped == [f"gateway:{settings.admin_port}"]
-    assert f"server gateway:{settings.port};" in (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
+    addresses = []
+    for name, gateway in gateways(file).items():
+        with monkeypatch.context() as patched:
+            for variable, value in (environment(gateway) | {"GATEWAY_DATA_DIR": str(tmp_path)}).items():
+                patched.setenv(variable, value)
+            settings = load().settings  # refuses an unknown setting
+        assert int(gateway["stop_grace_period"].removesuffix("s")) > settings.drain_seconds + 5
+        addresses.append((f"{name}:{settings.admin_port}", f"server {name}:{settings.port}"))
+    scraping = yaml.safe_load((file.parent / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    assert scraping[0]["static_configs"][0]["targets"] == [admin for admin, _ in addresses]
+    nginx = (file.parent / "nginx.conf").read_text(encoding="utf-8")
+    assert set(re.findall(r"server [\w-]+:\d+", nginx)) == {server for _, server in addresses}
 
 
-def test_compose_publishes_on_loopback_only_and_mounts_what_exists() -> None:
-    for name, service in composed().items():
+@EACH
+def test_compose_publishes_on_loopback_only_and_names_only_what_exists(file: Path) -> None:
+    whole = composed(file)
+    for name, service in whole["services"].items():
+        assert service.keys() <= KNOWN, name
+        assert "image" in service or "build" in service, name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
-        assert service["cap_drop"] == ["ALL"]
-        for volume in service["volumes"]:
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        for waited, how in service.get("depends_on", {}).items():
+            other = whole["services"][waited]
+            assert how == {"condition": "service_healthy"}
+            assert "healthcheck" in other or "build" in other, f"{waited} tells nobody that it is healthy"
+        for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert not source.startswith(".") or (DEPLOY / source).is_file(), source
+            known = (file.parent / source).is_file() if source.startswith(".") else source in whole["volumes"]
+            assert known, source
+        if "build" in service:
+            assert (file.parent / service["build"] / "Dockerfile").is_file()
 
 
 def test_the_alerts_ask_only_for_metrics_and_reasons_that_exist() -> None:

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from tests.processes import ROOT, clean_environment
 
-LOCKS = ["requirements.lock", "requirements-test.lock"]
+LOCKS = ["requirements.lock", "requirements-nodes.lock", "requirements-test.lock"]
 
 
 def locked(lock: str) -> dict[str, str]:
@@ -36,11 +36,12 @@ def test_every_locked_package_has_its_hashes_and_nothing_else_is_in_the_lock(loc
 def test_the_locks_satisfy_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     runtime = project["project"]["dependencies"] + project["dependency-groups"]["build"]
-    tests = runtime + project["project"]["optional-dependencies"]["test"]
-    for lock, wanted in zip(LOCKS, (runtime, tests), strict=True):
+    extras = project["project"]["optional-dependencies"]
+    nodes = runtime + [one for name, wanted in extras.items() if name != "test" for one in wanted]
+    for lock, wanted in zip(LOCKS, (runtime, nodes, nodes + extras["test"]), strict=True):
         for requirement in map(Requirement, wanted):
             assert requirement.specifier.contains(locked(lock)[canonicalize_name(requirement.name)]), requirement
-    assert locked(LOCKS[0]).items() <= locked(LOCKS[1]).items()
+    assert locked(LOCKS[0]).items() <= locked(LOCKS[1]).items() <= locked(LOCKS[2]).items()
 
 
 def test_a_wheel_holds_every_file_of_the_checkout(tmp_path: Path) -> None:

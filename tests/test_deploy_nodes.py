@@ -1,0 +1,115 @@
+"""`deploy/nodes/` as processes: gateways with the settings that Compose gives them, nginx, PostgreSQL."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.balancers import NGINX, balancer
+from tests.composing import NODES, ONE, environment, gateways, services
+from tests.conftest import Require
+from tests.databases import PostgresServer
+from tests.faults.reading import client
+from tests.processes import GatewayProcess
+from tests.transports.book import Book, Reader
+from tests.transports.readers import Door, sse
+
+EACH = pytest.mark.parametrize("file", [ONE, NODES], ids=["one", "nodes"])
+
+
+class Composed:
+    """What Compose would start, without its containers."""
+
+    def __init__(self, url: str, gateways: dict[str, GatewayProcess], session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self.gateways = gateways
+        self.session = session
+
+    async def metric(self, gateway: str, name: str) -> float:
+        admin = (await self.gateways[gateway].logged("gateway.admin_ready"))["url"]
+        async with self.session.get(f"{admin.rstrip('/')}/metrics") as answer:
+            text = await answer.text()
+        return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+
+@pytest.fixture
+async def up(
+    postgres: PostgresServer, require: Require, free_port: Callable[[], int], tmp_path: Path
+) -> AsyncIterator[Composed]:
+    async with AsyncExitStack() as stack:
+        _, *arguments = services(NODES)["coze"]["command"]
+        assert arguments == ["--host", "0.0.0.0", "--port", "3000"]
+        coze = await GatewayProcess.start("simulate", "--host", "127.0.0.1", "--port", "0", "--pace", "60")
+        stack.push_async_callback(coze.kill)
+        elsewhere = {  # other addresses, and nothing else, than in the containers
+            "GATEWAY_DATABASE_URL": await postgres.make_empty(),
+            "COZE_API_BASE": await coze.ready(),
+            "GATEWAY_HOST": "127.0.0.1",
+            "GATEWAY_PORT": "0",
+            "GATEWAY_ADMIN_HOST": "127.0.0.1",
+            "GATEWAY_ADMIN_PORT": "0",
+        }
+        started = {}
+        for name, service in gateways(NODES).items():
+            settings = environment(service)
+            assert elsewhere.keys() <= settings.keys()
+            data = {"GATEWAY_DATA_DIR": str(tmp_path / name)}
+            started[name] = await GatewayProcess.start("serve", environment=settings | elsewhere | data)
+            stack.push_async_callback(started[name].kill)
+        urls = await asyncio.gather(*(gateway.ready(within=60) for gateway in started.values()))  # one of them migrates
+        before = await stack.enter_async_context(balancer(require("nginx"), NGINX, urls, free_port()))
+        session = await stack.enter_async_context(client())
+        yield Composed(before.url, started, session)
+
+
+async def test_what_compose_starts_answers_goes_on_when_a_node_stops_and_counts_its_nodes(up: Composed) -> None:
+    body = {"userId": "u", "botId": "b", "message": "/fault plain pieces:150 -- on and on"}
+    turns = []
+    for _ in range(4):
+        async with up.session.post(f"{up.url}/api/coze/chat", json=body, headers={"Prefer": "wait=0"}) as answer:
+            assert answer.status == 202
+            turns.append((await answer.json())["turnId"])
+    begun = [asyncio.Event() for _ in turns]
+
+    async def read(turn: str, begins: asyncio.Event) -> Reader:
+        reader = Reader(Book())
+        async with asyncio.timeout(60):
+            while reader.last is None:
+                async with aclosing(sse(Door(up.session, up.url, f"turns/{turn}"), reader.position)) as events:
+                    async for event in events:
+                        reader.take(event)
+                        if reader.text:
+                            begins.set()
+        return reader
+
+    reading = [asyncio.create_task(read(turn, begins)) for turn, begins in zip(turns, begun, strict=True)]
+    await asyncio.gather(*(begins.wait() for begins in begun))
+    assert await up.metric("gateway-1", "gateway_nodes") == 2
+    assert await up.gateways["gateway-1"].terminate() == 0
+    for reader in await asyncio.gather(*reading):
+        assert reader.last is not None
+        assert reader.last["event"] == "completed"
+        assert reader.last["content"] == reader.text
+    async with up.session.post(
+        f"{up.url}/api/coze/chat", json={**body, "message": "/fault plain pieces:3 -- x"}
+    ) as answer:
+        assert (await answer.json())["status"] == "completed"
+
+
+@EACH
+async def test_promtool_accepts_the_configuration_and_the_alerts(file: Path, require: Require, tmp_path: Path) -> None:
+    for volume in services(file)["prometheus"]["volumes"]:
+        source, target, *_ = volume.split(":")
+        if source.startswith("."):
+            shutil.copy(file.parent / source, tmp_path / Path(target).name)
+    promtool = await asyncio.create_subprocess_exec(
+        require("promtool"), "check", "config", str(tmp_path / "prometheus.yml"),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await promtool.communicate()
+    assert promtool.returncode == 0, said.decode()
+    assert b"rules found" in said, said.decode()
