@@ -50,17 +50,24 @@ class Batches:
         logger.warning("log.uncertain", batch=number, reason=str(doubt))
         try:
             async with asyncio.timeout_at(until):
-                while True:
+                while not await self._has(number):
                     try:
-                        if not await self._journal.holds(number):
-                            await self._journal.commit(number, records)
+                        await self._journal.commit(number, records)
                         return
-                    except Fenced:
-                        raise
-                    except JournalError:
+                    except Uncertain:
                         await asyncio.sleep(_ASK_AGAIN)
         except TimeoutError:
             raise (Fenced if self._journal.shared else JournalError)(str(doubt)) from doubt
+
+    async def _has(self, number: int) -> bool:
+        """Asks until the journal says whether it has the batch."""
+        while True:
+            try:
+                return await self._journal.holds(number)
+            except Fenced:
+                raise
+            except JournalError:
+                await asyncio.sleep(_ASK_AGAIN)
 
     def __repr__(self) -> str:
         return f"Batches(durable up to {self.last}, {self._given - self.last} on their way or lost)"

@@ -15,7 +15,7 @@ import msgspec
 from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered
 from gateway.log.packing import pack
 from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
-from gateway.log.sqlite_writing import CLAIM, NOBODY, OWNER, SAVE, consumed, many, transaction
+from gateway.log.sqlite_writing import CLAIM, NOBODY, OWNER, SAVE, SAVE_HEAD, consumed, many, transaction
 from gateway.log.stretch import Stretch
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.waiting import outlived
@@ -32,10 +32,6 @@ _LONG_WAL = 32 * 1024 * 1024
 _COMMIT = (
     "INSERT INTO batches (number, body) SELECT ?, ? FROM owner WHERE name = ?"
     " ON CONFLICT (number) DO UPDATE SET number = excluded.number RETURNING number"
-)
-_SAVE_HEAD = (
-    "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
-    " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = excluded.head WHERE excluded.head >= heads.head"
 )
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -121,7 +117,9 @@ class SqliteJournal:
             self._last_batch = number
 
     async def holds(self, number: int) -> bool:
-        return bool(await self._read("SELECT 1 FROM batches WHERE number = ?", number))
+        """A batch of that number may be another process's: then this one learns it when it gives its own again."""
+        sql = "SELECT 1 FROM batches, owner WHERE number = ? AND name = ?"
+        return self._claimed and bool(await self._read(sql, number, self._name))
 
     def _commit_here(self, number: int, data: bytes) -> bool:
         """Commits in the loop's own thread. Returns False, without a commit, if that has to wait or would take long.
@@ -160,7 +158,7 @@ class SqliteJournal:
                     del body
                     await many(db, SAVE, consumed(rows))
                     size = 0
-            await many(db, _SAVE_HEAD, [(s.key, s.epochs, s.last) for s in stretches])
+            await many(db, SAVE_HEAD, [(s.key, s.epochs, s.last) for s in stretches])
             await db.execute_fetchall("UPDATE owner SET saves = saves + 1")
 
     async def forget(self, *, before: int) -> None:
@@ -284,9 +282,9 @@ class SqliteJournal:
             yield
         self._claimed = True
 
-    async def _read(self, sql: str, parameter: str | int) -> list[Any]:
+    async def _read(self, sql: str, *parameters: str | int) -> list[Any]:
         try:
-            return list(await self._db(self._reader).execute_fetchall(sql, (parameter,)))
+            return list(await self._db(self._reader).execute_fetchall(sql, parameters))
         except sqlite3.Error as error:
             raise JournalError(f"the event log can't be read: {error}") from error
 

@@ -22,6 +22,10 @@ SAVE: Final = (
     " ON CONFLICT (number) DO UPDATE SET epoch = excluded.epoch, last = excluded.last, ended = excluded.ended,"
     " state = excluded.state, body = excluded.body"
 )
+SAVE_HEAD: Final = (
+    "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"
+    " ON CONFLICT (key) DO UPDATE SET epoch = excluded.epoch, head = excluded.head WHERE excluded.head >= heads.head"
+)
 SAVE_NOTHING: Final = (0, "", "", 0, 0, "", "", None, b"", b"")
 
 

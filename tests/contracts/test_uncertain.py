@@ -114,9 +114,10 @@ async def test_a_batch_that_is_given_again_changes_nothing(durable: Bench) -> No
     stretch: Stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
     number = durable.log.committer.batches.last
-    await durable.journal.commit(number, [(stretch.number, 0, 3, "never")])
-    assert await durable.journal.holds(number)
-    assert not await durable.journal.holds(number + 1)
+    journal = durable.journal.inner
+    await journal.commit(number, [(stretch.number, 0, 3, "never")])
+    assert await journal.holds(number)
+    assert not await journal.holds(number + 1)
     await durable.reopen()
     assert await events(durable) == ["started", "a"]
 
