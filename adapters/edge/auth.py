@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from adapters.edge.jwts import Jwts, PublicKey
 
 _LONGEST_ID = 128
-_SHORTEST_SECRET = 32  # bytes, RFC 7518, section 3.2
-_DOTS = 2  # in every JWT
+_SHORTEST_SECRET = 32  # bytes (RFC 7518, section 3.2)
+_DOTS = 2  # between the three parts of a JWT
 
 Reason = Literal[
     "no token",
@@ -143,7 +143,7 @@ class Authenticator:
             raise UnauthorizedError("claim exp") from None
         if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
             raise UnauthorizedError("claim sub")
-        user.encode()  # a lone surrogate is refused: nobody is called so
+        user.encode()  # refuses a lone surrogate, which no real user id contains
         if now >= expires:
             raise UnauthorizedError("expired")
         if "nbf" in claims and now < _time(claims["nbf"]):
@@ -181,7 +181,7 @@ def bearer_token(request: web.BaseRequest) -> str | None:
 
 
 def doubts(settings: Settings) -> list[tuple[str, str]]:
-    """What the operator probably did not mean, as pairs of a log event and a sentence. The settings are valid."""
+    """Valid settings that the operator probably did not mean, as pairs of a log event and a sentence."""
     if "jwt" not in settings.auth or settings.jwt_secret_file is None:
         return []
     secret = _read_secret(settings.jwt_secret_file)

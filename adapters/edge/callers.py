@@ -21,12 +21,12 @@ class Caller:
     user_id: str | None = None
     shops: Shops = ALL
     expires_at: float | None = None
-    """On the authenticator's clock, seconds."""
+    """When the token expires, in seconds on the authenticator's clock."""
     watches_shops: bool = True
     key_name: str = ""
 
     def may_read(self, owner_user: str, owner_shop: str | None) -> bool:
-        """Without auth, anybody who knows an id may read what it names."""
+        """Whether the caller may read what this user and shop own. Without auth, anybody who knows an id may."""
         return (self.user_id is None or self.user_id == owner_user) and self._holds(owner_shop)
 
     def may_watch_shop(self, shop_id: str) -> bool:
@@ -53,7 +53,7 @@ class Caller:
 
     @property
     def listener_account(self) -> str | None:
-        """The account that a listening connection counts for. With None it counts in the total only."""
+        """The account that a listening connection counts for; with None it counts only in the total."""
         return self.user_id
 
     def _holds(self, shop_id: str | None) -> bool:

@@ -93,7 +93,7 @@ async def _until_answered(
         if subscription.over or services.hub.closing:
             return
         if running is not None and running.status == "action_required":
-            await services.log.committed()  # the turn knows it a moment before readers may see it
+            await services.log.committed()  # the status changes before the event is durable
             return
         left = None if deadline is None else deadline - loop.time()
         if left is not None and left <= 0:

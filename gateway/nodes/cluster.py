@@ -1,4 +1,4 @@
-"""The cluster: puts together the parts with which one node takes part in it."""
+"""The cluster, as one node sees it: makes the parts that deal with other nodes, and connects them."""
 
 from collections.abc import Awaitable, Callable
 

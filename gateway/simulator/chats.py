@@ -12,7 +12,7 @@ from gateway.simulator.objects import Chat, Frame, Json, Outcome, Status
 
 KEPT_SECONDS = 3600.0
 KEPT_AT_MOST = 10_000
-"""Chats in memory: about 10 MB of short questions. The oldest go first, running or not."""
+"""How many chats are kept: about 10 MB of short questions. Beyond that the oldest are dropped, even if they run."""
 
 _SPARE_LINES = 1000
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Performance(Protocol):
-    """One stretch of a chat, derived from its request: composed, or read from a recording."""
+    """One stream of a chat, composed from its request or read from a recording."""
 
     @property
     def begins(self) -> float: ...
@@ -36,7 +36,7 @@ class Performance(Protocol):
 Perform = Callable[[Chat], Performance]
 
 
-class Journal:
+class ChatFile:
     """One JSON line for each change of a chat; the last one counts. Survives `kill -9`, but not a loss of power.
 
     If the disk can't be written, that is logged once, and chats go on; only a restart will not remember them.
@@ -88,17 +88,17 @@ class Journal:
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            _log.warning("simulator.journal_unwritable", path=str(self._path), error=str(error))
+            _log.warning("simulator.file_unwritable", path=str(self._path), error=str(error))
 
 
 class Chats:
     """All chats of the last hour. A chat's state is never stored: it follows from its request and the clock."""
 
-    def __init__(self, perform: Perform, clock: Callable[[], float], journal: Journal | None) -> None:
+    def __init__(self, perform: Perform, clock: Callable[[], float], file: ChatFile | None) -> None:
         self._perform = perform
         self._clock = clock
-        self._journal = journal
-        self._chats = journal.load() if journal is not None else {}
+        self._file = file
+        self._chats = file.load() if file is not None else {}
         self._latest = {chat.conversation_id: chat.id for chat in self._chats.values()}
         self._sweep()
 
@@ -114,8 +114,8 @@ class Chats:
         self._sweep()
         self._chats[chat.id] = chat
         self._latest[chat.conversation_id] = chat.id
-        if self._journal is not None:
-            self._journal.append(chat)
+        if self._file is not None:
+            self._file.append(chat)
 
     def status(self, chat: Chat) -> Status:
         if chat.canceled_at is not None:
@@ -156,5 +156,5 @@ class Chats:
             del self._chats[chat.id]
             if self._latest.get(chat.conversation_id) == chat.id:
                 del self._latest[chat.conversation_id]
-        if self._journal is not None:
-            self._journal.compact(self._chats)
+        if self._file is not None:
+            self._file.compact(self._chats)

@@ -26,7 +26,7 @@ _HOSTILE_ID = '"\r\n\r\ndata: {"event":"completed"}\n\n<script>'
 
 
 def compose(chat: Chat) -> Script:
-    """The script of the chat's present stretch."""
+    """The script of the chat's present stream."""
     return _Writer(chat, parse_plan(chat.message)).script()
 
 

@@ -24,7 +24,7 @@ class End(StrEnum):
 
 
 class Cue(NamedTuple):
-    """`data` is to be written `at` seconds after the stretch began; `end` says that this was the last."""
+    """`data` is to be written `at` seconds after the stream began; `end` says that it is the last."""
 
     at: float
     data: bytes

@@ -41,7 +41,7 @@ class Outcome(Struct, frozen=True):
 
 
 class Frame(NamedTuple):
-    """One event of a stream, `at` seconds after the stretch began.
+    """One event of a stream, `at` seconds after the stream began.
 
     `data` is an object to be encoded, or the bytes of the data as they are. `raw` are a whole record's bytes, sent as
     they are. `piece` marks a delta of the answer or of its reasoning, `last` the last delta of its message.

@@ -1,4 +1,4 @@
-"""The script of a chat: what one stretch of it says and when, and how that is streamed and recorded."""
+"""The script of a chat: what one of its streams says and when, and how that is streamed and recorded."""
 
 import base64
 import math
@@ -19,7 +19,7 @@ _AUDIO = base64.b64encode(
 class Part(Struct, frozen=True):
     """One message: `pieces` and `reasoning` are sent from `at` on, the whole message at `done` unless it is `cut`.
 
-    Times are seconds from the beginning of the stretch.
+    Times are seconds from the beginning of the stream.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Part(Struct, frozen=True):
 
 
 class Script(Struct, frozen=True):
-    """One stretch of a chat: up to its end, or to the tools' outputs, or from these to its end.
+    """One stream of a chat: up to its end, or up to its call of tools, or from the tools' outputs to its end.
 
     `begins` is in unix seconds, `step` is the seconds between two pieces, `over` the seconds after which the stream
     says that the chat has ended; `unending`: the record never says so. `audio` counts the pieces of audio; half come

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from gateway.simulator.chats import Chats, Journal, Performance
+from gateway.simulator.chats import ChatFile, Chats, Performance
 from gateway.simulator.composer import compose
 from gateway.simulator.faults import Fault
 from gateway.simulator.objects import Chat
@@ -49,7 +49,7 @@ class Simulator:
 
         self.url = ""
         self._tally = Tally(clock)
-        self._chats = Chats(perform, clock, Journal(data_dir / "simulator.jsonl") if data_dir is not None else None)
+        self._chats = Chats(perform, clock, ChatFile(data_dir / "simulator.jsonl") if data_dir is not None else None)
         self._routes = Routes(
             chats=self._chats,
             perform=perform,

@@ -32,7 +32,7 @@ class Faults:
         self._observer.fault_met(part)
 
     def watch(self, part: Part, loop: "asyncio.Task[None]") -> None:
-        """The loop must run until it is cancelled."""
+        """Watches a loop that must run until it is cancelled, and reports it if it fails."""
         loop.add_done_callback(lambda _: self._ended(part, loop))
 
     def _ended(self, part: Part, loop: "asyncio.Task[None]") -> None:

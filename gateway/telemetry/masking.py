@@ -1,4 +1,4 @@
-"""Masking: text without tokens and keys. `upstream.mask` hides what is personal too, in Coze's raw bytes."""
+"""Masking: removes tokens and keys from text. `upstream.mask` also hides personal data, in Coze's raw bytes."""
 
 import re
 

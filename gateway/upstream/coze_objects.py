@@ -31,7 +31,7 @@ class Message(Struct, gc=False):
 
 
 class Chat(Struct):
-    """A chat, in the stream or retrieved. `code` and `msg` are the flat form of a failure, and the `error` event's."""
+    """A chat, in the stream or retrieved. `code` and `msg` hold a failure in its flat form, as in the event `error`."""
 
     id: str | None = None
     conversation_id: str | None = None
@@ -73,7 +73,7 @@ def message_items(message: Message) -> list[Item]:
 
 
 def failure_of(error: Any, code: Any = None, text: Any = None) -> ChatFailed:
-    """A failure in any of its forms: `{"code","msg"}` in an object of its own, or the same fields without it."""
+    """A failure in either of its forms: `code` and `msg` in an object of their own, `error`, or outside of one."""
     if isinstance(error, dict):
         inner, message = coze_code(error.get("code")), error.get("msg")
         if inner or (message and not coze_code(code)):
@@ -82,7 +82,7 @@ def failure_of(error: Any, code: Any = None, text: Any = None) -> ChatFailed:
 
 
 def failure_of_chat(chat: Chat, *, exists: bool = True) -> ChatFailed:
-    """A chat's own failure, or one in the form of a chat."""
+    """The failure of a chat, or a failure that Coze sends in the form of a chat."""
     failed = failure_of(chat.last_error, chat.code, chat.msg)
     log_id = chat.detail.get("logid") if isinstance(chat.detail, dict) else None
     return ChatFailed(failed.coze_code, failed.message, exists, log_id if isinstance(log_id, str) else None)
@@ -94,7 +94,7 @@ def status_of(chat: Chat) -> str | None:
 
 
 def usage_of(chat: Chat) -> dict[str, Any] | None:
-    """The counts: only numbers and strings."""
+    """A chat's usage: as many of its fields as are passed on, and only numbers and strings."""
     if not isinstance(chat.usage, dict):
         return None
     scalars = ((str(key)[:USAGE_PARTS], value) for key, value in islice(chat.usage.items(), USAGE_PARTS))
@@ -103,7 +103,7 @@ def usage_of(chat: Chat) -> dict[str, Any] | None:
 
 
 def tool_calls_of(chat: Chat) -> list[dict[str, Any]]:
-    """The calls of `required_action`; older frames carry an empty one at any time."""
+    """The calls in `required_action`. In Coze's older forms any chat may have an empty one."""
     action = chat.required_action
     outputs = action.get("submit_tool_outputs") if isinstance(action, dict) else None
     calls = outputs.get("tool_calls") if isinstance(outputs, dict) else None

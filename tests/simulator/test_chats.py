@@ -195,9 +195,9 @@ async def test_a_cancel_and_tool_outputs_survive_too(start: Start, tmp_path: Pat
 async def test_a_torn_or_senseless_line_costs_only_itself(start: Start, tmp_path: Path) -> None:
     first = await start(data_dir=tmp_path)
     one, two = await first.start("/fault pieces:1 one"), await first.start("/fault pieces:1 two")
-    journal = tmp_path / "simulator.jsonl"
-    lines = journal.read_bytes().split(b"\n")
-    journal.write_bytes(b"\n".join([b"\xff\x00senseless", *lines])[:-20])
+    file = tmp_path / "simulator.jsonl"
+    lines = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([b"\xff\x00senseless", *lines])[:-20])
     second = await start(data_dir=tmp_path)
     assert (await second.retrieve(one))["status"] == "completed"
     ids = {"conversation_id": two["conversation_id"], "chat_id": two["id"]}
@@ -212,11 +212,11 @@ async def test_chats_are_forgotten_after_an_hour_also_on_disk(start: Start, tmp_
     caller = await start(data_dir=tmp_path, clock=clock)
     for number in range(1500):
         await caller.start(f"/fault pieces:1 {number}")
-    journal = tmp_path / "simulator.jsonl"
-    assert journal.read_bytes().count(b"\n") == 1500
+    file = tmp_path / "simulator.jsonl"
+    assert file.read_bytes().count(b"\n") == 1500
     clock.now += KEPT_SECONDS + 1
     last = await caller.start("/fault pieces:1 last")
-    assert journal.read_bytes().count(b"\n") <= 2
+    assert file.read_bytes().count(b"\n") <= 2
     again = await start(data_dir=tmp_path, clock=clock)
     assert (await again.retrieve(last))["status"] == "completed"
 
