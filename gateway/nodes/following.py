@@ -1,7 +1,7 @@
 """Following: reads what other nodes write to logs that have readers at this node."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
@@ -17,9 +17,10 @@ from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
 
 _LOGS = "SELECT key, epochs, head FROM log_heads WHERE key = ANY(%s)"
-_RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept AND node IS NOT NULL"
+_RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept"
 _STRETCH = f"SELECT node, batch, kept, {COLUMNS} FROM log_stretches WHERE number = %s"
-_BATCHES = "SELECT number, body FROM log_batches WHERE node = %s AND number > %s ORDER BY number LIMIT 500"
+_AT_ONCE = 500  # batches
+_BATCHES = f"SELECT number, body FROM log_batches WHERE node = %s AND number > %s ORDER BY number LIMIT {_AT_ONCE}"
 
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
@@ -74,7 +75,7 @@ class Following:
         return [tail for tail in self._shelf.tails() if tail.users and not tail.is_ours]
 
     async def _look(self, tails: list[Tail]) -> None:
-        by_key = {tail.key: tail for tail in tails if not tail.is_ours}
+        by_key = {tail.key: tail for tail in tails if not tail.is_ours and self._shelf.loaded(tail.key) is tail}
         if not by_key:
             return
         running = await self._database.ask(_RUNNING, list(by_key))
@@ -94,10 +95,10 @@ class Following:
             feed_of = self._feeds.get(node)
             followed = feed_of is not None and number in feed_of.stretches
             if not followed and not _has_ended(by_key[key], number):
-                await self._join(number, by_key[key])
+                await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
         for key, epochs, head in await self._database.ask(_LOGS, list(by_key)):
             tail = by_key[key]
-            if head > tail.head and not tail.is_ours and epochs:
+            if (head > tail.head or _lacks_saved(tail)) and not tail.is_ours and epochs:
                 known = {span.number for span in tail.spans}
                 await self._shelf.refresh(tail)
                 for span in list(tail.spans):
@@ -129,9 +130,10 @@ class Following:
             else:
                 if batch > feed.last:
                     await self._pull(feed)
-                for sent, records in await self._batches(node, batch):
-                    if sent <= feed.last:
-                        self._take(stretch, records, sent)
+                async for batches in self._batches(node, batch):
+                    for sent, records in batches:
+                        if sent <= feed.last:
+                            self._take(stretch, records, sent)
             feed.stretches[number] = stretch, tail
             self._put(tail, stretch)
             await self._pull(feed)
@@ -140,6 +142,8 @@ class Following:
 
     def _put(self, tail: Tail, stretch: Stretch) -> None:
         """Puts the stretch into the tail, unless the tail has a newer state of it."""
+        if tail.is_ours:
+            return  # this node has adopted it in the meantime
         span = next((span for span in tail.spans if span.number == stretch.number), None)
         if span is None:
             span = Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn))
@@ -168,10 +172,7 @@ class Following:
     async def _pull(self, feed: _Feed) -> set[str]:
         """Reads what the node has written since. Returns the logs in which a stretch began that is not followed yet."""
         begun: set[str] = set()
-        again = True
-        while again:
-            batches = await self._batches(feed.node, feed.last)
-            again = len(batches) == 500
+        async for batches in self._batches(feed.node, feed.last):
             touched: dict[int, None] = {}
             for number, records in batches:
                 for record in records:
@@ -189,7 +190,8 @@ class Following:
                 feed.last = number
             for one in touched:
                 stretch, tail = feed.stretches[one]
-                self._moved(tail, stretch)
+                if not tail.is_ours:
+                    self._moved(tail, stretch)
                 if stretch.ended is not None:
                     del feed.stretches[one]
         return begun
@@ -200,8 +202,15 @@ class Following:
             if record[0] == stretch.number:
                 replay(found, record, batch)
 
-    async def _batches(self, node: int, after: int) -> list[tuple[int, list[Record]]]:
-        return [(number, _decode(data)) for number, data in await self._database.ask(_BATCHES, node, after)]
+    async def _batches(self, node: int, after: int) -> AsyncIterator[list[tuple[int, list[Record]]]]:
+        """A node's batches after one of them, some at a time."""
+        more = True
+        while more:
+            rows = await self._database.ask(_BATCHES, node, after)
+            more = len(rows) == _AT_ONCE
+            if rows:
+                after = rows[-1][0]
+                yield [(number, _decode(data)) for number, data in rows]
 
     def __repr__(self) -> str:
         return f"Following({', '.join(f'{len(f.stretches)} of node {f.node}' for f in self._feeds.values())})"
@@ -210,3 +219,9 @@ class Following:
 def _has_ended(tail: Tail, number: int) -> bool:
     """Whether the tail has the stretch up to its end, although its node may not have saved it yet."""
     return any(span.number == number and span.stretch is not None and span.stretch.ended for span in tail.spans)
+
+
+def _lacks_saved(tail: Tail) -> bool:
+    """Whether a stretch may have been saved since the tail was loaded, where only a part of it is known to be."""
+    ends = [*(span.first - 1 for span in tail.spans[1:]), tail.head]
+    return any(span.stretch is None and span.last < end for span, end in zip(tail.spans, ends, strict=False))

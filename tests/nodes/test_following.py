@@ -1,0 +1,178 @@
+"""Following: what a node's readers are given of what another one writes, whatever happens between two of its looks."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from gateway.events import Completed, Started, Text
+from gateway.ids import LogKey
+from gateway.log.log import EventLog
+from gateway.log.postgres import PostgresJournal
+from gateway.log.shelf import Shelf
+from gateway.log.writer import Writer
+from gateway.nodes.database import Database
+from gateway.nodes.following import Following
+from gateway.reading.hub import Hub
+from gateway.reading.subscription import Subscription
+from gateway.telemetry.ledger import Ledger
+from tests.contracts.journals import Around, BenchOwner
+from tests.databases import PostgresServer
+
+KEY, OTHER = LogKey("conv_1"), LogKey("conv_2")
+TURN = "turn_1"
+
+
+class Node:
+    """A node's log and its readers. It looks when it is told to."""
+
+    def __init__(self, url: str, ledger: Ledger) -> None:
+        self._database = Database(url, ledger)
+        self.journal = PostgresJournal(url, ledger=ledger)
+        self.around = Around(self.journal)
+        self.following: Following
+
+        def follow(shelf: Shelf) -> Following:
+            self.following = Following(self._database, self.journal.licence, shelf)
+            return self.following
+
+        self.log = EventLog(self.around, ledger=ledger, retention=3600.0, clock=lambda: 1.0, follow=follow)
+        self.hub = Hub(self.log.shelf, ledger=ledger, heartbeat=60.0)
+
+    async def begin(self, *words: str, key: LogKey = KEY, turn: str = TURN) -> Writer:
+        """A turn that is durable, each of these words in a batch of its own."""
+        writer = self.log.begin(await self.log.shelf.tail(key), turn, owner=BenchOwner())
+        writer.append(Started(key, turn, "a question"))
+        await self.log.committed()
+        await self.say(writer, *words)
+        return writer
+
+    async def say(self, writer: Writer, *words: str) -> None:
+        for word in words:
+            writer.append(Text("message", word))
+            await self.log.committed()
+
+    async def end(self, writer: Writer, content: str) -> None:
+        writer.append(Completed(writer.stretch.key, writer.stretch.turn, content, None, False))
+        writer.end()
+        await self.log.committed()
+
+    async def die(self) -> None:
+        """It is buried, and does not know it."""
+        await self.journal.licence.give_back()
+
+    async def adopt(self) -> Writer:
+        (stretch,) = await self.journal.adopt()
+        await self.log.take_in([stretch])
+        return self.log.take_over(stretch, BenchOwner())
+
+    async def reader(self, *, key: LogKey = KEY, turn: str | None = TURN, asked: str | None = None) -> Subscription:
+        subscription, exact = await self.hub.subscribe(key, asked=asked, turn=turn)
+        assert exact
+        return subscription
+
+    async def close(self) -> None:
+        await self.hub.close()
+        await self.log.close()
+        await self._database.close()
+
+
+Start = Callable[[], Awaitable[Node]]
+
+
+@pytest.fixture
+async def start(postgres: PostgresServer, ledger: Ledger) -> AsyncIterator[Start]:
+    """`await start()`: one more node."""
+    url = await postgres.make()
+    nodes: list[Node] = []
+
+    async def start() -> Node:
+        node = Node(url, ledger)
+        nodes.append(node)
+        await node.log.open()
+        return node
+
+    yield start
+    for node in nodes:
+        await node.close()
+
+
+async def names(reader: Subscription) -> list[str]:
+    """What the reader is given now."""
+    found: list[str] = []
+    while entries := await reader.take():
+        found += [entry.name for entry in entries]
+    return found
+
+
+async def test_a_turn_that_is_saved_while_a_reader_comes_is_given_whole(start: Start) -> None:
+    writes, reads = await start(), await start()
+    writer = await writes.begin("one", "two")
+    await writes.end(writer, "onetwo")
+    writes.log.keeper.told(TURN)
+    reads.around.pause = writes.log.keeper.fold  # between the index, which does not know it, and the look
+    reader = await reads.reader()
+    reads.around.pause = None
+    assert await names(reader) == ["started", "message", "completed"]
+    assert reader.over
+    reader.close()
+
+
+@pytest.mark.parametrize("known", [0, 1, 3])
+async def test_a_turn_that_waits_to_be_adopted_is_still_running_for_its_readers(start: Start, known: int) -> None:
+    dies, reads, goes_on = await start(), await start(), await start()
+    writer = await dies.begin("one", "two")
+    position = writer.tail.position(known) if known else None
+    await dies.die()
+    reader = await reads.reader(asked=position)
+    everything = await reads.reader(turn=None)
+    assert await names(reader) == {0: ["started", "message"], 1: ["message"], 3: []}[known]
+    assert await names(everything) == ["started", "message"]
+    assert not reader.over
+    assert reader.hears_running
+    await reads.following.look()
+    assert not reader.over
+    adopted = await goes_on.adopt()
+    await goes_on.say(adopted, "three")
+    await reads.following.look()
+    assert await names(reader) == await names(everything) == ["message"]
+    await goes_on.end(adopted, "onetwothree")
+    await reads.following.look()
+    assert await names(reader) == await names(everything) == ["completed"]
+    assert reader.over
+    reader.close()
+    everything.close()
+
+
+async def test_a_reader_of_a_turn_that_waits_to_be_adopted_goes_on_where_it_is_adopted(start: Start) -> None:
+    dies, reads = await start(), await start()
+    writer = await dies.begin("one", "two")
+    early = await reads.reader()
+    assert await names(early) == ["started", "message"]
+    await dies.die()
+    await reads.following.look()
+    late = await reads.reader(asked=writer.tail.position(3))
+    assert not early.over
+    assert not late.over
+    adopted = await reads.adopt()
+    await reads.say(adopted, "three")
+    await reads.end(adopted, "onetwothree")
+    assert await names(early) == await names(late) == ["message", "completed"]
+    early.close()
+    late.close()
+
+
+async def test_a_reader_is_given_a_turn_whose_node_has_committed_much_since_it_began(start: Start) -> None:
+    writes, reads = await start(), await start()
+    first, second = await writes.begin(), await writes.begin(key=OTHER, turn="turn_2")
+    reader = await reads.reader()
+    words = [f"{number} " for number in range(1100)]
+    for word in words:
+        await writes.say(second, word)
+    await writes.say(first, "one")
+    await reads.following.pull(writes.journal.licence.node)
+    other = await reads.reader(key=OTHER, turn="turn_2")
+    assert await names(other) == ["started", "message"]
+    assert other.after == 1101
+    assert await names(reader) == ["started", "message"]
+    reader.close()
+    other.close()
