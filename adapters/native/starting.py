@@ -90,7 +90,7 @@ async def start(
 
 
 def named(answer: web.Response, accepted: Accepted) -> web.Response:
-    """The headers of every such answer. They name the turn, which was accepted and goes on whatever the answer is."""
+    """Adds the headers that name the turn, which was accepted and goes on even if the answer is an error."""
     answer.headers["X-Conversation-Id"] = accepted.conversation_id
     answer.headers["X-Turn-Id"] = accepted.turn_id
     return answer

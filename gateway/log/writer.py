@@ -173,8 +173,7 @@ class Writer:
         self._desk.long = True
 
     def _whole(self, sequence: int, event: Event) -> Record:
-        """The record of an event that is no piece of text. A last event does not repeat a long text that readers
-        have."""
+        """The record of an event that is no piece of text. A last event does not repeat a long text that was shown."""
         number = self.stretch.number
         if isinstance(event, Last) and len(event.content) > _LONG:
             later = chain(self._desk.in_flight, self._desk.pending)

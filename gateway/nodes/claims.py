@@ -36,7 +36,7 @@ _LOCK = (
 )
 _UNLOCK = "DELETE FROM log_locks WHERE name = %s AND node = %s"
 _OTHERS = "SELECT id FROM log_nodes WHERE id <> %s"
-_LOCKED_ELSEWHERE = 10.0  # seconds in which any node has started its turn, or is taken for dead
+_LOCKED_ELSEWHERE = 10.0  # seconds after which the other node has started its turn, or was taken for dead
 _LOOK_AGAIN = 0.05
 _UNLOCK_AGAIN = 1.0
 _SETTLED_IN = 3.0  # seconds
