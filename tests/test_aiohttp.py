@@ -212,7 +212,7 @@ async def nothing(_: web.Request) -> web.Response:
     return web.Response()
 
 
-async def test_what_cannot_be_read_is_answered_by_us() -> None:
+async def test_a_request_that_cannot_be_parsed_gets_our_own_answer() -> None:
     feature = "bytes of a client that are no HTTP are repeated to it"
     with part("AppRunner._make_server, Server._kwargs or RequestHandler.handle_error", feature):
         async with gateway(nothing, ours=True) as (reader, writer):

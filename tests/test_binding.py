@@ -33,7 +33,7 @@ async def test_a_list_of_hosts_listens_on_each_of_them_on_one_port(start_gateway
 
 
 @pytest.mark.parametrize("hosts", ["*", "::,0.0.0.0", "0.0.0.0,::"])
-async def test_all_of_both_families(start_gateway: Start, hosts: str) -> None:
+async def test_a_star_listens_on_all_addresses_of_both_families(start_gateway: Start, hosts: str) -> None:
     gateway = await start_gateway(GATEWAY_HOST=hosts, GATEWAY_ALLOW_ANONYMOUS="true")
     line = await gateway.logged("gateway.ready")
     port = line["url"].rpartition(":")[2]
@@ -84,7 +84,7 @@ def test_toml_may_have_a_list(tmp_path: Any) -> None:
     assert load(file=str(tmp_path / "f.toml")).settings.hosts == ("127.0.0.1", "::1")
 
 
-async def test_all_is_what_there_is_where_a_family_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_star_listens_on_the_one_family_that_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     real = binding._socket
 
     def without_ipv6(family: int, address: tuple[object, ...], send_timeout: float) -> socket.socket:

@@ -458,7 +458,9 @@ def test_the_sample_explains_every_setting_and_changes_nothing(tmp_path: Path) -
         assert MEANINGS[field].endswith(".")
 
 
-def test_what_check_config_hides_is_not_taken_for_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_asterisks_that_check_config_printed_are_not_taken_for_a_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("COZE_API_TOKEN", "pat_hidden")
     printed = describe(load())
     monkeypatch.delenv("COZE_API_TOKEN")

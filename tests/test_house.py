@@ -180,7 +180,7 @@ def test_the_rooms_of_aiohttps_private_parts_are_seen_to_use_them(room: str) -> 
 
 
 @pytest.mark.parametrize("module", PURE)
-def test_what_decides_does_not_wait(module: str) -> None:
+def test_modules_that_decide_never_wait(module: str) -> None:
     waits = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
     assert not any(isinstance(node, waits) for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))))
     assert not {"asyncio", "time", "random"} & set(imported(module))

@@ -190,7 +190,7 @@ def test_exceptions_that_lead_to_each_other_are_rendered_once() -> None:
     assert logs.render_exception(first).count("ValueError") == 2
 
 
-async def test_what_asyncio_cannot_deliver_is_logged_without_its_words() -> None:
+async def test_exceptions_that_asyncio_cannot_deliver_are_logged_without_their_texts() -> None:
     sink = configured()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(logs.log_loop_problem)

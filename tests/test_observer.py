@@ -35,7 +35,7 @@ def test_all_observers_hear_what_happens() -> None:
     assert first.calls == second.calls == [(IDS,), (IDS, 0.5)]
 
 
-def test_what_one_alone_hears_is_its_own_method_and_what_nobody_hears_is_no_work() -> None:
+def test_a_call_for_one_observer_is_its_own_method_and_a_call_for_none_costs_nothing() -> None:
     heard, metrics = Heard(), Metrics(Ledger(), "1")
     together = Observers(metrics, heard, Lines())
     assert together.turn_began == heard.turn_began

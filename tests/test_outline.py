@@ -71,5 +71,5 @@ def test_a_turn_waits_for_tools_until_something_goes_on() -> None:
     assert of(STARTED, ActionNeeded(calls), Notice("recovering")).status == "action_required"
 
 
-def test_nothing_is_an_empty_running_turn() -> None:
+def test_an_empty_stretch_is_a_running_turn_without_text() -> None:
     assert of() == Outline()

@@ -68,7 +68,7 @@ def test_held_pieces_of_an_answer_without_a_last_word_are_not_lost_when_the_chat
     assert text == "ac\n\nb"
 
 
-def test_held_pieces_that_the_whole_answer_does_not_bear_out_change_nothing() -> None:
+def test_held_pieces_that_the_whole_answer_contradicts_change_nothing() -> None:
     assert shown(d("1", "a"), d("2", "b"), d("1", "a"), a("1", "a"), a("2", "b"))[0] == [piece("a"), piece("\n\nb")]
     assert shown(d("1", "a"), d("2", "b"), d("1", "x"), a("1", "a"), a("2", "c"))[0][-1] == anew("a\n\nc")
 
@@ -128,7 +128,7 @@ def test_starts_count_code_points_and_give_the_answers_back() -> None:
     assert [(part.id, part.text) for part in again.parts] == [("1", "👩‍👩‍👧"), ("2", "b\n\nb"), ("3", "c")]
 
 
-def test_starts_that_the_text_does_not_bear_out_cost_an_id_and_never_a_character() -> None:
+def test_starts_that_the_text_contradicts_cost_an_id_and_never_a_character() -> None:
     for starts in ([("1", 0), ("2", 99)], [("1", 0), ("2", 2)], [], [("2", 5)], [("1", 0), ("2", 4)]):
         answers = Answers.restore("abcdef", starts)
         assert answers.text == "abcdef"

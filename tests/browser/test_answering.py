@@ -103,7 +103,7 @@ async def test_a_caret_stands_at_the_end_of_what_is_written(tab: Tab, stub: Stub
     assert await tab.page.evaluate(carets) == []
 
 
-async def test_who_reads_further_up_is_left_there_and_can_jump_to_the_latest(tab: Tab, stub: Stub) -> None:
+async def test_a_reader_further_up_stays_there_and_can_jump_to_the_latest(tab: Tab, stub: Stub) -> None:
     page = tab.page
     stub.behaves(answer=LONG, delay=0.01)
     await tab.ask("hi")

@@ -75,7 +75,7 @@ async def test_a_file_is_given_with_its_type_and_a_tag_that_spares_the_next_tran
         "/page/vendor/..\\..\\__init__.py",
     ],
 )
-async def test_nothing_else_is_given_whatever_the_path(stub: Stub, path: str) -> None:
+async def test_no_other_path_gives_a_file(stub: Stub, path: str) -> None:
     async with ClientSession() as session, session.get(URL(stub.url + path, encoded=True)) as response:
         assert response.status == 404
 

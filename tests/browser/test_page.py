@@ -217,7 +217,7 @@ async def test_without_storage_the_page_works_and_only_forgets(new_tab: NewTab, 
     assert await tab.page.locator(".content").inner_text() == "one", "its address names the conversation"
 
 
-async def test_who_joins_late_is_shown_no_figures_that_nobody_took(new_tab: NewTab, stub: Stub) -> None:
+async def test_a_reader_who_joins_late_sees_no_figures_that_were_not_measured(new_tab: NewTab, stub: Stub) -> None:
     begun = stub.by_hand()
     first, second, late = await new_tab(), await new_tab(), await new_tab()
     for tab in (first, second):
@@ -424,7 +424,7 @@ async def test_each_block_is_laid_out_in_the_direction_of_its_own_words(tab: Tab
     assert await tab.page.locator("#message").evaluate("(e) => getComputedStyle(e).direction") == "rtl"
 
 
-async def test_why_it_waits_is_not_made_up(tab: Tab) -> None:
+async def test_the_page_gives_no_reason_for_a_wait_that_it_does_not_know(tab: Tab) -> None:
     found = await tab.page.evaluate(
         """async () => {
             const { reasonKey } = await import("/page/reasons.js");

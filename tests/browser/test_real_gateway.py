@@ -58,7 +58,9 @@ async def test_a_quick_question_is_answered_exactly(new_tab: NewTab, quick_gatew
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll", "eventsource", "whole"])
-async def test_it_is_exact_over_every_transport(new_tab: NewTab, quick_gateway: GatewayProcess, transport: str) -> None:
+async def test_the_text_on_the_page_is_exact_over_every_transport(
+    new_tab: NewTab, quick_gateway: GatewayProcess, transport: str
+) -> None:
     tab = await opened(new_tab, quick_gateway)
     await tab.page.select_option("#transport", transport)
     await tab.ask("What can you do?")

@@ -33,7 +33,7 @@ async def test_a_running_turn_is_found_again_with_its_events_note_and_mark(durab
     assert (await durable.turn("turn_2")).first == 8
 
 
-async def test_what_was_appended_and_not_committed_is_gone_and_its_positions_are_free(durable: Bench) -> None:
+async def test_after_a_crash_uncommitted_events_are_gone_and_their_positions_are_free(durable: Bench) -> None:
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"))
     durable.journal.writable.clear()

@@ -212,7 +212,7 @@ async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub:
     subscription.close()
 
 
-async def test_who_is_attached_between_the_news_and_its_delivery_skips_nothing(bench: Bench, hub: Hub) -> None:
+async def test_an_outlet_attached_between_news_and_delivery_misses_no_event(bench: Bench, hub: Hub) -> None:
     """A turn's end and the next one's beginning are appended, and not written yet: to readers they are not there."""
     first = await bench.begin("turn_1")
     await bench.write(first, Started(KEY, "turn_1", "?"), piece("a"))  # the news of it is on its way to the hub
@@ -237,7 +237,7 @@ async def test_who_is_attached_between_the_news_and_its_delivery_skips_nothing(b
     hub.detach(listener)
 
 
-async def test_who_subscribes_while_another_leaves_hears_the_news(bench: Bench, hub: Hub) -> None:
+async def test_a_reader_that_subscribes_while_another_leaves_gets_the_news(bench: Bench, hub: Hub) -> None:
     await bench.turn("turn_0")
     await bench.log.keeper.fold()
 
@@ -423,7 +423,7 @@ async def test_a_position_that_another_process_showed_first_is_waited_for(bench:
     subscription.close()
 
 
-async def test_what_was_told_keeps_no_log_in_memory(bench: Bench, hub: Hub) -> None:
+async def test_a_reset_that_was_given_keeps_no_log_in_memory(bench: Bench, hub: Hub) -> None:
     await bench.turn()
     subscription, _ = await hub.subscribe(KEY, asked=(await bench.tail()).position(99))
     log = weakref.ref(subscription.tail)

@@ -32,7 +32,7 @@ async def test_an_erased_log_is_gone_with_its_mark_also_after_a_crash(bench: Ben
         await nothing_is_left(bench)
 
 
-async def test_it_does_not_come_back_from_batches_that_a_running_neighbour_keeps(bench: Bench) -> None:
+async def test_an_erased_log_does_not_come_back_from_batches_that_a_running_neighbour_keeps(bench: Bench) -> None:
     neighbour = await bench.begin("turn_2", OTHER)
     await bench.write(neighbour, piece("a"))
     await bench.turn(mark="key")
@@ -64,7 +64,7 @@ async def test_a_running_neighbour_gives_up_the_batches_at_the_next_fold(bench: 
     assert neighbour.last == 2
 
 
-async def test_what_is_being_saved_meanwhile_is_not_saved(bench: Bench) -> None:
+async def test_a_stretch_that_is_erased_while_a_save_waits_is_not_saved(bench: Bench) -> None:
     await bench.turn(mark="key")
     bench.journal.writable.clear()
     erasing = asyncio.create_task(bench.log.keeper.erase([KEY]))

@@ -95,7 +95,7 @@ async def test_an_event_that_cant_be_encoded_leaves_no_gap(durable: Bench, fault
     await works(durable, other)
 
 
-async def test_what_is_durable_and_cant_be_shown_ends_its_turn_and_is_not_shown_later(
+async def test_a_durable_event_that_cant_be_shown_ends_its_turn_and_is_not_shown_later(
     durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, other = await two(durable)

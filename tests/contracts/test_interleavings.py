@@ -355,10 +355,10 @@ async def test_readers_get_each_event_once_in_order_and_durable_whatever_happens
 
 
 @pytest.mark.parametrize("way", ["attached", "pulled"])
-async def test_the_same_where_a_commit_fails_and_a_last_event_is_owed(way: Way) -> None:
+async def test_every_order_is_right_where_a_commit_fails_and_a_last_event_is_owed(way: Way) -> None:
     assert explore(lambda: World(way, None, fails=True, script=SHORT)) > 500
 
 
 @pytest.mark.parametrize("way", ["attached", "pulled"])
-async def test_the_same_where_finished_turns_leave_memory(way: Way) -> None:
+async def test_every_order_is_right_where_finished_turns_leave_memory(way: Way) -> None:
     assert explore(lambda: World(way, None, folds=True, script=SHORT)) > 500

@@ -204,7 +204,7 @@ async def test_folding_drops_the_batches_that_nobody_needs(durable: Bench) -> No
     assert durable.storage.batches() == 0 < before
 
 
-async def test_a_turn_of_whose_end_nobody_was_told_is_kept_until_somebody_is_over_restarts_too(durable: Bench) -> None:
+async def test_an_ended_turn_is_kept_through_restarts_until_its_end_was_told(durable: Bench) -> None:
     durable.log.keeper.until_told = True
     told = await durable.turn("turn_1")
     untold = await durable.turn("turn_2")

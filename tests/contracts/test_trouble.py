@@ -73,7 +73,7 @@ async def test_the_owed_last_event_is_shown_at_once_and_written_first_when_it_he
     assert (await bench.read(await bench.tail()))[: len(wanted)] == wanted
 
 
-async def test_it_heals_by_itself_with_nobody_writing(bench: Bench) -> None:
+async def test_the_journal_heals_without_a_new_write(bench: Bench) -> None:
     stretch = await bench.begin()
     await bench.write(stretch, Started(KEY, "turn_1", "?"))
     bench.journal.failing = True

@@ -50,7 +50,9 @@ async def silent(request: pytest.FixtureRequest, durable: Bench) -> AsyncIterato
     silent.answers.set()
 
 
-async def test_it_is_asked_until_it_answers_and_the_batch_is_there_once(durable: Bench, silent: Silent) -> None:
+async def test_a_silent_journal_is_asked_until_it_answers_and_has_the_batch_once(
+    durable: Bench, silent: Silent
+) -> None:
     stretch = await durable.begin()
     durable.writer(stretch).append(Started(KEY, "turn_1", "?"))
     durable.writer(stretch).append(piece("a"))
@@ -67,7 +69,7 @@ async def test_it_is_asked_until_it_answers_and_the_batch_is_there_once(durable:
     assert await events(durable) == ["started", "ab", "completed"]
 
 
-async def test_what_counts_as_lost_is_not_there_later_though_it_arrived(
+async def test_records_that_count_as_lost_do_not_appear_later_although_they_arrived(
     durable: Bench, silent: Silent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent.answers.set()

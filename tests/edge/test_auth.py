@@ -333,7 +333,7 @@ def test_a_way_without_its_keys_stops_the_start(tmp_path: Path) -> None:
         Authenticator.from_settings(Settings(auth="jwt"))
 
 
-def test_both_ways_at_once_take_either(tmp_path: Path) -> None:
+def test_with_both_kinds_of_auth_an_api_key_and_a_jwt_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     file = keys_file(tmp_path, f"back {digest('k1')} *\n")
     settings = Settings(auth="api-key,jwt", api_keys_file=str(file), jwt_secret_file=str(tmp_path / "secret"))

@@ -45,14 +45,14 @@ async def test_no_example_gets_a_server_error_or_an_answer_that_is_not_described
         await quiet(gateway)
 
 
-async def test_with_a_token_it_is_the_same(tmp_path: Path) -> None:
+async def test_with_a_token_every_answer_is_as_described(tmp_path: Path) -> None:
     async with whole(tmp_path, max_connections_per_user=1000, **with_tokens(tmp_path)) as gateway:
         header = person("ann", shop="a", scope="shop")["Authorization"]
         await schemathesis(tmp_path, gateway.url, "--header", f"Authorization: {header}")
         await quiet(gateway)
 
 
-async def test_where_a_token_is_needed_it_is_the_same_without_one(tmp_path: Path) -> None:
+async def test_without_the_token_that_is_needed_every_answer_is_as_described(tmp_path: Path) -> None:
     """Only the route is looked at before the token is missed, so what is fuzzed is left to SCHEMATHESIS_EXAMPLES."""
     async with whole(tmp_path, max_connections_per_user=1000, **with_tokens(tmp_path)) as gateway:
         phases = "coverage,fuzzing" if "SCHEMATHESIS_EXAMPLES" in os.environ else "coverage"

@@ -47,7 +47,7 @@ def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
     assert {name for name in named if "/securitySchemes/" not in name} == used
 
 
-def test_it_loads_as_openapi_3_1_and_every_operation_can_be_generated() -> None:
+def test_the_description_loads_as_openapi_3_1_and_every_operation_can_be_generated() -> None:
     schema = schemathesis.openapi.from_dict(DOCUMENT)
     loaded = list(schema.get_all_operations())
     assert all(isinstance(result, Ok) for result in loaded)

@@ -115,7 +115,7 @@ async def test_every_kind_of_refusal_has_its_line_and_is_counted(tmp_path: Path)
     assert "s3cr3t" not in json.dumps(refusals(lines))
 
 
-async def test_who_is_told_to_come_back_in_a_transports_own_way_is_told_of_too(tmp_path: Path) -> None:
+async def test_refusals_in_a_transports_own_way_are_logged_too(tmp_path: Path) -> None:
     shop = "/api/coze/shops/s"
     with capture_logs() as lines:
         async with (

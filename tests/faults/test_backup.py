@@ -139,7 +139,7 @@ async def test_a_database_older_than_the_log_is_told_what_it_lacks_and_nothing_t
             assert response.status == 404
 
 
-async def test_a_turn_that_goes_on_hides_no_ended_one_from_a_database_older_than_the_log(
+async def test_a_running_turn_does_not_keep_ended_ones_from_a_database_older_than_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long a start takes: here the database has what it was told before it is compared with the log."""

@@ -142,7 +142,7 @@ async def test_a_websocket_that_answers_no_ping_is_cut(tmp_path: Path) -> None:
         sock.close()
 
 
-async def test_who_never_reads_is_cut_and_slows_nobody(tmp_path: Path) -> None:
+async def test_a_client_that_never_reads_is_cut_and_slows_nobody(tmp_path: Path) -> None:
     async with (
         simulated() as coze,
         gateway(tmp_path, coze.url, GATEWAY_SEND_TIMEOUT="2", GATEWAY_TURN_TIMEOUT="60") as process,
@@ -206,7 +206,7 @@ async def test_a_peer_whose_cable_is_pulled_is_noticed(tmp_path: Path) -> None:
             assert (await ledger(session, operators)).get("subscription", 0) == 0
 
 
-async def test_what_lies_between_client_and_gateway_may_break_at_any_byte(tmp_path: Path) -> None:
+async def test_the_line_between_client_and_gateway_may_break_at_any_byte(tmp_path: Path) -> None:
     message = "/fault plain pieces:120 rate:40 -- a bad line"
     chance = random.Random(3)
     async with (

@@ -264,7 +264,7 @@ async def test_killed_right_after_a_cancel_the_turn_stays_cancelled(tmp_path: Pa
         assert coze.posts_of(message) == 1
 
 
-async def test_what_a_caller_was_told_is_done_is_done_also_when_killed_at_once(tmp_path: Path) -> None:
+async def test_a_kill_right_after_an_answer_undoes_nothing_that_it_promised(tmp_path: Path) -> None:
     async with simulated(rate=200) as coze, mortal(tmp_path, coze.url) as gateway, client() as session:
         for life in range(3):
             stopped, answered = Reader(), Reader()

@@ -105,7 +105,7 @@ async def test_a_server_that_damages_an_answer_is_found_out(
     assert load.tally.wrong["unequal"] == 1
 
 
-async def test_who_comes_back_asks_for_what_is_missing(serve: Callable[..., Awaitable[str]]) -> None:
+async def test_a_client_that_comes_back_asks_for_the_missing_events(serve: Callable[..., Awaitable[str]]) -> None:
     asked = []
 
     def rest(request: web.Request) -> list[bytes]:
@@ -136,7 +136,7 @@ async def test_a_gateway_that_is_not_there_ends_the_run(free_port: Callable[[], 
     assert load.elapsed < 5
 
 
-async def test_a_run_is_over_when_its_time_is_whatever_hangs(serve: Callable[..., Awaitable[str]]) -> None:
+async def test_a_load_run_ends_on_time_although_streams_hang(serve: Callable[..., Awaitable[str]]) -> None:
     async def hang(request: web.Request) -> web.StreamResponse:
         response = await streams(lambda request: answer(PIECES)[:3])(request)
         await asyncio.Event().wait()

@@ -47,7 +47,7 @@ def test_with_pieces_that_tell_their_time_each_fault_has_its_name(events: list[E
     assert read(events, book) == wrong
 
 
-def test_without_such_pieces_a_repetition_is_known_by_its_id() -> None:
+def test_pieces_without_a_time_are_known_to_be_repeated_by_their_ids() -> None:
     book = Book()
     read([*PIECES, DONE], book)
     assert read([*PIECES, PIECES[4], DONE], book)["doubled"] == 1

@@ -22,7 +22,7 @@ def test_a_quantile_is_right_within_two_percent(values: list[float], share: floa
     assert spread.count == len(values)
 
 
-def test_nothing_and_less_than_nothing_are_no_trouble() -> None:
+def test_an_empty_spread_and_negative_values_are_no_trouble() -> None:
     spread = Spread()
     assert spread.summary() == {"count": 0, "p50": 0.0, "p90": 0.0, "p99": 0.0, "p99.9": 0.0, "max": 0.0}
     spread.add(-1.0)

@@ -233,7 +233,7 @@ async def test_a_disk_that_cannot_be_written_does_not_stop_the_chats(start: Star
     assert (await caller.retrieve(chat))["status"] == "completed"
 
 
-async def test_what_was_posted_and_started_is_counted(caller: Caller) -> None:
+async def test_the_simulator_counts_posts_and_started_chats(caller: Caller) -> None:
     message = "/fault code:4013 times:2 pieces:1 hello"
     for expected in ("application/json", "application/json", "text/event-stream"):
         async with caller.post(message) as response:

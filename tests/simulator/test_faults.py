@@ -204,7 +204,9 @@ async def test_slowness_is_where_it_was_asked_for(caller: Caller) -> None:
         ("done-only", {"conversation.chat.created", "conversation.message.delta", "conversation.chat.completed"}),
     ],
 )
-async def test_an_end_without_its_words_lacks_just_these(caller: Caller, fault: str, missing: set[str]) -> None:
+async def test_a_stream_that_lacks_its_last_records_lacks_no_others(
+    caller: Caller, fault: str, missing: set[str]
+) -> None:
     usual = {event for event, _ in await caller.records("/fault pieces:3 x")}
     sent = {event for event, _ in await caller.records(f"/fault pieces:3 {fault} x")}
     assert not sent & missing
@@ -282,7 +284,7 @@ async def test_the_record_fails_the_first_times(caller: Caller, fault: str, call
     assert [(await caller.ask(method, path, **arguments))[0] for _ in expected] == expected
 
 
-async def test_the_list_is_empty_the_first_times_and_never_complete_never_is(caller: Caller) -> None:
+async def test_with_empty_messages_the_list_is_empty_at_first_and_with_never_complete_always(caller: Caller) -> None:
     chat = await caller.start("/fault list-empty:2 pieces:3 x")
     assert [len(await caller.messages(chat)) for _ in range(3)] == [0, 0, 5]
     chat = (await caller.records("/fault never-complete pieces:3 x"))[0][1]

@@ -51,7 +51,7 @@ def without_ids(events: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
         ("crlf bom space comments ids multiline-data data-first bytes", b"\r\nretry: 1"),
     ],
 )
-async def test_the_events_are_the_same(caller: Caller, faults: str, mark: bytes) -> None:
+async def test_other_framings_give_the_same_events(caller: Caller, faults: str, mark: bytes) -> None:
     usual = await caller.stream("/fault pieces:9 plain 你好")
     other = await caller.stream(f"/fault pieces:9 plain {faults} 你好")
     assert mark.replace(b"retry: ", b"retry:") in other

@@ -80,7 +80,7 @@ async def test_a_failed_turn_keeps_its_error_and_what_there_was(store: Store) ->
     assert (row.status, row.content, row.error) == ("failed", "Half", {"code": "upstream_failed", "retryable": True})
 
 
-async def test_what_is_unknown_is_none(store: Store) -> None:
+async def test_a_turn_or_conversation_that_never_began_is_not_found(store: Store) -> None:
     store.update(update(7))
     for _ in range(2):
         assert await store.turn("turn_7") is None

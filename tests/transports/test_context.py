@@ -184,7 +184,7 @@ async def test_what_was_queued_goes_to_the_same_conversation_after_a_restart(
         assert coze.asked == ["", *[first.name] * 3]
 
 
-async def test_what_the_database_could_not_hear_is_in_the_log(
+async def test_a_name_that_a_locked_database_missed_is_taken_from_the_log(
     tmp_path: Path, coze: Coze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends with the name in its log alone: the next one's messages go there all the same."""

@@ -48,7 +48,7 @@ async def test_what_was_deleted_is_found_by_nothing(served: Served) -> None:
     assert (status, problem["code"]) == (404, "not_found")
 
 
-async def test_what_is_not_there_cannot_be_deleted(served: Served) -> None:
+async def test_deleting_an_unknown_conversation_is_404(served: Served) -> None:
     assert (await delete(served, "conv_00000000-0000-4000-8000-000000000000"))[0] == 404
     assert (await delete(served, "nonsense"))[0] == 404
 

@@ -143,7 +143,9 @@ def _number(position: str) -> int:
     return int(position.rpartition("-")[2])
 
 
-async def test_who_comes_late_gets_the_text_so_far_as_one_piece_then_the_rest_live(serve: Serve, plugin: Path) -> None:
+async def test_a_late_reader_gets_the_text_so_far_as_one_piece_and_then_the_rest_live(
+    serve: Serve, plugin: Path
+) -> None:
     served = await serve(simulator_rate=50)
     door = await served.start("/fault plain pieces:5000 -- late")
     await first(TRANSPORTS["sse"], door, None, 40)

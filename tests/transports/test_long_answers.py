@@ -146,7 +146,7 @@ def stuck(served: Served, path: str) -> socket.socket:
 
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("path", ["/events", ""])
-async def test_who_reads_nothing_gives_way_to_who_reads(serve: Serve, path: str) -> None:
+async def test_a_client_that_reads_nothing_gives_way_to_one_that_reads(serve: Serve, path: str) -> None:
     served = await serve(max_unsent_bytes=2 * 1024 * 1024)
     turns = [(await served.start(GIANT + str(n))).topic.removeprefix("turns/") for n in range(2)]
     whole = [(await served.ended(turn, within=30))["content"] for turn in turns]
@@ -216,7 +216,7 @@ async def test_what_is_reserved_is_bounded_but_one_thing_alone_always_finds_room
     assert room.held == 0
 
 
-async def test_who_waits_longest_is_cut_first_and_nobody_who_has_only_just_stalled(
+async def test_the_longest_stalled_client_is_cut_first_and_none_that_has_only_just_stalled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room, cut = Unsent(100), list[str]()

@@ -23,7 +23,7 @@ async def timed(served: Served, path: str) -> tuple[float, int, dict[str, Any]]:
     return loop.time() - began, status, answer
 
 
-async def test_it_waits_as_long_as_asked_when_there_is_nothing(served: Served, idle: str) -> None:
+async def test_a_poll_without_events_waits_as_long_as_it_was_asked_to(served: Served, idle: str) -> None:
     after = idle.rpartition("=")[2]
     for wait, least, most in (("0", 0, 0.2), ("-5", 0, 0.2), ("0.5", 0.45, 0.9), ("1", 0.95, 1.4)):
         took, status, answer = await timed(served, f"{idle}&wait={wait}")
@@ -45,7 +45,7 @@ async def test_a_wait_that_is_too_long_is_clamped_and_one_that_is_no_number_refu
         assert (status, problem["code"]) == (422, "invalid_request")
 
 
-async def test_it_answers_at_once_when_there_is_something_and_as_soon_as_there_is(served: Served) -> None:
+async def test_a_poll_answers_as_soon_as_there_are_events(served: Served) -> None:
     door = await served.start("/fault plain first:500 pieces:3 rate:5 -- soon")
     took, _, answer = await timed(served, f"/api/coze/{door.topic}/poll")
     assert took < 0.2

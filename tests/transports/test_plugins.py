@@ -62,7 +62,9 @@ async def test_its_routes_are_there_when_its_package_is(
         assert 'gateway_connections_opened_total{transport="ndjson"}' in await response.text()
 
 
-async def test_it_beats_when_nothing_comes_and_a_client_that_leaves_is_noticed(serve: Serve, plugin: Path) -> None:
+async def test_a_plugins_stream_beats_when_nothing_comes_and_notices_a_client_that_leaves(
+    serve: Serve, plugin: Path
+) -> None:
     served = await serve(heartbeat_interval=0.1)
     door = await served.start("/fault slow-head:1000 plain -- wait")
     async with served.session.get(f"{served.url}/api/coze/{door.topic}/ndjson") as response:
@@ -72,7 +74,7 @@ async def test_it_beats_when_nothing_comes_and_a_client_that_leaves_is_noticed(s
     await served.quiet()
 
 
-async def test_it_stands_under_the_same_limits(serve: Serve, plugin: Path) -> None:
+async def test_a_plugins_connections_count_towards_the_limits(serve: Serve, plugin: Path) -> None:
     served = await serve(max_connections=1)
     door = await served.start("/fault plain pieces:4000 rate:50 -- busy")
     url = f"{served.url}/api/coze/{door.topic}/ndjson"

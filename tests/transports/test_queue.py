@@ -112,7 +112,9 @@ async def test_a_message_that_interrupts_before_the_first_one_is_durable_ends_it
     assert coze.chats[-1].message == "two"
 
 
-async def test_who_interrupted_while_a_drain_began_is_next_after_the_restart(tmp_path: Path, coze: Coze) -> None:
+async def test_a_turn_that_interrupted_while_a_drain_began_is_next_after_the_restart(
+    tmp_path: Path, coze: Coze
+) -> None:
     settings = {"coze_api_base": coze.url, "coze_api_token": "a-token-for-tests"}
     async with serving(tmp_path, **settings) as served:
         _, conversation = await begin(served, "slow one")

@@ -142,7 +142,7 @@ async def test_cancel_over_the_socket_ends_the_turn_for_everybody(served: Served
     assert (await shared.until_last(topic))[-1]["event"] == "cancelled"
 
 
-async def test_its_key_starts_one_turn_also_over_other_sockets(served: Served) -> None:
+async def test_one_key_starts_one_turn_also_over_other_sockets(served: Served) -> None:
     async def ask() -> str:
         async with opened(served) as shared:
             ack = await shared.ask(**message("/fault plain pieces:5 -- once", idempotencyKey="k"))

@@ -25,7 +25,7 @@ async def test_a_stream_is_made_of_ids_data_and_blank_lines_and_begins_with_a_sp
     assert 1000 <= min(delays) <= max(delays) <= 3000
 
 
-async def test_nobody_hears_nothing_for_longer_than_the_heartbeats_interval(serve: Serve) -> None:
+async def test_no_reader_is_silent_for_longer_than_the_heartbeat_interval(serve: Serve) -> None:
     """Whenever a listener came, and whatever it got last."""
     served = await serve(heartbeat_interval=0.4)
     door = await served.start("/fault first:1500 plain pieces:3 rate:10 -- wait")

@@ -335,7 +335,7 @@ def test_a_calls_name_is_read_where_it_can_be(content: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["verbose", "knowledge", "question"])
-def test_what_is_not_for_listeners_gives_nothing(kind: str) -> None:
+def test_messages_that_are_not_for_listeners_give_nothing(kind: str) -> None:
     assert completed(type=kind) == []
 
 
@@ -353,7 +353,7 @@ def test_messages_of_every_other_type() -> None:
 
 
 @pytest.mark.parametrize("first", ["created", "in_progress"])
-def test_created_comes_once(first: str) -> None:
+def test_a_chat_is_created_only_once(first: str) -> None:
     text = "".join(
         f"event:conversation.chat.{e}\ndata:{json.dumps(CHAT)}\n\n" for e in (first, "created", "in_progress")
     )
@@ -606,7 +606,7 @@ def test_an_end_that_a_status_names_is_one_in_any_event(event: str, status: str,
 
 
 @pytest.mark.parametrize("status", ["created", "in_progress", "completed", "new", None, "", 7])
-def test_that_all_is_well_is_said_by_the_event(status: Any) -> None:
+def test_without_an_end_in_its_status_the_event_says_how_a_chat_stands(status: Any) -> None:
     chat = CHAT | {"status": status, "last_error": {"code": 0, "msg": ""}}
     assert one("conversation.chat.completed", chat) == [Created("7", "8"), ChatCompleted(None)]
     assert one("conversation.chat.in_progress", chat) == [Created("7", "8")]

@@ -260,7 +260,7 @@ async def test_json_that_never_ends_is_given_up_within_a_second(connect: Connect
         assert (await refusal(connect, play)).code is Code.UPSTREAM_FAILED
 
 
-async def test_json_that_is_held_open_counts_once_it_is_there(connect: Connect) -> None:
+async def test_a_json_refusal_counts_although_its_body_is_held_open(connect: Connect) -> None:
     async def play(peer: Peer) -> None:
         await peer.send(head(STREAM) + said(4016))
         await peer.closed()
@@ -350,7 +350,9 @@ async def test_a_whole_last_record_counts_at_a_clean_end(
 
 
 @pytest.mark.parametrize("name", RECORDS)
-async def test_it_does_not_count_where_the_end_is_broken(connect: Connect, name: str) -> None:
+async def test_a_last_record_without_its_blank_line_does_not_count_if_the_body_is_cut(
+    connect: Connect, name: str
+) -> None:
     record, _ = RECORDS[name]
     text = CREATED + record + b"\n"
     data = head(STREAM, "200 OK", f"Content-Length: {len(text) + 1}") + text

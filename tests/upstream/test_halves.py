@@ -91,7 +91,7 @@ def test_halves_of_two_answers_are_strangers() -> None:
     assert mixed == [Delta("1", "a"), Delta("2", "b"), Delta("1", "😀"), Delta("2", "😁")]
 
 
-def test_what_comes_between_does_not_part_them() -> None:
+def test_records_between_two_halves_do_not_part_them() -> None:
     verbose = record("message.completed", id="5", type="verbose", content="{}", chat_id="7")
     turn, text, _ = played(piece("a\ud83d"), verbose, b": ping\n\n", piece("\ude00b"), whole("a😀b"))
     assert text == "a😀b"

@@ -112,7 +112,7 @@ async def test_a_megabyte_of_anything_tiny_holds_nobody_up(connect: Connect, uni
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_what_came_before_the_end_is_taken_before_it(connect: Connect, whole: bool) -> None:
+async def test_records_before_the_end_of_a_body_are_taken_before_the_end_is_told(connect: Connect, whole: bool) -> None:
     text = CREATED + b"data:x\n\n" * 100_000 + SAID
     heard = Heard()
 

@@ -193,7 +193,7 @@ async def test_silence_ends_the_stream_after_the_idle_time_out(connect: Connect)
         assert listener.items == [Delta("", "a")]
 
 
-async def test_a_head_and_nothing_more_is_silence_too(connect: Connect) -> None:
+async def test_a_stream_that_sends_only_its_head_is_idle(connect: Connect) -> None:
     assert await played(connect, STREAM_HEAD, idle_timeout=0.2) == ([], StreamEnd.IDLE)
 
 
@@ -410,7 +410,7 @@ async def test_closing_the_client_ends_its_streams(connect: Connect, ledger: Led
         assert ledger.count("upstream") == 0
 
 
-async def test_what_a_listener_throws_leaves_nothing_open(connect: Connect, ledger: Ledger) -> None:
+async def test_an_exception_in_a_listener_leaves_nothing_open(connect: Connect, ledger: Ledger) -> None:
     def on_items(items: list[Item]) -> None:
         raise RuntimeError("broken listener")
 
