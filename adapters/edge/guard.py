@@ -115,6 +115,8 @@ class Guard:
         if (match := _HOST.fullmatch(host.lower())) is None:
             return False
         name = match[1].strip("[]").removesuffix(".")  # a name with a final dot is the same name
+        if self._operators and _is_address(name):  # probes and Prometheus come to an address; DNS can't rebind one
+            return True
         return name in self._hosts if self._hosts else _is_loopback_name(name)
 
     def trusts(self, request: web.BaseRequest, origin: str) -> bool:
@@ -165,6 +167,14 @@ def protect(headers: MutableMapping[str, str], request: web.BaseRequest) -> None
     headers["Content-Security-Policy"] = _NOTHING_LOADS
     headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     headers.setdefault("Cache-Control", "no-store")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def is_same_origin(origin: str, host: str) -> bool:

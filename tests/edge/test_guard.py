@@ -276,6 +276,16 @@ def test_beyond_loopback_any_host_is_taken_unless_the_operator_names_them() -> N
     assert not Guard(Settings(host="0.0.0.0", allowed_hosts="a.example")).knows_host("b.example")
 
 
+@pytest.mark.parametrize(
+    ("host", "ok"),
+    [("10.1.2.3:9100", True), ("[fd00::7]:9100", True), ("a.example", True), ("b.example", False), ("10.1.2", False)],
+)
+def test_operators_come_to_an_address_whatever_names_there_are(host: str, ok: bool) -> None:
+    settings = Settings(host="0.0.0.0", allowed_hosts="a.example")
+    assert Guard(settings, host="0.0.0.0", operators=True).knows_host(host) is ok
+    assert Guard(settings).knows_host("10.1.2.3:3000") is False
+
+
 async def test_http_1_0_needs_no_host(serve: Serve) -> None:
     assert b" 200 " in (await talk(await serve(), b"GET /named HTTP/1.0\r\n\r\n")).splitlines()[0]
 
