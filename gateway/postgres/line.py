@@ -1,11 +1,13 @@
 """A line to PostgreSQL: one connection, and its deadlines."""
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from psycopg import AsyncConnection, Error
+from psycopg import AsyncConnection, Error, OperationalError
 from psycopg.rows import TupleRow
 
 from gateway.postgres.address import CONNECT_SECONDS, REPLY_SECONDS
@@ -88,11 +90,20 @@ class Line:
             raise NoReply(sentence(error)) from error
 
     async def _abandon(self, task: "asyncio.Future[Any]") -> None:
-        if self._connection is not None:
-            self._connection.pgconn.finish()
-        task.cancel()
+        """Ends work whose connection is of no use any more. Cancelling it alone would wait for the server."""
+        if self._connection is None:
+            task.cancel()  # it is connecting
+        else:
+            self._hang_up(self._connection)
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task], timeout=1)
+        task.cancel()
+
+    def _hang_up(self, connection: Connection) -> None:
+        """Ends a connection under whoever uses it. To close it instead would take its descriptor from the event loop
+        while the loop still watches it, and libuv then aborts the process."""
+        with suppress(OSError, OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
     def _let_go(self) -> None:
         self._connection = None
@@ -101,9 +112,13 @@ class Line:
             self._held = None
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-        self._let_go()
+        """Ends what is being asked, too."""
+        if self._busy.locked() and self._connection is not None:
+            self._hang_up(self._connection)
+        async with self._busy:
+            if self._connection is not None:
+                await self._connection.close()
+            self._let_go()
 
     def __repr__(self) -> str:
         return f"Line({'closed' if self._connection is None else 'open'})"

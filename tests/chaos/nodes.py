@@ -66,8 +66,8 @@ class Node:
         return self.life.url or "http://127.0.0.1:9"
 
     async def stop(self) -> None:
-        if await self.life.terminate(within=30) != 0:
-            raise Broken("a stop ended with another status than 0:\n" + "\n".join(self.life.text[-5:]))
+        if (status := await self.life.terminate(within=30)) != 0:
+            raise Broken(f"a stop ended with status {status}:\n" + "\n".join(self.life.text[-5:]))
 
 
 class Nodes:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psycopg
@@ -15,6 +16,7 @@ import pytest
 from gateway.simulator import Simulator, whole_text
 from tests.databases import PostgresServer
 from tests.faults.coze import gateway, patience, simulated
+from tests.faults.proxy import proxied
 from tests.faults.reading import Reader, Refused, client
 from tests.processes import GatewayProcess
 from tests.waiting import until
@@ -178,3 +180,21 @@ async def test_more_seconds_than_a_node_waits_and_the_turns_go_on_afterwards(
             lines = (await response.text()).splitlines()
         assert "gateway_node_rejoins_total 1.0" in lines
         assert not [line for line in lines if line.startswith("gateway_log_commit_seconds_count 0")]
+
+
+async def test_a_node_that_stops_while_postgresql_does_not_answer_ends_well(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = await postgres.make()
+    async with simulated() as coze, proxied(postgres.socket) as line, client() as session:
+        reached = f"postgresql://gateway@{urlsplit(line.url).netloc}{urlsplit(url).path}"
+        settings = PATIENT | {"GATEWAY_DATABASE_URL": reached, "GATEWAY_DRAIN_SECONDS": "0.2"}
+        async with gateway(tmp_path / "a", coze.url, **settings) as node:
+            asked = Reader()
+            asking = asyncio.create_task(asked.ask(session, node.url, LONG))
+            await asked.until(lambda r: r.text)
+            line.freeze()
+            assert await node.terminate(within=patience(20)) == 0
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert "Traceback" not in "\n".join(node.text)
