@@ -95,6 +95,7 @@ class Line:
             task.cancel()  # it is connecting
         else:
             self._hang_up(self._connection)
+            self._let_go()  # whatever becomes of the task, the next one gets a connection of its own
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task], timeout=1)
         task.cancel()

@@ -150,11 +150,24 @@ class Turns:
         if live is not None and owns(live.order.user_id, live.order.shop_id):
             return live  # otherwise the answer takes as long as for a turn that never existed
         row = await self._store.turn(turn_id, texts=False)
+        if row is None and self._means.others.any:
+            row = await self._row_of_a_dead_nodes(turn_id)
         if row is None or not owns(row.user_id, row.shop_id):
             raise no_such(row)
         return row
 
     # -- turns of other nodes -----------------------------------------------------------------------------------
+
+    async def _row_of_a_dead_nodes(self, turn_id: str) -> TurnRow | None:
+        """The row of a turn that the log knows and the store does not yet: its node died between the two, and the node
+        that goes on with the turn tells the store of it."""
+
+        async def attempt() -> tuple[TurnRow | None] | None:
+            known = await self._key_of(turn_id) is not None
+            row = await self._store.turn(turn_id, texts=False)
+            return None if known and row is None else (row,)
+
+        return (await until_taken_over(attempt))[0]
 
     async def _key_of(self, turn_id: str) -> LogKey | None:
         """The log of a turn that runs at another node."""

@@ -18,7 +18,7 @@ from tests.databases import PostgresServer, postgres_server
 from tests.faults.coze import SWIFT, simulated
 from tests.faults.proxy import Proxy, proxied
 from tests.faults.reading import Broken, client
-from tests.processes import GatewayProcess
+from tests.processes import ROOT, GatewayProcess
 
 LIVENESS = 15.0
 NODES = 3
@@ -178,7 +178,7 @@ async def run_nodes(
     """One whole run. Raises an exception group that holds `Broken` when a promise is, or the nodes find no rest."""
     with postgres_server(programs) as server:
         url = await server.make()
-        async with nodes_of(seed, server, url, planted) as here, client() as session:
+        async with nodes_of(seed, server, url, planted) as here, _kept(here, seed), client() as session:
             chance = random.Random(f"{seed} nodes")
 
             async def strike() -> None:
@@ -192,6 +192,21 @@ async def run_nodes(
             await _judge_nodes(here, session)
             await _sound(url)
             return here
+
+
+@contextlib.asynccontextmanager
+async def _kept(here: Nodes, seed: int) -> AsyncIterator[None]:
+    """Keeps what the nodes of a failed run logged."""
+    try:
+        yield
+    except Exception as error:
+        folder = ROOT / "build" / f"chaos-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, node in enumerate(here.nodes):
+            for life, process in enumerate(node.lives):
+                (folder / f"node-{number}-{life}.log").write_text("\n".join(process.text))
+        error.add_note(f"the nodes' logs are in {folder.relative_to(ROOT)}")
+        raise
 
 
 async def _judge_nodes(here: Nodes, session: aiohttp.ClientSession) -> None:

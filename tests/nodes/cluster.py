@@ -31,6 +31,11 @@ class Cluster:
         await node.ready(within=60)
         return node
 
+    @property
+    def database(self) -> str:
+        """Its URL."""
+        return self._environment["GATEWAY_DATABASE_URL"]
+
     def url(self, node: int) -> str:
         return self.nodes[node].url
 

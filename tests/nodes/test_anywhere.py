@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -151,3 +152,19 @@ async def test_a_key_that_is_sent_to_all_nodes_at_once_starts_one_turn(nodes: Cl
 
 def _number(position: str) -> int:
     return int(position.rpartition("-")[2])
+
+
+async def test_a_turn_that_the_store_does_not_know_yet_is_waited_for(nodes: Cluster) -> None:
+    """As when its node died right after the start, and the one that goes on with it has not told the store."""
+    message = "/fault plain pieces:60 rate:60 -- not told yet"
+    turn, _ = await nodes.begin(A, message)
+    async with await psycopg.AsyncConnection.connect(nodes.database, autocommit=True) as connection:
+        rename = "UPDATE turns SET id = %s WHERE id = %s"
+        await connection.execute(rename, ("hidden", turn))
+        reading = asyncio.create_task(nodes.read(B, turn))
+        await asyncio.wait([reading], timeout=1)
+        assert not reading.done()
+        await connection.execute(rename, (turn, "hidden"))
+    assert (await reading).text == whole_text(message)
+    status, problem = await nodes.post(B, "turns/turn_00000000-0000-4000-8000-000000000000/cancel")
+    assert (status, problem["code"]) == (404, "not_found")
