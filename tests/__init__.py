@@ -1,1 +1,1 @@
-"""The gateway's tests: mirrors the source; a test's name is a sentence about behaviour."""
+"""The gateway's tests. Their folders mirror the source, and a test's name is a sentence about behaviour."""

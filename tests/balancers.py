@@ -1,4 +1,4 @@
-"""nginx and HAProxy as `deploy/` has them, started for real: only addresses, ports and folders are others."""
+"""nginx and HAProxy, really started, as `deploy/` configures them, except for addresses, ports and folders."""
 
 import asyncio
 import contextlib

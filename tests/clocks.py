@@ -2,7 +2,7 @@
 
 
 class Clock:
-    """Called, it says `now`; a test sets `now`."""
+    """Calling it gives `now`, which a test sets."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now

@@ -43,7 +43,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def last_stage() -> dict[str, str]:
-    """What the image says, by instruction."""
+    """The last stage's instructions in the Dockerfile, by name."""
     stages: list[dict[str, str]] = []
     for word, rest in instructions():
         if word == "FROM":
@@ -55,7 +55,7 @@ def last_stage() -> dict[str, str]:
 
 
 def environment(service: dict[str, Any]) -> dict[str, str]:
-    """What the container's process sees of settings: the image's and the service's."""
+    """The settings that the container's process sees: the image's and the service's."""
     own = {name: "" if value is None else str(value) for name, value in service["environment"].items()}
     return dict(re.findall(r"(GATEWAY_\w+)=(\S+)", last_stage()["ENV"])) | own
 

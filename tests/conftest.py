@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first: else one worker ends alone with it. xdist orders by count."""
+    """Slow tests come first, because otherwise one worker is still busy with them when all others have ended."""
     here = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
@@ -68,14 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported and collected by now stays: as in production, the garbage collector leaves it alone."""
+    """The garbage collector may skip everything that is imported and collected by now, as in production."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where everything is there, a test that is left out is a test that failed."""
+    """With CI=true, where every tool must be there, a skipped test counts as failed."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
         item.config.stash[LEFT_OUT].append(item.nodeid)
@@ -99,7 +99,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def require(pytestconfig: pytest.Config) -> Require:
-    """`require("nginx")` is the path of a tool. Without it the test is left out, loudly, or fails where CI=true."""
+    """`require("nginx")` is a tool's path. Without it the test is skipped and listed, or fails with CI=true."""
 
     def find(tool: str) -> str:
         package, commands = PACKAGES[tool]
@@ -148,7 +148,7 @@ def ledger() -> Iterator[Ledger]:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """A port that nobody listens on just now. Prefer port 0 wherever the program can say what it took."""
+    """A port on which nobody listens at present. Prefer port 0 if the program can tell which port it got."""
 
     def take() -> int:
         with socket.socket() as probe:
@@ -163,7 +163,7 @@ def free_port() -> Callable[[], int]:
 async def start_gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[GatewayProcess]]]:
     """`await start_gateway(GATEWAY_AUTH="jwt", …)`: a real gateway that listens. All are ended after the test.
 
-    Its data lies in the test's folder, the same for each start, so that a second start goes on with the first's.
+    Their data are in one folder of the test's, so that a second gateway goes on with the data of the first.
     """
     started: list[GatewayProcess] = []
 

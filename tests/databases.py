@@ -31,7 +31,7 @@ _NOT_ROOT = "nobody"  # PostgreSQL refuses to run as root
 
 
 class PostgresServer:
-    """Reached over a socket in its own folder. `make` copies a migrated database, which takes some 30 ms."""
+    """Listens on a socket in its own folder. `make` copies a migrated database, which takes some 30 ms."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
@@ -54,7 +54,7 @@ class PostgresServer:
             file.write(f"{_CONFIG}{'' if durable else _HASTY}unix_socket_directories = '{self._folder}'\n")
 
     def start(self) -> None:
-        """Starts it, or starts it again, and waits until it takes connections."""
+        """Starts it, for the first time or again, and waits until it accepts connections."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._folder / "data"], user=self._user, stdout=log, stderr=log
@@ -80,7 +80,7 @@ class PostgresServer:
             os.kill(pid, number)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Ends it as a restart does: at once, connections or not. SIGQUIT ends it as a crash does."""
+        """Ends it as a restart does: at once, even with open connections. SIGQUIT ends it as a crash does."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(20)
@@ -88,7 +88,7 @@ class PostgresServer:
 
     @property
     def socket(self) -> str:
-        """Where it listens: a path."""
+        """The path of the socket on which it listens."""
         return f"{self._folder}/.s.PGSQL.5432"
 
     def url(self, name: str) -> str:
@@ -114,7 +114,7 @@ class PostgresServer:
 
     @contextmanager
     def lending(self) -> Iterator["PostgresServer"]:
-        """Nobody needs the databases afterwards that were made inside: they are dropped when the next one is made."""
+        """Databases that are made in its block are not needed afterwards, and are dropped when the next one is made."""
         earlier = len(self._made)
         yield self
         self._over += self._made[earlier:]
@@ -135,7 +135,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres_server(programs: Path, *, durable: bool = False) -> Iterator[PostgresServer]:
-    """A server for as long as it is needed. A durable one writes to a disk, and waits for it, as users' servers do."""
+    """A running server. A durable one writes to a disk and waits for it, as the servers of users do."""
     roomy = not durable and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM
     folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-", dir=_MEMORY if roomy else None))
     server = PostgresServer(programs, folder)

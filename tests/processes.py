@@ -1,4 +1,4 @@
-"""A gateway as a process of its own, as operators run it: started, heard, stopped by its id."""
+"""A gateway as a process of its own, as operators run it: started, its log read, stopped by its id."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
 
 
 class GatewayProcess:
-    """`python -m gateway …` and what it logs. Whoever starts one must `kill` it or see it `ended`."""
+    """`python -m gateway …` and its log lines. A test that starts one must `kill` it or wait until it has `ended`."""
 
     def __init__(self, process: asyncio.subprocess.Process, ready: str) -> None:
         self._process = process
@@ -65,7 +65,7 @@ class GatewayProcess:
         return self.url
 
     async def logged(self, *events: str, after: int = 0, within: float = 10.0) -> dict[str, Any]:
-        """The first line with one of `events`, from line number `after` on, waiting for it if need be."""
+        """The first line with one of `events`, from line number `after` on. Waits until there is one."""
         async with asyncio.timeout(within):
             while True:
                 self._news.clear()
@@ -91,7 +91,7 @@ class GatewayProcess:
         return await self.ended(within)
 
     async def kill(self) -> int:
-        """Ends it at once, as a crash would. Its status is -9, or what it was if it had ended."""
+        """Ends it at once, as a crash would. Gives its exit status: -9, or that with which it had ended before."""
         self.send_signal(signal.SIGKILL)
         return await self.ended()
 

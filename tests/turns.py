@@ -18,7 +18,7 @@ def new_turn() -> Turn:
 
 
 def begun() -> Turn:
-    """A turn whose message Coze has."""
+    """A turn whose message Coze has accepted."""
     turn = new_turn()
     assert turn.take([BORN]) == []
     return turn
@@ -59,7 +59,7 @@ def fold(events: Iterable[Event]) -> str:
 
 
 def last(events: list[Event]) -> Completed | Cancelled | Failed:
-    """The one last event, which is really the last, and says what the pieces make."""
+    """The last event, after checks: it is the only one, comes last, and its content is what the pieces make."""
     ends = [event for event in events if isinstance(event, Completed | Cancelled | Failed)]
     assert len(ends) == 1
     assert events[-1] is ends[0]

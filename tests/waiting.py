@@ -1,6 +1,6 @@
-"""Waiting for what gives no signal: another process, a counter, a task that ends by itself.
+"""Waiting for conditions without a signal: another process, a counter, a task that ends by itself.
 
-What gives a signal is waited for by that signal. `asyncio.sleep(0)` is no sleep: it lets the other tasks run.
+If there is a signal, wait for the signal. `asyncio.sleep(0)` is no sleep: it lets the other tasks run.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ async def until(condition: Callable[[], Awaitable[T]], *, within: float = 10.0) 
 @overload
 async def until(condition: Callable[[], T], *, within: float = 10.0) -> T: ...
 async def until(condition: Callable[[], Any], *, within: float = 10.0) -> Any:
-    """Looks until `condition` holds, which may be awaitable; what it gave then. Raises `TimeoutError`.
+    """Checks `condition`, which may be awaitable, until it holds, and returns its value. Raises `TimeoutError`.
 
-    A condition that is not met only because others have not run yet is met without any sleep.
+    If the condition only waits for other tasks to run, there is no sleep.
     """
     async with asyncio.timeout(within):
         pause = 0.0

@@ -1,4 +1,4 @@
-"""The measures: what is done to a server, and the figures that come of it. Times in ms, processor time in µs."""
+"""The measures: each loads a server in one way and returns figures. Times are in ms, processor time in µs."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ Measure = Callable[[Own, float], Awaitable[Figures]]
 
 
 class WrongError(Exception):
-    """A server's answers were not whole, so its figures are worth nothing."""
+    """A server's answers were incomplete, so its figures are worthless."""
 
 
 async def _load(own: Own, plan: Plan, figures: Figures) -> Load:
@@ -33,7 +33,7 @@ async def _load(own: Own, plan: Plan, figures: Figures) -> Load:
 
 
 async def warm(own: Own) -> None:
-    """Some turns that count for nothing: imports, caches, the first connections."""
+    """Some turns that are not measured, for imports, caches and the first connections."""
     await _load(own, Plan(simulated=True, turns=10, listeners=2, rate=100, pieces=20, pace=100, seconds=30), {})
 
 

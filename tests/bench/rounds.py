@@ -47,7 +47,7 @@ async def run(servers: Sequence[str], *, rounds: int, share: float, say: Say) ->
 
 
 async def simulated(share: float) -> Figures:
-    """What the gateway adds to a piece, from the clock of the simulated Coze, a process of its own."""
+    """The delay that the gateway adds to a piece, by the clock of a simulated Coze in a process of its own."""
     simulator = await GatewayProcess.start("simulate")
     try:
         async with serving(GATEWAY, await simulator.ready()) as own:
@@ -58,7 +58,7 @@ async def simulated(share: float) -> Figures:
 
 
 def median(rounds: Iterable[Figures]) -> Figures:
-    """Of each figure; of the client's own share the largest."""
+    """The median of each figure, but the largest of the client's own share."""
     columns: dict[str, list[float]] = defaultdict(list)
     for figures in rounds:
         for name, value in figures.items():

@@ -51,7 +51,7 @@ async def prepare_peers() -> Path:
 
 @contextlib.contextmanager
 def on_core(number: int) -> Iterator[None]:
-    """What is started inside runs on this core; then this process goes back to where it was. One core: no change."""
+    """Processes that are started in its block run on this core. With only one core nothing changes."""
     if len(_CORES) < 2:
         yield
         return

@@ -1,4 +1,4 @@
-"""A stub gateway, and tabs of a real browser whose every complaint fails the test."""
+"""A stub gateway, and tabs of a real browser. Every error or warning in a tab fails the test."""
 
 import asyncio
 import inspect
@@ -59,7 +59,7 @@ class Stub:
             setattr(self.world.manners, name, value)
 
     def by_hand(self) -> "asyncio.Queue[stubs.Turn]":
-        """From now on turns only begin; the queue gives them, and the test appends what it wants."""
+        """From now on turns only begin. The queue gives them to the test, which appends their events."""
         begun: asyncio.Queue[stubs.Turn] = asyncio.Queue()
         world = self.world
 
@@ -74,7 +74,7 @@ class Stub:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stub_server() -> AsyncIterator[Stub]:
-    """One address for all tests: what the browser has loaded from there once, it need not load and compile again."""
+    """One address for all tests, so that the browser loads and compiles its scripts only once."""
     app = stubs.make_app()
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
@@ -85,7 +85,7 @@ async def stub_server() -> AsyncIterator[Stub]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def stub(stub_server: Stub) -> AsyncIterator[Stub]:
-    """A gateway that nobody has asked anything yet."""
+    """A stub gateway that has no turns yet."""
     yield stub_server
     worlds = stub_server.app[stubs.WORLDS]
     for world in worlds.values():
@@ -116,7 +116,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def quick_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
-    """The real one for tests that want only answers: these take a moment, and Coze may be silent for a second."""
+    """The real gateway for tests that need only answers: these are quick, and Coze may be silent for a second."""
     settings = {"GATEWAY_SIMULATOR_RATE": "400", "GATEWAY_UPSTREAM_IDLE_TIMEOUT": "1"}
     process = await GatewayProcess.start(
         "serve", "--port", "0", environment=_quick(tmp_path_factory.mktemp("quick")) | settings
@@ -193,7 +193,7 @@ async def first_page(browser: Browser, stub_server: Stub) -> AsyncIterator[Page]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(first_page: Page) -> AsyncIterator[BrowserContext]:
-    """A context as good as new: to start one takes longer than most tests."""
+    """A browser context, cleaned for each test: starting a new one takes longer than most tests."""
     context = first_page.context
     origins: set[str] = set()
     context.on("request", note := lambda request: origins.add("/".join(request.url.split("/")[:3])))

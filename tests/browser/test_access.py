@@ -12,7 +12,7 @@ AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
 
 
 async def findings(tab: Tab) -> list[str]:
-    """What axe finds that is serious."""
+    """The serious problems that axe finds."""
     await tab.page.evaluate(AXE)
     found: list[dict[str, Any]] = await tab.page.evaluate("axe.run(document).then((result) => result.violations)")
     return [

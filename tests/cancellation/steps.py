@@ -1,4 +1,4 @@
-"""Cancels a coroutine at its n-th await, for every n that there is."""
+"""Cancels a coroutine at its nth await, for every n."""
 
 import asyncio
 import types
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Cut:
-    """Where a coroutine is cancelled: at the suspension number `at`, counted from 1. `reached` once it was."""
+    """The suspension at which a coroutine is cancelled: number `at`, counted from 1. `reached` says that it was."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -20,7 +20,7 @@ class Cut:
 
     @types.coroutine
     def run(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Does the work inside the present task, which is cancelled in the moment in which it comes to wait."""
+        """Does the work in the present task, and cancels it at the moment when it comes to wait."""
         resume: Callable[[], Any] = partial(work.send, None)
         while True:
             try:
@@ -40,7 +40,7 @@ class Cut:
 
 
 async def cut(work: Coroutine[Any, Any, Any], at: int) -> bool:
-    """Whether the work had an await number `at`, at which it was cancelled."""
+    """Cancels the work at its await number `at`. False if it has fewer."""
     here = Cut(at)
 
     async def whole() -> Any:

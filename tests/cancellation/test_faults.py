@@ -37,7 +37,7 @@ def count(services: Services, part: str) -> float:
 
 
 async def goes_on(services: Services) -> None:
-    """The next turn is answered, also in the store."""
+    """Checks that the next turn is answered, also in the store."""
     accepted = await _start(services, _order(PLAIN))
     assert (await _ending(services, accepted))["content"] == whole_text(PLAIN)
 
@@ -52,7 +52,7 @@ async def goes_on(services: Services) -> None:
 
 
 def planted(original: Any, when: Any) -> Any:
-    """`original`, which fails for the first turn of which `when` says so."""
+    """`original`, but it fails for the first turn that `when` selects."""
 
     def buggy(self: Any, *args: Any, **named: Any) -> Any:
         if when(self, *args):

@@ -1,4 +1,4 @@
-"""The crowd of a chaos run: askers and listeners who believe only what they are given, and their judgement."""
+"""The crowd of a chaos run: askers and listeners, and the checks of everything that they were given."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ class Crowd:
         self._door = door
 
     async def gather(self, session: aiohttp.ClientSession, strike: Callable[[], Awaitable[None]], rest: float) -> None:
-        """Everybody asks and listens while `strike` goes on, and must have rest so many seconds after it."""
+        """Asks and listens while `strike` goes on. All turns must have ended so many seconds after it."""
         async with asyncio.TaskGroup() as askers:
             for number in range(ASKERS):
                 askers.create_task(self._ask(session, random.Random(f"{self.seed} asker {number}"), f"asker-{number}"))
@@ -57,7 +57,7 @@ class Crowd:
             askers.create_task(self._rest(rest))
 
     async def _ask(self, session: aiohttp.ClientSession, chance: random.Random, name: str) -> None:
-        """Asks one thing after the other, in a conversation of its own or the last one's, listened to by others."""
+        """Asks one question after the other, in a new conversation or in the last one, while others listen."""
         number, conversation = 0, ""
         while not self.calm.is_set():
             number += 1
@@ -116,7 +116,7 @@ class Crowd:
                 await asyncio.sleep(0.03)
 
     def judge(self) -> None:
-        """All that can be said afterwards of what the crowd was given."""
+        """Checks everything that the crowd was given."""
         asked = len(self.told)
         if self.coze.chats_started > asked:
             raise Broken(f"{self.coze.chats_started} chats for {asked} messages")
@@ -138,7 +138,7 @@ class Crowd:
                     raise Broken(f"{told.message!r}: a reset: {one.named('reset')}")
 
     async def judge_at(self, session: aiohttp.ClientSession, url: str) -> None:
-        """What this gateway says of every turn is what its readers were given."""
+        """Checks that this gateway's state of every turn is what the turn's readers were given."""
         for told in self.told:
             reader = told.reader
             async with session.get(f"{url}/api/coze/turns/{reader.turn_id}") as response:
@@ -148,7 +148,7 @@ class Crowd:
                 raise Broken(f"{told.message!r} stands as {stands}, its last event was {reader.last}")
 
     async def _rest(self, seconds: float) -> None:
-        """Raises `Broken` when someone still waits for an end long after the last blow."""
+        """Raises `Broken` if a reader still waits for an end long after the last blow."""
         for _ in range(round(patience(seconds) * 20)):
             if all(one.over for told in self.told for one in (told.reader, *told.listeners)):
                 return
@@ -166,7 +166,7 @@ class Crowd:
 
 
 async def balanced(session: aiohttp.ClientSession, url: str) -> None:
-    """Raises `Broken` for a gateway that still holds something when nobody asks anything of it."""
+    """Raises `Broken` if a gateway still holds resources when no client is left."""
     held: dict[str, int] = {}
     for _ in range(100):
         held = {k: v for k, v in (await ledger(session, url)).items() if k in BASELINE_KINDS and v}

@@ -32,7 +32,7 @@ SETTINGS = SWIFT | {"GATEWAY_RETENTION_SECONDS": "600", "GATEWAY_SEND_TIMEOUT": 
 
 
 class Node:
-    """A place in the cluster, where one process comes after the other, and its line to PostgreSQL."""
+    """One position in the cluster: its processes, one after the other, and its line to PostgreSQL."""
 
     def __init__(self, line: Proxy, settings: dict[str, str], planted: str) -> None:
         self.line = line
@@ -43,7 +43,7 @@ class Node:
         """Held while something befalls it."""
 
     async def start(self) -> None:
-        """Starts it, again and again while PostgreSQL is away, as whatever supervises it does."""
+        """Starts it, again and again while PostgreSQL is away, as a supervisor does."""
         while True:
             module, planted = ("tests.chaos.planted", [self._planted]) if self._planted else ("gateway", [])
             life = await GatewayProcess.start(

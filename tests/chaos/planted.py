@@ -13,7 +13,7 @@ _EVERY = 40
 
 
 def double_writer() -> None:
-    """A node that was taken for dead writes on, and does not hear of it."""
+    """A node that was taken for dead goes on writing, because it does not learn of it."""
     for name in ("_COMMIT", "_COMMIT_MORE", "_SAVE"):
         text = getattr(postgres, name)
         assert postgres._LICENCE in text
@@ -27,7 +27,7 @@ def double_writer() -> None:
 
 
 def lost_batch() -> None:
-    """Now and then a batch counts as durable that was never written."""
+    """Now and then a batch counts as durable although it was never written."""
     commit = PostgresJournal.commit
 
     async def forgetful(self: PostgresJournal, number: int, batch: list[Record]) -> None:

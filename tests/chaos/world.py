@@ -76,7 +76,7 @@ class World:
             raise Broken(f"it took {self.gateway.births[-1]:.1f} s to start again")
 
     async def _healed(self) -> None:
-        """A last event that is owed is lost with its process, so nothing else breaks until it is written."""
+        """Waits until owed last events are written, because they would be lost with their process."""
         async with client() as session, asyncio.timeout(patience(LIVENESS)):
             while True:
                 async with session.get(f"{self.gateway.url}/readyz") as response:

@@ -30,7 +30,7 @@ in_a_file = pytest.mark.parametrize("durable", ["sqlite"], indirect=True)
 
 
 class Around:
-    """A journal around another: counts commits, can fail, can hold writes back, can be slow after its snapshot."""
+    """A journal around another one. It counts commits, can fail, hold writes back, and be slow after its snapshot."""
 
     def __init__(self, inner: Journal) -> None:
         self.inner = inner
@@ -109,7 +109,7 @@ class Around:
 
 
 class Doubtful(Around):
-    """A journal as over a network: slow, and every few commits its reply is lost, with the batch or without it."""
+    """A journal as over a network: slow, and every few commits the reply is lost, with or without the batch."""
 
     def __init__(self, inner: Journal) -> None:
         super().__init__(inner)
@@ -133,7 +133,7 @@ class Doubtful(Around):
 
 
 class BenchOwner:
-    """Owns all that is begun on a bench. `then` is what it does once it was told of a loss."""
+    """The owner of every stretch that is begun on a bench. `then` is called when it is told of a loss."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Stretch, JournalError]] = []
@@ -153,7 +153,7 @@ class BenchOwner:
 
 
 class Parts(Observer):
-    """Each part that met a fault."""
+    """The part of each fault that was met."""
 
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
@@ -171,7 +171,7 @@ class Counted(Faults):
 
 
 class Bench:
-    """A log over a journal of one kind, and what it needs; can be crashed and opened again."""
+    """A log over a journal of one kind. It can crash and be opened again."""
 
     def __init__(self, storage: Storage, ledger: Ledger) -> None:
         self.storage = storage
@@ -207,14 +207,14 @@ class Bench:
         return self.log
 
     async def crash(self) -> None:
-        """The process is gone: what was not committed is lost, nothing is saved on the way out."""
+        """Ends as a killed process does: everything that was not committed is lost, and nothing is saved."""
         for task in self.log._tasks:
             task.cancel()
         await asyncio.gather(*self.log._tasks, return_exceptions=True)
         await self.storage.kill(self.journal.inner)
 
     async def later(self, seconds: float) -> None:
-        """Time goes by, for the log and for what it is kept in."""
+        """Lets time go by, for the log and for its storage."""
         self.clock.now += seconds
         self.storage.later(seconds)
 
@@ -229,7 +229,7 @@ class Bench:
         return await self.open(seed=2)
 
     async def read(self, tail: Tail, *, after: int = 0) -> list[Entry]:
-        """Everything kept after a position, over all stretches."""
+        """All events that are kept after a position, over all stretches."""
         found: list[Entry] = []
         while (span := tail.span_after(after)) is not None:
             stretch = await self.log.shelf.load(span)
@@ -245,7 +245,7 @@ class Bench:
         return self.log.begin(await self.log.shelf.tail(key), turn, owner=self.owner, **more).stretch
 
     def writer(self, stretch: Stretch) -> Writer:
-        """Whoever writes a stretch that is not saved yet."""
+        """The writer of a stretch that is not saved yet."""
         return self.log.shelf.unsaved[stretch.number]
 
     async def write(self, stretch: Stretch, *events: Event, end: bool = False) -> None:
@@ -282,6 +282,6 @@ def fields(entry: Entry) -> dict[str, Any]:
 
 
 async def events(bench: Bench) -> list[str]:
-    """What a reader is given, each event in a word."""
+    """The events that a reader is given, each in a word."""
     found = [fields(entry) for entry in await bench.read(await bench.tail())]
     return [event["content"] if event["event"] == "message" else event["event"] for event in found]

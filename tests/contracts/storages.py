@@ -1,4 +1,4 @@
-"""Storages: what a log is kept in, and what a test does to it from outside."""
+"""Storages: where a log is kept, and how a test changes it from outside."""
 
 import shutil
 import sqlite3
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class Storage(Protocol):
-    """One log's. Any number of journals can be opened on it; the newest is the one that may write."""
+    """The storage of one log. Any number of journals can be opened on it, of which the newest may write."""
 
     @property
     def kind(self) -> str: ...
 
     @property
     def journals(self) -> ModuleType:
-        """Where the kind of journal is written."""
+        """The module that writes this kind of journal."""
 
     def set_aside(self) -> bool:
-        """Whether a journal took what it found for damaged."""
+        """Whether a journal took its storage for damaged."""
 
     def journal(self, ledger: Ledger) -> Journal: ...
 
@@ -36,7 +36,7 @@ class Storage(Protocol):
         """Ends the journal's connections, as the end of its process does."""
 
     def later(self, seconds: float) -> None:
-        """Time goes by, as far as the storage has a clock of its own."""
+        """Lets time go by for the storage's own clock, if it has one."""
 
     def batches(self) -> int: ...
 
@@ -54,7 +54,7 @@ class Storage(Protocol):
 
 
 class Memory:
-    """Nothing but memory: each journal is a new log."""
+    """Only memory: each journal is a new log."""
 
     kind = "memory"
     journals = sqlite  # saves nothing
@@ -120,7 +120,7 @@ class SqliteFile:
         return count
 
     def mentions(self, word: bytes) -> bool:
-        """Also where a row was: what is deleted must not be in the file any more."""
+        """Also looks where deleted rows were: their data must not be in the file any more."""
         return word in b"".join(file.read_bytes() for file in self.files())
 
     def back_up(self, name: str) -> None:
@@ -141,7 +141,7 @@ class SqliteFile:
 
 
 class PostgresDatabase:
-    """A database with the log's tables. Its own clock decides of what is kept."""
+    """A database with the log's tables. Its own clock decides how long stretches are kept."""
 
     kind = "postgresql"
 
@@ -155,12 +155,12 @@ class PostgresDatabase:
         return False
 
     def journal(self, ledger: Ledger) -> Journal:
-        """Without patience: whoever opens a journal takes the one before for dead."""
+        """A journal that waits for none: when it is opened, it takes the one before for dead."""
         journal: Journal = self.journals.PostgresJournal(self.url, ledger=ledger, lease=0.0)
         return journal
 
     async def kill(self, journal: Journal) -> None:
-        """A journal's close would give its licence back."""
+        """Cuts its connections, because closing the journal would give its licence back."""
         assert isinstance(journal, self.journals.PostgresJournal)
         await journal._writer.close()
         await journal._reader.close()
@@ -180,7 +180,7 @@ class PostgresDatabase:
             return int(_values(db, f"SELECT count(*) FROM {rows}")[0])
 
     def mentions(self, word: bytes) -> bool:
-        """In a row; PostgreSQL's vacuum frees what was in deleted ones."""
+        """Looks only into rows, because PostgreSQL's vacuum frees those that were deleted."""
         with self._connect() as db:
             return any(
                 word in str(row).encode() or any(word in value for value in row if isinstance(value, bytes))

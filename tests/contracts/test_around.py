@@ -1,4 +1,4 @@
-"""The journal around another: whatever the protocol has or will have, its call reaches the journal within."""
+"""The journal around another one: every call of the protocol, even of later versions, reaches the journal within."""
 
 import inspect
 from typing import Any

@@ -86,7 +86,7 @@ async def hub(bench: Bench) -> AsyncIterator[Hub]:
 
 
 async def batches(hub: Hub, subscription: Subscription, limit: int = 0) -> list[dict[str, Any]]:
-    """All of a turn by `next_batch`."""
+    """A whole turn, read by `next_batch`."""
     found: list[dict[str, Any]] = []
     async with asyncio.timeout(5):
         while not subscription.over:
@@ -188,8 +188,8 @@ async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: 
 
 
 async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub: Hub) -> None:
-    """The journal has its snapshot, then takes its time; meanwhile something is written. Who waits only then must
-    still hear of it."""
+    """The journal is slow after its snapshot, and meanwhile something is written. A reader that begins to wait only
+    then must still get it."""
     await bench.turn("turn_0")
     await bench.log.keeper.fold()
     wrote = asyncio.Event()
@@ -213,7 +213,7 @@ async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub:
 
 
 async def test_an_outlet_attached_between_news_and_delivery_misses_no_event(bench: Bench, hub: Hub) -> None:
-    """A turn's end and the next one's beginning are appended, and not written yet: to readers they are not there."""
+    """A turn's end and the next turn's beginning are appended, but not written yet: readers must not see them."""
     first = await bench.begin("turn_1")
     await bench.write(first, Started(KEY, "turn_1", "?"), piece("a"))  # the news of it is on its way to the hub
     tail = await bench.tail()

@@ -1,4 +1,4 @@
-"""Positions over crashes, restored backups and lost commits: each names what its reader was given, or is refused."""
+"""Positions through crashes, restored backups and lost commits: each still names its reader's event, or is refused."""
 
 import random
 import sqlite3
@@ -16,14 +16,14 @@ from tests.contracts.storages import SqliteFile
 
 
 class Readers:
-    """What readers were ever given in one log, by position: the text up to there. Positions outlive everything."""
+    """The text that readers of one log were ever given, by position. Readers keep their positions whatever happens."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.given: dict[str, tuple[str, ...]] = {}
 
     async def read(self) -> None:
-        """Somebody reads all there is, one event at a time."""
+        """Reads everything, one event at a time."""
         tail = await self.bench.tail()
         events: list[str] = []
         for sequence in range(1, tail.head + 1):
@@ -34,7 +34,7 @@ class Readers:
             assert self.given.setdefault(position, tuple(events)) == tuple(events), position
 
     async def _event(self, sequence: int) -> str:
-        """What alone stands at a sequence: of merged text the part that came with it."""
+        """The event at one sequence alone: of merged text only the part that came with it."""
         tail = await self.bench.tail()
         span = tail.span_after(sequence - 1)
         assert span is not None
@@ -47,7 +47,7 @@ class Readers:
         return str(event["content"] if event["event"] == "message" else event["event"])
 
     async def come_back(self) -> tuple[int, int]:
-        """Everybody resumes: exactly where the same events are still before them, else with a reset."""
+        """All readers resume: exactly, if the events that they were given are still there, otherwise with a reset."""
         hub = Hub(self.bench.log.shelf, ledger=self.bench.ledger, heartbeat=3600)
         tail = await self.bench.tail()
         there = [await self._event(sequence) for sequence in range(1, tail.head + 1)]
@@ -114,7 +114,7 @@ async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_a
 
 @in_a_file
 async def test_a_lost_tail_is_a_reset_for_those_who_had_read_it(durable: Bench, readers: Readers) -> None:
-    """A power cut takes the last commits: what a WAL without them holds."""
+    """A power failure takes the last commits, as a write-ahead log without them shows."""
     stretch = await durable.begin("turn_1")
     await say(durable, stretch, "a")
     storage = durable.storage

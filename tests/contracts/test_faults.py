@@ -30,7 +30,7 @@ class Bug(Exception):
 @pytest.fixture
 def faults(durable: Bench) -> Counted:
     def end(stretch: Stretch) -> None:
-        """As a live turn does it."""
+        """Ends a stretch as a live turn does."""
         if stretch.last >= stretch.first and stretch.ended is None:
             durable.writer(stretch).owe(Failed("it broke", Code.INTERNAL.value, True, stretch.key, stretch.turn, ""))
 
@@ -46,7 +46,7 @@ async def two(bench: Bench) -> tuple[Stretch, Stretch]:
 
 
 async def works(bench: Bench, other: Stretch) -> None:
-    """The other turn goes on, new ones begin, and a restart finds the same."""
+    """Checks that the other turn goes on, that new ones begin, and that a restart finds the same."""
     await bench.write(other, piece("on"), last("turn_2", "on"), end=True)
     await bench.turn("turn_3", key=LogKey("conv_3"))
     await bench.turn("turn_4")
@@ -192,7 +192,7 @@ async def test_the_loops_survive_what_nobody_thought_of(
 async def test_a_close_whose_last_save_meets_a_bug_still_gives_the_journal_back(
     durable: Bench, faults: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the journal's threads would keep a stopping process alive for ever."""
+    """Otherwise the journal's threads would keep a stopping process alive for ever."""
     await durable.turn("turn_1")
 
     async def buggy(**_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Fencing: whoever was taken over from adds nothing more, shows nothing, and owes nothing."""
+"""Fencing: a writer whose stretch was taken over adds nothing more, shows nothing, and owes nothing."""
 
 import asyncio
 

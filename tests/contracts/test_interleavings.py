@@ -55,7 +55,7 @@ class Hands:
         self.due.append((call, args))
 
     def call_later(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
-        """Heartbeats: not here."""
+        """Does nothing, so that there are no heartbeats."""
 
     def create_task(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Future[None]":
         self.due.append((now, (work,)))
@@ -66,7 +66,7 @@ class Hands:
 
 
 class Seen:
-    """What one reader was given, checked event by event against what was written."""
+    """The events that one reader was given, each checked against what was written."""
 
     def __init__(self, world: "World", after: int, turn: str | None) -> None:
         self.world = world
@@ -90,7 +90,7 @@ class Seen:
 
 
 class Joined:
-    """A reader that stays: attached to the hub, or pulling by itself."""
+    """A reader that stays: it is attached to the hub, or pulls by itself."""
 
     def __init__(self, world: "World", way: Way, turn: str | None, asked: str | None) -> None:
         self.world = world
@@ -153,7 +153,7 @@ class World:
     # -- steps ----------------------------------------------------------------------------------------------------
 
     def steps(self) -> list[str]:
-        """What can happen next."""
+        """The steps that are possible next."""
         log = self.log
         can = {
             "write": bool(self.script),
@@ -265,7 +265,7 @@ class World:
         return found
 
     def probe(self) -> None:
-        """Whoever comes now, at any valid position, gets exactly what follows."""
+        """Checks that a reader who comes now, at any valid position, gets exactly the events that follow."""
         assert self.tail.head == self.durable
         for position in range(self.durable + 1):
             self._probe_at(position, None)
@@ -290,7 +290,7 @@ class World:
         subscription.close()
 
     def state(self) -> str:
-        """All that decides how things go on."""
+        """Everything on which the next steps depend."""
         log = self.log
         happens = len(self.script), len(self.written), len(log.committer.pending), len(log.committer.owed), self.durable
         batch = None if self.batch is None else (len(self.batch), len(self.owed))
@@ -301,7 +301,7 @@ class World:
         return repr((happens, batch, due, spans, resets, reader, self.may_fail, self.may_fold, self.left))
 
     def finish(self) -> None:
-        """Everything happens that still has to; then the reader has all that it asked for."""
+        """Does all remaining steps, and checks that the reader then has everything that it asked for."""
         for _ in range(100):
             todo = [step for step in self.steps() if step in ("write", "commit", "land", "deliver")]
             if not todo:
@@ -324,7 +324,7 @@ class World:
 
 
 def explore(make: Callable[[], World]) -> int:
-    """Tries every step from every state; the number of states. A failure names the steps that lead to it."""
+    """Tries every step from every state. Returns the number of states. A failure names the steps that lead to it."""
     known: set[Any] = set()
     paths: deque[tuple[str, ...]] = deque([()])
     while paths:

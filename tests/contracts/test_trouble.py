@@ -1,4 +1,4 @@
-"""A journal that can't be written: who is told, what is shown all the same, how it heals."""
+"""A journal that can't be written: who is told of it, which events are shown all the same, and how it heals."""
 
 import asyncio
 

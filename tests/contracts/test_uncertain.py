@@ -15,7 +15,7 @@ from tests.contracts.journals import KEY, Around, Bench, BenchOwner, Doubtful, e
 
 
 class Silent(Around):
-    """Takes batches, or loses them, and says nothing until it `answers`."""
+    """Takes batches, or loses them, and does not reply until it `answers`."""
 
     def __init__(self, inner: Journal, *, arrives: bool) -> None:
         super().__init__(inner)
@@ -40,7 +40,7 @@ class Silent(Around):
 
 @pytest.fixture(params=[True, False], ids=["it arrived", "it did not arrive"])
 async def silent(request: pytest.FixtureRequest, durable: Bench) -> AsyncIterator[Silent]:
-    """The durable bench's journal, from now on."""
+    """Replaces the durable bench's journal from now on."""
     durable.around = lambda inner: Silent(inner, arrives=request.param)
     await durable.reopen()
     durable.around = Around

@@ -24,7 +24,7 @@ Serve = Callable[..., Awaitable[Client]]
 
 
 def small_app(settings: Settings, **guard: Any) -> web.Application:
-    """Routes that only show what the edge made of a request."""
+    """Routes that only show how the edge understood a request."""
     app = web.Application()
     who = Authenticator.from_settings(settings)
 
@@ -68,7 +68,7 @@ def small_app(settings: Settings, **guard: Any) -> web.Application:
 
 
 class Served(TestServer):
-    """aiohttp's test server with the server that production has."""
+    """aiohttp's test server, which runs the application as in production."""
 
     async def _make_runner(self, **_: Any) -> WebRunner:
         return WebRunner(self.app, shutdown_timeout=1.0)

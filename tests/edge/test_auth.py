@@ -170,7 +170,7 @@ def test_a_public_key_is_no_hs256_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "", None, "HS384", "HS512", "RS256", 7, ["HS256"]], ids=str)
 @pytest.mark.parametrize("signed", [False, True])
 def test_only_hs256_is_taken_where_there_is_a_secret(tmp_path: Path, alg: Any, signed: bool) -> None:
-    """Each is signed as it says, with the right secret: nothing but the list of algorithms can refuse it."""
+    """Each is signed as it says, with the right secret, so that only the list of algorithms can refuse it."""
     who = secret_authenticator(tmp_path)
     signed_by = {"HS384": "sha384", "HS512": "sha512"}.get(str(alg), "sha256")
 

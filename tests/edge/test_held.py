@@ -1,4 +1,4 @@
-"""The event loop is never held: the dearest request that may be sent costs little, whatever it is made of.
+"""The event loop is never held up: even the most expensive request that is allowed costs little.
 
 What is measured is the processor time of the longest single step of the loop, so that a busy machine changes nothing.
 """

@@ -1,4 +1,4 @@
-"""How much: places are given back, windows slide, tables stay small."""
+"""Limits: seats are given back, windows slide, tables stay small."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who may: over every route of the whole gateway, what is not yours is answered as what never existed."""
+"""Access: every route of the whole gateway answers for things of others as for things that never existed."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ async def test_without_a_token_everything_is_401_but_what_the_contract_opens(run
 
 
 async def answer_of(gateway: Whole, method: str, path: str, **request: Any) -> tuple[int, dict[str, str], Any]:
-    """What can be told apart: status, headers but the date and the request's id, body but the request's id."""
+    """The parts by which answers can be told apart: status, headers and body, without the date and the request's id."""
     async with gateway.session.request(method, gateway.url + path, **request) as answer:
         headers = {
             name: value for name, value in answer.headers.items() if name.lower() not in ("date", "x-request-id")
@@ -197,7 +197,7 @@ async def test_another_keys_idempotency_key_finds_nothing_of_mine(running: Whole
 
 
 async def told_apart(gateway: Whole, path: str, turn: str, conversation: str) -> float:
-    """Another person's median time for what is there, over that for what never was."""
+    """The median time of an answer for another person's thing, divided by that for a thing that never existed."""
     bob = person("bob", **ANN)
     taken: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(210):

@@ -58,7 +58,7 @@ async def whole(folder: Path, **settings: Any) -> AsyncIterator[Whole]:
 
 
 def with_tokens(folder: Path) -> dict[str, Any]:
-    """Settings by which API keys `key-a`, `key-b` (one shop each), `key-all` and JWTs are taken."""
+    """Settings that accept JWTs and the API keys `key-a`, `key-b` (one shop each) and `key-all`."""
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("key-a", "key-b", "key-all")}
     shops = {"key-a": "a", "key-b": "b", "key-all": "*"}
     (folder / "keys").write_text("".join(f"{name} {digests[name]} {shops[name]}\n" for name in digests))

@@ -29,7 +29,7 @@ BASELINE_KINDS = ("connection", "websocket", "subscription", "turn", "upstream")
 
 
 def patience(seconds: float) -> float:
-    """What a test allows for a figure: three times it, and more where others want the processors too."""
+    """The limit for a figure: three times the figure, and more on a machine that is busy with other things."""
     return seconds * max(3.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 

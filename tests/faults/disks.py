@@ -13,7 +13,7 @@ import pytest
 
 @contextmanager
 def small_disk(path: Path, *, kib: int = 1024) -> Iterator[Path]:
-    """A file system of its own. Without the right to mount the test is left out, loudly."""
+    """A file system of its own. Without the right to mount one, the test is skipped and listed."""
     path.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(path)]
     if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
@@ -25,7 +25,7 @@ def small_disk(path: Path, *, kib: int = 1024) -> Iterator[Path]:
 
 
 def fill(path: Path) -> Path:
-    """Leaves not one byte; the file whose removal gives them back."""
+    """Fills the disk to the last byte. Returns the file whose removal frees it again."""
     filler = path / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (65536, 4096, 1):
@@ -44,7 +44,7 @@ def may_write(pid: int, size: int) -> None:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[Path]:
-    """A folder in which nothing can be written, for root neither."""
+    """A folder in which nobody can write, not even root."""
     if os.geteuid():
         path.chmod(0o500)
         yield path

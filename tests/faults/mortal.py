@@ -15,7 +15,7 @@ from tests.processes import GatewayProcess
 
 
 class Mortal:
-    """`url` is that of the present life. `births` holds how many seconds each start took until it was ready."""
+    """`url` is that of the process that runs now. `births` holds the seconds until each start was ready."""
 
     def __init__(self, data: Path, coze: str, environment: dict[str, str]) -> None:
         self._settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": coze} | environment
@@ -64,7 +64,7 @@ async def mortal(folder: Path, coze: str, **environment: str) -> AsyncIterator[M
 async def ask_until_heard(
     reader: Reader, session: aiohttp.ClientSession, gateway: Mortal, message: str, *, key: str
 ) -> None:
-    """Asks as a careful client does: the same key until there is an answer, then on from its position to the end."""
+    """Asks as a careful client does: with the same key until there is an answer, and then onwards from its position."""
     while not reader.turn_id:
         try:
             await reader.ask(session, gateway.url, message, key=key)

@@ -1,4 +1,4 @@
-"""Clients as bare sockets, who break off in every way there is; and a cable that can be pulled."""
+"""Clients as bare sockets, which break off in every possible way; and a cable that can be pulled."""
 
 import os
 import socket
@@ -67,7 +67,7 @@ sys.stdin.read()
 
 
 class Cable:
-    """A network of two: this side's `address`, and a side beyond in which programs can be run, until it is pulled."""
+    """A network of two sides, until it is pulled: `address` is on this side, and programs can be run on the other."""
 
     address = "10.213.77.1"
     _far = "10.213.77.2"
@@ -114,7 +114,7 @@ def _ip(*arguments: str) -> None:
 
 @contextmanager
 def cable() -> Iterator[Cable]:
-    """Without the right to lay one the test is left out, loudly."""
+    """Without the right to make one, the test is skipped and listed."""
     laid = Cable()
     try:
         try:

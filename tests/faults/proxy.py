@@ -17,7 +17,7 @@ Fault = Literal["close", "reset", "stall", "half"]
 
 @dataclass
 class Trap:
-    """Springs when `before` is about to pass downstream; `times` connections are caught, then none."""
+    """Acts when `before` is about to pass downstream, on `times` connections and then no more."""
 
     before: bytes
     fault: Fault
@@ -26,7 +26,7 @@ class Trap:
 
 @dataclass
 class Weather:
-    """How the proxy treats what it carries from now on; connections under way feel it too."""
+    """How the proxy treats bytes from now on, also those of open connections."""
 
     trap: Callable[[bytes], Trap | None] = lambda request: None
     bytewise: bool = False
@@ -34,7 +34,7 @@ class Weather:
 
 
 class Proxy:
-    """`url` leads to the target. `fired` counts each fault at the moment in which it acts."""
+    """`url` leads to the target. `fired` counts each fault at the moment when it acts."""
 
     def __init__(self, target: str) -> None:
         self.target(target)
@@ -46,7 +46,7 @@ class Proxy:
         self._thaw = asyncio.Event()
 
     async def listen(self) -> None:
-        """Begins to listen, or does so again on the same port."""
+        """Begins to listen, or listens again on the same port."""
         port = urlsplit(self.url).port or 0
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=2**20)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
@@ -65,7 +65,7 @@ class Proxy:
         self._server.close()
 
     def cut_all(self, fault: Fault = "reset") -> int:
-        """Ends every connection now; how many there were."""
+        """Ends every connection now. Returns how many there were."""
         links = list(self._links)
         for link in links:
             self.fired[fault] += 1
@@ -73,13 +73,13 @@ class Proxy:
         return len(links)
 
     def freeze(self) -> None:
-        """Carries nothing more, and keeps all connections open."""
+        """Passes no more bytes, and keeps all connections open."""
         self.weather.frozen = True
         self.fired["frozen"] += 1
         self._thaw.clear()
 
     def thaw(self) -> None:
-        """Carries on with what it held."""
+        """Passes the bytes that it held back, and all later ones."""
         self.weather.frozen = False
         self._thaw.set()
 

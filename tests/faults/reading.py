@@ -1,4 +1,4 @@
-"""Readers that believe only what they are given, over any transport, and notice when it does not add up."""
+"""Readers over any transport, which check everything that they are given against each other."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ class Book:
 
 
 class Reader:
-    """One reader of one turn, who may hang up and go on anywhere. Raises `Broken`."""
+    """One reader of one turn. It may hang up anywhere and go on later. Raises `Broken`."""
 
     def __init__(self, book: Book | None = None) -> None:
         self.book = book or Book()
@@ -55,7 +55,7 @@ class Reader:
         self._news = asyncio.Event()
 
     async def until(self, condition: Callable[["Reader"], object], *, within: float = 10.0) -> None:
-        """Waits until what it has been given so far fulfils a condition."""
+        """Waits until the events that it was given so far fulfil a condition."""
         async with asyncio.timeout(within):
             while not condition(self):
                 self._news.clear()
@@ -105,7 +105,7 @@ class Reader:
     async def listen(
         self, session: aiohttp.ClientSession, url: str, transport: str = "sse", *, pieces: int | None = None
     ) -> None:
-        """Goes on at its position until the stream ends, or hangs up after so many events."""
+        """Continues at its position until the stream ends, or hangs up after so many events."""
         async with aclosing(topic(session, url, f"turns/{self.turn_id}", transport, after=self.position)) as events:
             async for event in events:
                 self.take(event)
@@ -115,7 +115,7 @@ class Reader:
     async def finish(
         self, session: aiohttp.ClientSession, url: Callable[[], str], *, transports: tuple[str, ...] = TRANSPORTS
     ) -> None:
-        """Goes on at its position, whatever happens to its connections, until it has the last event."""
+        """Continues at its position through any number of connections, until it has the last event."""
         turn = 0
         while not self.over:
             try:
@@ -218,7 +218,7 @@ async def records(response: aiohttp.ClientResponse) -> AsyncGenerator[Event, Non
 
 
 async def blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """What stands between blank lines. What is cut off at the end is no block."""
+    """The blocks between blank lines. A block that is cut off at the end is left out."""
     rest = b""
     async for data in response.content.iter_any():
         *whole, rest = (rest + data).split(b"\n\n")

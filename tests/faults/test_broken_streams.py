@@ -1,4 +1,4 @@
-"""Coze's stream broken at any place, in any way, by what lies between: the answer arrives whole, from one chat."""
+"""Coze's stream breaks anywhere, in any way, on its way to the gateway: the answer arrives whole, from one chat."""
 
 import asyncio
 import itertools

@@ -56,7 +56,7 @@ class Peak:
 
 
 def opened(url: str, path: str, headers: str = "") -> socket.socket:
-    """A client that asks and takes in only what its machine takes for it, which is little."""
+    """A client that asks and never reads: only its machine's small buffer accepts bytes."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     host, port = url.removeprefix("http://").split(":")

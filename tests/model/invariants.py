@@ -1,4 +1,4 @@
-"""Invariants: what is wrong with a state, in terms of docs/invariants.md."""
+"""Invariants: whether a state is right, in the terms of docs/invariants.md."""
 
 from tests.model import model
 from tests.model.model import Event, Node, State, Stretch

@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Checks:
-    """What the protocol looks at. Each can be left out, to see what it is for."""
+    """The checks of the protocol. Each can be left out, to see what it is for."""
 
     licence_in_commit: bool = True
     """A batch is written only by a node that has its licence."""
@@ -255,7 +255,7 @@ def text(database: Database, stretch: Stretch) -> tuple[Event, ...]:
 
 @lru_cache(maxsize=100_000)
 def texts(database: Database) -> dict[Stretch, tuple[Event, ...]]:
-    """Of all stretches."""
+    """The texts of all stretches, as `text` gives them."""
     return {stretch: text(database, stretch) for stretch in database.stretches}
 
 
@@ -266,7 +266,7 @@ def shown(database: Database) -> frozenset[Event]:
 
 
 def steps(state: State, scope: Scope, checks: Checks) -> Iterator[Step]:
-    """All that can happen next."""
+    """All steps that are possible next."""
     yield from _around(state, scope, checks)
     fresh_before = False
     for at, node in enumerate(state.nodes):
@@ -423,7 +423,7 @@ def _missing(database: Database, node: Node) -> list[Batch]:
 
 
 def _looking(state: State, checks: Checks, at: int, node: Node) -> Iterator[Step]:
-    """After a break: the batches that are missing are written again, and what is not this node's any more is let go."""
+    """After a break: missing batches are written again, and stretches that are no longer this node's are let go."""
     missing = _missing(state.database, node)
     ours = {stretch.number for stretch in state.database.stretches if stretch.node == node.licence}
     op = node.op
@@ -649,7 +649,7 @@ def _buried(database: Database, dead: int, checks: Checks) -> Database:
 
 
 def _around(state: State, scope: Scope, checks: Checks) -> Iterator[Step]:
-    """What no node does for itself: burials by another one, statements that nobody waits for, a failover."""
+    """Steps that no node does for itself: burials by another node, statements that nobody waits for, a failover."""
     database = state.database
     if state.burials < scope.burials:
         for at, node in enumerate(state.nodes):

@@ -17,7 +17,7 @@ from tests.waiting import until
 
 
 class Cluster:
-    """`nodes` are its processes, in the order of their start. One that was killed stays in the list."""
+    """`nodes` are the processes in the order of their start, including those that were killed."""
 
     def __init__(self, session: aiohttp.ClientSession, environment: dict[str, str]) -> None:
         self._environment = environment
@@ -25,7 +25,7 @@ class Cluster:
         self.nodes: list[GatewayProcess] = []
 
     async def start(self) -> GatewayProcess:
-        """One more node, which listens."""
+        """Starts one more node, and waits until it listens."""
         node = await GatewayProcess.start("serve", "--port", "0", environment=self._environment)
         self.nodes.append(node)
         await node.ready(within=60)
@@ -54,7 +54,7 @@ class Cluster:
         return await self.post(node, "chat", body, **headers)
 
     async def begin(self, node: int, message: str, **fields: Any) -> tuple[str, str]:
-        """A turn that was started, or queued: its id and its conversation's."""
+        """Starts or queues a turn. Returns its id and its conversation's."""
         status, answer = await self.ask(node, message, **fields)
         assert status in (200, 202), answer
         return answer["turnId"], answer["conversationId"]
@@ -65,7 +65,7 @@ class Cluster:
             return await response.json()
 
     async def stands(self, node: int, turn: str, *statuses: str, within: float = 10.0) -> Any:
-        """Waits until a node says that a turn stands so; what it says."""
+        """Waits until a node gives a turn this status. Returns the turn's state there."""
 
         async def look() -> Any:
             state = await self.state(node, turn)
@@ -74,13 +74,13 @@ class Cluster:
         return await until(look, within=within)
 
     async def last(self, node: int, turn: str, *, within: float = 15.0) -> Event:
-        """A turn's last event, as somebody is told who listens to all of it at a node."""
+        """A turn's last event, as a listener gets it that reads the whole turn at a node."""
         return (await everything(TRANSPORTS["sse"], self.door(node, f"turns/{turn}"), within=within))[-1]
 
     async def read(
         self, node: int, turn: str, transport: str = "sse", *, book: Book | None = None, within: float = 20.0
     ) -> Reader:
-        """Reads a turn at a node from its beginning to its end over one connection, and believes nothing."""
+        """Reads a turn at a node from its beginning to its end over one connection, and checks it."""
         reader = Reader(book or Book())
         await self.go_on(reader, node, turn, transport, within=within)
         assert reader.last is not None, reader.names
@@ -89,7 +89,7 @@ class Cluster:
     async def go_on(
         self, reader: Reader, node: int, turn: str, transport: str = "sse", *, pieces: int = 0, within: float = 20.0
     ) -> None:
-        """Reads on at its position, to the end of the stream or for so many events."""
+        """Reads on from its position, to the end of the stream or for so many events."""
         taken = 0
         events = TRANSPORTS[transport](self.door(node, f"turns/{turn}"), reader.position)
         async with asyncio.timeout(within), contextlib.aclosing(events):
@@ -102,7 +102,7 @@ class Cluster:
 
 @contextlib.asynccontextmanager
 async def cluster(postgres: PostgresServer, coze: str, *, nodes: int, **environment: str) -> AsyncIterator[Cluster]:
-    """So many nodes that hear each other; killed at the end, if they still run."""
+    """A cluster of so many nodes, which are killed at the end if they still run."""
     settings = SWIFT | {"COZE_API_BASE": coze, "GATEWAY_DATABASE_URL": await postgres.make()} | environment
     async with client() as session:
         found = Cluster(session, settings)

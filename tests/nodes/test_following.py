@@ -1,4 +1,4 @@
-"""Following: what a node's readers are given of what another one writes, whatever happens between two of its looks."""
+"""Following: readers at one node get all that another one writes, whatever happens between two looks."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -23,7 +23,7 @@ TURN = "turn_1"
 
 
 class Node:
-    """A node's log and its readers. It looks when it is told to."""
+    """A node's log and its readers. It looks for other nodes' events only when the test says so."""
 
     def __init__(self, url: str, ledger: Ledger) -> None:
         self._database = Database(url, ledger)
@@ -39,7 +39,7 @@ class Node:
         self.hub = Hub(self.log.shelf, ledger=ledger, heartbeat=60.0)
 
     async def begin(self, *words: str, key: LogKey = KEY, turn: str = TURN) -> Writer:
-        """A turn that is durable, each of these words in a batch of its own."""
+        """Begins a turn, with each of these words in a batch of its own, all durable."""
         writer = self.log.begin(await self.log.shelf.tail(key), turn, owner=BenchOwner())
         writer.append(Started(key, turn, "a question"))
         await self.log.committed()
@@ -57,7 +57,7 @@ class Node:
         await self.log.committed()
 
     async def die(self) -> None:
-        """It is buried, and does not know it."""
+        """Is buried without knowing it."""
         await self.journal.licence.give_back()
 
     async def adopt(self) -> Writer:
@@ -97,7 +97,7 @@ async def start(postgres: PostgresServer, ledger: Ledger) -> AsyncIterator[Start
 
 
 async def names(reader: Subscription) -> list[str]:
-    """What the reader is given now."""
+    """The events that the reader is given now."""
     found: list[str] = []
     while entries := await reader.take():
         found += [entry.name for entry in entries]

@@ -1,4 +1,4 @@
-"""What a node may do by its licence and its claims: the places where a model of the protocol found it could do more."""
+"""The limits that licences and claims set to a node, at the points where the model found that it could do more."""
 
 import time
 from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ class Nodes:
         return Claims(self.database, journal.licence, Post(self.database, journal.licence, rings), rings, settled)
 
     async def bury(self, journal: PostgresJournal) -> None:
-        """Takes a node for dead, which does not know it."""
+        """Buries a node, which does not know it."""
         number = journal.licence.node
         await self.database.ask("UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", number)
         (other,) = [one for one in self._journals if one is not journal][:1]
@@ -121,7 +121,7 @@ async def test_a_lock_is_its_nodes_own_also_when_the_reply_was_lost(nodes: Nodes
 
 
 class Unasked:
-    """The owner of a writer in a test that tells it nothing."""
+    """The owner of a writer in tests that never call it."""
 
     about: dict[str, object] = {}
 

@@ -37,7 +37,7 @@ async def two_nodes(folder: Path, coze: Simulator, url: str) -> AsyncIterator[No
 
 
 class Trouble:
-    """What befalls the server, for so many seconds."""
+    """A trouble of the server that lasts so many seconds."""
 
     def __init__(self, server: PostgresServer, url: str) -> None:
         self._server = server
@@ -58,14 +58,14 @@ class Trouble:
             self._server.send(signal.SIGCONT)
 
     async def killed(self, seconds: float) -> None:
-        """Its connections, again and again."""
+        """Kills the server's connections, again and again."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             await self._say("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
             await asyncio.sleep(0.3)  # between two blows
 
     async def read_only(self, seconds: float) -> None:
-        """As a disk that is full: it is there, and takes nothing."""
+        """Makes it read-only, like a server with a full disk."""
         await self._say("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
         try:
             await asyncio.sleep(seconds)  # for so long it takes nothing

@@ -1,4 +1,4 @@
-"""A caller of the simulated Coze that sees bytes, not events: it must not forgive what an SDK forgives."""
+"""A caller of the simulated Coze that looks at bytes, not events, and forgives nothing that an SDK would forgive."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ def chat_body(message: str, **fields: Any) -> dict[str, Any]:
 
 
 def exact_records(stream: bytes) -> list[Record]:
-    """The stream's records; fails on any byte that is not of Coze's own framing."""
+    """The stream's records. Fails at any byte that does not fit Coze's own framing."""
     records, at = [], 0
     while at < len(stream):
         match = _RECORD.match(stream, at)
@@ -105,7 +105,7 @@ def _ids(chat: dict[str, Any]) -> dict[str, str]:
 async def raw_exchange(
     url: str, message: str, *, limit: int = 1 << 20, within: float = 1.0, total: float = 10.0
 ) -> tuple[bytes, str]:
-    """Posts a message over a bare socket. What came of head and body, and how it ended.
+    """Posts a message over a bare socket. Returns the head and body that came, and how the connection ended.
 
     The end is `eof`, `reset`, `silence` when `within` seconds brought nothing, or `limit` when `limit` bytes came or
     `total` seconds went by.

@@ -1,4 +1,4 @@
-"""A store on a real database, which must give back everything, threads too."""
+"""A store on a real database. In the end it must have given back everything, including threads."""
 
 import asyncio
 import threading

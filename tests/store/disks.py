@@ -75,7 +75,7 @@ def small_disk(path: Path) -> Iterator[Disk]:
 
 @contextmanager
 def read_only(path: Path) -> Iterator[None]:
-    """A folder in which nothing can be written, for root neither."""
+    """A folder in which nobody can write, not even root."""
     if os.geteuid():
         path.chmod(0o500)
         yield
@@ -101,7 +101,7 @@ def disk_errors() -> Iterator[None]:
 
 
 def damage(path: Path, where: str) -> bytes:
-    """Writes noise into a file; gives what is in it then."""
+    """Writes noise into a file. Returns its content then."""
     data = bytearray(path.read_bytes())
     noise = bytes(range(255, 0, -1)) * 100
     match where:

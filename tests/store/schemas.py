@@ -1,4 +1,4 @@
-"""What a PostgreSQL database's tables promise to the gateways that use them, and what of it a migration breaks."""
+"""The rules of a PostgreSQL database's tables on which gateways rely, and those that a migration breaks."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

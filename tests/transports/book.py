@@ -1,4 +1,4 @@
-"""The book: what readers of one turn were given, entered by all of them and found to agree, or not."""
+"""The book: all readers of one turn enter the events that they were given, which have to agree."""
 
 import re
 
@@ -30,7 +30,7 @@ class Book:
 
 
 class Reader:
-    """Somebody who reads one turn, in one go or in several, and believes only what comes."""
+    """A reader of one turn, in one go or in several, which checks everything that it is given."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -43,7 +43,7 @@ class Reader:
         self.last: Event | None = None
 
     def twin(self) -> "Reader":
-        """Another who has been given the same so far."""
+        """A second reader that has been given the same so far."""
         twin = Reader(self.book)
         twin.__dict__.update(self.__dict__)
         twin.wholes, twin.names, twin.seen = list(self.wholes), list(self.names), set(self.seen)

@@ -48,7 +48,7 @@ class Served:
             return response.status, response.headers, await response.json(content_type=None) if text else None
 
     async def start(self, message: str, *, key: str | None = None, **fields: Any) -> Door:
-        """Starts a turn with nobody listening; the door to it."""
+        """Starts a turn without listening. Returns the door to it."""
         key = key or uuid.uuid4().hex
         sent = {"userId": "u", "botId": "b", "message": message, **fields}
         status, headers, answer = await self.post(
@@ -78,7 +78,7 @@ class Served:
         return answer
 
     async def ended(self, turn_id: str, *, within: float = 10.0) -> Any:
-        """Waits until a turn is over; how it stands then."""
+        """Waits until a turn is over. Returns its state then."""
 
         async def end() -> Any:
             state = await self.state(turn_id)
@@ -87,18 +87,18 @@ class Served:
         return await until(end, within=within)
 
     async def forgot(self, turn_id: str) -> bool:
-        """Whether retention has taken a turn."""
+        """Whether retention has removed a turn."""
         return await self.services.log.shelf.find(turn_id) is None
 
     async def quiet(self) -> None:
-        """Cancels what still runs, then waits for the balance."""
+        """Cancels turns that still run, then waits until nothing is held."""
         running = list(self.services.turns.runner.turns.values())
         for live in running:
             self.services.turns.runner.cancel(live)
         await self.balanced()
 
     async def balanced(self, *, within: float = 5.0) -> None:
-        """Waits until nothing is held; fails with what is."""
+        """Waits until nothing is held any more. Fails with the resources that still are."""
         try:
             await until(lambda: not (self.held() or self.services.connections.open), within=within)
         except TimeoutError:
@@ -106,7 +106,7 @@ class Served:
             raise AssertionError(f"still held: {held}, seats: {self.services.connections}") from None
 
     def held(self) -> dict[str, int]:
-        """What the ledger holds beyond its baseline."""
+        """The resources that the ledger holds beyond its baseline."""
         return {
             kind: open - self.baseline.get(kind, 0)
             for kind, open in opened(self.services).items()
@@ -145,7 +145,7 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example of a transport from another package, really installed; the folder it was installed into."""
+    """Installs the example of a transport from another package. Gives the folder into which it was installed."""
     source = shutil.copytree(Path(__file__).parent / "ndjson_example", tmp_path_factory.mktemp("ndjson") / "source")
     target = source.parent / "installed"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -163,7 +163,7 @@ def plugin(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def logs() -> Iterator[list[EventDict]]:
-    """What the gateway of this test has logged."""
+    """The lines that the gateway of this test has logged."""
     with capture_logs() as lines:
         yield lines
 

@@ -1,4 +1,4 @@
-"""A Coze that says when it is told to, and remembers to which conversation of its own each message came."""
+"""A Coze that answers when the test tells it to, and remembers to which of its conversations each message came."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from tests.upstream.servers import LAST_CHUNK, STREAM_HEAD, Peer, chunk, json_an
 
 @dataclass
 class Chat:
-    """A message that came. `silent` in it: `created` waits for `tell`. `slow` in it: the answer waits for `finish`."""
+    """A message that came. With `silent` in it, `created` waits for `tell`; with `slow`, the answer for `finish`."""
 
     id: str
     message: str
@@ -27,7 +27,7 @@ class Chat:
 
 
 class Coze:
-    """`gone` holds names of conversations that do not exist any more; `refuses_in_stream` says so in the stream."""
+    """`gone` holds conversations that do not exist any more. With `refuses_in_stream` the stream says so."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -39,7 +39,7 @@ class Coze:
         self._news = asyncio.Condition()
 
     async def came(self, count: int, *, within: float = 10.0) -> Chat:
-        """The nth message, counted from 1, once it is there."""
+        """The nth message, counted from 1. Waits until it has come."""
         async with asyncio.timeout(within), self._news:
             await self._news.wait_for(lambda: len(self.chats) >= count)
         return self.chats[count - 1]

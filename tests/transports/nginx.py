@@ -1,4 +1,4 @@
-"""nginx in front of a gateway, for real, with whatever an operator may have written into its configuration."""
+"""A real nginx in front of a gateway, with the lines that an operator may have in its configuration."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ class Nginx:
         self.url = url
 
     def reload(self) -> None:
-        """New workers take over; the old ones end when their connections do, or after three seconds."""
+        """Lets new workers take over. The old ones end with their last connection, or after three seconds."""
         self.process.send_signal(signal.SIGHUP)
 
 

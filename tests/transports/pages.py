@@ -1,4 +1,4 @@
-"""A small page for a real browser: the browser's own EventSource and WebSocket, and what they heard."""
+"""A small page for a real browser, which notes what the browser's own EventSource and WebSocket get."""
 
 FOLLOW = """
 async ({kind, path, token}) => {

@@ -1,4 +1,4 @@
-"""Clients that do exactly what they are told, byte for byte: for what well-behaved ones never send."""
+"""Clients that send exactly the given bytes, which well-behaved clients never would."""
 
 import asyncio
 import base64
@@ -44,7 +44,7 @@ class RawSocket:
 
     @classmethod
     async def open(cls, url: str, path: str, *, buffer: int | None = None, **headers: str) -> "RawSocket":
-        """`buffer`: bytes of answers that the kernel holds for this client, about."""
+        """`buffer`: about how many bytes of answers the kernel holds for this client."""
         sock = socket.socket()
         if buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -78,7 +78,7 @@ class RawSocket:
             return Frame(first & 0x0F, await self.reader.readexactly(size))
 
     async def closed(self, *, within: float = 5.0) -> int:
-        """Reads on until the close frame; its code."""
+        """Reads up to the close frame, and returns its code."""
         async with asyncio.timeout(within):
             while (got := await self.receive(within=within)).opcode != CLOSE:
                 pass

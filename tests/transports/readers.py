@@ -1,4 +1,4 @@
-"""One reader a transport: an async generator of a topic's events after a position, whose `aclose` is like a cut."""
+"""One reader per transport: an async generator of a topic's events after a position. `aclose` cuts it off."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ async def records(content: aiohttp.StreamReader) -> AsyncIterator[Record]:
 
 
 async def sse_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
-    """The events of an open event stream, with the id checked that stands beside each."""
+    """The events of an open event stream. The `id:` line of each is checked against its JSON."""
     async for record in records(response.content):
         if (data := record.get("data")) is not None:
             event: Event = json.loads(data)
@@ -72,7 +72,7 @@ async def sse(door: Door, after: str | None) -> AsyncGenerator[Event, None]:
 
 
 async def sse_post(door: Door, after: str | None) -> AsyncGenerator[Event, None]:
-    """The same request again, which its key leads to the turn that it has started."""
+    """The turn's own request again, whose key leads to the turn that it started before."""
     headers = {"Idempotency-Key": door.key}
     if after is not None:
         headers["Last-Event-ID"] = after
@@ -145,7 +145,7 @@ LISTENING = {name: read for name, read in TRANSPORTS.items() if name != "sse-pos
 
 
 async def first(read: Read, door: Door, after: str | None, count: int = 1, *, within: float = 5.0) -> list[Event]:
-    """The first `count` events, or fewer where it ends before; then hangs up."""
+    """The first `count` events, or fewer if the stream ends before; then hangs up."""
     found: list[Event] = []
     async with asyncio.timeout(within), contextlib.aclosing(read(door, after)) as events:
         async for event in events:

@@ -45,7 +45,7 @@ async def begin(session: aiohttp.ClientSession, url: str, message: str) -> str:
 
 
 async def delays(session: aiohttp.ClientSession, url: str, turn: str, stop: asyncio.Event) -> list[tuple[float, float]]:
-    """When each piece of a clock's answer came to a reader that reads, and how late it was."""
+    """For each piece of an answer that tells its own time: when it reached a reader, and how late it was."""
     found: list[tuple[float, float]] = []
     async with session.get(f"{url}/api/coze/turns/{turn}/events?after=0") as response:
         async for line in response.content:

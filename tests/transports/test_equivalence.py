@@ -78,7 +78,7 @@ async def read_whole(reader: Reader, read: Read, door: Door) -> None:
 
 
 async def one_turn(served: Served, seed: int) -> Reader:
-    """One turn with readers that wander and one that doesn't on each transport; what they all agree on."""
+    """One turn, read by readers that change transports and by one on each. Returns what they all agree on."""
     rng = random.Random(seed)
     door = await served.start(MESSAGES[seed % len(MESSAGES)])
     turn = await served.state(door.topic.removeprefix("turns/"))
@@ -212,7 +212,7 @@ def _changed(events: list[Event], at: int) -> list[Event]:
 async def test_the_checker_finds_every_event_that_is_dropped_doubled_swapped_or_changed(
     serve: Serve, plugin: Path
 ) -> None:
-    """The suite above is worth as much as its checker: planted bugs must not pass it."""
+    """The tests above are only as good as their checker, so planted bugs must not pass it."""
     served = await serve()
     door = await served.start("/fault reasoning tool pieces:30 rate:200 -- plant")
     live = await everything(TRANSPORTS["sse"], door)

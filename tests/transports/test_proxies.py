@@ -1,4 +1,4 @@
-"""Through nginx as operators have it: what passes live, what passes at all, and that nothing is lost over it."""
+"""Through nginx as operators configure it: what arrives live, what arrives at all, and that nothing is lost."""
 
 import asyncio
 import contextlib

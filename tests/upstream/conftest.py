@@ -1,4 +1,4 @@
-"""A client of Coze under test, and what it was heard to say."""
+"""The client of Coze under test, and a record of what it reports."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -29,7 +29,7 @@ REQUEST = ChatRequest("b", "u", "m")
 
 @dataclass
 class Found:
-    """What is to be found in a stream: the model's word, or the gateway's."""
+    """What is found in a stream, by the model or by the gateway."""
 
     chat: tuple[str, str] | None = None
     texts: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What Coze sends costs no more at a time than a moment, however small or large its records are."""
+"""Reading from Coze never holds the loop for more than a moment, however small or large the records are."""
 
 import asyncio
 import gc
@@ -78,7 +78,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def no_old_garbage() -> None:
-    """The collector has nothing to look through of all that the tests before have loaded, which may take as long."""
+    """Keeps the garbage collector from objects of earlier tests, which may take as long as the reading itself."""
     gc.collect()
     gc.freeze()
 

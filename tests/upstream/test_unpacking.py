@@ -1,4 +1,4 @@
-"""Answers that come packed though nobody asked for it: read like any other, and never a bomb."""
+"""Answers that come compressed although nobody asked for that: they are read like any other, and bombs are stopped."""
 
 import asyncio
 import gzip
