@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.databases import PostgresServer, postgres_server
 from tests.folders import prepared
 from tests.processes import GatewayProcess
 from tests.programs import program
+from tests.scheduling import Quietly, in_order
 
 # Several hundred processes read the same modules: one of them compiles each, whatever this machine's habit is.
 sys.dont_write_bytecode = False
@@ -41,9 +43,6 @@ PACKAGES = {
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 
-LONG = ("browser", "faults", "chaos", "leaks", "examples", "transports", "edge", "test_house.py", "bench")
-"""The folders and files whose tests take longest, the longest first."""
-
 CI = os.environ.get("CI", "").lower() in ("1", "true")
 MISSING: pytest.StashKey[set[str]] = pytest.StashKey()
 LEFT_OUT: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -56,15 +55,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = []
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Quietly | None:
+    return Quietly(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come first, because otherwise one worker is still busy with them when all others have ended."""
-    here = Path(__file__).parent
-
-    def rank(item: pytest.Item) -> int:
-        room = item.path.relative_to(here).parts[0]
-        return LONG.index(room) if room in LONG else len(LONG)
-
-    items.sort(key=rank)
+    items[:] = in_order(items)
 
 
 def pytest_collection_finish() -> None:

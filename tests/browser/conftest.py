@@ -16,6 +16,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from adapters.browser import PAGE_PATH
 from tests.browser import stub as stubs
 from tests.conftest import Require
+from tests.folders import prepared
 from tests.processes import GatewayProcess
 
 # Without these, a browser that is root and without a network complains, and asks its maker's hosts for things.
@@ -95,7 +96,7 @@ async def stub(stub_server: Stub) -> AsyncIterator[Stub]:
 
 
 def _quick(folder: Path) -> dict[str, str]:
-    return {"GATEWAY_DATA_DIR": str(folder / "data"), "GATEWAY_SIMULATOR_FIRST_MS": "100"}
+    return {"GATEWAY_DATA_DIR": str(prepared(folder / "data")), "GATEWAY_SIMULATOR_FIRST_MS": "100"}
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -1,0 +1,107 @@
+"""Which worker runs which tests, where several run side by side."""
+
+from collections.abc import Sequence
+from itertools import chain, groupby, zip_longest
+from pathlib import Path
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
+
+MEASURED = frozenset(
+    {
+        "tests/bench/test_deadlines.py",
+        "tests/browser/test_messages.py::test_a_card_of_many_values_holds_nobody",
+        "tests/browser/test_speed.py",
+        "tests/contracts/test_cursors.py::test_next_batch_waits_as_long_as_asked_and_gives_nothing_then",
+        "tests/edge/test_slow_attacks.py",
+        "tests/edge/test_whose.py::test_another_keys_idempotency_key_finds_nothing_of_mine",
+        "tests/simulator/test_chats.py::test_pieces_come_one_by_one_when_they_are_due",
+        "tests/simulator/test_faults.py::test_slowness_is_where_it_was_asked_for",
+        "tests/simulator/test_recording.py::test_a_rate_is_records_a_second_and_the_pace_original_is_40",
+        "tests/store/test_opening.py::test_a_current_database_is_opened_quickly_without_alembic",
+        "tests/test_logs.py::test_a_line_costs_little",
+        "tests/transports/test_crowds.py",
+        "tests/transports/test_longpoll.py",
+        "tests/transports/test_positions.py::test_garbage_is_answered_in_at_most_fifty_milliseconds",
+        "tests/transports/test_real_clients.py::test_a_browsers_eventsource_hears_a_turn_live_and_stops_by_itself",
+        "tests/transports/test_shared.py::test_a_client_that_reads_no_answers_is_not_read_until_it_does",
+        "tests/transports/test_sse.py::test_a_drain_tells_idle_listeners_to_come_back_and_lets_running_ones_finish",
+        "tests/transports/test_starting.py::test_a_stop_in_one_tab_stops_all_within_half_a_second",
+        "tests/transports/test_starting.py::test_a_turn_whose_last_listener_is_gone_is_cancelled_after_the_abandon_time",
+        "tests/transports/test_starting.py::test_prefer_wait_answers_in_time_with_where_to_look",
+        "tests/upstream/test_refused.py::test_a_connect_that_hangs_ends_with_its_time_out",
+        "tests/upstream/test_refused.py::test_an_answer_that_never_ends_is_given_up_within_a_second",
+        "tests/upstream/test_refused.py::test_no_answer_at_all_is_uncertain_after_the_idle_time_out",
+        "tests/upstream/test_refused.py::test_of_a_large_refusal_only_the_beginning_is_read",
+        "tests/upstream/test_refused.py::test_what_is_no_http_is_a_failure_at_once",
+        "tests/upstream/test_stream.py::test_silence_ends_the_stream_after_the_idle_time_out",
+    }
+)
+"""Files and tests that measure a second or less. They run first, while only one other worker works."""
+
+WORKING = ("browser", "edge", "examples", "contracts", "test_house.py", "bench", "load")
+"""The folders and files whose tests are slow and need a processor, the slowest first."""
+
+WAITING = ("nodes", "faults", "chaos", "leaks", "test_deploy_nodes.py", "test_deploy.py", "transports", "test_cli.py")
+"""The folders and files whose tests are slow because they wait, the slowest first."""
+
+_HERE = Path(__file__).parent
+
+
+def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Slow tests come first, because otherwise one worker is still busy with them when all others have ended.
+
+    Those that need a processor alternate with those that wait.
+    """
+    measured = [item for item in items if is_measured(item.nodeid)]
+    others = (item for item in items if not is_measured(item.nodeid))
+    files = [list(tests) for _, tests in groupby(others, key=lambda item: item.path)]
+
+    def of(rooms: Sequence[str]) -> list[list[pytest.Item]]:
+        return [tests for room in rooms for tests in files if _room(tests[0]) == room]
+
+    in_turn = chain.from_iterable(zip_longest(of(WORKING), of(WAITING), fillvalue=[]))
+    rest = [tests for tests in files if _room(tests[0]) not in (*WORKING, *WAITING)]
+    return [*measured, *chain.from_iterable([*in_turn, *rest])]
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(_HERE).parts[0]
+
+
+def is_measured(nodeid: str) -> bool:
+    test = nodeid.partition("[")[0]
+    return test in MEASURED or test.partition("::")[0] in MEASURED
+
+
+class Quietly(LoadFileScheduling):  # type: ignore[misc]
+    """Gives a worker one file at a time, whose tests share what they start, or all tests that measure.
+
+    While those run, only the first two workers have work. The others get theirs when the last of those tests has ended.
+    """
+
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
+        measuring = self._measuring
+        super().mark_test_complete(node, item_index, duration)
+        if measuring and not self._measuring:
+            for waiting in self.nodes[2:]:
+                self._reschedule(waiting)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "" if is_measured(nodeid) else str(super()._split_scope(nodeid))
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if not self._waits(node):
+            super()._assign_work_unit(node)
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if not self._waits(node):
+            super()._reschedule(node)
+
+    def _waits(self, node: WorkerController) -> bool:
+        return self._measuring and node not in self.nodes[:2]
+
+    @property
+    def _measuring(self) -> bool:
+        return any(not all(files.get("", {}).values()) for files in self.assigned_work.values())
