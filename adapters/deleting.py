@@ -27,7 +27,7 @@ from gateway.turns.others import Nobody
 from gateway.turns.projection import begun, ended
 
 _RETENTION: Final = 10 * 365 * 86400.0
-"""Seconds: what is too old is for gateways to judge, which may have other settings than this command."""
+"""Seconds: so long that this command removes nothing by age, because gateways may have other settings."""
 
 
 async def delete(
@@ -61,7 +61,7 @@ async def delete(
         erasure = Erasure(_NoTurns(), log=log, store=store, readers=_NoReaders(), others=others)
 
         async def tell(orphans: list[Stretch], over: list[Stretch]) -> None:
-            """The process that wrote them may have been killed before it told the store."""
+            """Tells the store of these turns: the process that wrote them may have been killed before it did."""
             for stretch in [*orphans, *over]:
                 if stretch.turn:
                     _tell(store, stretch)
@@ -91,7 +91,7 @@ def _tell(store: Store, stretch: Stretch) -> None:
 
 
 def _answering(erasure: Erasure) -> Callable[[bytes], Awaitable[bytes]]:
-    """What other nodes are told meanwhile: a conversation that is being deleted here takes no message."""
+    """The answers to other nodes' questions: a conversation that is being deleted here accepts no message."""
 
     async def do(asked: bytes) -> Any:
         match decode_question(asked):
@@ -108,11 +108,11 @@ def _answering(erasure: Erasure) -> Callable[[bytes], Awaitable[bytes]]:
 
 
 async def _nothing() -> None:
-    """This process has no turns that others could have taken."""
+    """Called when this node was taken for dead. It has no turns that others could have taken over."""
 
 
 class _NoTurns:
-    """No turn runs in this process."""
+    """The turns of this process, which has none."""
 
     def __init__(self) -> None:
         self._gate = asyncio.Lock()
@@ -131,7 +131,7 @@ class _NoTurns:
 
 
 class _NoReaders:
-    """Nobody listens to this process."""
+    """The readers of this process, which has none."""
 
     def redirect(self, _turn: str, _old: Tail, _new: Tail) -> None:
         pass

@@ -57,7 +57,7 @@ def held(settings: Settings) -> Iterator[None]:
 
 
 def unused(settings: Settings) -> AbstractContextManager[None]:
-    """Makes sure that no gateway uses what a command is to change. PostgreSQL is for any number of them."""
+    """Makes sure that no gateway uses the data folder while a command changes it. PostgreSQL may be in use."""
     return contextlib.nullcontext() if settings.on_postgresql else held(settings)
 
 

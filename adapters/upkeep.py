@@ -1,4 +1,4 @@
-"""Upkeep: what an operator has done to stored data from the command line. Each returns the command's exit status."""
+"""Upkeep: the commands with which operators change stored data. Each returns the command's exit status."""
 
 import sys
 from argparse import Namespace
@@ -9,7 +9,7 @@ from gateway.errors import GatewayError
 
 
 async def delete(settings: Settings, options: Namespace) -> int:
-    """Deletes conversations, and prints which."""
+    """Deletes conversations, and prints their ids."""
     from adapters.deleting import delete
 
     try:
@@ -23,7 +23,7 @@ async def delete(settings: Settings, options: Namespace) -> int:
 
 
 async def migrate(settings: Settings, _options: Namespace) -> int:
-    """Makes the tables, or brings them up to date, without starting a gateway."""
+    """Creates the database's tables, or brings them up to date, without starting a gateway."""
     try:
         with storage.unused(settings):
             revision = await storage.migrated(settings)

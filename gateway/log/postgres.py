@@ -66,7 +66,7 @@ class PostgresJournal:
     A node's row in `log_nodes` is its licence: the statement that inserts a batch does so only if it finds the row. To
     bury a node, another one deletes the row, which waits for a batch that is under way. From then on the node is
     `Fenced`. The unsaved stretches of a buried node have no node until one adopts them. A node that
-    `visits` adopts them only while no other node could.
+    only `visits`, as a command does, adopts them only if no other node lives.
     """
 
     shared = True

@@ -117,7 +117,7 @@ class SqliteJournal:
             self._last_batch = number
 
     async def holds(self, number: int) -> bool:
-        """A batch of that number may be another process's: then this one learns it when it gives its own again."""
+        """False if another process wrote the batch with this number: sending our own again then raises `Fenced`."""
         sql = "SELECT 1 FROM batches, owner WHERE number = ? AND name = ?"
         return self._claimed and bool(await self._read(sql, number, self._name))
 

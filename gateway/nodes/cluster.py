@@ -21,7 +21,7 @@ from gateway.telemetry.node_metrics import NodeMetrics
 class Cluster:
     """Made before the log, which writes `journal` and follows other nodes. Started once turns can run.
 
-    A node that `visits` runs no turns: it leaves those of dead nodes to the others.
+    A node that only `visits`, as a command does, runs no turns and leaves those of dead nodes to the others.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Following:
             await self._look(self._read_here() if asked is None else asked)
 
     async def require_licence(self) -> None:
-        """Raises `JournalError` if this node was taken for dead, which it may not know of yet."""
+        """Raises `JournalError` if this node was taken for dead, even if it does not know that yet."""
         if not await self._licence.renew():
             raise JournalError("another node has taken over this one's turns, and this one joins again")
 
@@ -222,6 +222,6 @@ def _has_ended(tail: Tail, number: int) -> bool:
 
 
 def _lacks_saved(tail: Tail) -> bool:
-    """Whether a stretch may have been saved since the tail was loaded, where only a part of it is known to be."""
+    """Whether more of a stretch, of which the tail knows a part, may have been saved since the tail was loaded."""
     ends = [*(span.first - 1 for span in tail.spans[1:]), tail.head]
     return any(span.stretch is None and span.last < end for span, end in zip(tail.spans, ends, strict=False))

@@ -90,19 +90,19 @@ class Line:
             raise NoReply(sentence(error)) from error
 
     async def _abandon(self, task: "asyncio.Future[Any]") -> None:
-        """Ends work whose connection is of no use any more. Cancelling it alone would wait for the server."""
+        """Ends work by ending its connection. If it were only cancelled, that would wait for the server."""
         if self._connection is None:
             task.cancel()  # it is connecting
         else:
             self._hang_up(self._connection)
-            self._let_go()  # whatever becomes of the task, the next one gets a connection of its own
+            self._let_go()  # the next work gets a new connection in any case
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task], timeout=1)
         task.cancel()
 
     def _hang_up(self, connection: Connection) -> None:
-        """Ends a connection under whoever uses it. To close it instead would take its descriptor from the event loop
-        while the loop still watches it, and libuv then aborts the process."""
+        """Ends a connection that is in use. Closing it instead would close its descriptor while the event loop still
+        watches it, and then libuv aborts the process."""
         with suppress(OSError, OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
 
@@ -113,7 +113,7 @@ class Line:
             self._held = None
 
     async def close(self) -> None:
-        """Ends what is being asked, too."""
+        """Closes the line, and ends a statement that is under way."""
         if self._busy.locked() and self._connection is not None:
             self._hang_up(self._connection)
         async with self._busy:

@@ -6,7 +6,7 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0
 
 
 class NodeMetrics:
-    """They stay at nothing in a process that is alone with its data folder."""
+    """Without PostgreSQL these metrics have no values, or 0."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str) -> Counter:
@@ -15,7 +15,7 @@ class NodeMetrics:
         def histogram(name: str, text: str) -> Histogram:
             return Histogram(name, text, buckets=_SECONDS, registry=registry)
 
-        self._nodes = Gauge("gateway_nodes", "Nodes that live; 0 at a process that is none", registry=registry)
+        self._nodes = Gauge("gateway_nodes", "Living nodes; 0 while this process is none", registry=registry)
         self._buried = counter("gateway_nodes_buried", "Nodes that this one took for dead")
         self._rejoins = counter("gateway_node_rejoins", "Times that this node was fenced, and joined again")
         self._adopted = counter("gateway_stretches_adopted", "Stretches taken over from other nodes")
@@ -24,19 +24,19 @@ class NodeMetrics:
         self._news = histogram("gateway_node_news_seconds", "From another node's ring to having read its batches")
 
     def nodes_counted(self, nodes: int) -> None:
-        """The database has taken this node's beat, and counts so many nodes; 0 when this process is none any more."""
+        """PostgreSQL has accepted this node's beat, and counts so many nodes; 0 if this process is no node any more."""
         self._nodes.set(nodes)
 
     def nodes_buried(self, times: int) -> None:
-        """This node has taken the licences of so many that were silent."""
+        """This node has buried so many others."""
         self._buried.inc(times)
 
     def node_rejoined(self) -> None:
-        """This node was taken for dead, or was cut off for too long, and is another one now."""
+        """This process was fenced, because it was taken for dead or cut off for too long, and is another node now."""
         self._rejoins.inc()
 
     def stretches_adopted(self, times: int) -> None:
-        """This node goes on with, or puts away, so many stretches that another one left."""
+        """This node has adopted so many stretches, running or ended."""
         self._adopted.inc(times)
 
     def log_committed(self, seconds: float) -> None:
@@ -44,6 +44,6 @@ class NodeMetrics:
         self._commits.observe(seconds)
 
     def news_read(self, lag: float, seconds: float) -> None:
-        """Another node's batches were read: `lag` after their commit, and `seconds` after its ring was heard."""
+        """Another node's batches were read: `lag` seconds after their commit, `seconds` after its ring arrived."""
         self._lag.observe(lag)
         self._news.observe(seconds)
