@@ -32,7 +32,7 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observer import Observers
+from gateway.telemetry.observer import Observer, Observers
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
 from gateway.turns.notifications import Notifications
@@ -40,7 +40,8 @@ from gateway.turns.others import Nobody
 from gateway.turns.turns import Turns
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.coze import CozeUpstream
-from gateway.upstream.tokens import FixedToken
+from gateway.upstream.exchange import Exchanges
+from gateway.upstream.tokens import FixedToken, TokenSource
 
 logger = structlog.get_logger()
 
@@ -86,12 +87,12 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(log.close)
         store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.keeper.told, faults=faults)
         stack.push_async_callback(store.close)
-        base, token = settings.coze_api_base, settings.coze_api_token
+        base = settings.coze_api_base
         if settings.embedded_simulator:
             base = await stack.enter_async_context(_simulated(settings))
         upstream = CozeUpstream(
             base,
-            FixedToken(token.get_secret_value() if token is not None else "simulated"),
+            _tokens(settings, observer),
             connect_timeout=settings.upstream_connect_timeout,
             idle_timeout=settings.upstream_idle_timeout,
             proxy=None if settings.embedded_simulator else settings.proxy,
@@ -156,6 +157,29 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             turn_rate=TurnRate(most) if cluster is None else cluster.turn_rate(most),
             probes=probes,
         )
+
+
+def _tokens(settings: Settings, observer: Observer) -> TokenSource:
+    """Where the bearer token for Coze comes from."""
+    if settings.coze_jwt_private_key_file is None:
+        token = settings.coze_api_token
+        return FixedToken(token.get_secret_value() if token is not None else "simulated")
+    from gateway.config.keys import private_key
+    from gateway.upstream.jwt_app import JwtApp
+
+    return JwtApp(
+        Exchanges(
+            settings.coze_api_base,
+            connect_timeout=settings.upstream_connect_timeout,
+            idle_timeout=settings.upstream_idle_timeout,
+            proxy=settings.proxy,
+        ),
+        app_id=settings.coze_jwt_app_id or "",
+        key_id=settings.coze_jwt_key_id or "",
+        key=private_key(settings.coze_jwt_private_key_file),
+        observer=observer,
+        per_user=settings.coze_jwt_sessions == "user",
+    )
 
 
 def make_app(settings: Settings, services: Services) -> web.Application:

@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.config.loading import ConfigError, Configuration, describe, load
 from gateway.config.sample import MEANINGS, sample
@@ -148,6 +150,27 @@ def test_a_wrong_value_is_one_mistake_that_shows_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(name, value)
     (line,) = mistakes()
     assert line.startswith(f"{name}={value!r}: ")
+
+
+def test_a_jwt_app_is_whole_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    file.write_bytes(b"no key")
+    file.chmod(0o600)
+    monkeypatch.setenv("COZE_JWT_PRIVATE_KEY_FILE", str(file))
+    monkeypatch.setenv("COZE_API_TOKEN", "pat_x")
+    alone, whole, key = mistakes()
+    assert alone.endswith("allowed is either COZE_API_TOKEN or a JWT app, not both")
+    assert whole.endswith("a JWT app also needs COZE_JWT_APP_ID and COZE_JWT_KEY_ID")
+    assert "allowed is a file with an RSA private key in PEM; " in key
+    assert "no key" not in key
+    monkeypatch.delenv("COZE_API_TOKEN")
+    monkeypatch.setenv("COZE_JWT_APP_ID", "app-1")
+    monkeypatch.setenv("COZE_JWT_KEY_ID", "kid-1")
+    key_bytes = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(key_bytes)
+    settings = load().settings
+    assert not settings.embedded_simulator
+    assert settings.coze_jwt_sessions == "one"
 
 
 def test_a_toml_section_is_told_as_one(tmp_path: Path) -> None:

@@ -158,6 +158,14 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         value = getattr(settings, field)
         if value is not None and str(value).startswith(beginning):
             yield (field,), "promised but not built yet: leave it unset"
+    jwt_app = ("coze_jwt_app_id", "coze_jwt_key_id", "coze_jwt_private_key_file")
+    given = [field for field in jwt_app if getattr(settings, field) is not None]
+    if given and settings.coze_api_token is not None:
+        yield (given[0], "coze_api_token"), "allowed is either COZE_API_TOKEN or a JWT app, not both"
+    if given and (missing := [env_name(field) for field in jwt_app if field not in given]):
+        yield (given[0], *jwt_app), f"a JWT app also needs {' and '.join(missing)}"
+    if settings.coze_jwt_private_key_file is not None and (wrong := _wrong_key(settings.coze_jwt_private_key_file)):
+        yield ("coze_jwt_private_key_file",), wrong
     for field, schemes in (("database_url", ("postgresql",)), ("bus_url", ("memory", "redis"))):
         value = getattr(settings, field)
         if value is not None and value.partition("://")[0] not in schemes:
@@ -182,6 +190,17 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         # Keys that are never checked look like protection that isn't there.
         if getattr(settings, field) is not None and way not in settings.auth:
             yield (field, "auth"), f"allowed only when GATEWAY_AUTH names {way}"
+
+
+def _wrong_key(file: Path) -> str | None:
+    """Why a file holds no key that a JWT app can sign with."""
+    from gateway.config.keys import private_key
+
+    try:
+        private_key(file)
+    except ValueError as error:
+        return f"allowed is a file with an RSA private key in PEM; {error}"
+    return None
 
 
 def _wrong_postgresql(url: str) -> str | None:

@@ -12,6 +12,7 @@ MEANINGS: Mapping[str, str] = {
     "coze_jwt_app_id": "Coze's JWT OAuth app, instead of a token.",
     "coze_jwt_key_id": "The id of that app's public key.",
     "coze_jwt_private_key_file": "A file with that app's private key.",
+    "coze_jwt_sessions": "`user` asks for a token for each user, so that Coze keeps their histories apart.",
     "tenants_file": "For each shopId, its own Coze credentials and allowed bots.",
     "host": "Where to listen. A host that other machines can reach also needs `auth`.",
     "port": "The port to listen on.",

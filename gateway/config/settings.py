@@ -32,9 +32,6 @@ from gateway.config.values import (
 )
 
 NOT_BUILT_YET: Mapping[str, str] = {
-    "coze_jwt_app_id": "",
-    "coze_jwt_key_id": "",
-    "coze_jwt_private_key_file": "",
     "tenants_file": "",
     "bus_url": "redis",
 }
@@ -97,6 +94,7 @@ class Settings(BaseSettings):
     coze_jwt_app_id: Words = Field(None, description="the id of a Coze OAuth app")
     coze_jwt_key_id: Words = Field(None, description="the id of the app's public key")
     coze_jwt_private_key_file: File = _file("the app's private key in PEM")
+    coze_jwt_sessions: Literal["one", "user"] = Field("one", description="one, or user")
     tenants_file: File = _file("TOML: credentials and bots for each shopId")
 
     host: Annotated[str, BeforeValidator(joined), AfterValidator(host_names)] = Field(

@@ -6,7 +6,7 @@ frames), `framing` (other bytes) and `cues` (broken connections) to its `player`
 `faults` is the closed table of the faults that `/fault NAME[:VALUE] …` can ask for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.simulator.composer import whole_text
@@ -27,20 +27,29 @@ async def start_simulator(
     replay: str | Path | None = None,
     pace: str | float | None = "original",
     clock: Callable[[], float] | None = None,
+    app_keys: Mapping[str, str] | None = None,
+    token_life: float | None = None,
 ) -> Simulator:
     """Starts a simulator on its own port (0 picks a free one); the caller must `close` it.
 
     `data_dir` keeps its chats over a restart. `first_ms` and `rate` (pieces per second, 0 for as fast as possible) pace
     its answers. `replay` serves a recorded stream for any chat, at `pace`: records per second, or `original` (also
-    None). `clock` gives unix seconds. Raises OSError if the port or a file is not available, ValueError for a recording
-    without records.
+    None). `clock` gives unix seconds. `app_keys` are the public keys of JWT apps, in PEM by `kid`: with them only the
+    tokens that it has given are taken, which live for `token_life` seconds, by default for as long as is asked. Raises
+    OSError if the port or a file is not available, ValueError for a recording without records.
     """
     recording = None
     if replay is not None:
         recording = read_recording(Path(replay))
         rate = ORIGINAL_RATE if pace in (None, "original") else float(pace)
     simulator = Simulator(
-        data_dir=data_dir, first_ms=first_ms, rate=rate, recording=recording, clock=clock or steady_clock()
+        data_dir=data_dir,
+        first_ms=first_ms,
+        rate=rate,
+        recording=recording,
+        clock=clock or steady_clock(),
+        app_keys=app_keys or {},
+        token_life=token_life,
     )
     try:
         await simulator.listen(host, port)

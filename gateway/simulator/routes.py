@@ -26,6 +26,7 @@ from gateway.simulator.requests import (
     parse_tool_outputs,
 )
 from gateway.simulator.tally import Tally
+from gateway.simulator.tokens import OAuthProblem, Tokens, read_bearer
 
 _CONVERSATIONS_AT_MOST = 10_000
 _LOG_ID = web.RequestKey("log_id", str)
@@ -44,7 +45,9 @@ class Routes:
         first_ms: int,
         rate: float,
         recording: Recording | None,
+        tokens: Tokens,
     ) -> None:
+        self._tokens = tokens
         self.players: set[Player] = set()
         self._chats = chats
         self._perform = perform
@@ -67,6 +70,7 @@ class Routes:
             web.post("/v3/chat/submit_tool_outputs", self._submit),
             web.post("/v1/conversation/create", self._create_conversation),
             web.get("/v1/conversation/retrieve", self._retrieve_conversation),
+            web.post("/api/permission/oauth2/token", self._token),
         ]
 
     @web.middleware
@@ -182,9 +186,19 @@ class Routes:
             raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
         return replies.success(request[_LOG_ID], self._conversations.get(identity) or self._conversation(identity, {}))
 
+    async def _token(self, request: web.Request) -> web.StreamResponse:
+        self._tally.called("token")
+        signed = read_bearer(request.headers.get("Authorization", ""))
+        try:
+            token, expires = self._tokens.exchange(signed, body_object(await json_body(request)))
+        except OAuthProblem as problem:
+            said = {"error_code": problem.code, "error_message": str(problem), "error": problem.code}
+            return web.json_response(said, status=problem.status, headers={"X-Tt-Logid": request[_LOG_ID]})
+        answer = {"access_token": token, "expires_in": expires, "token_type": "Bearer"}
+        return web.json_response(answer, headers={"X-Tt-Logid": request[_LOG_ID]})
+
     def _authorize(self, request: web.Request, *, streaming: bool = False) -> None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token.strip() not in ("", "invalid"):
+        if self._tokens.takes(read_bearer(request.headers.get("Authorization", ""))):
             return
         if streaming:
             raise CozeProblem(4101, "The token you entered is incorrect. Please check the token and try again.")

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -15,6 +15,7 @@ from gateway.simulator.objects import Chat
 from gateway.simulator.recording import Recording, Replay
 from gateway.simulator.routes import Routes
 from gateway.simulator.tally import Tally
+from gateway.simulator.tokens import Tokens
 
 _BODY_LIMIT = 15 * 2**20
 _BACKLOG = 1024
@@ -32,7 +33,8 @@ def steady_clock() -> Callable[[], float]:
 class Simulator:
     """A running simulated Coze. `close` ends it; its chats go on when one with the same `data_dir` starts.
 
-    `requests` counts requests by operation: chat, submit_tool_outputs, retrieve, messages, cancel, conversation.
+    `requests` counts requests by operation: chat, submit_tool_outputs, retrieve, messages, cancel, conversation,
+    token.
     """
 
     def __init__(
@@ -43,11 +45,14 @@ class Simulator:
         rate: float,
         recording: Recording | None,
         clock: Callable[[], float],
+        app_keys: Mapping[str, str],
+        token_life: float | None,
     ) -> None:
         def perform(chat: Chat) -> Performance:
             return compose(chat) if recording is None else Replay(chat, recording)
 
         self.url = ""
+        self.tokens = Tokens(clock, keys=app_keys, life=token_life)
         self._tally = Tally(clock)
         self._chats = Chats(perform, clock, ChatFile(data_dir / "simulator.jsonl") if data_dir is not None else None)
         self._routes = Routes(
@@ -58,6 +63,7 @@ class Simulator:
             first_ms=first_ms,
             rate=rate,
             recording=recording,
+            tokens=self.tokens,
         )
         self._runner: web.AppRunner | None = None
 

@@ -17,14 +17,14 @@ from gateway.turns.others import Nobody, Others
 from gateway.turns.readers import Readers
 from gateway.turns.turn import Turn
 from gateway.upstream.breaker import Breaker
-from gateway.upstream.protocol import Upstream
+from gateway.upstream.protocol import Upstream, Upstreams
 
 
 class Means(Struct):
     """The services that every live turn uses."""
 
     log: EventLog
-    upstream: Upstream
+    upstream: Upstreams
     breaker: Breaker
     observer: Observer
     faults: Faults
@@ -74,6 +74,11 @@ class Context(Struct, frozen=True):
     waking: Waking
 
     @property
+    def upstream(self) -> Upstream:
+        """Coze, as it is asked on behalf of the turn's user and shop."""
+        return upstream_of(self.means, self.note)
+
+    @property
     def ids(self) -> TurnIds:
         """By which observers are told of it."""
         return ids_of(self.turn.turn_id, self.note)
@@ -82,3 +87,8 @@ class Context(Struct, frozen=True):
 def ids_of(turn_id: str, note: Note) -> TurnIds:
     """The ids of a turn, also of one that a former process ran."""
     return TurnIds(turn_id, note.conversation_id, note.order.request_id)
+
+
+def upstream_of(means: Means, note: Note) -> Upstream:
+    """Coze, as it is asked for a turn, also for one that a former process ran."""
+    return means.upstream.on_behalf_of(note.order.user_id, note.order.shop_id)

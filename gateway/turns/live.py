@@ -16,7 +16,7 @@ from gateway.log.writer import Writer
 from gateway.status import Status, status
 from gateway.telemetry.observer import TurnIds
 from gateway.telemetry.words import Recovery
-from gateway.turns.context import Context, Means, Waking
+from gateway.turns.context import Context, Means, Waking, upstream_of
 from gateway.turns.course import Course
 from gateway.turns.line import Line
 from gateway.turns.naming import Naming
@@ -218,16 +218,16 @@ class LiveTurn:
 
     async def _tell_coze(self) -> None:
         if (ref := self.turn.ref) is not None:
-            await tell_cancelled(self._means, ref, self.ids)
+            await tell_cancelled(self._means, ref, self.note, self.ids)
 
     def __repr__(self) -> str:
         return f"LiveTurn({self.turn!r}, {self.note.stage})"
 
 
-async def tell_cancelled(means: Means, ref: ChatRef, ids: TurnIds) -> None:
+async def tell_cancelled(means: Means, ref: ChatRef, note: Note, ids: TurnIds) -> None:
     """Tells Coze that nobody wants the chat's answer any more. Best effort: a failure only wastes Coze's work."""
     try:
         async with asyncio.timeout(LEARN):
-            await means.upstream.cancel(ref)
+            await upstream_of(means, note).cancel(ref)
     except (TimeoutError, GatewayError) as error:
         means.observer.turn_troubled(ids, "cancel_not_heard", error)

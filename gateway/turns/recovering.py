@@ -58,7 +58,7 @@ class Recovering:
             await self._context.waking.pause(max(0.0, asked + POLL - loop.time()), turn)
 
     async def _ask(self, ref: ChatRef) -> None:
-        turn, course, upstream = self._turn, self._context.course, self._context.means.upstream
+        turn, course, upstream = self._turn, self._context.course, self._context.upstream
         state = await upstream.retrieve(ref)
         if state.status == "requires_action" and self._has_outputs_for(state.tool_calls):
             await self._sending.submit()

@@ -72,7 +72,7 @@ class Sending:
                 return
             self._pen.question = naming.ask()
             request = note.order.request(note.coze_conversation_id)
-            self._line.open(await means.upstream.chat(request, self._line.take))
+            self._line.open(await self._context.upstream.chat(request, self._line.take))
         except UpstreamError as error:
             if error.code is Code.UPSTREAM_UNAVAILABLE:
                 means.breaker.failed(error.detail)
@@ -104,7 +104,7 @@ class Sending:
         turn.outputs_given()
         while turn.phase == "streaming":
             try:
-                upstream, outputs = self._context.means.upstream, self._note.outputs
+                upstream, outputs = self._context.upstream, self._note.outputs
                 self._line.open(await upstream.submit_tool_outputs(ref, outputs, self._line.take))
                 self._note.outputs = []
                 self._pen.remember()

@@ -93,7 +93,7 @@ class TakeOver:
                 self._telling.ended_before(stretch, note)
                 if note.memory.chat_id and outline(stretch).status == "cancelled":
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
-                    self._runner.track(tell_cancelled(self._means, ref, ids_of(stretch.turn, note)))
+                    self._runner.track(tell_cancelled(self._means, ref, note, ids_of(stretch.turn, note)))
 
     def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)

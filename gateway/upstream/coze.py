@@ -4,6 +4,7 @@ There is one exception: if Coze refuses a token, it is renewed once, if its sour
 """
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
@@ -40,7 +41,7 @@ def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
 
 
 class CozeUpstream:
-    """Implements `Upstream`. Make it inside the running loop; `close` it there.
+    """Implements `Upstream` and `Upstreams`. Make it inside the running loop; `close` it there.
 
     Time-outs are in seconds. `log_bytes` gets the bytes that Coze sends, masked.
     """
@@ -58,12 +59,19 @@ class CozeUpstream:
         log_bytes: Callable[[str], None] | None = None,
     ) -> None:
         self._exchanges = Exchanges(base_url, connect_timeout=connect_timeout, idle_timeout=idle_timeout, proxy=proxy)
-        self._token = token_source
+        self._tokens = token_source
+        self._user_id = ""
         self._idle_timeout = idle_timeout
         self._ledger = ledger
         self._observer = observer
         self._log_bytes = log_bytes
         self._streams: set[CozeStream] = set()
+
+    def on_behalf_of(self, user_id: str, shop_id: str | None) -> "CozeUpstream":
+        """The same Coze, asked with this user's token where each user has one."""
+        other = copy.copy(self)
+        other._user_id = user_id
+        return other
 
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
         query = {"conversation_id": request.coze_conversation_id} if request.coze_conversation_id else {}
@@ -111,6 +119,7 @@ class CozeUpstream:
     async def close(self) -> None:
         for stream in list(self._streams):
             stream.abandon()
+        await self._tokens.close()
         await self._exchanges.close()
 
     async def _stream(
@@ -196,13 +205,13 @@ class CozeUpstream:
             return await self._renewing(once)
 
     async def _renewing(self, once: Callable[[str], Awaitable[T]]) -> T:
-        token = await self._token()
+        token = await self._tokens.token(self._user_id)
         try:
             return await once(token)
         except UpstreamError as error:
-            if error.code is not Code.UPSTREAM_UNAUTHORIZED or not self._token.invalidate(token):
+            if error.code is not Code.UPSTREAM_UNAUTHORIZED or not self._tokens.invalidate(token):
                 raise
-        return await once(await self._token())
+        return await once(await self._tokens.token(self._user_id))
 
     @contextmanager
     def _counted(self, operation: Operation) -> Iterator[None]:

@@ -199,4 +199,10 @@ class Upstream(Protocol):
     async def cancel(self, ref: ChatRef) -> None:
         """Changes the chat's status at Coze; returns normally if the chat is already over (4104)."""
 
+
+class Upstreams(Protocol):
+    """Coze, as it is asked on behalf of different users and shops."""
+
+    def on_behalf_of(self, user_id: str, shop_id: str | None) -> Upstream: ...
+
     async def close(self) -> None: ...

@@ -4,11 +4,14 @@ from typing import Protocol
 
 
 class TokenSource(Protocol):
-    async def __call__(self) -> str:
-        """A token that is believed to be valid. May fetch one, and raises `UpstreamError` if it can't."""
+    async def token(self, user_id: str) -> str:
+        """A token that is believed to be valid, for a request on this user's behalf. May fetch one, and raises
+        `UpstreamError` if it can't."""
 
     def invalidate(self, token: str) -> bool:
         """Coze refused `token`. Returns whether the next call gives another one, so that one retry makes sense."""
+
+    async def close(self) -> None: ...
 
 
 class FixedToken:
@@ -17,15 +20,23 @@ class FixedToken:
     __slots__ = ("_token",)
 
     def __init__(self, token: str) -> None:
-        if not token or not all("!" <= character <= "~" for character in token):
+        if not is_sendable(token):
             raise ValueError("a Coze token is visible ASCII, without spaces or line ends")
         self._token = token
 
-    async def __call__(self) -> str:
+    async def token(self, user_id: str) -> str:
         return self._token
 
     def invalidate(self, token: str) -> bool:
         return False
 
+    async def close(self) -> None:
+        """Nothing is held."""
+
     def __repr__(self) -> str:
         return "FixedToken(…)"
+
+
+def is_sendable(token: str) -> bool:
+    """Whether it can be sent in a header."""
+    return bool(token) and all("!" <= character <= "~" for character in token)

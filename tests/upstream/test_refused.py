@@ -294,7 +294,7 @@ class Renewing:
         self.renewals = renewals
         self.number = 1
 
-    async def __call__(self) -> str:
+    async def token(self, user_id: str) -> str:
         return f"czs_token{self.number}"
 
     def invalidate(self, token: str) -> bool:
@@ -304,6 +304,8 @@ class Renewing:
         self.renewals -= 1
         self.number += 1
         return True
+
+    async def close(self) -> None: ...
 
 
 @pytest.mark.parametrize(

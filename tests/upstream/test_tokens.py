@@ -5,7 +5,7 @@ from gateway.upstream.tokens import FixedToken
 
 async def test_a_fixed_token_stays_and_cannot_be_renewed() -> None:
     source = FixedToken("pat_x")
-    assert await source() == "pat_x"
+    assert await source.token("u") == "pat_x"
     assert not source.invalidate("pat_x")
     assert "pat_x" not in repr(source)
 
