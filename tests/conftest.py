@@ -40,6 +40,7 @@ PACKAGES = {
     "sqlite3": ("sqlite3", ("sqlite3",)),
     "postgres": ("postgresql", ("postgres",)),
     "promtool": ("prometheus", ("promtool",)),
+    "systemd-analyze": ("systemd", ("systemd-analyze",)),
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 

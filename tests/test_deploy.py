@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from tests.test_metrics import everything_happened, samples
 ANOTHER = 12345  # a user's number that nobody here has
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 EACH = pytest.mark.parametrize("file", [ONE, NODES], ids=["one", "nodes"])
+UNIT, NODES_UNIT = DEPLOY / "coze-gateway.service", DEPLOY / "nodes" / "coze-gateway@.service"
+UNITS = pytest.mark.parametrize("file", [UNIT, NODES_UNIT], ids=["one", "nodes"])
 Start = Callable[..., Awaitable[GatewayProcess]]
 
 
@@ -120,28 +123,45 @@ def test_the_alerts_ask_only_for_metrics_and_reasons_that_exist() -> None:
     assert set(reasons) <= {reason.value for reason in Closing}
 
 
-def unit() -> dict[str, list[str]]:
+def unit(file: Path) -> dict[str, list[str]]:
     """The systemd unit's directives, each with its values in order."""
     found: dict[str, list[str]] = {}
-    for line in (DEPLOY / "coze-gateway.service").read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         name, separator, value = line.partition("=")
         if separator and not line.startswith("#"):
             found.setdefault(name, []).append(value)
     return found
 
 
-def test_the_unit_gives_the_drain_its_time_and_does_not_restart_a_wrong_setting() -> None:
-    directives = unit()
+@UNITS
+def test_the_unit_gives_the_drain_its_time_and_does_not_restart_a_wrong_setting(file: Path) -> None:
+    directives = unit(file)
     defaults = load().settings
     assert directives["KillSignal"] == ["SIGTERM"]
     assert int(directives["TimeoutStopSec"][0]) > defaults.drain_seconds + 5
     assert int(directives["LimitNOFILE"][0]) > 2 * defaults.max_connections
     assert directives["RestartPreventExitStatus"] == ["2"]
-    assert directives["Environment"] == [f"GATEWAY_DATA_DIR=/var/lib/{directives['StateDirectory'][0]}"]
     command, *arguments = directives["ExecStart"][0].split()
     assert f"python3 -m venv {command.removesuffix('/bin/coze-gateway')}\n" in OPERATIONS
-    assert arguments == ["serve", "--config", "%d/gateway.toml"]
+    assert arguments[:3] == ["serve", "--config", "%d/gateway.toml"]
     assert directives["LoadCredential"] == ["gateway.toml:/etc/coze-gateway/gateway.toml"]
+
+
+def test_the_units_keep_their_data_where_systemd_makes_a_folder() -> None:
+    one, nodes = unit(UNIT), unit(NODES_UNIT)
+    assert one["Environment"] == [f"GATEWAY_DATA_DIR=/var/lib/{one['StateDirectory'][0]}"]
+    assert f"GATEWAY_DATA_DIR=%t/{nodes['RuntimeDirectory'][0]}" in nodes["Environment"]
+    assert nodes["ExecStart"][0].endswith(" --port %i")
+
+
+@UNITS
+def test_systemd_finds_nothing_wrong_with_the_unit(file: Path, require: Require, tmp_path: Path) -> None:
+    text = file.read_text(encoding="utf-8").replace("/opt/coze-gateway/bin/coze-gateway", "/bin/true")
+    (tmp_path / file.name).write_text(text, encoding="utf-8")
+    instance = str(tmp_path / file.name.replace("@", "@3001"))
+    verify = [require("systemd-analyze"), "verify", "--recursive-errors=no", instance]
+    verified = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
 
 
 async def test_the_documented_backup_is_taken_while_answers_run_and_restores_them(
