@@ -1,23 +1,31 @@
 """`deploy/nodes/` as processes: gateways with the settings that Compose gives them, nginx, PostgreSQL."""
 
 import asyncio
+import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
+from gateway.simulator import whole_text
 from tests.balancers import NGINX, balancer
-from tests.composing import NODES, ONE, environment, gateways, services
+from tests.composing import DEPLOY, NODES, ONE, environment, gateways, services
 from tests.conftest import Require
 from tests.databases import PostgresServer
+from tests.faults.coze import SWIFT, simulated
 from tests.faults.reading import client
-from tests.processes import GatewayProcess
+from tests.processes import ROOT, GatewayProcess
 from tests.transports.book import Book, Reader
-from tests.transports.readers import Door, sse
+from tests.transports.readers import Door, everything, sse
 
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+ALERTS = DEPLOY / "alerts.yml"
 EACH = pytest.mark.parametrize("file", [ONE, NODES], ids=["one", "nodes"])
 
 
@@ -98,6 +106,64 @@ async def test_what_compose_starts_answers_goes_on_when_a_node_stops_and_counts_
         f"{up.url}/api/coze/chat", json={**body, "message": "/fault plain pieces:3 -- x"}
     ) as answer:
         assert (await answer.json())["status"] == "completed"
+
+
+async def test_the_documented_dump_is_taken_while_answers_run_and_restores_them(
+    postgres: PostgresServer, require: Require, tmp_path: Path
+) -> None:
+    url = await postgres.make()
+    programs = require("postgres").rpartition("/")[0]
+    settings = {"GATEWAY_DATABASE_URL": url, "BACKUP": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
+    back_up, restore = re.findall(r"```sh\n(pg_(?:dump|restore) [^`]*)```", OPERATIONS)
+
+    async def shell(commands: str) -> None:
+        process = await asyncio.create_subprocess_exec("sh", "-euc", commands, env=os.environ | settings)
+        assert await process.wait() == 0
+
+    async with simulated(first_ms=10, rate=60) as coze, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(client())
+
+        async def node(folder: str) -> GatewayProcess:
+            own = SWIFT | {"COZE_API_BASE": coze.url, "GATEWAY_DATABASE_URL": url}
+            own |= {"GATEWAY_DATA_DIR": str(tmp_path / folder), "GATEWAY_PORT": "0"}
+            started = await GatewayProcess.start("serve", environment=own)
+            stack.push_async_callback(started.kill)
+            await started.ready(within=60)
+            return started
+
+        first = await node("first")
+
+        async def answer(message: str) -> Any:
+            body = {"userId": "u", "botId": "b", "message": message}
+            async with session.post(f"{first.url}/api/coze/chat", json=body, headers={"Prefer": "wait=10"}) as got:
+                return await got.json()
+
+        before = await answer("/fault plain pieces:3 rate:0 -- before")
+        body = {"userId": "u", "botId": "b", "message": "/fault plain pieces:150 -- running"}
+        async with session.post(f"{first.url}/api/coze/chat/stream", json=body) as got:
+            running = got.headers["X-Turn-Id"]
+            await got.content.readuntil(b'"event":"message"')
+            await shell(back_up)
+        after = await answer("/fault plain pieces:3 rate:0 -- after")
+        await first.kill()
+        await shell(restore)
+
+        second = await node("second")
+        async with session.get(f"{second.url}/api/coze/turns/{before['turnId']}") as got:
+            assert (await got.json())["content"] == before["content"]
+        async with session.get(f"{second.url}/api/coze/turns/{after['turnId']}") as got:
+            assert got.status == 404
+        events = await everything(sse, Door(session, second.url, f"turns/{running}"), within=30)
+        assert events[-1]["event"] == "completed"
+        assert events[-1]["content"] == whole_text(body["message"])
+        assert coze.chats_started == 3, "a question was asked twice"
+
+
+def test_the_docs_explain_each_alert_on_nodes() -> None:
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
+    of_nodes = {rule["alert"] for rule in rules if re.search(r"gateway_(node|log_commit)", rule["expr"])}
+    assert len(of_nodes) >= 4
+    assert of_nodes <= set(re.findall(r"^\| `(\w+)` \|", OPERATIONS, re.MULTILINE))
 
 
 @EACH
