@@ -71,8 +71,8 @@ class Journal(Protocol):
     """Durable storage below the log. Every method raises `JournalError`, or any other exception if records are broken.
 
     One process at a time writes a journal. When another process takes it over, writes of the one before are refused
-    (`Fenced`). Apart from `Uncertain`, a call that raises has changed nothing. A call that is cancelled may still take
-    effect, so the log cancels none.
+    (`Fenced`). A commit that raises anything but `Uncertain` has changed nothing. Any other call that raises may have
+    taken effect, and can be made again. A call that is cancelled may still take effect, so the log cancels none.
 
     `shared` says that other processes write the journal too, and go on with what this process leaves. Then nothing is
     shown that is not durable, not even the end of a turn that can't be written.

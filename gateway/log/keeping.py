@@ -11,6 +11,7 @@ from gateway.log.committing import Committer
 from gateway.log.journal import Journal, JournalError
 from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
+from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
@@ -55,8 +56,10 @@ class Keeper:
         self._faults = faults
         self.erased = 0
         """The last batch that may hold records of an erased log; 0 if none does."""
-        self.inherited = False
-        """Whether an earlier process left batches: it may have been killed before it dropped them."""
+        self.leftovers = False
+        """Whether there may be batches that nobody needs: an earlier process may have been killed, or a fold of this
+        one may have failed, before they were dropped."""
+        self._missed = False  # whether the last trim failed, so that it is not known which logs it trimmed
 
     async def run(self) -> None:
         """Folds every few seconds and trims every half a minute, for ever."""
@@ -103,6 +106,7 @@ class Keeper:
             )
         ]
         last = self._committer.batches.last
+        self.leftovers |= bool(ready)
         for start in range(0, len(ready), _SAVED_AT_ONCE):
             for writer in await self._save(ready[start : start + _SAVED_AT_ONCE]):
                 if writer.stretch.ended is None:
@@ -110,11 +114,11 @@ class Keeper:
                 elif self._is_unsaved(writer):
                     self._release(writer)
             await asyncio.sleep(0)
-        if ready or self.erased or self.inherited:
+        if self.leftovers or self.erased:
             async with self._committer.writing:
                 before = min(self._oldest_batch(), last + 1)
                 await self._journal.forget(before=before)
-                self.inherited = False
+                self.leftovers = False
                 if before > self.erased:
                     self.erased = 0
 
@@ -170,14 +174,25 @@ class Keeper:
         return min((batch for batch in oldest if batch), default=self._committer.batches.last + 1)
 
     async def trim(self) -> None:
-        """Removes the stretches whose retention is over."""
+        """Lets retention take what ended long enough ago."""
+        missed, self._missed = self._missed, True
         while keys := await self._trim_some():
             for key in keys:
                 if (tail := self._shelf.loaded(LogKey(key))) is not None:
-                    index = await self._journal.index(key)
-                    kept = {place.number for place in index.places} if index else set()
-                    kept |= self._shelf.unsaved.keys()
-                    tail.spans = [span for span in tail.spans if span.number in kept]
+                    await self._drop_trimmed(tail)
+        before = self._clock() - self.retention
+        for tail in self._shelf.tails():
+            oldest = tail.spans[0].stretch if tail.spans else None  # another process may have trimmed it
+            if missed or (oldest is not None and oldest.ended is not None and oldest.ended < before):
+                await self._drop_trimmed(tail)
+        self._missed = False
+
+    async def _drop_trimmed(self, tail: Tail) -> None:
+        """Lets go what retention took of a log that is in memory."""
+        index = await self._journal.index(tail.key)
+        kept = {place.number for place in index.places} if index else set()
+        kept |= self._shelf.unsaved.keys()
+        tail.spans = [span for span in tail.spans if span.number in kept]
 
     async def _trim_some(self) -> list[str]:
         async with self._committer.writing:

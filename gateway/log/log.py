@@ -78,7 +78,7 @@ class EventLog:
         self.shelf.made = recovered.made
         self.committer.batches.go_on_after(recovered.last_batch)
         self.keeper.erased = recovered.erased
-        self.keeper.inherited = recovered.last_batch > 0
+        self.keeper.leftovers = recovered.last_batch > 0
         await self.take_in(recovered.stretches)
         return recovered.stretches
 

@@ -20,7 +20,7 @@ SAVE: Final = (
     "INSERT INTO stretches (number, key, epoch, first, last, turn, mark, ended, state, body)"
     " SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10 WHERE ?1 > 0"
     " ON CONFLICT (number) DO UPDATE SET epoch = excluded.epoch, last = excluded.last, ended = excluded.ended,"
-    " state = excluded.state, body = excluded.body"
+    " state = excluded.state, body = excluded.body WHERE stretches.key = excluded.key"
 )
 SAVE_HEAD: Final = (
     "INSERT INTO heads (key, epoch, head) VALUES (?,?,?)"

@@ -12,14 +12,14 @@ from tests.contracts.journals import Bench, Doubtful
 from tests.contracts.storages import Memory, PostgresDatabase, SqliteFile, Storage
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "memory", "doubtful"])
+@pytest.fixture(params=["sqlite", "postgresql", "memory", "doubtful sqlite", "doubtful postgresql"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger) -> AsyncIterator[Bench]:
     """A log over each kind of journal."""
     async with opened(request, tmp_path, ledger) as bench:
         yield bench
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "doubtful"])
+@pytest.fixture(params=["sqlite", "postgresql", "doubtful sqlite", "doubtful postgresql"])
 async def durable(request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger) -> AsyncIterator[Bench]:
     """A log over each journal that survives."""
     async with opened(request, tmp_path, ledger) as bench:
@@ -30,7 +30,7 @@ async def durable(request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger
 async def opened(request: pytest.FixtureRequest, folder: Path, ledger: Ledger) -> AsyncIterator[Bench]:
     bench = Bench(await storage(request, folder), ledger)
     with pytest.MonkeyPatch.context() as quick:
-        if request.param == "doubtful":
+        if request.param.startswith("doubtful"):
             bench.around = Doubtful
             quick.setattr(batches, "_ASK_AGAIN", 0.001)
         await bench.open()
@@ -40,8 +40,8 @@ async def opened(request: pytest.FixtureRequest, folder: Path, ledger: Ledger) -
 
 async def storage(request: pytest.FixtureRequest, folder: Path) -> Storage:
     """Of the kind that is asked for. Without PostgreSQL the test is left out."""
-    match request.param:
-        case "sqlite" | "doubtful":
+    match request.param.removeprefix("doubtful "):
+        case "sqlite":
             return SqliteFile(folder)
         case "postgresql":
             return PostgresDatabase(await request.getfixturevalue("postgres").make())

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import pytest
 
+from gateway.errors import GatewayError
 from gateway.events import Completed, Event, Started, Text
 from gateway.ids import LogKey
 from gateway.log.entry import Entry
@@ -108,16 +110,21 @@ class Around:
         await self.inner.close()
 
 
+class LostReply(JournalError):
+    """The journal did its work, and its reply did not arrive."""
+
+
 class Doubtful(Around):
-    """A journal as over a network: slow, and every few commits the reply is lost, with or without the batch."""
+    """A journal as over a network: slow, and replies are lost. Of some commits the batch is lost too. Of the other
+    calls that write, every second one does its work, and only its reply is lost."""
 
     def __init__(self, inner: Journal) -> None:
         super().__init__(inner)
         self.calls = 0
+        self.done: Counter[str] = Counter()
 
     async def commit(self, number: int, batch: list[Record]) -> None:
-        self.calls += 1
-        await asyncio.sleep(0)
+        await self._travel()
         if self.calls % 5 == 2:
             raise Uncertain("no reply, and the batch did not arrive")
         await super().commit(number, batch)
@@ -125,11 +132,44 @@ class Doubtful(Around):
             raise Uncertain("no reply, though the batch arrived")
 
     async def holds(self, number: int) -> bool:
-        self.calls += 1
-        await asyncio.sleep(0)
+        await self._travel()
         if self.calls % 7 == 3:
             raise JournalError("no reply either")
         return await super().holds(number)
+
+    async def save(self, stretches: list[Stretch]) -> None:
+        await self._travel()
+        await super().save(stretches)
+        self._reply("save")
+
+    async def forget(self, *, before: int) -> None:
+        await self._travel()
+        await super().forget(before=before)
+        self._reply("forget")
+
+    async def trim(self, *, before: float, now: float) -> list[str]:
+        await self._travel()
+        keys = await super().trim(before=before, now=now)
+        self._reply("trim")
+        return keys
+
+    async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
+        await self._travel()
+        await super().erase(keys, unsaved)
+        self._reply("erase")
+
+    async def slowly(self, found: T) -> T:
+        await self._travel()
+        return await super().slowly(found)
+
+    async def _travel(self) -> None:
+        self.calls += 1
+        await asyncio.sleep(0)
+
+    def _reply(self, what: str) -> None:
+        self.done[what] += 1
+        if self.done[what] % 2:
+            raise LostReply("no reply, though it is done")
 
 
 class BenchOwner:
@@ -247,6 +287,26 @@ class Bench:
     def writer(self, stretch: Stretch) -> Writer:
         """The writer of a stretch that is not saved yet."""
         return self.log.shelf.unsaved[stretch.number]
+
+    async def fold(self, *, also_running: bool = False) -> None:
+        await self._again(lambda: self.log.keeper.fold(also_running=also_running))
+
+    async def trim(self) -> None:
+        await self._again(self.log.keeper.trim)
+
+    async def erase(self, *keys: LogKey) -> None:
+        await self._again(lambda: self.log.keeper.erase(keys))
+
+    async def _again(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does what can be done twice, until its reply arrives."""
+        while True:
+            try:
+                return await work()
+            except LostReply:
+                pass
+            except GatewayError as error:
+                if not isinstance(error.__cause__, LostReply):
+                    raise
 
     async def write(self, stretch: Stretch, *events: Event, end: bool = False) -> None:
         for event in events:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.log.journal import Journal
-from tests.contracts.journals import Around, Doubtful
+from tests.contracts.journals import Around, Doubtful, LostReply
 
 FIELDS = inspect.get_annotations(Journal)
 METHODS = [name for name in vars(Journal) if not name.startswith("_") and name not in FIELDS]
@@ -47,11 +47,15 @@ async def test_every_call_reaches_the_journal_within_as_it_was_made(around: type
     plain = [given[one.name] for one in taken if one.kind is not inspect.Parameter.KEYWORD_ONLY]
     named = {one.name: given[one.name] for one in taken if one.kind is inspect.Parameter.KEYWORD_ONLY}
     answer = getattr(outer, name)(*plain, **named)
-    if inspect.isawaitable(answer):
-        answer = await answer
-    assert within.heard == [(name, given)]
     empty = inspect.signature(method).return_annotation in (None, "None")
-    assert answer == (None if empty else [name])
+    wanted = None if empty else [name]
+    if inspect.isawaitable(answer):
+        try:
+            answer = await answer
+        except LostReply:
+            answer = wanted  # it is done: only its reply is lost
+    assert within.heard == [(name, given)]
+    assert answer == wanted
 
 
 @pytest.mark.parametrize("around", [Around, Doubtful])

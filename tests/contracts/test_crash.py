@@ -54,7 +54,7 @@ async def test_a_finished_turn_that_was_not_folded_is_there_and_then_folded(dura
     again = await durable.tail()
     assert (again.position(again.head), again.head) == (tail.position(tail.head), tail.head)
     assert await durable.read(again) == wanted
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert durable.log.keeper.ended() == []
     assert durable.storage.saved() == 1
     assert await durable.read(await durable.tail()) == wanted
@@ -63,13 +63,13 @@ async def test_a_finished_turn_that_was_not_folded_is_there_and_then_folded(dura
 async def test_a_turn_folded_while_it_runs_goes_on_after_a_crash(durable: Bench) -> None:
     stretch = await durable.begin()
     await durable.write(stretch, Started(KEY, "turn_1", "?"), piece("a"))
-    await durable.log.keeper.fold(also_running=True)
+    await durable.fold(also_running=True)
     await durable.write(stretch, piece("b"))
     await durable.reopen()
     (again,) = durable.running
     assert again.read(after=1) == stretch.read(after=1)
     await durable.write(again, last("turn_1", "ab"), end=True)
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert (await durable.tail()).head == 4
 
 
@@ -87,7 +87,7 @@ async def test_positions_of_a_turn_whose_time_was_up_at_the_restart_are_never_gi
     """Killed between a turn's end and its folding, started again after the retention: a position that a client holds
     must not come to mean another turn's text."""
     first = await durable.turn("turn_1")
-    await durable.log.keeper.fold()
+    await durable.fold()
     second = await durable.turn("turn_2", pieces=20)
     await durable.later(durable.retention + 10)
     await durable.reopen()
@@ -102,7 +102,7 @@ async def test_numbers_are_never_given_twice_over_restarts(durable: Bench) -> No
         for turn in range(3):
             numbers.add((await durable.turn(f"turn_{round_}_{turn}", key=LogKey(f"conv_{turn}"))).number)
         if round_ % 2:
-            await durable.log.keeper.fold()
+            await durable.fold()
         await durable.reopen()
     assert len(numbers) == 15
 
@@ -137,11 +137,11 @@ async def test_any_course_of_writing_folding_and_crashing_keeps_what_was_seen(du
                 stretch = (await durable.tail(key)).spans[-1].stretch  # type: ignore[assignment]
                 await durable.write(stretch, last(turn, text), end=True)
             case "fold":
-                await durable.log.keeper.fold()
+                await durable.fold()
             case "fold all":
-                await durable.log.keeper.fold(also_running=True)
+                await durable.fold(also_running=True)
             case "trim":
-                await durable.log.keeper.trim()
+                await durable.trim()
             case "crash":
                 before = await everything()
                 await durable.reopen()
@@ -162,6 +162,6 @@ async def test_what_was_added_to_a_note_is_there_once_when_it_was_saved_and_is_r
     for more in (b" 1", b" 2", b" 3"):
         durable.writer(stretch).note_more(more)
         await durable.write(stretch, piece("a"))
-        await durable.log.keeper.fold(also_running=more == b" 2")
+        await durable.fold(also_running=more == b" 2")
     await durable.reopen()
     assert [again.state for again in durable.running if again.turn == "turn_1"] == [b"note 1 2 3"]

@@ -110,7 +110,7 @@ async def write_slowly(bench: Bench, rng: random.Random, begun: asyncio.Event, t
             case "commit":
                 await bench.log.committed()
             case "fold":
-                await bench.log.keeper.fold(also_running=rng.random() < 0.5)
+                await bench.fold(also_running=rng.random() < 0.5)
             case _:
                 pass
         await asyncio.sleep(0)
@@ -129,7 +129,7 @@ async def test_a_cursor_yields_events_with_their_names_and_fields_also_from_the_
     await bench.write(await bench.begin(), *said, end=True)
     for stored in (False, True):
         if stored:
-            await bench.log.keeper.fold()
+            await bench.fold()
             assert bench.log.shelf.tails() == []
         subscription, _ = await hub.subscribe(KEY, asked="0", turn="turn_1")
         found = await subscription.next_batch(wait=1)
@@ -148,7 +148,7 @@ async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: 
 
     bench.journal.pause = pause
     earlier = await bench.turn("turn_0")
-    await bench.log.keeper.fold()
+    await bench.fold()
     listeners: list[Listener] = []
     pulling: list[asyncio.Task[list[dict[str, Any]]]] = []
     begun = asyncio.Event()
@@ -191,7 +191,7 @@ async def test_news_between_reading_and_waiting_is_not_missed(bench: Bench, hub:
     """The journal is slow after its snapshot, and meanwhile something is written. A reader that begins to wait only
     then must still get it."""
     await bench.turn("turn_0")
-    await bench.log.keeper.fold()
+    await bench.fold()
     wrote = asyncio.Event()
 
     async def pause() -> None:
@@ -239,7 +239,7 @@ async def test_an_outlet_attached_between_news_and_delivery_misses_no_event(benc
 
 async def test_a_reader_that_subscribes_while_another_leaves_gets_the_news(bench: Bench, hub: Hub) -> None:
     await bench.turn("turn_0")
-    await bench.log.keeper.fold()
+    await bench.fold()
 
     async def glance() -> None:
         subscription, _ = await hub.subscribe(KEY, asked=None)
@@ -293,10 +293,10 @@ async def test_a_reader_of_a_conversation_that_retention_overtook_gets_a_reset(
         hub.attach(listener)
     await bench.turn("turn_1")
     await bench.turn("turn_2")
-    await bench.log.keeper.fold()
+    await bench.fold()
     await bench.later(200)
     kept = await bench.turn("turn_3")
-    await bench.log.keeper.trim()
+    await bench.trim()
     if way == "attached":
         listener.paused = False
         hub.serve(listener)
@@ -361,7 +361,7 @@ async def test_a_turn_that_retention_takes_meanwhile_is_read_to_its_end_or_known
 ) -> None:
     bench.log.keeper.retention = 100
     await bench.turn("turn_1")
-    await bench.log.keeper.fold()
+    await bench.fold()
     await bench.later(200)
     if when == "while it is looked for":
         first = True
@@ -370,12 +370,12 @@ async def test_a_turn_that_retention_takes_meanwhile_is_read_to_its_end_or_known
             nonlocal first
             if first:
                 first = False
-                await bench.log.keeper.trim()
+                await bench.trim()
 
         bench.journal.pause = pause
     subscription, _ = await hub.subscribe(KEY, asked=None, turn="turn_1")
     if when == "before it is read":
-        await bench.log.keeper.trim()
+        await bench.trim()
         events = await batches(hub, subscription, limit=2)
         assert [event["event"] for event in events] == ["started", "message", "completed"]
     assert subscription.gone == (when == "while it is looked for")
@@ -430,7 +430,7 @@ async def test_a_reset_that_was_given_keeps_no_log_in_memory(bench: Bench, hub: 
     subscription.tail.users.add("somebody else")  # who leaves last, and of whom the hub does not hear
     subscription.close()
     bench.log.shelf.drop(subscription.tail, "somebody else")
-    await bench.log.keeper.fold()
+    await bench.fold()
     del subscription
     gc.collect()
     assert log() is None

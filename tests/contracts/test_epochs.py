@@ -89,7 +89,7 @@ async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_a
     durable: Bench, readers: Readers
 ) -> None:
     await durable.turn("turn_0")
-    await durable.log.keeper.fold()
+    await durable.fold()
     stretch = await durable.begin("turn_1")
     await say(durable, stretch, "a", "b")
     await readers.read()
@@ -106,7 +106,7 @@ async def test_a_restored_backup_continues_what_is_in_it_and_nothing_that_came_a
     new = kept + 4
     assert await readers.come_back() == (new, len(readers.given) - new)
     await durable.write(again, last("turn_1", "abxyz"), end=True)
-    await durable.log.keeper.fold()
+    await durable.fold()
     await durable.turn("turn_2")
     await durable.reopen()
     assert await readers.come_back() == (new, len(readers.given) - new)
@@ -163,14 +163,14 @@ async def test_an_event_that_is_owed_in_a_stretch_that_was_taken_over_is_this_pr
         await durable.reopen()
         tail = await durable.tail()
         assert [tail.position(sequence) for sequence in range(3)] == wanted
-        await durable.log.keeper.fold()
+        await durable.fold()
 
 
 @in_a_file
 async def test_positions_of_the_format_before_go_on(durable: Bench) -> None:
     """A file of format 2 knew one epoch, which every event of its logs has."""
     await durable.turn("turn_0")
-    await durable.log.keeper.fold()
+    await durable.fold()
     await durable.crash()
     assert isinstance(durable.storage, SqliteFile)
     with closing(sqlite3.connect(durable.storage.file)) as db:
@@ -274,7 +274,7 @@ async def test_any_course_of_kills_backups_and_restores_never_continues_at_anoth
                 await durable.write(running, last(running.turn, str(turn)), end=True)
                 durable.running = []
             case "fold":
-                await durable.log.keeper.fold(also_running=rng.random() < 0.5)
+                await durable.fold(also_running=rng.random() < 0.5)
             case "kill":
                 await durable.reopen()
             case "back up":

@@ -23,8 +23,8 @@ async def nothing_is_left(bench: Bench, turn: str = "turn_1", mark: str = "key")
 async def test_an_erased_log_is_gone_with_its_mark_also_after_a_crash(bench: Bench, saved: bool) -> None:
     await bench.turn(mark="key")
     if saved:
-        await bench.log.keeper.fold()
-    await bench.log.keeper.erase([KEY])
+        await bench.fold()
+    await bench.erase(KEY)
     await nothing_is_left(bench)
     if bench.durable:
         await bench.reopen()
@@ -37,7 +37,7 @@ async def test_an_erased_log_does_not_come_back_from_batches_that_a_running_neig
     await bench.write(neighbour, piece("a"))
     await bench.turn(mark="key")
     await bench.write(neighbour, piece("b"))
-    await bench.log.keeper.erase([KEY])
+    await bench.erase(KEY)
     await bench.write(neighbour, piece("c"))
     if bench.durable:
         await bench.reopen()
@@ -45,7 +45,7 @@ async def test_an_erased_log_does_not_come_back_from_batches_that_a_running_neig
         await nothing_is_left(bench)
     assert len(await bench.read(await bench.tail(OTHER))) == 1
     await bench.write(neighbour, piece("d"), end=True)
-    await bench.log.keeper.fold()
+    await bench.fold()
     assert await bench.log.shelf.find("turn_2") is not None
 
 
@@ -53,9 +53,9 @@ async def test_a_running_neighbour_gives_up_the_batches_at_the_next_fold(bench: 
     neighbour = await bench.begin("turn_2", OTHER)
     await bench.write(neighbour, piece("a"))
     await bench.turn()
-    await bench.log.keeper.erase([KEY])
+    await bench.erase(KEY)
     assert not bench.durable or bench.storage.batches()
-    await bench.log.keeper.fold()
+    await bench.fold()
     assert not bench.storage.batches()
     await bench.write(neighbour, piece("b"))
     if bench.durable:
@@ -67,9 +67,9 @@ async def test_a_running_neighbour_gives_up_the_batches_at_the_next_fold(bench: 
 async def test_a_stretch_that_is_erased_while_a_save_waits_is_not_saved(bench: Bench) -> None:
     await bench.turn(mark="key")
     bench.journal.writable.clear()
-    erasing = asyncio.create_task(bench.log.keeper.erase([KEY]))
+    erasing = asyncio.create_task(bench.erase(KEY))
     await asyncio.sleep(0)
-    folding = asyncio.create_task(bench.log.keeper.fold())  # has chosen what it saves, and waits for the same lock
+    folding = asyncio.create_task(bench.fold())  # has chosen what it saves, and waits for the same lock
     await asyncio.sleep(0)
     bench.journal.writable.set()
     await asyncio.gather(erasing, folding)
@@ -83,15 +83,25 @@ async def test_a_journal_that_refuses_changes_nothing(bench: Bench) -> None:
     stretch = await bench.turn(mark="key")
     bench.journal.failing = True
     with pytest.raises(GatewayError):
-        await bench.log.keeper.erase([KEY])
+        await bench.erase(KEY)
     bench.journal.failing = False
     assert await bench.log.shelf.marked("key") == (stretch.turn, stretch.state)
-    await bench.log.keeper.erase([KEY])
+    await bench.erase(KEY)
     await nothing_is_left(bench)
 
 
+async def test_what_is_saved_after_an_erasing_whose_reply_was_lost_is_erased_by_the_next_one(durable: Bench) -> None:
+    stretch = await durable.turn(mark="key")
+    await durable.journal.inner.erase([KEY], [stretch.number])
+    await durable.fold()
+    await durable.erase(KEY)
+    await durable.fold()
+    await nothing_is_left(durable)
+    assert not durable.storage.mentions(b"turn_1")
+
+
 async def test_a_log_that_is_not_there_is_erased_too(bench: Bench) -> None:
-    await bench.log.keeper.erase([LogKey("conv_none")])
+    await bench.erase(LogKey("conv_none"))
     await bench.turn()
     assert await bench.log.shelf.find("turn_1") == await bench.tail()
 
@@ -100,8 +110,8 @@ async def test_a_process_that_has_written_nothing_yet_gives_up_the_batches_of_th
     await bench.turn()
     if bench.durable:
         await bench.reopen()
-    await bench.log.keeper.erase([KEY])
-    await bench.log.keeper.fold()
+    await bench.erase(KEY)
+    await bench.fold()
     await nothing_is_left(bench)
     assert not bench.storage.batches()
 
@@ -113,11 +123,11 @@ async def test_a_crash_right_after_an_erasing_leaves_no_word_of_it_and_no_retent
     if neighbour_runs:
         await bench.write(await bench.begin("turn_2", OTHER), piece("a"))
     await bench.turn(mark="key")
-    await bench.log.keeper.erase([KEY])
+    await bench.erase(KEY)
     if not bench.durable:
         return
     await bench.reopen()
-    await bench.log.keeper.fold()
+    await bench.fold()
     assert bench.storage.mentions(b"turn_2") == neighbour_runs
     assert not bench.storage.mentions(b"turn_1")
     await bench.journal.inner.trim(before=time.time() + 1, now=time.time())
@@ -134,6 +144,6 @@ async def test_batches_whose_turns_are_all_saved_are_dropped_by_the_next_process
     # killed before the batches were dropped
     await bench.journal.inner.save([writer.stretch for writer in bench.log.shelf.unsaved.values()])
     await bench.reopen()
-    await bench.log.keeper.fold()
+    await bench.fold()
     assert not bench.storage.batches()
     assert await bench.log.shelf.find("turn_1") is not None

@@ -50,7 +50,7 @@ async def works(bench: Bench, other: Stretch) -> None:
     await bench.write(other, piece("on"), last("turn_2", "on"), end=True)
     await bench.turn("turn_3", key=LogKey("conv_3"))
     await bench.turn("turn_4")
-    await bench.log.keeper.fold()
+    await bench.fold()
     keys = (KEY, OTHER, LogKey("conv_3"))
     found = [await bench.read(await bench.tail(key)) for key in keys]
     for _ in range(2):
@@ -154,13 +154,13 @@ async def test_a_turn_that_cant_be_saved_keeps_none_of_the_others_from_it(
         return pack(stretch)
 
     monkeypatch.setattr(durable.storage.journals, "pack", buggy)
-    await durable.log.keeper.fold()
+    await durable.fold()
     monkeypatch.undo()
     assert faults.parts == ["fold"]
     assert durable.log.keeper.ended() == []
     assert [e.sequence for e in await durable.read(await durable.tail(OTHER))][-1] == wanted.last
     await durable.turn("turn_3")
-    await durable.log.keeper.fold()
+    await durable.fold()
 
 
 async def test_the_loops_survive_what_nobody_thought_of(

@@ -59,16 +59,16 @@ async def test_a_process_that_was_paused_while_another_took_its_turns_writes_not
     writer.owe(last("turn_1", "never"))
     assert await events(durable) == ["started", "a"]
     with pytest.raises(Fenced):
-        await durable.log.keeper.fold(also_running=True)
+        await durable.fold(also_running=True)
     with pytest.raises(Fenced):
         await durable.journal.erase([KEY], [stretch.number])
     if durable.storage.kind == "sqlite":  # of several nodes anyone may trim: the database's clock decides
         with pytest.raises(Fenced):
-            await durable.log.keeper.trim()
+            await durable.trim()
     await durable.log.probe()
     assert "another" in (durable.log.trouble or "")
     await second.write(theirs, piece("c"), last("turn_1", "abc"), end=True)
-    await second.log.keeper.fold()
+    await second.fold()
     await second.reopen()
     assert await events(second) == ["started", "abc", "completed"]
     await second.log.close()
@@ -85,7 +85,7 @@ async def test_a_process_that_read_the_log_while_another_still_wrote_it_may_not_
         await late.open()
         await durable.write(stretch, piece("a"))
         if folded:
-            await durable.log.keeper.fold(also_running=True)
+            await durable.fold(also_running=True)
         with pytest.raises(Fenced):
             await late.commit(9, [])
         await late.close()

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.events import FollowUp, Started
 from gateway.ids import LogKey
+from gateway.log.journal import JournalError
 from gateway.log.tail import Tail
 from tests.contracts.journals import KEY, Bench, fields, last, piece, thought
 
@@ -98,14 +99,14 @@ async def test_a_turn_is_found_running_finished_and_stored_and_the_newest_of_a_m
     bench.writer(first).note(b"one more")
     await bench.write(first, last("turn_1", "a"), end=True)
     assert await log.shelf.marked("m") == ("turn_1", b"one more")
-    await log.keeper.fold()
+    await bench.fold()
     assert await log.shelf.marked("m") == ("turn_1", b"one more")
     found = await log.shelf.find("turn_1")
     assert found is not None
     assert found.key == KEY
     await bench.turn("turn_2", state=b"two", mark="m")
     assert await log.shelf.marked("m") == ("turn_2", b"two")
-    await log.keeper.fold()
+    await bench.fold()
     assert await log.shelf.marked("m") == ("turn_2", b"two")
     assert await log.shelf.marked("") is None
 
@@ -114,7 +115,7 @@ async def test_a_finished_turn_is_the_same_from_memory_and_from_the_journal_at_e
     stretch = await bench.turn(pieces=30)
     tail = await bench.tail()
     wanted = {after: await bench.read(tail, after=after) for after in range(stretch.last + 1)}
-    await bench.log.keeper.fold()
+    await bench.fold()
     assert bench.log.shelf.tails() == []  # nobody looks: nothing stays in memory
     again = await bench.tail()
     assert again is not tail
@@ -126,7 +127,7 @@ async def test_a_tail_that_is_used_stays_and_leaves_with_its_last_user(bench: Be
     await bench.turn()
     tail = await bench.tail()
     tail.users.add("reader")
-    await bench.log.keeper.fold()
+    await bench.fold()
     assert bench.log.shelf.tails() == [tail]
     assert tail.spans[0].stretch is not None
     bench.log.shelf.drop(tail, "reader")
@@ -135,7 +136,7 @@ async def test_a_tail_that_is_used_stays_and_leaves_with_its_last_user(bench: Be
 
 async def test_two_who_ask_for_a_tail_at_once_get_the_same_one_even_if_the_first_leaves_at_once(bench: Bench) -> None:
     await bench.turn()
-    await bench.log.keeper.fold()
+    await bench.fold()
 
     async def glance() -> None:
         tail = await bench.tail()
@@ -155,23 +156,23 @@ async def test_two_who_ask_for_a_tail_at_once_get_the_same_one_even_if_the_first
 async def test_retention_takes_whole_turns_and_their_marks_and_positions_are_never_given_again(bench: Bench) -> None:
     bench.retention = bench.log.keeper.retention = 100
     first = await bench.turn("turn_1", mark="m")
-    await bench.log.keeper.fold()
+    await bench.fold()
     await bench.later(60)
     second = await bench.turn("turn_2")
-    await bench.log.keeper.fold()
-    await bench.log.keeper.trim()
+    await bench.fold()
+    await bench.trim()
     assert (await bench.tail()).floor == 0
     await bench.later(60)
     tail = await bench.tail()
     tail.users.add("reader")
-    await bench.log.keeper.trim()
+    await bench.trim()
     assert tail.floor == first.last
     assert await bench.log.shelf.find("turn_1") is None
     assert await bench.log.shelf.marked("m") is None
     assert fields((await bench.read(tail, after=first.last))[0])["turnId"] == "turn_2"
     bench.log.shelf.drop(tail, "reader")
     await bench.later(60)
-    await bench.log.keeper.trim()
+    await bench.trim()
     tail = await bench.tail()
     assert (tail.floor, tail.head) == (second.last, second.last)
     third = await bench.turn("turn_3")
@@ -183,8 +184,8 @@ async def test_a_running_turn_is_never_taken(bench: Bench) -> None:
     stretch = await bench.begin()
     await bench.write(stretch, Started(KEY, "turn_1", "?"))
     await bench.later(1000)
-    await bench.log.keeper.fold()
-    await bench.log.keeper.trim()
+    await bench.fold()
+    await bench.trim()
     assert (await bench.tail()).floor == 0
     await bench.write(stretch, piece("still here"), last("turn_1", "still here"), end=True)
     assert [e.sequence for e in await bench.read(await bench.tail())] == [1, 2, 3]
@@ -196,12 +197,46 @@ async def test_folding_drops_the_batches_that_nobody_needs(durable: Bench) -> No
     for number in range(20):
         await durable.turn(f"turn_{number}", key=LogKey(f"conv_{number}"))
     assert durable.storage.batches() > 20
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert durable.storage.saved() == 20
     before = durable.storage.batches()
     await durable.write(running, last("turn_r", "r"), end=True)
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert durable.storage.batches() == 0 < before
+
+
+async def test_batches_that_could_not_be_dropped_are_dropped_by_the_next_fold(
+    durable: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*, before: int) -> None:
+        raise JournalError("the disk is full")
+
+    await durable.turn()
+    with monkeypatch.context() as planted:
+        planted.setattr(durable.journal, "forget", refuse)
+        with pytest.raises(JournalError, match="the disk is full"):
+            await durable.fold()
+    assert (durable.storage.saved(), durable.storage.batches() > 0) == (1, True)
+    await durable.fold()
+    assert durable.storage.batches() == 0
+
+
+async def test_what_another_process_trimmed_leaves_the_memory_of_this_one(durable: Bench) -> None:
+    durable.retention = durable.log.keeper.retention = 100
+    first = await durable.turn("turn_1")
+    tail = await durable.tail()
+    tail.users.add("reader")
+    await durable.fold()
+    await durable.later(60)
+    await durable.turn("turn_2")
+    await durable.fold()
+    await durable.later(60)
+    now = durable.clock.now
+    await durable.journal.inner.trim(before=now - 100, now=now)
+    assert tail.floor == 0
+    await durable.trim()
+    assert tail.floor == first.last
+    durable.log.shelf.drop(tail, "reader")
 
 
 async def test_an_ended_turn_is_kept_through_restarts_until_its_end_was_told(durable: Bench) -> None:
@@ -215,7 +250,7 @@ async def test_an_ended_turn_is_kept_through_restarts_until_its_end_was_told(dur
     await durable.write(shop, piece("a"), end=True)
     durable.log.keeper.told("turn_1")
     durable.log.keeper.told("unknown")
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert durable.log.keeper.ended() == [untold]
     await durable.log.close()
     await durable.open()
@@ -224,10 +259,10 @@ async def test_an_ended_turn_is_kept_through_restarts_until_its_end_was_told(dur
     assert (again.turn, again.last) == ("turn_2", untold.last)
     wanted = [told.first, told.last - 1, told.last, untold.first, untold.last - 1, untold.last]
     assert [entry.sequence for entry in await durable.read(await durable.tail())] == wanted
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert durable.log.keeper.ended() == [again]
     durable.log.keeper.told("turn_2")
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert durable.log.keeper.ended() == []
 
 
@@ -237,13 +272,13 @@ async def test_what_ended_under_a_clock_that_was_ahead_is_kept_for_one_retention
     durable.log.keeper.retention = 100
     await durable.later(1_000_000)
     await durable.turn("turn_1")
-    await durable.log.keeper.fold()
+    await durable.fold()
     await durable.reopen()
     durable.log.keeper.retention = 100
     await durable.later(-1_000_000)
-    await durable.log.keeper.trim()
+    await durable.trim()
     assert await durable.log.shelf.find("turn_1") is not None
     await durable.later(101)
-    await durable.log.keeper.trim()
+    await durable.trim()
     durable.log.shelf.drop(await durable.tail(), None)
     assert await durable.log.shelf.find("turn_1") is None

@@ -66,7 +66,7 @@ async def test_the_owed_last_event_is_shown_at_once_and_written_first_when_it_he
     second = await bench.turn("turn_2")
     assert second.first == 4
     assert bench.log.trouble is None
-    await bench.log.keeper.fold()
+    await bench.fold()
     bench.log.shelf.drop(tail, "reader")
     if bench.durable:
         await bench.reopen()
@@ -108,10 +108,10 @@ async def test_an_owed_event_is_not_folded_away_before_it_is_written(durable: Be
     durable.writer(stretch).append(piece("lost"))
     await lose(durable)
     durable.writer(stretch).owe(failure())
-    await durable.log.keeper.fold()  # has nothing that it may save, so it does not even try to write
+    await durable.fold()  # has nothing that it may save, so it does not even try to write
     durable.journal.failing = False
     await durable.log.probe()
-    await durable.log.keeper.fold()
+    await durable.fold()
     assert durably(await durable.read(await durable.tail())) == ["started", "error"]
     await durable.reopen()
     assert durably(await durable.read(await durable.tail())) == ["started", "error"]
