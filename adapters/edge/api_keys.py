@@ -44,7 +44,7 @@ def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:
         if digest in keys or name in names:
             wrong.append(f"line {number} repeats a key or a name")
         if not all(0 < len(shop) <= _LONGEST_SHOP for shop in shops):
-            wrong.append(f"line {number} has a shop of no or over {_LONGEST_SHOP} characters")
+            wrong.append(f"line {number} has a shop with no characters, or more than {_LONGEST_SHOP}")
         keys[digest] = (name, ALL if ALL in shops else shops)
         names.add(name)
     if wrong or not keys:

@@ -19,7 +19,7 @@ class Database:
     async def ask(self, sql: str, *parameters: Any) -> list[Any]:
         """The rows of a statement that may safely be run twice. Raises `JournalError` if the database is away."""
         if self._closed:
-            raise JournalError("this node stops")  # otherwise a turn that ends now would open the connection again
+            raise JournalError("this node is stopping")  # or a turn that ends now would connect again
         return await translated(self._line.run(sql, parameters))
 
     async def close(self) -> None:

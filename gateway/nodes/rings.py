@@ -98,13 +98,13 @@ class Rings:
                 try:
                     connection = await AsyncConnection.connect(self._reached, autocommit=True)
                 except (Error, OSError) as error:
-                    logger.warning("nodes.deaf", reason=type(error).__name__, consequence="other nodes are heard later")
+                    logger.warning("nodes.deaf", reason=type(error).__name__, consequence="news comes later")
                 else:
                     with self._ledger.open("database"):
                         try:
                             await self._hear(connection)
                         except (Error, OSError) as error:
-                            logger.warning("nodes.deaf", reason=type(error).__name__, consequence="heard later")
+                            logger.warning("nodes.deaf", reason=type(error).__name__, consequence="news comes later")
                         finally:
                             await connection.close()
                 await asyncio.sleep(_TRY_AGAIN)

@@ -97,7 +97,7 @@ class Subscriptions:
         except BaseException as error:
             self._shelf.drop(tail, waiting)
             if isinstance(error, TimeoutError):
-                raise JournalError("what was written last is not known to be durable") from error
+                raise JournalError("it is not known whether the newest events are durable") from error
             raise
         tail.users.discard(waiting)  # from here on there is no await until the cursor joins them
 

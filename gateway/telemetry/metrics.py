@@ -94,12 +94,12 @@ class Metrics(Observer):
         self._resumes = counter("gateway_resumes", "Readers that came with a position", "transport", "outcome")
         self._requests = counter("gateway_upstream_requests", "Requests to Coze", "operation", "outcome")
         self._retries = counter("gateway_upstream_retries", "Requests to Coze tried again, and why", "reason")
-        self._recoveries = counter("gateway_upstream_recoveries", "Broken answers worked on", "outcome")
+        self._recoveries = counter("gateway_upstream_recoveries", "Recoveries of broken answers", "outcome")
         self._faults = counter("gateway_faults", "Faults of the gateway itself, by the part that met them", "part")
         for part in PARTS:
             self._faults.labels(part)
         self._refused = counter("gateway_requests_refused", "Requests refused, and why", "code")
-        self._skipped = counter("gateway_upstream_records_skipped", "Records of Coze's stream not usable", "reason")
+        self._skipped = counter("gateway_upstream_records_skipped", "Unusable records of Coze's stream", "reason")
         # In OpenMetrics a counter's family has no `_total`, so this one would clash with the gauge of running turns. It
         # is in no registry; a scrape gives it a type that the format allows.
         self.turns = Counter("gateway_turns", "Turns ended", ["outcome"], registry=None)

@@ -20,8 +20,8 @@ class NodeMetrics:
         self._rejoins = counter("gateway_node_rejoins", "Times that this node was fenced, and joined again")
         self._adopted = counter("gateway_stretches_adopted", "Stretches taken over from other nodes")
         self._commits = histogram("gateway_log_commit_seconds", "How long PostgreSQL took for a batch")
-        self._lag = histogram("gateway_node_lag_seconds", "From another node's commit to its events being here")
-        self._news = histogram("gateway_node_news_seconds", "From another node's ring to having read its batches")
+        self._lag = histogram("gateway_node_lag_seconds", "From another node's commit until its events are here")
+        self._news = histogram("gateway_node_news_seconds", "From another node's ring until its batches are read")
 
     def nodes_counted(self, nodes: int) -> None:
         """PostgreSQL has accepted this node's beat, and counts so many nodes; 0 if this process is no node any more."""

@@ -53,7 +53,9 @@ def _families(metrics: Metrics, openmetrics: bool) -> Iterator[Metric]:
         buckets, total = delays.buckets()
         delay.add_metric([transport], buckets, total)
     yield delay
-    yield CounterMetricFamily("gateway_log_lines_dropped", "Log lines that nobody read in time", value=logs.dropped())
+    yield CounterMetricFamily(
+        "gateway_log_lines_dropped", "Log lines dropped because nobody read", value=logs.dropped()
+    )
     build = GaugeMetricFamily("gateway_build_info", "What runs", labels=["version", "python"])
     build.add_metric([metrics.version, platform.python_version()], 1)
     yield build

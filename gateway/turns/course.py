@@ -14,8 +14,8 @@ _OPERATORS = frozenset({Code.INTERNAL, Code.STORAGE_UNAVAILABLE, Code.UPSTREAM_U
 """Failures that only the operator can repair: logged as `error`. Others come from Coze or the network: `warning`."""
 
 _ENDS = {
-    StreamEnd.FINISHED: "Coze's stream said its last word without saying how the chat ended",
-    StreamEnd.EOF: "Coze's stream ended without its last word",
+    StreamEnd.FINISHED: "Coze's stream ended with `done` without saying how the chat ended",
+    StreamEnd.EOF: "Coze's stream ended without `done`",
     StreamEnd.BROKEN: "Coze's stream broke off",
     StreamEnd.FAILING: "Coze's stream broke off where it said that something has failed",
     StreamEnd.IDLE: "nothing came from Coze within GATEWAY_UPSTREAM_IDLE_TIMEOUT",

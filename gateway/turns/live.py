@@ -102,7 +102,7 @@ class LiveTurn:
         """This process continues where a former one was killed: tells the readers so, or ends a turn that can't be
         recovered."""
         turn = self.turn
-        self.course.add("the gateway was ended in the middle of it")
+        self.course.add("the gateway ended in the middle of the turn")
         if turn.phase == "recovering":
             if self.status != "action_required":
                 self.pen.append([Notice("recovering")])

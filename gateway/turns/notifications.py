@@ -133,7 +133,7 @@ class Notifications:
         waiting.append(notification)
         if len(waiting) > _MOST_WAITING:
             waiting.popleft()
-            logger.warning("notification.lost", reason="too many wait for the shop's node")
+            logger.warning("notification.lost", reason="too many notifications wait for the shop's node")
 
     async def _pass_on(self, shop: str, waiting: "deque[Notification]") -> None:
         """Passes on what waits, one after the other, in a task of its own, so that no turn waits for another node."""

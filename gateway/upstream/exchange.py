@@ -119,7 +119,7 @@ class Exchanges:
         except Overflow:
             raise TooMuch("Coze's answer is too large", log_id=log_id_of(response.headers)) from None
         except BadPacking:
-            raise not_coze("Coze's answer is packed in a way that cannot be undone", response) from None
+            raise not_coze("Coze's answer cannot be unpacked", response) from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             detail = f"Coze's answer broke off: {_kind(error)}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None

@@ -341,8 +341,8 @@ def test_the_waits_of_retries_are_spread(evening: Evening) -> None:
 # -- what the log says of it ---------------------------------------------------------------------------------------
 
 BROKE = "Coze's stream broke off"
-NO_LAST_WORD = "Coze's stream ended without its last word"
-NO_END = "Coze's stream said its last word without saying how the chat ended"
+NO_LAST_WORD = "Coze's stream ended without `done`"
+NO_END = "Coze's stream ended with `done` without saying how the chat ended"
 IDLE_TIMEOUT = "nothing came from Coze within GATEWAY_UPSTREAM_IDLE_TIMEOUT"
 LOST = "the connection was lost before Coze answered"
 NO_HTTP = "Coze's answer is no HTTP"
