@@ -14,7 +14,7 @@ forgotten."""
 
 
 class Seat:
-    """One connection's place. `close` gives it back; closing it again does nothing."""
+    """One connection's share of the limits. `close` gives it back; closing it again does nothing."""
 
     __slots__ = ("_account", "_connections")
 
@@ -46,9 +46,9 @@ class Connections:
         self._by_account: dict[str, int] = {}
 
     def acquire(self, account: str | None = None) -> Seat:
-        """A place for one connection, which also counts for `account` if there is one. Its holder must close it.
+        """A seat for one connection, which also counts for `account` if there is one. Its holder must close it.
 
-        Raises OVERLOADED when all places are taken, TOO_MANY_CONNECTIONS when the account's are.
+        Raises OVERLOADED if all seats are taken, TOO_MANY_CONNECTIONS if the account's are.
         """
         if self.open >= self._most:
             raise GatewayError(Code.OVERLOADED, "all connections are in use", retry_after=_COME_AGAIN_SECONDS)

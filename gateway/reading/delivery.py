@@ -11,7 +11,7 @@ from gateway.reading.outlet import Outlet
 from gateway.reading.serving import Serving
 
 _WRITES_A_TICK = 1000  # deliveries before new connections and other logs get their turn
-_SLICE = 250  # of them on one log
+_SLICE = 250  # how many of these may be on one log
 
 
 class Delivery:

@@ -49,7 +49,7 @@ class Serving:
         self._room_timer: asyncio.TimerHandle | None = None
 
     def serve(self, outlet: Outlet) -> None:
-        """Gives one outlet the events that it lacks, as many as it is ready for and its turn has, in one write."""
+        """Gives one outlet the events that it lacks, in one write: as many as it is ready for, up to a bound."""
         try:
             self._serve(outlet)
         except Exception as error:

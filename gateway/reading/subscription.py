@@ -16,10 +16,10 @@ class Source(Protocol):
     draining: bool
 
     async def load(self, span: Span) -> Stretch | None:
-        """Brings a stored stretch into memory; None when retention took it."""
+        """Brings a stored stretch into memory; None if retention has removed it."""
 
     async def catch_up(self, subscription: "Subscription") -> None:
-        """Retention took the next events: moves the cursor to where it can continue, with a `reset` as its preface."""
+        """Retention has removed the next events: moves the cursor to where it can continue, with a `reset` first."""
 
     def left(self, subscription: "Subscription") -> None: ...
 
@@ -80,7 +80,7 @@ class Subscription:
 
     @property
     def outrun(self) -> bool:
-        """Whether retention took the next events. This can't happen to a turn's own reader, which holds the stretch."""
+        """Whether retention has removed the next events. A turn's own reader holds the stretch, so it loses none."""
         if self.turn is not None:
             return False
         span = self.span

@@ -31,15 +31,15 @@ logger = structlog.get_logger()
 PATH = "/api/permission/oauth2/token"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LIFE = 3600
-"""Seconds for which a token is asked for; Coze's default is 900 and its limit 86,399."""
+"""The life of a token that we ask for, in seconds. Coze's default is 900, its limit 86,399."""
 
-_JWT_LIFE = 600  # seconds; it is used at once
-_SHARE_LEFT = 0.2  # a token is renewed when so much of its life is left
-_MOST_LEFT = 300.0  # or so many seconds
-_AGAIN = 0.05  # after a renewal failed, the next try waits for so much of the old token's life
+_JWT_LIFE = 600  # seconds, although the JWT is used at once
+_SHARE_LEFT = 0.2  # a token is renewed when this share of its life is left
+_MOST_LEFT = 300.0  # but never with more seconds left than this
+_AGAIN = 0.05  # after a failed renewal, the next attempt waits for this share of the old token's life
 _SESSIONS = 10_000
-_CLOCK_OFF = 60.0  # seconds by which a clock may be off without a word
-_AN_AGE = 1_000_000_000  # an `expires_in` below this is a lifetime
+_CLOCK_OFF = 60.0  # a clock that is off by more seconds than this is reported
+_AN_AGE = 1_000_000_000  # an `expires_in` below this is a lifetime, not a time
 
 
 class _Answer(msgspec.Struct):
@@ -107,7 +107,7 @@ class JwtApp:
             self._renewals.add(renewal)
             renewal.add_done_callback(self._over)
         if token is not None and now < token.expires:
-            return token.text  # it serves while it is being renewed
+            return token.text  # it is still valid while it is being renewed
         return await outlived(renewal, expected=UpstreamError)
 
     def invalidate(self, token: str) -> bool:
