@@ -40,9 +40,15 @@ def held(settings: Settings) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, f"the data folder {folder} can't be made: {error}") from error
-    if settings.on_postgresql:
-        yield  # the folder then holds nothing that only one gateway may write
-        return
+    with contextlib.nullcontext() if settings.on_postgresql else locked(folder):
+        # With PostgreSQL the folder holds nothing that only one gateway may write.
+        _say_emptied(files(settings))
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes sure that no gateway keeps its data in the folder. Raises `storage_unavailable` if one does."""
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -50,7 +56,6 @@ def held(settings: Settings) -> Iterator[None]:
         except OSError as error:
             message = f"another gateway is using the data folder {folder}: stop it, or set GATEWAY_DATA_DIR"
             raise GatewayError(Code.STORAGE_UNAVAILABLE, message) from error
-        _say_emptied(files(settings))
         yield
     finally:
         os.close(handle)

@@ -33,6 +33,29 @@ async def migrate(settings: Settings, _options: Namespace) -> int:
     return 0
 
 
+async def move(settings: Settings, _options: Namespace) -> int:
+    """Moves a data folder into PostgreSQL, and prints how far it has come."""
+    if not settings.on_postgresql:
+        sys.stderr.write("GATEWAY_DATABASE_URL: allowed is where to move to: postgresql://…\n")
+        return 2
+    from adapters.moving import move
+
+    try:
+        running = await move(settings, _say)
+    except GatewayError as error:
+        return _failed(str(error))
+    _say(
+        f"all of {settings.data_dir} is in PostgreSQL now, with {running} turns that the next start goes on with;"
+        " the data folder was not changed"
+    )
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def _failed(why: str) -> int:
     sys.stderr.write(f"{why}\n")
     return 1

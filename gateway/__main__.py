@@ -71,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     delete.set_defaults(run=_upkeep, work="delete")
     migrate = commands.add_parser("migrate", parents=[file], help="bring the database's tables up to date")
     migrate.set_defaults(run=_upkeep, work="migrate", shop=None)
+    move = commands.add_parser(
+        "move", parents=[file], help="move the data folder's SQLite into PostgreSQL, while the gateway is stopped"
+    )
+    move.set_defaults(run=_upkeep, work="move", shop=None)
 
     make_key = commands.add_parser("make-key", help="make an API key, and its line for GATEWAY_API_KEYS_FILE")
     make_key.add_argument("name", metavar="NAME", help="the key's name, for logs")

@@ -66,6 +66,11 @@ def set_aside(path: Path, why: str) -> None:
     logger.error("log.set_aside", path=str(aside), why=why, consequence="listeners of older answers get a reset")
 
 
+def read_only(path: Path) -> str:
+    """The URI of a SQLite file that is opened without changing it or its write-ahead log."""
+    return f"{path.absolute().as_uri()}?mode=ro"
+
+
 async def prepare(db: aiosqlite.Connection, name: str, size: int) -> None:
     """Brings the file into this version's form. Raises `Damaged`, or `JournalError` for a newer version's file."""
     await db.execute_fetchall("PRAGMA journal_mode=WAL")
