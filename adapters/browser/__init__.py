@@ -8,6 +8,7 @@ import hashlib
 import html
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from aiohttp import hdrs, web
@@ -86,6 +87,7 @@ def _files() -> Iterator[tuple[str, Path]]:
                 yield f"{prefix}/{file.name}", file
 
 
+@cache  # packing all of them takes some 40 ms, and a process may serve several apps
 def _asset(path: str, body: bytes, content_type: str) -> _Asset:
     headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: content_type,

@@ -11,6 +11,7 @@ from adapters.services import Services
 from gateway.config.settings import Settings
 from gateway.simulator import Simulator
 from tests.faults.coze import simulated
+from tests.folders import prepared
 from tests.waiting import until
 
 OpenCore = Callable[..., AbstractAsyncContextManager[Services]]
@@ -27,7 +28,7 @@ def open_core(tmp_path: Path, coze: Simulator) -> OpenCore:
     @asynccontextmanager
     async def open_it(**settings: object) -> AsyncIterator[Services]:
         given = {
-            "data_dir": tmp_path / "data",
+            "data_dir": prepared(tmp_path / "data"),
             "coze_api_token": "a-token-for-tests",
             "coze_api_base": coze.url,
             "upstream_idle_timeout": 1,

@@ -17,6 +17,7 @@ from adapters.composition import gateway, make_app
 from adapters.edge.server import WebRunner
 from adapters.services import Services
 from gateway.config.settings import Settings
+from tests.folders import prepared
 from tests.waiting import until
 
 SECRET = "a secret that is long enough for HS256, by some bytes"
@@ -44,7 +45,7 @@ class Whole:
 async def whole(folder: Path, **settings: Any) -> AsyncIterator[Whole]:
     """A gateway with these settings, quick answers and generous limits."""
     chosen = {"simulator_first_ms": 1, "simulator_rate": 100_000, "turns_per_minute": 1_000_000} | settings
-    configured = Settings(data_dir=str(folder / "data"), **chosen)
+    configured = Settings(data_dir=str(prepared(folder / "data")), **chosen)
     async with gateway(configured) as services:
         app = make_app(configured, services)
         runner = WebRunner(app, shutdown_timeout=0.1)

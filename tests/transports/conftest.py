@@ -20,6 +20,7 @@ from adapters.composition import gateway
 from adapters.services import Services
 from adapters.serving import listening
 from gateway.config.settings import Settings
+from tests.folders import prepared
 from tests.transports.readers import Door, Event, sse_events
 from tests.waiting import until
 
@@ -125,7 +126,7 @@ Serve = Callable[..., Awaitable[Served]]
 async def serving(folder: Path, **settings: Any) -> AsyncIterator[Served]:
     """A gateway with the embedded simulated Coze, quick, and its client."""
     swift: dict[str, Any] = {
-        "data_dir": folder / "data",
+        "data_dir": prepared(folder / "data"),
         "port": 0,
         "simulator_first_ms": 10,
         "simulator_rate": 200,
