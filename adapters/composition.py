@@ -135,7 +135,13 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(turns.close)
         await turns.resume(orphans)
         if cluster is not None:
-            cluster.start(log, adopt=turns.adopt, start_over=turns.start_over, answer=turns.answer)
+            cluster.start(
+                log,
+                adopt=turns.adopt,
+                start_over=turns.start_over,
+                answer=turns.answer,
+                when_back=store.look_after_break,
+            )
             stack.push_async_callback(cluster.close)
         most = settings.turns_per_minute
         probes = Probes(log, store, files)

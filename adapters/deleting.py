@@ -69,7 +69,13 @@ async def delete(
         await tell(running, log.keeper.ended())
         await store.settled()
         if cluster is not None:
-            cluster.start(log, adopt=tell, start_over=_nothing, answer=_answering(erasure))
+            cluster.start(
+                log,
+                adopt=tell,
+                start_over=_nothing,
+                answer=_answering(erasure),
+                when_back=store.look_after_break,
+            )
             stack.push_async_callback(cluster.close)
         if user_id is not None:
             found = await store.inventory.conversations_of(user_id, shop_id)

@@ -36,6 +36,11 @@ def new_token() -> str:
     return next(_random).hex()
 
 
+def new_number() -> int:
+    """31 random bits, never 0."""
+    return int.from_bytes(next(_random)[:4]) >> 1 or 1
+
+
 def _randomness() -> Iterator[bytes]:
     while True:
         page = os.urandom(4096)

@@ -34,7 +34,7 @@ class PostgresServer:
     """Listens on a socket in its own folder. `make` copies a migrated database, which takes some 30 ms."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        self._programs = programs
+        self.programs = programs
         self._folder = folder
         self._numbers = count(1)
         self._user = _NOT_ROOT if os.geteuid() == 0 else None
@@ -57,12 +57,12 @@ class PostgresServer:
         """Starts it, for the first time or again, and waits until it accepts connections."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._folder / "data"], user=self._user, stdout=log, stderr=log
+                [self.programs / "postgres", "-D", self._folder / "data"], user=self._user, stdout=log, stderr=log
             )
         self._run("pg_isready", "-q", "-h", str(self._folder), "-t", "0", until=20.0)
 
     def _run(self, program: str, *arguments: str, until: float = 0.0) -> None:
-        command = [str(self._programs / program), *arguments]
+        command = [str(self.programs / program), *arguments]
         with tempfile.TemporaryFile() as said:
             for _ in range(max(1, round(until / 0.05))):
                 if subprocess.run(command, check=False, user=self._user, stdout=said, stderr=said).returncode == 0:
@@ -85,6 +85,27 @@ class PostgresServer:
             self._process.send_signal(number)
             self._process.wait(20)
             self._process = None
+
+    def standby(self, folder: Path) -> "PostgresServer":
+        """Another server, in a folder of its own, that streams what this one writes; it runs."""
+        folder.mkdir()
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+        source = f"host={self._folder} user=gateway application_name=standby"
+        more = ("-X", "stream", "-c", "fast", "-R", "--no-sync")
+        self._run("pg_basebackup", "-d", source, "-D", str(folder / "data"), *more)
+        with (folder / "data" / "postgresql.conf").open("a") as file:
+            file.write(f"unix_socket_directories = '{folder}'\n")
+        standby = PostgresServer(self.programs, folder)
+        standby.start()
+        return standby
+
+    def crash(self) -> None:
+        """Ends it as a power cut does, for good."""
+        self.send(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(20)
+        self._process = None
 
     @property
     def socket(self) -> str:

@@ -46,6 +46,8 @@ def everything_happened(ledger: Ledger) -> Metrics:
     metrics.nodes.node_rejoined()
     metrics.nodes.stretches_adopted(3)
     metrics.nodes.log_committed(0.002)
+    metrics.nodes.batches_written_again(1)
+    metrics.nodes.log_taken_back()
     metrics.nodes.news_read(0.02, 0.001)
     return metrics
 

@@ -1,6 +1,6 @@
 """A burial: a dead node loses its licence, and its batches are folded into its stretches."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,15 +31,18 @@ _BATCHES = "SELECT number, body FROM log_batches WHERE node = %s ORDER BY number
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
-async def bury(run: Run, *, node: int, silence: float) -> None:
+async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] = ()) -> None:
     """Buries a node, in one transaction. Does nothing if the node has reported within `silence` seconds that it lives.
 
     Deleting the licence waits for a batch that is under way, and every later batch finds no licence. From then on the
     stretches have no node, until one adopts them. Until then their conversations are marked with the node's negative
     number, so that nobody claims them. Stretches that were erased meanwhile do not come back.
+    Stretches of it among `ghosts` are deleted.
     """
     if not await run(_LICENCE, (node, silence)):
         return  # the node lives, or somebody else has buried it
+    if ghosts:
+        await run("DELETE FROM log_stretches WHERE number = ANY(%s) AND node = %s", (list(ghosts), node))
     saved: dict[int, int] = {}
     found: dict[int, Stretch] = {}
     for batch, *row in await run(f"SELECT batch, {COLUMNS} FROM log_stretches WHERE node = %s", (node,)):

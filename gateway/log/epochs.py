@@ -66,6 +66,14 @@ class Epochs:
             return f"{self.newest}-{sequence}"
         return f"{self._names[bisect_right(self._firsts, sequence) - 1]}-{sequence}"
 
+    def parts(self, other: "Epochs", last: int) -> int | None:
+        """The last position up to which two courses of one log are the same, both of which reach `last`; None when
+        they are the same up to there. A log has two when a database has lost its last moments, and somebody went on."""
+        at = last
+        while at > 0 and self.position(at) != other.position(at):
+            at = max(first for one in (self, other) for first in (*one._firsts, 1) if first <= at) - 1
+        return None if at == last else at
+
     def refuses(self, position: Position) -> Literal["expired", "unknown", "ahead"] | None:
         """Why the position can't be an event's of this log; None if it can be, as far as the epochs show."""
         if position.epoch not in self._names:

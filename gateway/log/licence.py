@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 from psycopg import Error
 
+from gateway.ids import new_number
 from gateway.log.burial import COLUMNS, bury, stretch_of
 from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
@@ -19,7 +20,9 @@ LEASE: Final = 6.0
 
 _ADOPTED_AT_ONCE = 1000  # logs
 
-_TAKE = "INSERT INTO log_nodes (name) VALUES (%s) RETURNING id, (SELECT mark FROM log_made)"
+_TAKE = (
+    "INSERT INTO log_nodes (id, name) OVERRIDING SYSTEM VALUE VALUES (%s, %s) RETURNING id, (SELECT mark FROM log_made)"
+)
 _RENEW = "UPDATE log_nodes SET beat = now() WHERE id = %s RETURNING (SELECT count(*) FROM log_nodes)"
 _DEAD = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
 _ORPHAN = "NOT kept AND (log_stretches.node IS NULL OR log_stretches.node = %s AND number <> ALL(%s::bigint[]))"
@@ -46,8 +49,11 @@ class Licence:
         self.node = 0
 
     async def take(self) -> str:
-        """Becomes a new node. Returns the random text that the log was given when it was made."""
-        ((self.node, made),) = await self._ask(_TAKE, self._name)
+        """Becomes a new node. Returns the random text that the log was given when it was made.
+
+        The node's number is random: a database that loses its last moments would give some numbers twice.
+        """
+        ((self.node, made),) = await self._ask(_TAKE, new_number(), self._name)
         return str(made)
 
     async def renew(self) -> int:
@@ -55,10 +61,11 @@ class Licence:
         rows = await self._ask(_RENEW, self.node)
         return int(rows[0][0]) if rows else 0
 
-    async def give_back(self) -> None:
-        """Buries this node itself, so that its stretches can be adopted at once."""
+    async def give_back(self, ghosts: Collection[int] = ()) -> None:
+        """Buries this node itself, so that its stretches can be adopted at once. `ghosts` are deleted: they began, but
+        nobody was told so."""
         if self.node:
-            await translated(self._line.within(partial(bury, node=self.node, silence=0.0)))
+            await translated(self._line.within(partial(bury, node=self.node, silence=0.0, ghosts=ghosts)))
 
     async def bury_the_dead(self) -> int:
         """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now."""

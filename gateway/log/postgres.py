@@ -1,63 +1,53 @@
 """The journal in PostgreSQL. Several nodes write it, each its own batches."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from psycopg import Error
 
+from gateway.log.breaks import Known, look_after_break, write_again
 from gateway.log.burial import COLUMNS, HEAD, stretch_of
-from gateway.log.journal import BEGIN, END, EPOCHS, Fenced, Index, JournalError, Place, Record, Recovered, Uncertain
+from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered, Uncertain
 from gateway.log.licence import LEASE, Licence, translated
 from gateway.log.packing import pack
+from gateway.log.rows import LICENCE, LIVES, Rows, Unended
 from gateway.log.stretch import Stretch
+from gateway.log.watch import Told, Watch
+from gateway.log.written import Written
 from gateway.postgres.address import conninfo
 from gateway.postgres.failures import NoReply, is_outage, sentence
 from gateway.postgres.line import Line, Run
 from gateway.telemetry.ledger import Ledger
 
+logger = structlog.get_logger()
 T = TypeVar("T")
 
 _TRIM_AT_ONCE = 500
 _NUMBERS = 32  # low bits of a stretch's number, which its node counts; the bits above are the node's number
 
-_LICENCE = "SELECT id FROM log_nodes WHERE id = %s FOR SHARE"
-_LIVES = f"lives AS ({_LICENCE})"
-_BATCH = (
-    f"WITH {_LIVES}, batch AS (INSERT INTO log_batches (node, number, body) SELECT id, %s, %s FROM lives"
-    " ON CONFLICT DO NOTHING)"
-)
-_COMMIT = f"{_BATCH} SELECT id FROM lives"
-_COMMIT_MORE = (
-    f"{_BATCH}, begun AS (INSERT INTO log_stretches"
-    " (node, batch, number, key, home, epochs, first, last, turn, state, mark)"
-    " SELECT id, %s, number, key, home, epochs, first, first - 1, turn, state, mark FROM lives,"
-    " unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::bytea[], %s::text[])"
-    " AS begins (number, key, home, epochs, first, turn, state, mark) ON CONFLICT DO NOTHING),"
-    " heads AS (INSERT INTO log_heads AS h (key, epochs, head, node)"
-    " SELECT key, epochs, head, CASE WHEN held THEN id END FROM lives,"
-    " unnest(%s::text[], %s::text[], %s::bigint[], %s::bool[]) AS changed (key, epochs, head, held)"
-    " ON CONFLICT (key) DO UPDATE SET epochs = excluded.epochs, head = greatest(h.head, excluded.head),"
-    " node = coalesce(excluded.node, h.node))"
-    " SELECT id FROM lives"
-)
 _SAVE = (
-    f"WITH {_LIVES} UPDATE log_stretches SET epochs = %s, last = %s, state = %s, body = %s, batch = %s, ended = %s,"
+    f"WITH {LIVES} UPDATE log_stretches SET epochs = %s, last = %s, state = %s, body = %s, batch = %s, ended = %s,"
     " kept = %s, kept_at = CASE WHEN %s THEN now() END, node = CASE WHEN %s THEN NULL ELSE node END"
     " WHERE number = %s AND node = (SELECT id FROM lives) RETURNING number"
 )
+_EMPTY = msgspec.msgpack.encode([])
+_FORGET = (
+    "WITH gone AS (DELETE FROM log_batches WHERE node = %s AND number < least(%s, %s))"
+    " UPDATE log_batches SET body = %s WHERE node = %s AND number = %s AND number < %s AND body <> %s"
+)
+"""The newest batch stays, without its records, so that a node finds what it wrote last."""
+
+_ERASE = (
+    "DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)",
+    "DELETE FROM log_heads WHERE key = ANY(%s) AND node IS NULL",
+    "UPDATE log_heads SET epochs = '', head = 0 WHERE key = ANY(%s)",  # it stays claimed
+)
 _FENCED = "another node has taken over this one's turns"
-
-_encode = msgspec.msgpack.Encoder().encode
-
-
-class Watch(Protocol):
-    """Tells the other nodes of a commit."""
-
-    def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
-        """A node's batch is durable. `begun` are the keys of the logs in which it begins a stretch."""
 
 
 class PostgresJournal:
@@ -80,25 +70,34 @@ class PostgresJournal:
         lease: float = LEASE,
         visits: bool = False,
         watch: Watch | None = None,
-        committed: Callable[[float], None] = lambda _: None,
+        told: Told | None = None,
     ) -> None:
         self._watch = watch
         self._visits = visits
-        self._committed = committed
-        self._writer = Line(conninfo(url), ledger)
+        self._told = told
+        self.when_back: Callable[[], None] = lambda: None
+        """Called when there is a new connection after one that broke: the database may have lost its last moments."""
+        self._writer = Line(conninfo(url), ledger, opened=self._look_after_break)
         self._reader = Line(conninfo(url), ledger)
         self.licence = Licence(self._writer, name=name, lease=lease)
+        self._is_node = False
         self._last_batch = 0
         self._unheard = False  # whether the reply to an adoption was lost
-        self._unended: dict[int, tuple[str, str]] = {}  # key and epochs of this node's running stretches
+        self._unended: dict[int, Unended] = {}  # this node's stretches
+        self._unsure: set[int] = set()  # those of which it does not know whether they were saved, or erased
+        self._in_doubt: Rows | None = None  # the batch whose reply is awaited, or was lost
+        self._written = Written()
 
     async def open(self) -> Recovered:
         """Becomes a new node. Buries this process's earlier node and all dead ones, and adopts their stretches."""
-        await self.licence.give_back()
+        self._is_node = False
+        await self.licence.give_back(() if self._in_doubt is None else self._in_doubt.ghosts)
         made = await self.licence.take()
         self._last_batch = 0
         self._unended.clear()
-        self._unheard = False
+        self._unsure.clear()
+        self._unheard, self._in_doubt, self._written = False, None, Written()
+        self._is_node = True
         await self.licence.bury_the_dead()
         return Recovered(await self.adopt(), (self.licence.node << _NUMBERS) + 1, made)
 
@@ -112,64 +111,71 @@ class PostgresJournal:
         for s in stretches:
             if s.ended is not None:
                 s.unsaved_from = self._last_batch + 1  # so that it is saved again, and retention can remove it
-        self._unended.update((s.number, (s.key, s.epochs)) for s in stretches)
+        self._unended.update((s.number, Unended(s.key, s.epochs, s.turn, self._last_batch)) for s in stretches)
         return stretches
 
     async def commit(self, number: int, batch: list[Record]) -> None:
+        before = self._in_doubt
+        rows = self._in_doubt = Rows.of(number, batch, self._unended)
+        again = before is not None and before.number == number and bool(rows.begun)
         began = monotonic()
-        begun, heads = self._changes(batch)
-        data = _encode(batch)
-        if not heads:
-            found = await self._write(_COMMIT, self.licence.node, number, data)
-        else:
-            columns = [list(column) for column in zip(*begun, strict=True)] or [[]] * 8
-            changed = [[key, *values] for key, values in heads.items()]
-            more = [list(column) for column in zip(*changed, strict=True)]
-            found = await self._write(_COMMIT_MORE, self.licence.node, number, data, number - 1, *columns, *more)
+        try:
+            found = await (self._write_again(rows) if again else self._write(*rows.commit(self.licence.node)))
+        except (Uncertain, asyncio.CancelledError):
+            raise
+        except BaseException:
+            self._in_doubt = None  # it was refused
+            raise
+        if self._told is not None:
+            self._told.log_committed(monotonic() - began)
         self._require(found)
-        self._last_batch = number
-        self._committed(monotonic() - began)
-        if self._watch is not None:
-            self._watch.committed(self.licence.node, number, [row[1] for row in begun])
+        self._is_durable(rows)
 
-    def _changes(self, batch: list[Record]) -> tuple[list[tuple[Any, ...]], dict[str, tuple[str, int, bool]]]:
-        """The stretches that begin, and by key the epochs and head of each log in which a stretch begins or ends."""
-        begun: list[tuple[Any, ...]] = []
-        heads: dict[str, tuple[str, int, bool]] = {}
-        for number, kind, sequence, payload in batch:
-            if kind == BEGIN:
-                key, epochs, turn, state, mark, home = payload
-                begun.append((number, key, home, epochs, sequence, turn, state, mark))
-                heads[key] = epochs, sequence - 1, key == home  # a waiting turn's own log is not claimed
-                self._unended[number] = key, epochs
-            elif kind == EPOCHS:
-                self._unended[number] = self._unended[number][0], payload
-            elif kind == END and number in self._unended:
-                key, epochs = self._unended[number]
-                heads[key] = epochs, sequence, key in heads and heads[key][2]
-        return begun, heads
+    def _is_durable(self, rows: Rows) -> None:
+        self._in_doubt = None
+        self._unended.update(rows.unended)
+        self._written.add(rows, len(rows.body))
+        self._last_batch = rows.number
+        if self._watch is not None:
+            self._watch.committed(self.licence.node, rows.number, [begun.key for begun in rows.begun])
 
     async def holds(self, number: int) -> bool:
         sql = "SELECT 1 FROM log_batches WHERE node = %s AND number = %s"
-        return bool(await self._ask(self._writer, sql, self.licence.node, number))
+        there = bool(await self._ask(self._writer, sql, self.licence.node, number))
+        if there and self._in_doubt is not None and self._in_doubt.number == number:
+            self._is_durable(self._in_doubt)
+        return there
 
     async def save(self, stretches: list[Stretch]) -> None:
-        async def save(run: Run) -> None:
-            for s in stretches:
-                over = s.ended is not None
-                values = (s.epochs, s.last, s.state, pack(s), self._last_batch, s.ended, over, over, over, s.number)
-                if await run(_SAVE, (self.licence.node, *values)):
-                    await run(HEAD, (s.key, s.epochs, s.last))
-                elif not await run(f"WITH {_LIVES} SELECT id FROM lives", (self.licence.node,)):
-                    raise Fenced(_FENCED)  # with a licence: another node has erased the stretch
+        statements: list[tuple[tuple[str, Any], tuple[str, Any]]] = []
+        size = 0
+        for s in stretches:
+            over, body = s.ended is not None, pack(s)
+            values = (s.epochs, s.last, s.state, body, self._last_batch, s.ended, over, over, over, s.number)
+            statements.append(((_SAVE, (self.licence.node, *values)), (HEAD, (s.key, s.epochs, s.last))))
+            size += len(body) + len(s.state)
 
+        async def save(run: Run) -> None:
+            for kept, head in statements:
+                if await run(*kept):
+                    await run(*head)
+                elif not await run(f"WITH {LIVES} SELECT id FROM lives", (self.licence.node,)):
+                    raise Fenced(_FENCED)  # else another node has erased it
+
+        numbers = {s.number for s in stretches}
+        self._unsure |= numbers
         await self._within(self._writer, save)
+        self._unsure -= numbers
+        self._written.add(save, size)
         for s in stretches:
             if s.ended is not None:
                 self._unended.pop(s.number, None)
+            elif s.number in self._unended:
+                self._unended[s.number] = self._unended[s.number]._replace(batch=self._last_batch)
 
     async def forget(self, *, before: int) -> None:
-        await self._write("DELETE FROM log_batches WHERE node = %s AND number < %s", self.licence.node, before)
+        node, last = self.licence.node, self._last_batch
+        await self._write(_FORGET, (node, before, last, _EMPTY, node, last, before, _EMPTY))
 
     async def index(self, key: str) -> Index | None:
         heads = await self._read("SELECT epochs, head FROM log_heads WHERE key = %s AND epochs <> ''", key)
@@ -210,14 +216,20 @@ class PostgresJournal:
     async def erase(self, keys: Sequence[str], unsaved: Sequence[int]) -> None:
         """Needs the licence: a buried node must not erase a log that another node, which adopted it, writes now."""
 
-        async def erase(run: Run) -> None:
-            self._require(await run(_LICENCE, (self.licence.node,)))
-            gone = (list(keys), list(unsaved))
-            await run("DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)", gone)
-            await run("DELETE FROM log_heads WHERE key = ANY(%s) AND node IS NULL", gone[:1])
-            await run("UPDATE log_heads SET epochs = '', head = 0 WHERE key = ANY(%s)", gone[:1])  # keeps the claim
+        statements = tuple(zip(_ERASE, ((list(keys), list(unsaved)), (list(keys),), (list(keys),)), strict=True))
 
+        async def erase(run: Run) -> None:
+            self._require(await run(LICENCE, (self.licence.node,)))
+            for statement in statements:
+                await run(*statement)
+
+        gone = {number for number, one in self._unended.items() if one.key in keys} | set(unsaved)
+        self._unsure |= gone
         await self._within(self._writer, erase)
+        self._written.add(erase, 0)
+        self._unsure -= gone
+        for number in gone:
+            self._unended.pop(number, None)
 
     async def tidy(self) -> None:
         """PostgreSQL vacuums by itself."""
@@ -233,6 +245,25 @@ class PostgresJournal:
         await self._writer.close()
         await self._reader.close()
 
+    # -- breaks ---------------------------------------------------------------------------------------------------
+
+    async def _look_after_break(self, run: Run) -> None:
+        """Before anything else is written over a new connection. Until it succeeds, or this node joins again, nothing
+        is."""
+        if not self._is_node:
+            return
+        unsure = self._unsure | {begun.number for begun in (self._in_doubt.begun if self._in_doubt else ())}
+        known = Known(self.licence.node, self._last_batch, self._unended, unsure, self._unheard)
+        again = await look_after_break(run, known, self._written)
+        if again is not None:
+            logger.warning("log.written_again", batches=again, why="PostgreSQL has lost its last moments")
+            if self._told is not None:
+                self._told.batches_written_again(again)
+        self.when_back()
+
+    async def _write_again(self, rows: Rows) -> list[Any]:
+        return await self._uncertainly(self._writer.within(lambda run: write_again(run, self.licence.node, rows)))
+
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def _require(self, rows: Iterable[Any]) -> None:
@@ -243,10 +274,13 @@ class PostgresJournal:
     async def _read(self, sql: str, *parameters: Any) -> list[Any]:
         return await self._ask(self._reader, sql, *parameters)
 
-    async def _write(self, sql: str, *parameters: Any) -> list[Any]:
+    async def _write(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        return await self._uncertainly(self._writer.run(sql, parameters))
+
+    async def _uncertainly(self, work: Awaitable[list[Any]]) -> list[Any]:
         """Raises `Uncertain` if the write may have been done, or may work when it is tried again."""
         try:
-            return await self._writer.run(sql, parameters)
+            return await work
         except (NoReply, Error) as error:
             if is_outage(error):
                 raise Uncertain(sentence(error)) from error

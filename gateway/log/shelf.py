@@ -8,7 +8,8 @@ from weakref import WeakValueDictionary
 
 from gateway.ids import LogKey
 from gateway.log.epochs import Epochs
-from gateway.log.journal import Journal, JournalError, Place
+from gateway.log.forks import Forks
+from gateway.log.journal import Index, Journal, JournalError, Place
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.log.writer import Writer
@@ -18,8 +19,11 @@ from gateway.waiting import outlived
 class Follower(Protocol):
     """Reads what other processes write."""
 
-    async def look(self, tails: list[Tail]) -> None:
-        """Brings tails up to date that were not followed until now. Raises `JournalError`."""
+    async def look(self, tails: list[Tail], *, claimed: bool = False) -> None:
+        """Brings tails up to date that were not followed until now. Raises `JournalError`.
+
+        With `claimed`, nobody else writes these logs: what a tail has beyond the database is lost.
+        """
 
     async def require_licence(self) -> None:
         """Raises `JournalError` if another process has taken over this one's turns, which may not know of it yet."""
@@ -33,6 +37,7 @@ class Shelf:
 
     def __init__(self, journal: Journal, follow: "Callable[[Shelf], Follower] | None" = None) -> None:
         self._journal = journal
+        self.forks = Forks()
         self._follower = None if follow is None else follow(self)
         self.made = ""
         """The random text that the journal was given when it was made."""
@@ -66,7 +71,7 @@ class Shelf:
             elif self._follower is None or tail.is_ours or (tail.users and not newest):
                 return tail
             else:
-                await self._follower.look([tail])
+                await self._follower.look([tail], claimed=newest)
                 if self._tails.get(key) is tail:
                     return tail
 
@@ -134,7 +139,8 @@ class Shelf:
     async def recover(self, stretch: Stretch) -> Tail:
         """The tail of a stretch that another process left unsaved, with the stretch put into it."""
         tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
-        await self.refresh(tail)
+        if (index := await self.refresh(tail)) is not None and not tail.is_ours:
+            self.forks.take_back(tail, index.epochs, index.head)
         if not any(span.number == stretch.number for span in tail.spans):
             tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
             tail.spans.sort(key=lambda span: span.first)
@@ -182,11 +188,11 @@ class Shelf:
         self._tails[key] = tail
         return tail
 
-    async def refresh(self, tail: Tail) -> None:
+    async def refresh(self, tail: Tail) -> Index | None:
         """Adds to the tail what was stored in its log since it was loaded, because other processes write the log
         too."""
         if (index := await self._journal.index(tail.key)) is None:
-            return
+            return None
         known = {span.number: span for span in tail.spans}
         for place in index.places:
             if (span := known.get(place.number)) is None:
@@ -198,6 +204,7 @@ class Shelf:
             tail.epochs = Epochs.parse(index.epochs)
             tail.head = index.head
             tail.next = max(tail.next, tail.head + 1)
+        return index
 
     def _no_epochs(self, key: str) -> Epochs:
         """The epoch of a log of which nothing is kept. It changes only when the journal is made anew.

@@ -2,7 +2,8 @@
 
 import asyncio
 from bisect import bisect_right
-from typing import Protocol
+from collections.abc import Container
+from typing import Protocol, runtime_checkable
 
 from gateway.ids import LogKey
 from gateway.log.epochs import Epochs
@@ -38,6 +39,13 @@ class Span:
         """The stretch is stored up to `place.last` now."""
         self._last = max(self._last, place.last)
 
+    def cut(self, after: int) -> None:
+        """What comes after a position was never written, as it has turned out: the stretch may run, and go on there."""
+        self._last = min(self._last, after)
+        if self.stretch is not None:
+            self.stretch.cut(after)
+            self.stretch.ended = None
+
     def unload(self) -> None:
         """Lets the stretch, which is stored, leave memory."""
         if self.stretch is not None:
@@ -49,6 +57,15 @@ class Watcher(Protocol):
     """Is told of news in a log, at the moment at which it can be read."""
 
     def news(self, tail: "Tail") -> None: ...
+
+
+@runtime_checkable
+class Cursor(Protocol):
+    """A user of a tail who keeps a position in it."""
+
+    def taken_back(self, after: int, gone: Container[str]) -> None:
+        """What came after a position was never written, and these turns never began: not all of it may be the same
+        when it comes again."""
 
 
 class Tail:
@@ -106,6 +123,19 @@ class Tail:
 
     def position(self, sequence: int) -> str:
         return self.epochs.position(sequence)
+
+    def take_back(self, after: int, epochs: Epochs) -> None:
+        """Goes back to a position, because the database has lost what came after it. Readers who are ahead are told."""
+        gone = {span.turn for span in self.spans if span.first > after}
+        self.spans = [span for span in self.spans if span.first <= after]
+        if self.spans and self.spans[-1].last > after:
+            self.spans[-1].cut(after)
+        gone -= {span.turn for span in self.spans}
+        self.head, self.next, self.epochs = after, after + 1, epochs
+        for user in list(self.users):
+            if isinstance(user, Cursor):
+                user.taken_back(after, gone)
+        self.news()
 
     def span_after(self, after: int) -> Span | None:
         """The span that holds the first event after a position; None if there is no such event yet."""

@@ -31,9 +31,7 @@ class Cluster:
         self._faults = faults
         self._metrics = metrics
         self._rings = Rings(url, ledger=ledger, heard=self._heard)
-        self.journal = PostgresJournal(
-            url, ledger=ledger, name=name, visits=visits, watch=self._rings, committed=metrics.log_committed
-        )
+        self.journal = PostgresJournal(url, ledger=ledger, name=name, visits=visits, watch=self._rings, told=metrics)
         self._database = Database(url, ledger)
         self._post = Post(self._database, self.journal.licence, self._rings)
         self._following: Following | None = None
@@ -42,6 +40,7 @@ class Cluster:
 
     def follow(self, shelf: Shelf) -> Following:
         """Makes the part that keeps a shelf's tails up to date with other nodes."""
+        shelf.forks.told = self._metrics.log_taken_back
         self._following = Following(self._database, self.journal.licence, shelf)
         return self._following
 
@@ -61,9 +60,11 @@ class Cluster:
         adopt: Callable[[list[Stretch], list[Stretch]], Awaitable[None]],
         start_over: Callable[[], Awaitable[None]],
         answer: Callable[[bytes], Awaitable[bytes]],
+        when_back: Callable[[], None],
     ) -> None:
         """From now on this node reports that it lives, and listens to the others."""
         assert self._following is not None
+        self.journal.when_back = when_back
         self._membership = Membership(
             log,
             self.journal,

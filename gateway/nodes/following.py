@@ -54,17 +54,18 @@ class Following:
     def follows(self, node: int) -> bool:
         return node in self._feeds
 
-    async def look(self, tails: Iterable[Tail] | None = None) -> None:
+    async def look(self, tails: Iterable[Tail] | None = None, *, claimed: bool = False) -> None:
         """Reads what other nodes have written to these logs, or to all logs with readers here. Raises `JournalError`.
 
-        Afterwards these tails have everything that was written before the call.
+        Afterwards these tails have everything that was written before the call. With `claimed`, this node has claimed
+        the logs, and nobody will write again what the database has lost of them.
         """
         async with self._lock:
             asked = None if tails is None else list(tails)
             for feed in list(self._feeds.values()):
                 if asked is None or any(tail in asked for _, tail in feed.stretches.values()):
                     await self._pull(feed)
-            await self._look(self._read_here() if asked is None else asked)
+            await self._look(self._read_here() if asked is None else asked, claimed=claimed)
 
     async def require_licence(self) -> None:
         """Raises `JournalError` if this node was taken for dead, even if it does not know that yet."""
@@ -74,7 +75,7 @@ class Following:
     def _read_here(self) -> list[Tail]:
         return [tail for tail in self._shelf.tails() if tail.users and not tail.is_ours]
 
-    async def _look(self, tails: list[Tail]) -> None:
+    async def _look(self, tails: list[Tail], *, claimed: bool = False) -> None:
         by_key = {tail.key: tail for tail in tails if not tail.is_ours and self._shelf.loaded(tail.key) is tail}
         if not by_key:
             return
@@ -98,6 +99,10 @@ class Following:
                 await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
         for key, epochs, head in await self._database.ask(_LOGS, list(by_key)):
             tail = by_key[key]
+            if claimed and epochs and not (tail.spans and tail.spans[-1].number in self._shelf.unsaved):
+                self._shelf.forks.take_back(tail, epochs, head)
+            elif epochs:
+                self._shelf.forks.compare(tail, epochs, head)
             if (head > tail.head or _lacks_saved(tail)) and not tail.is_ours and epochs:
                 known = {span.number for span in tail.spans}
                 await self._shelf.refresh(tail)
@@ -144,6 +149,7 @@ class Following:
         """Puts the stretch into the tail, unless the tail has a newer state of it."""
         if tail.is_ours:
             return  # this node has adopted it in the meantime
+        self._shelf.forks.compare(tail, stretch.epochs, stretch.last)
         span = next((span for span in tail.spans if span.number == stretch.number), None)
         if span is None:
             span = Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn))
@@ -190,8 +196,10 @@ class Following:
                 feed.last = number
             for one in touched:
                 stretch, tail = feed.stretches[one]
-                if not tail.is_ours:
+                if tail.spans and tail.spans[-1].stretch is stretch and not tail.is_ours:
                     self._moved(tail, stretch)
+                else:
+                    self._put(tail, stretch)
                 if stretch.ended is not None:
                     del feed.stretches[one]
         return begun

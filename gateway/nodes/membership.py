@@ -8,7 +8,7 @@ from time import monotonic
 
 import structlog
 
-from gateway.log.journal import JournalError
+from gateway.log.journal import Fenced, JournalError
 from gateway.log.licence import LEASE
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
@@ -63,6 +63,7 @@ class Membership:
         self._behind: dict[int, tuple[float, float]] = {}  # per node: how long its news waited, and when it rang
         self._look = True
         self._letters = False
+        self._adopted: list[Stretch] = []  # by the database's word; not in their places yet
         self._tasks: list[asyncio.Task[None]] = []
         self._beat_at = math.inf  # when the database last accepted a beat
         self._steady_from = -math.inf  # since when it has accepted every beat
@@ -137,7 +138,10 @@ class Membership:
     async def round(self) -> None:
         """Beats once, and then buries and adopts. Raises `JournalError`."""
         if not self._log.fenced:
-            nodes = await self._journal.licence.renew()
+            try:
+                nodes = await self._journal.licence.renew()
+            except Fenced:
+                nodes = 0
             self._metrics.nodes_counted(nodes)
             if nodes:
                 self._rings.alone = nodes < 2
@@ -147,17 +151,19 @@ class Membership:
         if self._log.fenced:
             self._metrics.nodes_counted(0)
             await self._start_over()
+            self._adopted = []
             adopted = await self._log.rejoin()
             self._metrics.node_rejoined()
             logger.warning("nodes.rejoined", node=self._journal.licence.node, why="was taken for dead, or cut off")
         else:
             buried = await self._journal.licence.bury_the_dead() if self._may_bury else 0
-            adopted = await self._journal.adopt()
-            await self._log.take_in(adopted)
             if buried:
                 self._metrics.nodes_buried(buried)
-                logger.warning("nodes.buried", nodes=buried, adopted=len(adopted))
+                logger.warning("nodes.buried", nodes=buried)
                 self._rings.adopt()
+            self._adopted += await self._journal.adopt()
+            await self._log.take_in(self._adopted)  # which may fail, and be done again in the next round
+            adopted, self._adopted = self._adopted, []
         if adopted:
             self._metrics.stretches_adopted(len(adopted))
             ended = [stretch for stretch in adopted if stretch.ended is not None]

@@ -27,7 +27,9 @@ class Run(Protocol):
 class Line:
     """One connection, which is made when it is needed, and made anew after a failure. One statement at a time."""
 
-    def __init__(self, reached: str, ledger: Ledger) -> None:
+    def __init__(self, reached: str, ledger: Ledger, *, opened: Callable[[Run], Awaitable[None]] | None = None) -> None:
+        """`opened` uses each new connection before anybody else does. If it raises, the connection is given up."""
+        self._opened = opened
         self._conninfo = reached
         self._ledger = ledger
         self._connection: Connection | None = None
@@ -64,7 +66,11 @@ class Line:
         self._held = self._ledger.open("database")
         try:
             connection = self._connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
+            if self._opened is not None:
+                await self._opened(self._run)
         except BaseException:
+            if connection is not None:
+                connection.pgconn.finish()
             self._let_go()
             raise
         return connection

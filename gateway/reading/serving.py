@@ -76,6 +76,12 @@ class Serving:
         while size < _MOST_AT_ONCE and large is None:
             if subscription.preface:
                 frame = self._preface(outlet)
+            elif subscription.ahead:
+                if subscription.gone:
+                    outlet.farewell(Code.NOT_FOUND)
+                    return
+                self._fetch(outlet, None)
+                break
             elif (span := subscription.span) is None or subscription.after >= span.last:
                 break
             elif span.stretch is None or subscription.outrun:
@@ -121,7 +127,8 @@ class Serving:
         """The frame with the events after the outlet's position; None if there is no room for it now."""
         subscription = outlet.subscription
         after = subscription.after
-        key = stretch.number, outlet.encode, after, stretch.last
+        # With the epoch: after a failover the same positions of a stretch may have another text.
+        key = stretch.number, outlet.encode, after, stretch.last, subscription.tail.epochs.newest
         if (frame := self._frames.get(key)) is None:
             frame = self._frame(key, outlet, stretch.read(after=after, most=PORTION))
         if frame is not None:
@@ -157,7 +164,7 @@ class Serving:
         if self._crowded_out and self._room_timer is None:
             self._room_timer = self._loop.call_later(_LOOK_FOR_ROOM, self._look_for_room)
 
-    def _fetch(self, outlet: Outlet, span: Span) -> None:
+    def _fetch(self, outlet: Outlet, span: Span | None) -> None:
         """Reads a stored stretch for an outlet that is behind what is in memory, then goes on serving it."""
 
         async def fetch() -> None:

@@ -128,7 +128,10 @@ class Subscriptions:
         return await self._shelf.load(span)
 
     async def catch_up(self, subscription: Subscription) -> None:
-        if (span := subscription.span) is not None and subscription.turn is not None:
+        if subscription.ahead:
+            subscription.ahead = False
+            await self._reset(subscription, "ahead", subscription.span if subscription.turn is not None else None)
+        elif (span := subscription.span) is not None and subscription.turn is not None:
             subscription.after = span.last  # a later request for the turn is answered from the store
         else:
             await self._reset(subscription, "expired", None)

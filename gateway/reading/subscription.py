@@ -1,6 +1,7 @@
 """A subscription: one reader's cursor over a log, and nothing else."""
 
 import asyncio
+from collections.abc import Container
 from typing import Literal, Protocol
 
 from gateway.log.entry import Entry
@@ -19,7 +20,8 @@ class Source(Protocol):
         """Brings a stored stretch into memory; None if retention has removed it."""
 
     async def catch_up(self, subscription: "Subscription") -> None:
-        """Retention has removed the next events: moves the cursor to where it can continue, with a `reset` first."""
+        """Retention has removed the next events, or the reader is `ahead`: moves the cursor to where it can continue,
+        with a `reset` first."""
 
     def left(self, subscription: "Subscription") -> None: ...
 
@@ -36,6 +38,7 @@ class Subscription:
         "_held",
         "_source",
         "after",
+        "ahead",
         "closed",
         "gone",
         "key",
@@ -59,6 +62,7 @@ class Subscription:
         self.reason: Literal["expired", "unknown", "ahead"] | None = None  # why its position can't be continued exactly
         self.room: Hold | None = None  # holds the room for a large preface
         self.closed = False
+        self.ahead = False  # its position is one that the log has lost
         self.gone = False  # its events are not kept any more: the preface is all there is
         self.reading = span  # the last result of `span`; delivery looks here first
         self._held = held
@@ -80,7 +84,10 @@ class Subscription:
 
     @property
     def outrun(self) -> bool:
-        """Whether retention has removed the next events. A turn's own reader holds the stretch, so it loses none."""
+        """Whether retention has removed the next events, or the database has lost what this reader was given. A turn's
+        own reader holds the stretch, so retention takes nothing from it."""
+        if self.ahead:
+            return True
         if self.turn is not None:
             return False
         span = self.span
@@ -91,7 +98,7 @@ class Subscription:
         """Whether the turn has nothing more to give. "Up to date" is not "over"; a conversation is never over."""
         if self.gone:
             return not self.preface
-        if self.turn is None or self.preface or (span := self.span) is None:
+        if self.turn is None or self.preface or self.ahead or (span := self.span) is None:
             return False
         ended = span.stretch is None or span.stretch.ended is not None
         return ended and self.after >= span.last
@@ -145,6 +152,15 @@ class Subscription:
             if left <= 0:
                 return []
             await asyncio.wait([news], timeout=left)
+
+    def taken_back(self, after: int, gone: Container[str]) -> None:
+        """The database has lost what came after a position, and it won't come again."""
+        self.reading = None
+        if self.after > after or self.preface:
+            self.ahead, self.preface = True, []
+            self.give_room_back()
+        if self.turn is not None and self.turn in gone:
+            self.ahead = self.gone = True
 
     def give_room_back(self) -> None:
         """Returns the preface's room: the preface has been given, or never will be."""

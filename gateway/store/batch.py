@@ -22,6 +22,11 @@ class Pending:
         state = self.begun or self.update
         return None if state is None else state.conversation_id
 
+    @property
+    def size(self) -> int:
+        asked = 0 if self.begun is None else len(self.begun.message)
+        return asked + (0 if self.update is None else len(self.update.content) + len(self.update.reasoning)) + 1000
+
     def take(self, update: TurnUpdate) -> None:
         if self.update is None or replaces(update.status, self.update.status):
             self.update = update
@@ -74,6 +79,11 @@ class Batch:
 
     def __bool__(self) -> bool:
         return bool(self.turns or self.conversations or self.erased)
+
+    @property
+    def size(self) -> int:
+        """Characters of what people and bots wrote, about."""
+        return sum(one.size for one in self.turns.values())
 
     def __repr__(self) -> str:
         return f"Batch({len(self.turns)} turns of {len(self.conversations)} conversations)"

@@ -124,6 +124,14 @@ class Store:
         self._writer.wake()
         await self._writer.settled()
 
+    def look_after_break(self) -> None:
+        """The database may have lost what was written last: looks, and writes it once more."""
+        self._writer.look_after_break()
+
+    def erased_elsewhere(self, conversation_id: ConversationId) -> None:
+        """Another node has erased a conversation: nothing brings it back."""
+        self._writer.erased_elsewhere(conversation_id)
+
     async def settled(self) -> None:
         """Returns when everything queued before the call is durable.
 

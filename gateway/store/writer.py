@@ -1,22 +1,28 @@
 """The writer: one task that commits what is queued, all of it at once."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
-from gateway.ids import TurnId
+from gateway.ids import ConversationId, TurnId
 from gateway.store import failures
-from gateway.store.batch import Batch
+from gateway.store.batch import Batch, Pending
+from gateway.store.schema import turns
 from gateway.store.statements import TOUCH, Statements
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 
 GATHER_SECONDS = 0.1
 """How long writes are gathered if nobody waits for them. A commit costs about 1 ms, however many turns it carries."""
+
+REMEMBERED_SECONDS = 30.0
+_MOST_REMEMBERED = 16 * 1024 * 1024  # characters
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 CLOSE_SECONDS = 5.0
@@ -40,6 +46,9 @@ class Writer:
         self._faults = faults
         self._engine = engine
         self._statements = Statements(engine.dialect)
+        self._written: deque[tuple[float, int, Batch]] = deque()  # when, and how many characters
+        self._remembered = 0
+        self._broke = False
         self._waiting: list[asyncio.Future[None]] = []  # for the next attempt
         self._served: list[asyncio.Future[None]] = []  # by the attempt under way
         self._work = asyncio.Event()
@@ -56,6 +65,44 @@ class Writer:
     def wake(self) -> None:
         """Something was put into `queued`."""
         self._work.set()
+
+    def look_after_break(self) -> None:
+        """The database, which other nodes share, may have lost its last moments at a failover: before it is written
+        next, we look, and write again what was written in the last `REMEMBERED_SECONDS`."""
+        self._broke = True
+        self._work.set()
+
+    def erased_elsewhere(self, conversation_id: ConversationId) -> None:
+        """Another node has erased a conversation: it must not come back."""
+        for _, _, batch in self._written:
+            batch.erase(conversation_id)
+
+    async def _look(self) -> None:
+        """What is written later is lost first: the newest turn tells whether anything is."""
+        if self._written:
+            newest = self._written[-1][2]
+            if not newest.turns or await self._has_lost(*list(newest.turns.items())[-1]):
+                log.warning("store.written_again", turns=sum(len(batch.turns) for _, _, batch in self._written))
+                later, self.queued = self.queued, Batch()
+                for _, _, batch in self._written:
+                    self.queued = self.queued.then(batch)
+                self.queued = self.queued.then(later)
+                self._written.clear()
+                self._remembered = 0
+        self._broke = False
+
+    async def _has_lost(self, turn_id: TurnId, written: Pending) -> bool:
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(select(turns.c.updated_at).where(turns.c.id == turn_id))
+            found = rows.scalar()
+        return found is None or (written.update is not None and found < written.update.updated_at)
+
+    def _remember(self, batch: Batch) -> None:
+        now = asyncio.get_running_loop().time()
+        self._written.append((now, batch.size, batch))
+        self._remembered += batch.size
+        while self._written and (self._written[0][0] < now - REMEMBERED_SECONDS or self._remembered > _MOST_REMEMBERED):
+            self._remembered -= self._written.popleft()[1]
 
     async def settled(self) -> None:
         """Returns when everything that is queued now is durable; raises if it can't be written now."""
@@ -104,6 +151,13 @@ class Writer:
                 self._failed("the store is broken")
 
     async def _attempt(self) -> None:
+        if self._broke:
+            try:
+                await self._look()
+            except Exception as error:
+                if not failures.is_storage_failure(error):
+                    raise
+                # The database is still away: what follows will meet it, too.
         self.writing, self.queued = self.queued, Batch()
         self._served, self._waiting = self._waiting, []
         self._work.clear()
@@ -112,6 +166,8 @@ class Writer:
         try:
             await self._write(self.writing)
             problem = None
+            if self.writing and self._engine.dialect.name != "sqlite":
+                self._remember(self.writing)
             self._healed()
             for turn_id in self.writing.ended():
                 self._on_ended(turn_id)

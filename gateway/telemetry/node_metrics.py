@@ -19,6 +19,8 @@ class NodeMetrics:
         self._buried = counter("gateway_nodes_buried", "Nodes that this one took for dead")
         self._rejoins = counter("gateway_node_rejoins", "Times that this node was fenced, and joined again")
         self._adopted = counter("gateway_stretches_adopted", "Stretches taken over from other nodes")
+        self._again = counter("gateway_log_batches_written_again", "Batches that PostgreSQL had lost at a failover")
+        self._taken_back = counter("gateway_logs_taken_back", "Logs whose end was shown here, and then lost for good")
         self._commits = histogram("gateway_log_commit_seconds", "How long PostgreSQL took for a batch")
         self._lag = histogram("gateway_node_lag_seconds", "From another node's commit until its events are here")
         self._news = histogram("gateway_node_news_seconds", "From another node's ring until its batches are read")
@@ -38,6 +40,14 @@ class NodeMetrics:
     def stretches_adopted(self, times: int) -> None:
         """This node has adopted so many stretches, running or ended."""
         self._adopted.inc(times)
+
+    def batches_written_again(self, times: int) -> None:
+        """PostgreSQL had lost its last moments, and this node has written so many batches again."""
+        self._again.inc(times)
+
+    def log_taken_back(self) -> None:
+        """PostgreSQL had lost the end of a log that was shown here, and somebody has gone on before it."""
+        self._taken_back.inc()
 
     def log_committed(self, seconds: float) -> None:
         """PostgreSQL has made a batch durable."""

@@ -87,6 +87,7 @@ class Erasure:
         """Another node has erased these logs."""
         self._send_away(keys)
         self._log.keeper.drop(keys)
+        self._store.erased_elsewhere(ConversationId(keys[0]))
 
     def _send_away(self, keys: Sequence[LogKey]) -> None:
         for key in keys:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from gateway.__main__ import main
-from gateway.log import postgres
+from gateway.log import postgres, rows
 from gateway.log.journal import BEGIN, END, Record
 from gateway.log.licence import Licence
 from gateway.log.postgres import PostgresJournal
@@ -14,10 +14,10 @@ _EVERY = 40
 
 def double_writer() -> None:
     """A node that was taken for dead goes on writing, because it does not learn of it."""
-    for name in ("_COMMIT", "_COMMIT_MORE", "_SAVE"):
-        text = getattr(postgres, name)
-        assert postgres._LICENCE in text
-        setattr(postgres, name, text.replace(postgres._LICENCE, "SELECT %s::bigint AS id"))
+    for module, name in ((rows, "_COMMIT"), (rows, "_COMMIT_MORE"), (postgres, "_SAVE")):
+        text = getattr(module, name)
+        assert rows.LICENCE in text
+        setattr(module, name, text.replace(rows.LICENCE, "SELECT %s::bigint AS id"))
     renew = Licence.renew
 
     async def always(self: Licence) -> int:

@@ -170,7 +170,8 @@ class PostgresDatabase:
             db.execute("UPDATE log_stretches SET kept_at = kept_at - make_interval(secs => %s)", (seconds,))
 
     def batches(self) -> int:
-        return self._count("log_batches")
+        """Those that hold anything: the newest of a node stays, without its records."""
+        return self._count(r"log_batches WHERE body <> '\x90'")
 
     def saved(self) -> int:
         return self._count("log_stretches WHERE kept")

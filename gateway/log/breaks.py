@@ -1,0 +1,93 @@
+"""Breaks: after one of its connection a node looks whether PostgreSQL still has what it wrote, and writes it again."""
+
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
+
+from gateway.log.journal import Fenced
+from gateway.log.rows import LICENCE, Begun, Rows, Unended
+from gateway.log.written import Written
+from gateway.postgres.line import Run
+
+FORGOTTEN: Final = "PostgreSQL has lost its last moments, and this node can't write them again"
+
+_NEWEST = "SELECT coalesce(max(number), 0) FROM log_batches WHERE node = %s"
+_OURS = "SELECT number, batch FROM log_stretches WHERE node = %s AND NOT kept"
+_CLAIM = (
+    "INSERT INTO log_heads AS h (key, epochs, head, node) VALUES (%s, '', 0, %s)"
+    " ON CONFLICT (key) DO UPDATE SET node = coalesce(h.node, excluded.node) RETURNING node, head"
+)
+_LOCK = (
+    "INSERT INTO log_locks AS l (name, node) VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET node = excluded.node"
+    " WHERE l.node = excluded.node OR NOT EXISTS (SELECT FROM log_nodes WHERE id = l.node) RETURNING node"
+)
+_UNLOCK = "DELETE FROM log_locks WHERE name = %s AND node = %s"
+_MARKED = "SELECT 1 FROM log_stretches WHERE mark = %s AND turn <> %s"
+
+
+class Known(NamedTuple):
+    """What a node knows of itself. Of the stretches in `unsure` it does not know what was done last, and with
+    `adopting` not which it has."""
+
+    node: int
+    batch: int
+    unended: dict[int, Unended]
+    unsure: Collection[int]
+    adopting: bool
+
+
+async def look_after_break(run: Run, known: Known, written: Written) -> int | None:
+    """Writes again what PostgreSQL has lost, all or nothing: how many batches, None when it has lost nothing.
+
+    Raises `Fenced` when the node's licence is gone, its turns are not its own, or another node has been where it wrote:
+    then it must not go on.
+    """
+    if not await run(LICENCE, (known.node,)):
+        raise Fenced("another node has taken over this one's turns")
+    ((newest,),) = await run(_NEWEST, (known.node,))
+    if newest >= known.batch and await _is_ours(run, known):
+        return None
+    if newest < written.forgotten:
+        raise Fenced(FORGOTTEN)
+    again = written.after(newest)
+    await run("BEGIN")
+    if not await run(LICENCE, (known.node,)):
+        raise Fenced(FORGOTTEN)
+    for what in again:
+        if isinstance(what, Rows):
+            await write_again(run, known.node, what)
+        else:
+            await what(run)
+    if not await _is_ours(run, known):
+        raise Fenced(FORGOTTEN)
+    await run("COMMIT")
+    return sum(isinstance(what, Rows) for what in again)
+
+
+async def _is_ours(run: Run, known: Known) -> bool:
+    """Whether the database has this node's stretches, and no others, each saved as far as the node saved it."""
+    rows: dict[int, Any] = dict(await run(_OURS, (known.node,)))
+    missing = {number: one.batch for number, one in known.unended.items() if rows.get(number) != one.batch}
+    more = () if known.adopting else rows.keys() - known.unended.keys()
+    return not (missing.keys() | more) - set(known.unsure)
+
+
+async def write_again(run: Run, node: int, rows: Rows) -> list[Any]:
+    """Sends a batch a second time, in a transaction. Raises `Fenced` when another node has been where a turn of it
+    begins: a failover may have lost the claim, and the lock on its mark."""
+    for begun in rows.begun:
+        await _require_place(run, node, begun, at_head=begun.number in rows.at_head)
+    return await run(*rows.commit(node))
+
+
+async def _require_place(run: Run, node: int, begun: Begun, *, at_head: bool) -> None:
+    ((holder, head),) = await run(_CLAIM, (begun.home, node))
+    _require(holder == node and (head == begun.first - 1 or not at_head))
+    if begun.mark:
+        _require(bool(await run(_LOCK, (begun.mark, node))))
+        _require(not await run(_MARKED, (begun.mark, begun.turn)))
+        await run(_UNLOCK, (begun.mark, node))
+
+
+def _require(free: bool) -> None:
+    if not free:
+        raise Fenced("PostgreSQL has lost its last moments, and another node has begun something in their place")

@@ -1,0 +1,38 @@
+"""Forks: a database has lost the end of a log that was shown here, and somebody has gone on before that end."""
+
+from collections.abc import Callable
+
+import structlog
+
+from gateway.log.epochs import Epochs
+from gateway.log.tail import Tail
+
+logger = structlog.get_logger()
+
+
+class Forks:
+    """Takes tails back to where the two courses part. Whoever goes on after a loss opens an epoch, which shows it.
+
+    `told` is called for each.
+    """
+
+    def __init__(self) -> None:
+        self.told: Callable[[], None] = lambda: None
+
+    def compare(self, tail: Tail, epochs: str, last: int) -> None:
+        """The database has the log at least up to `last`, under these epochs; what the tail has beyond may come."""
+        if epochs != tail.epochs.text and not tail.is_ours:
+            known = Epochs.parse(epochs)
+            if (after := known.parts(tail.epochs, min(last, tail.head))) is not None:
+                self._take_back(tail, after, known)
+
+    def take_back(self, tail: Tail, epochs: str, head: int) -> None:
+        """The database has the log up to `head`, and what the tail has beyond will not come."""
+        self.compare(tail, epochs, head)
+        if head < tail.head and not tail.is_ours:
+            self._take_back(tail, head, Epochs.parse(epochs))
+
+    def _take_back(self, tail: Tail, after: int, epochs: Epochs) -> None:
+        logger.warning("log.taken_back", log=tail.key, after=after, had=tail.head)
+        self.told()
+        tail.take_back(after, epochs)

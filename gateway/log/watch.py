@@ -1,0 +1,18 @@
+"""Watching a journal in PostgreSQL: who is told of what happens there."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Watch(Protocol):
+    """Tells the other nodes of a commit."""
+
+    def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
+        """A node's batch is durable. `begun` are the keys of the logs in which it begins a stretch."""
+
+
+class Told(Protocol):
+    """Who counts what happens here."""
+
+    def log_committed(self, seconds: float) -> None: ...
+    def batches_written_again(self, times: int) -> None: ...
