@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tests.databases import PostgresServer
 from tests.faults.coze import simulated
 from tests.nodes.cluster import cluster
 from tests.processes import GatewayProcess
+from tests.waiting import until
 
 Start = Callable[..., Awaitable[GatewayProcess]]
 QUESTION = {"userId": "test-user", "message": "你好", "botId": "7566252531572473891"}
@@ -117,8 +119,12 @@ class Script:
 
     first: str
     others: str = "answers"
+    unready: frozenset[str] = frozenset()
+    """The nodes whose `/readyz` answers 503."""
     heard: list[tuple[str, str]] = field(default_factory=list)
     """Which node was asked, and the request's body."""
+    checked: Counter[str] = field(default_factory=Counter)
+    """How often each node's `/readyz` was asked."""
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +133,8 @@ async def standing_in(script: Script, name: str) -> AsyncIterator[str]:
 
     async def handle(request: web.Request) -> web.Response:
         if request.path == "/readyz":
-            return web.Response()
+            script.checked[name] += 1
+            return web.Response(status=503 if name in script.unready else 200)
         script.heard.append((name, await request.text()))
         step = script.first if name == script.heard[0][0] else script.others
         if step == "breaks":
@@ -187,6 +194,22 @@ async def test_a_question_without_a_key_is_not_repeated_once_a_node_may_have_tak
 async def test_nginx_sends_a_question_without_a_key_on_if_a_node_refuses_it(balanced: Balanced) -> None:
     heard = await asked(balanced, NGINX, Script("refuses"), "POST", STREAM, {}, 200)
     assert len({name for name, _ in heard}) == 2
+
+
+@pytest.mark.parametrize(("unready", "heard"), [("a", {"b"}), ("ab", {"a", "b"})], ids=["one", "all"])
+async def test_haproxy_asks_no_node_that_is_not_ready_unless_none_is(
+    balanced: Balanced, unready: str, heard: set[str]
+) -> None:
+    script = Script("answers", unready=frozenset(unready))
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(standing_in(script, name)) for name in ("a", "b")]
+        before = await stack.enter_async_context(balanced(HAPROXY, *urls))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        await until(lambda: all(script.checked[name] > 1 for name in "ab"))  # it has counted the first answer by then
+        for _ in range(8):
+            async with session.post(before.url + STREAM, json=QUESTION) as answer:
+                assert answer.status == 200
+    assert {name for name, _ in script.heard} == heard
 
 
 async def asked(
