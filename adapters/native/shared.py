@@ -19,7 +19,7 @@ from adapters.native.starting import order_from, start
 from adapters.native.turns import cancel
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from adapters.transports.lastmile import Held, hand_over
+from adapters.transports.lastmile import Held, hand_over, released_unless_begun
 from adapters.transports.listening import Topic, caller_of, subscribe
 from adapters.transports.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
@@ -100,9 +100,7 @@ class SharedSocket(Socket):
         caller: Caller,
     ) -> None:
         settings = services.settings
-        super().__init__(
-            hub, None, connection, seat, send_timeout=settings.send_timeout, heartbeat=settings.heartbeat_interval
-        )
+        super().__init__(hub, None, connection, seat, send_timeout=settings.send_timeout)
         self._request = request
         self._services = services
         self._caller = caller
@@ -271,14 +269,10 @@ async def shared_socket(request: web.Request) -> web.StreamResponse:
         return await refuse(request, error)
     connection = services.metrics.connection("websocket")
     line = SharedSocket(services.hub, connection, seat, request=request, services=services, caller=caller)
-    try:
+    with released_unless_begun(line):
         await shake_hands(request)
         line.expire_in(services.authenticator.seconds_left(caller))
         await hand_over(request, line)
-    except BaseException:
-        if line.transport is None:
-            line.release(Closing.CLIENT_LEFT)
-        raise
 
 
 def add_routes(app: web.Application) -> None:

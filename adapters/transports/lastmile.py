@@ -7,6 +7,8 @@ be noticed, its buffer bounded, and the ledger has to know it. All of that happe
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn, Protocol
 
 from aiohttp import web
@@ -270,6 +272,17 @@ class Line(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.subscription!r}{', paused' if self.paused else ''})"
+
+
+@contextmanager
+def released_unless_begun(line: Line) -> Iterator[None]:
+    """Releases the line if the work within fails, or is cancelled, before the line has its connection."""
+    try:
+        yield
+    except BaseException:
+        if line.transport is None:
+            line.release(Closing.CLIENT_LEFT)
+        raise
 
 
 async def hand_over(request: web.Request, line: Line) -> NoReturn:

@@ -31,7 +31,7 @@ class Socket(Line):
     The reader is made when the client first sends something: a socket whose client only listens has none.
     """
 
-    __slots__ = ("_goodbye", "_messages", "_pinged", "_waits_for_close", "heartbeat_seconds")
+    __slots__ = ("_goodbye", "_messages", "_pinged", "_waits_for_close")
     label = "websocket"
     encode = staticmethod(wire.websocket)
 
@@ -43,10 +43,8 @@ class Socket(Line):
         seat: Held,
         *,
         send_timeout: float,
-        heartbeat: float,
     ) -> None:
         super().__init__(hub, subscription, connection, seat, send_timeout)
-        self.heartbeat_seconds = heartbeat
         self._goodbye: asyncio.TimerHandle | None = None
         self._pinged: float | None = None
         self._messages: Messages | None = None

@@ -13,7 +13,7 @@ from adapters.edge.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from adapters.transports.lastmile import Held, Line, hand_over
+from adapters.transports.lastmile import Held, Line, hand_over, released_unless_begun
 from adapters.transports.listening import KINDS, Kind, caller_of, take_place
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
@@ -87,17 +87,13 @@ async def stream(
         send_timeout=settings.send_timeout,
         retry_ms=settings.retry_ms,
     )
-    try:
+    with released_unless_begun(line):
         head = Head()
         head.headers.update(headers)
         await head.prepare(request)
         line.greeting = head.take() + line.greeting
         line.expire_in(seconds)
         await hand_over(request, line)
-    except BaseException:
-        if line.transport is None:
-            line.release(Closing.CLIENT_LEFT)
-        raise
 
 
 def events(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

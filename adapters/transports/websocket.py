@@ -6,11 +6,10 @@ from aiohttp import web
 
 from adapters.edge.failures import COME_BACK
 from adapters.services import SERVICES, Services
-from adapters.transports.lastmile import hand_over
+from adapters.transports.lastmile import hand_over, released_unless_begun
 from adapters.transports.listening import KINDS, Kind, caller_of, take_place
 from adapters.transports.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
-from gateway.telemetry.words import Closing
 
 
 def socket_route(kind: Kind) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -40,16 +39,11 @@ async def _listen(request: web.Request, services: Services, kind: Kind) -> web.S
         services.metrics.connection("websocket"),
         seat,
         send_timeout=settings.send_timeout,
-        heartbeat=settings.heartbeat_interval,
     )
-    try:
+    with released_unless_begun(line):
         await shake_hands(request)
         line.expire_in(services.authenticator.seconds_left(caller))
         await hand_over(request, line)
-    except BaseException:
-        if line.transport is None:
-            line.release(Closing.CLIENT_LEFT)
-        raise
 
 
 def add_routes(app: web.Application) -> None:

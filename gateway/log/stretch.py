@@ -38,7 +38,6 @@ class Stretch:
         "key",
         "last",
         "mark",
-        "noted",
         "number",
         "segments",
         "starts",
@@ -57,7 +56,6 @@ class Stretch:
         self.last = first - 1
         self.turn = turn
         self.state = state
-        self.noted = len(state)  # bytes of the note, with what is on its way
         self.mark = mark
         self.ended: float | None = None
         self.unsaved_from = 0  # the first batch with records of this stretch that are not saved yet; 0: none

@@ -15,7 +15,7 @@ from gateway.events import Outcome
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.telemetry.node_metrics import NodeMetrics
 from gateway.telemetry.observer import Observer, TurnIds
-from gateway.telemetry.words import EVENTS, PARTS, Closing, Operation, Part, Recovery
+from gateway.telemetry.words import EVENTS, PARTS, RETRY_REASONS, Closing, Operation, Part, Recovery
 from gateway.upstream.protocol import Skipped
 
 _DELIVERY = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -94,6 +94,8 @@ class Metrics(Observer):
         self._resumes = counter("gateway_resumes", "Readers that came with a position", "transport", "outcome")
         self._requests = counter("gateway_upstream_requests", "Requests to Coze", "operation", "outcome")
         self._retries = counter("gateway_upstream_retries", "Requests to Coze tried again, and why", "reason")
+        for reason in RETRY_REASONS:
+            self._retries.labels(reason.value)
         self._recoveries = counter("gateway_upstream_recoveries", "Recoveries of broken answers", "outcome")
         self._faults = counter("gateway_faults", "Faults of the gateway itself, by the part that met them", "part")
         for part in PARTS:
