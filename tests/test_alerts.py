@@ -68,6 +68,7 @@ CASES: dict[str, list[Moves]] = {
 ONCE: dict[str, Moves] = {
     "GatewayFaults": counter("gateway_faults_total", 0, 1, part="turn"),
     "NodeFenced": counter("gateway_node_rejoins_total", 0, 1),
+    "FailoverLostEvents": counter("gateway_logs_taken_back_total", 0, 1),
     "NodesTakenForDead": counter("gateway_nodes_buried_total", 0, 1),
 }
 """What one single event must raise."""

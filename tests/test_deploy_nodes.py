@@ -161,7 +161,9 @@ async def test_the_documented_dump_is_taken_while_answers_run_and_restores_them(
 
 def test_the_docs_explain_each_alert_on_nodes() -> None:
     rules = [rule for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
-    of_nodes = {rule["alert"] for rule in rules if re.search(r"gateway_(node|log_commit)", rule["expr"])}
+    of_nodes = {
+        rule["alert"] for rule in rules if re.search(r"gateway_(nodes?|logs?)\b|gateway_(node|log)s?_", rule["expr"])
+    }
     assert len(of_nodes) >= 4
     assert of_nodes <= set(re.findall(r"^\| `(\w+)` \|", OPERATIONS, re.MULTILINE))
 
