@@ -1,9 +1,9 @@
 """The Coze stream gateway's transport-neutral core.
 
 ```
-            upstream  ──▶  turns  ──▶  log  ──▶  reading
-  Coze's bytes become    events follow,    written, then     cursors and frames,
-  items                  and are appended  seen              one for each reader
+  Coze  ──▶  upstream  ──▶  turns  ──▶  log  ──▶  reading  ──▶  adapters  ──▶  clients
+             bytes become   events      written,  cursors and   SSE, WebSocket,
+             items          follow      then seen frames        long-poll
 ```
 
 Events pass from left to right only, and the writing and the reading side meet in the log. Two signals go the other way:
@@ -11,6 +11,7 @@ the log gives readers news, and tells a writer that its records are lost or that
 over.
 
 - `ids`, `events`, `status`, `errors`, `sentences`, `bounds`: the vocabulary that everything else uses.
+- `longtext`, `waiting`: a text of megabytes, and a task that outlives its waiter.
 - `upstream`: Coze's HTTP API. `turns`: what one turn does, and how turns wait for one another. `log`: the event log.
   `reading`: how readers follow it. `store`: conversations and messages, in a database.
 - `nodes`: several processes on one PostgreSQL. `postgres`: how it is reached.

@@ -245,6 +245,19 @@ def test_the_table_of_where_to_look_names_files_that_exist() -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_the_core_and_the_page_about_it_draw_the_same_picture() -> None:
+    picture = re.search(r"```\n(.*?)```", (ROOT / "gateway" / "__init__.py").read_text(), re.DOTALL)
+    assert picture
+    assert picture[1] in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_table_of_what_to_run_names_every_folder_of_tests_and_nothing_that_is_not_there() -> None:
+    table = re.findall(r"`(tests/[\w./*]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert [path for path in table if not list(ROOT.glob(path))] == []
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert {folder for folder in folders if not any(path.startswith(folder) for path in table)} == set()
+
+
 def test_the_readme_ci_and_the_tests_ask_for_the_same_packages() -> None:
     readme = re.search(r"apt-get install (.*)", (ROOT / "README.md").read_text(encoding="utf-8"))
     pairs = re.search(r"wanted=\((.*)\)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))

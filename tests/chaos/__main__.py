@@ -6,6 +6,7 @@ import asyncio
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -65,7 +66,8 @@ async def _runs(
 def _all_of(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return "\n".join(_all_of(one) for one in error.exceptions)
-    return f"  {type(error).__name__}: {error}"
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tests/" in frame.filename]
+    return f"  {type(error).__name__}: {error} (in {', '.join(frame.name for frame in ours[-3:])})"
 
 
 if __name__ == "__main__":
