@@ -24,6 +24,9 @@ _TABLES = (*(table.name for table in store_moving.TABLES), *log_moving.TABLES)
 _AS_MADE = {"log_made"}  # has a row from the beginning
 
 
+_START_HERE = "first start this version once without GATEWAY_DATABASE_URL"
+
+
 async def move(settings: Settings, say: Callable[[str], None]) -> int:
     """Copies everything in one transaction, and changes nothing in the data folder. Returns how many turns had not
     ended: the next gateway that starts goes on with them.
@@ -39,7 +42,7 @@ async def move(settings: Settings, say: Callable[[str], None]) -> int:
         stack.enter_context(_explained(folder))
         log, store = (stack.enter_context(closing(_opened(file))) for file in (log_db, store_db))
         if not log_moving.readable(log) or store_moving.revision_of(store) is None:
-            raise _unavailable(f"{folder} is another version's: first start this one without GATEWAY_DATABASE_URL")
+            raise _unavailable(f"{folder} is another version's; {_START_HERE}")
         await storage.migrated(settings)
         filled = False
         try:
@@ -91,7 +94,7 @@ def _explained(folder: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _unavailable(f"the data folder {folder} can't be read: {error}") from error
     except (msgspec.MsgspecError, ValueError) as error:
-        raise _unavailable(f"the event log in {folder} is damaged ({type(error).__name__})") from error
+        raise _unavailable(f"the event log in {folder} is damaged; {_START_HERE}, which puts it aside") from error
     except (NoReply, OSError) as error:
         raise _unavailable(sentence(error)) from error
     except Error as error:

@@ -17,15 +17,18 @@ import aiohttp
 import psycopg
 import pytest
 
+from adapters.moving import move
+from gateway.config.settings import Settings
+from gateway.errors import GatewayError
 from gateway.postgres.failures import NoReply
-from gateway.postgres.filling import filling
+from gateway.postgres.filling import Filling, filling
 from gateway.simulator import whole_text
 from tests.databases import PostgresServer
 from tests.faults.coze import SWIFT, simulated
 from tests.faults.reading import client
 from tests.folders import prepared
 from tests.nodes.cluster import Cluster, cluster
-from tests.nodes.test_commands import command, tables
+from tests.nodes.test_commands import SECRET, command, tables, traces
 from tests.processes import clean_environment
 from tests.transports.book import Book, Reader
 from tests.transports.readers import TRANSPORTS, Event, everything, first
@@ -36,6 +39,7 @@ pytestmark = pytest.mark.timeout(240)
 QUICK = "/fault plain pieces:12 rate:0 -- quick"
 BROKEN = "/fault failed -- breaks"
 LONG = "/fault reasoning pieces:800 rate:40 -- a long one"
+SECRETLY = f"/fault echo rate:0 -- {SECRET}"
 WAYS = ("sse", "websocket", "shared", "longpoll")
 
 
@@ -78,10 +82,6 @@ async def test_readers_askers_and_turns_go_on_in_postgresql(postgres: PostgresSe
                 await heard(before, turn)
             ends = {turn: await heard(before, turn) for turn in (failed, cancelled)}  # as all who come later
             assert [events[-1]["event"] for events in ends.values()] == ["error", "cancelled"]
-            gone, erased = await before.begin(0, QUICK)
-            await heard(before, gone)
-            async with session.delete(f"{before.url(0)}/api/coze/conversations/{erased}") as response:
-                assert response.status == 204
             told = await first(TRANSPORTS["sse"], before.door(0, "shops/s"), "0", 2)
             refused = await command(tmp_path, url, "move")
             assert (refused.returncode, refused.stdout) == (1, "")
@@ -93,7 +93,13 @@ async def test_readers_askers_and_turns_go_on_in_postgresql(postgres: PostgresSe
                 await before.go_on(reader, 0, running, way, pieces=5 + 3 * number)
             stood = {turn: await before.state(0, turn) for turn in (done, failed, cancelled)}
             history = await messages(before, conversation)
+            gone, erased = await before.begin(0, SECRETLY)
+            await heard(before, gone)
+            async with session.delete(f"{before.url(0)}/api/coze/conversations/{erased}") as response:
+                assert response.status == 204
             await before.nodes[0].kill()
+        left = b"".join(file.read_bytes() for file in data.glob("log.db*"))
+        assert SECRET.encode() in left  # in batches, for seconds
         kept = hashes(data)
         moved = await command(tmp_path, url, "move")
         assert (moved.returncode, moved.stderr) == (0, "")
@@ -102,13 +108,17 @@ async def test_readers_askers_and_turns_go_on_in_postgresql(postgres: PostgresSe
         again = await command(tmp_path, url, "move")
         assert (again.returncode, again.stdout) == (1, "")
         assert again.stderr == "data was moved into this database before\n"
+        assert traces(url) == []
         with psycopg.connect(url) as connection:  # no node may claim it before one has adopted the turn that waits
             heads = connection.execute("SELECT node FROM log_heads WHERE key = %s", (busy,)).fetchall()
             assert heads == [(-1,)]
         async with cluster(postgres, coze.url, nodes=2, GATEWAY_DATABASE_URL=url) as after:
-            for way in WAYS:
+            asked = {"userId": "u", "botId": "b", "message": QUICK, "shopId": "s"}
+            for way in (*WAYS, "sse-post"):
                 for at in (None, *(event["id"] for event in whole[:-1])):
-                    rest = await everything(TRANSPORTS[way], after.door(1, f"turns/{done}"), at)
+                    rest = await everything(
+                        TRANSPORTS[way], after.door(1, f"turns/{done}", body=asked, key="first"), at
+                    )
                     assert rest[-1] == whole[-1], way
                     assert "reset" not in [event["event"] for event in rest]
             for turn, events in ends.items():
@@ -186,15 +196,15 @@ async def test_a_large_folder_passes_through_a_little_memory(postgres: PostgresS
     async with simulated() as coze:
         await a_folder(data, coze.url)
     small = await asyncio.to_thread(peak, tmp_path, await postgres.make_empty())
-    grown(data, 100)
+    grown(data, 60)
     url = await postgres.make_empty()
     large = await asyncio.to_thread(peak, tmp_path, url)
     assert large - small < 40, f"{small} MiB, then {large} MiB"
-    assert len(tables(url, named="turns")) == 101
+    assert len(tables(url, named="turns")) == 61
 
 
 async def test_a_move_that_is_killed_or_fails_leaves_nothing_and_is_done_again(
-    postgres: PostgresServer, tmp_path: Path
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, url = tmp_path / "data", await postgres.make_empty()
     async with simulated() as coze:
@@ -221,7 +231,21 @@ async def test_a_move_that_is_killed_or_fails_leaves_nothing_and_is_done_again(
     assert not tables(url, named="turns")
     with closing(sqlite3.connect(data / "gateway.db")) as store, store:
         store.execute("UPDATE turns SET conversation_id = ?", (conversation,))
-    assert (await command(tmp_path, url, "move")).returncode == 0
+    run = Filling.run
+
+    async def unheard(self: Filling, sql: str, *parameters: Any) -> Any:
+        rows = await run(self, sql, *parameters)
+        if sql == "COMMIT":
+            raise psycopg.OperationalError("the connection was cut before the reply")
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Filling, "run", unheard)
+        with pytest.raises(GatewayError, match="has not said whether everything was moved: try again to see"):
+            await move(Settings(data_dir=data, database_url=url), print)
+    again = await command(tmp_path, url, "move")
+    assert again.returncode == 1
+    assert again.stderr == "data was moved into this database before\n"
     assert len(tables(url, named="turns")) == 31
     async with simulated() as coze, cluster(postgres, coze.url, nodes=1, GATEWAY_DATABASE_URL=url) as found:
         assert (await found.state(0, turn))["content"] == whole_text(QUICK)
@@ -229,33 +253,33 @@ async def test_a_move_that_is_killed_or_fails_leaves_nothing_and_is_done_again(
         assert (await found.last(0, more))["event"] == "completed"
 
 
+async def refusal(data: Path, url: str) -> str:
+    with pytest.raises(GatewayError) as caught:
+        await move(Settings(data_dir=data, database_url=url), print)
+    return str(caught.value)
+
+
 async def test_what_is_refused_says_why_and_changes_nothing(postgres: PostgresServer, tmp_path: Path) -> None:
     data, url = tmp_path / "data", await postgres.make()
-    none = await command(tmp_path, url, "move")
-    assert (none.returncode, none.stderr) == (1, "there is no data/gateway.db: is GATEWAY_DATA_DIR right?\n")
+    assert await refusal(data, url) == f"there is no {data}/gateway.db: is GATEWAY_DATA_DIR right?"
     assert not data.exists()
     async with simulated() as coze:
         await a_folder(data, coze.url)
         with psycopg.connect(url) as connection:
             connection.execute("INSERT INTO log_heads (key, epochs, head) VALUES ('conv_1', 'a', 1)")
-        full = await command(tmp_path, url, "move")
-        assert full.returncode == 1
-        assert full.stderr.startswith("the database is not empty (there are rows in log_heads)")
+        assert (await refusal(data, url)).startswith("the database is not empty (there are rows in log_heads)")
         other = await postgres.make()
         async with cluster(postgres, coze.url, nodes=1, GATEWAY_DATABASE_URL=other) as found:
             await until(lambda: tables(other, named="log_nodes"))
-            used = await command(tmp_path, other, "move")
-            assert used.returncode == 1
-            assert used.stderr.startswith("a gateway uses the database, or was killed there")
+            assert (await refusal(data, other)).startswith("a gateway uses the database, or was killed there")
             turn, _ = await found.begin(0, QUICK)
             assert (await found.last(0, turn))["event"] == "completed"
     with closing(sqlite3.connect(data / "gateway.db")) as store, store:
         store.execute("UPDATE alembic_version SET version_num = '0003'")
-    old = await command(tmp_path, await postgres.make_empty(), "move")
-    assert (old.returncode, old.stderr) == (
-        1,
-        "data is another version's: first start this one without GATEWAY_DATABASE_URL\n",
-    )
+    said = "is another version's; first start this version once without GATEWAY_DATABASE_URL"
+    assert await refusal(data, url) == f"{data} {said}"
+    (data / "log.db").write_bytes(b"nonsense " * 1000)
+    assert await refusal(data, url) == f"the data folder {data} can't be read: file is not a database"
     nowhere = await command(tmp_path, "", "move")
     assert nowhere.returncode == 2
     assert nowhere.stderr.startswith("GATEWAY_DATABASE_URL: ")
