@@ -31,8 +31,9 @@ _BATCHES = "SELECT number, body FROM log_batches WHERE node = %s ORDER BY number
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
-async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] = ()) -> None:
+async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] = ()) -> bool:
     """Buries a node, in one transaction. Does nothing if the node has reported within `silence` seconds that it lives.
+    Returns whether it was buried by this.
 
     Deleting the licence waits for a batch that is under way, and every later batch finds no licence. From then on the
     stretches have no node, until one adopts them. Until then their conversations are marked with the node's negative
@@ -40,7 +41,7 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
     Stretches of it among `ghosts` are deleted.
     """
     if not await run(_LICENCE, (node, silence)):
-        return  # the node lives, or somebody else has buried it
+        return False  # the node lives, or somebody else has buried it
     if ghosts:
         await run("DELETE FROM log_stretches WHERE number = ANY(%s) AND node = %s", (list(ghosts), node))
     saved: dict[int, int] = {}
@@ -58,6 +59,7 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
     await run(_UNCLAIM, (-node, node))
     for table in ("log_batches", "log_locks"):
         await run(f"DELETE FROM {table} WHERE node = %s", (node,))
+    return True
 
 
 def stretch_of(row: Sequence[Any]) -> Stretch:

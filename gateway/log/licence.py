@@ -65,14 +65,15 @@ class Licence:
         """Buries this node itself, so that its stretches can be adopted at once. `ghosts` are deleted: they began, but
         nobody was told so."""
         if self.node:
-            await translated(self._line.within(partial(bury, node=self.node, silence=0.0, ghosts=ghosts)))
+            await self._bury(self.node, silence=0.0, ghosts=ghosts)
 
     async def bury_the_dead(self) -> int:
         """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now."""
         dead = [node for (node,) in await self._ask(_DEAD, self._lease, self.node)]
-        for node in dead:
-            await translated(self._line.within(partial(bury, node=node, silence=self._lease)))
-        return len(dead)
+        return sum([await self._bury(node, silence=self._lease) for node in dead])
+
+    async def _bury(self, node: int, *, silence: float, ghosts: Collection[int] = ()) -> bool:
+        return await translated(self._line.within(partial(bury, node=node, silence=silence, ghosts=ghosts)))
 
     async def adopt(self, batch: int, known: Collection[int] | None = None) -> list[Stretch]:
         """Adopts the stretches of some logs that have no node. Returns them in the order in which they began.

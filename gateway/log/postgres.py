@@ -242,6 +242,8 @@ class PostgresJournal:
         """Gives the licence back, so that other nodes can adopt what is left at once."""
         with suppress(JournalError):  # without PostgreSQL they adopt it once this node has been silent for too long
             await self.licence.give_back()
+            if self._watch is not None:
+                await self._watch.left()
         await self._writer.close()
         await self._reader.close()
 

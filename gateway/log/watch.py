@@ -5,10 +5,13 @@ from typing import Protocol
 
 
 class Watch(Protocol):
-    """Tells the other nodes of a commit."""
+    """Tells the other nodes what happens at this one."""
 
     def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
         """A node's batch is durable. `begun` are the keys of the logs in which it begins a stretch."""
+
+    async def left(self) -> None:
+        """This node has given its licence back. Raises nothing."""
 
 
 class Told(Protocol):

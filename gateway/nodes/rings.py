@@ -17,6 +17,7 @@ from gateway.telemetry.ledger import Ledger
 logger = structlog.get_logger()
 
 _CHANNEL = "coze_gateway"
+_NOTIFY = "SELECT pg_notify(%s, %s)"
 _EVERY = 0.02  # seconds between two rings of one node, because NOTIFY takes a lock of the whole server
 _MOST_KEYS = 60  # keys in a ring: PostgreSQL allows 8,000 bytes. Readers of other logs look once a second
 _TRY_AGAIN = 1.0
@@ -87,7 +88,7 @@ class Rings:
                 ring.begun = ring.begun[:_MOST_KEYS]
                 ring.waited = monotonic() - self._since if ring.batch else 0.0
                 with suppress(NoReply, Error):
-                    await self._line.run("SELECT pg_notify(%s, %s)", (_CHANNEL, _encode(ring).hex()))
+                    await self._line.run(_NOTIFY, (_CHANNEL, _encode(ring).hex()))
                 await asyncio.sleep(_EVERY)
 
     # -- listening ------------------------------------------------------------------------------------------------
@@ -113,6 +114,15 @@ class Rings:
         await connection.execute(f"LISTEN {_CHANNEL}".encode())
         async for notice in connection.notifies():
             self._heard(_decode(bytes.fromhex(notice.payload)))
+
+    async def left(self) -> None:
+        """This node has given its licence back: the others can adopt what it had, without waiting for their next look.
+        Called after `close`.
+        """
+        if not self.alone:
+            with suppress(NoReply, Error):
+                await self._line.run(_NOTIFY, (_CHANNEL, _encode(Ring(self._ring.node, adopt=True)).hex()))
+            await self._line.close()
 
     async def close(self) -> None:
         for task in self._tasks:

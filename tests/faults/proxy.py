@@ -34,12 +34,14 @@ class Weather:
 
 
 class Proxy:
-    """`url` leads to the target. `fired` counts each fault at the moment when it acts."""
+    """`url` leads to the target. `fired` counts each fault at the moment when it acts. `held` is what was sent while
+    it was frozen."""
 
     def __init__(self, target: str) -> None:
         self.target(target)
         self.weather = Weather()
         self.fired: Counter[str] = Counter()
+        self.held: list[bytes] = []
         self.url = ""
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
@@ -141,6 +143,7 @@ class Proxy:
 
     async def _carry(self, data: bytes, to: asyncio.StreamWriter) -> None:
         if self.weather.frozen:
+            self.held.append(data)
             await self._thaw.wait()
         if not self.weather.bytewise:
             to.write(data)

@@ -1,0 +1,59 @@
+"""A drain: a node that is told to stop hands its turns over at once, and their readers notice nothing."""
+
+import asyncio
+import time
+
+import pytest
+
+from gateway.simulator import whole_text
+from tests.databases import PostgresServer
+from tests.faults.coze import patience, simulated
+from tests.nodes.clients import Client
+from tests.nodes.cluster import cluster
+from tests.nodes.turns import LISTEN, Told
+from tests.transports.book import Reader
+from tests.waiting import until
+
+pytestmark = pytest.mark.timeout(120)
+
+WAYS = ("sse", "websocket", "longpoll")
+
+
+async def test_a_node_that_stops_hands_its_turns_over_at_once(postgres: PostgresServer) -> None:
+    stops, stays = 0, 1
+    async with (
+        simulated(first_ms=10, rate=40) as coze,
+        cluster(postgres, coze.url, nodes=2, GATEWAY_DRAIN_SECONDS="60", GATEWAY_RETRY_MS="300") as nodes,
+    ):
+        running = [await Told.begin(nodes, stops, f"/fault plain pieces:400 -- number {n}") for n in range(2)]
+        waits = await Told.begin(nodes, stops, "/fault action pieces:10 -- act")
+        queued = await Told.begin(
+            nodes, stays, "/fault plain pieces:5 -- q", conversationId=running[0].conversation, onBusy="queue"
+        )
+        for told in (*running, waits, queued):
+            told.read(stays, *LISTEN)
+        await asyncio.gather(*(told.hang_up(stops) for told in running), *(told.heard() for told in running))
+        await nodes.stands(stays, waits.turn, "action_required")
+        there = [Client(nodes.session, nodes.url(stops), Reader(running[0].book), running[0].turn) for _ in WAYS]
+        listening = [asyncio.create_task(one.listen(way)) for one, way in zip(there, WAYS, strict=True)]
+        await until(lambda: all(one.reader.position for one in there))
+        for one in there:
+            one.url = nodes.url(stays)  # from now on a balancer would lead it there
+        began = time.monotonic()
+        assert await nodes.nodes[stops].terminate() == 0
+        ended = time.monotonic()
+        assert ended - began < patience(1.0)
+        for told in running:
+            assert (await told.ends(stays))["content"] == whole_text(told.message)
+        await asyncio.gather(*listening)
+        assert [one.troubles for one in there] == [[]] * len(WAYS)
+        assert [one.told for one in there] == [1, 1, 0]  # a poll is only answered early
+        assert (await queued.ends(stays))["content"] == whole_text(queued.message)
+        calls = (await nodes.state(stays, waits.turn))["toolCalls"]
+        outputs = {"toolOutputs": [{"toolCallId": call["id"], "output": "done"} for call in calls]}
+        assert (await nodes.post(stays, f"turns/{waits.turn}/tool-outputs", outputs))[0] == 202
+        await waits.ends(stays)
+        for told in (*running, waits, queued):
+            assert coze.posts_of(told.message) == 1
+        gaps = [reader.waited(began, "notice") for told in running for reader in told.readers]
+        assert max(gaps) < ended - began + patience(0.1)
