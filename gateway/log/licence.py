@@ -47,6 +47,8 @@ class Licence:
         self._name = name
         self._lease = lease
         self.node = 0
+        self.breaks = 0
+        """How often its connection broke: after each time the database may have lost its last moments."""
 
     async def take(self) -> str:
         """Becomes a new node. Returns the random text that the log was given when it was made.

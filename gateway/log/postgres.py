@@ -261,6 +261,7 @@ class PostgresJournal:
             logger.warning("log.written_again", batches=again, why="PostgreSQL has lost its last moments")
             if self._told is not None:
                 self._told.batches_written_again(again)
+        self.licence.breaks += 1
         self.when_back()
 
     async def _write_again(self, rows: Rows) -> list[Any]:

@@ -68,6 +68,10 @@ class Claims:
         return self._licence.node
 
     @property
+    def breaks(self) -> int:
+        return self._licence.breaks
+
+    @property
     def live(self) -> bool:
         """Whether there are other nodes now."""
         return not self._rings.alone

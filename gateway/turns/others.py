@@ -21,6 +21,10 @@ class Others(Protocol):
     def term(self) -> int:
         """Changes each time that this node was taken for dead: then it has lost everything that it claimed before."""
 
+    @property
+    def breaks(self) -> int:
+        """Changes when the connection to the log broke: the database may have lost what was claimed before that."""
+
     async def claim(self, key: LogKey) -> int | None:
         """Claims a conversation, so that this node runs its turns until as many calls of `release`. If another node has
         claimed it, returns that node and changes nothing."""
@@ -53,6 +57,7 @@ class Nobody:
     any = False
     live = False
     term = 0
+    breaks = 0
 
     async def claim(self, key: LogKey) -> int | None:
         return None

@@ -50,7 +50,7 @@ class Accepted(Struct, frozen=True):
 
 
 class _TakenForDead(Exception):
-    """While this process started a turn, its node was taken for dead; now it is another node."""
+    """While this process started a turn, its node was taken for dead, or the database may have lost what it claimed."""
 
 
 class Starting:
@@ -88,16 +88,17 @@ class Starting:
     async def _start_once(
         self, order: Order, naming: Naming | None, admit: Admit, position: str, mark: str
     ) -> Accepted:
+        began = self._means.others.term, self._means.others.breaks  # before anything is locked or claimed
         if not (mark := mark or order.mark()):
             if (earlier := await self._returned(order, position)) is not None:
                 return earlier
-            return await self._start(order, naming, mark, admit, position)
+            return await self._start(order, naming, mark, admit, position, began)
         lock = self._marks.setdefault(mark, asyncio.Lock())
         async with lock, self._means.others.alone_with(mark) if naming is None else nullcontext():
             earlier = await self._earlier(order, mark) or await self._returned(order, position)
             if earlier is not None:
                 return earlier
-            return await self._start(order, naming, mark, admit, position)
+            return await self._start(order, naming, mark, admit, position, began)
 
     async def _at_home(self, order: Order, naming: Naming, owns: Owns) -> Order:
         """The order for a known conversation; if it names no shop, it gets the conversation's."""
@@ -137,9 +138,17 @@ class Starting:
         conversation = ConversationId(note.conversation_id)
         return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
 
-    async def _start(self, order: Order, naming: Naming | None, mark: str, admit: Admit, position: str) -> Accepted:
+    async def _start(
+        self,
+        order: Order,
+        naming: Naming | None,
+        mark: str,
+        admit: Admit,
+        position: str,
+        began: tuple[int, int],
+    ) -> Accepted:
         await self._patiently(self._require_storage)
-        others, term = self._means.others, self._means.others.term
+        others, (term, breaks) = self._means.others, began
         if naming is None:
             naming = self._names.of(new_conversation_id())
             key = LogKey(naming.conversation_id)
@@ -167,8 +176,10 @@ class Starting:
             self._log.shelf.drop(tail, waiting)  # the tail may have been read for this order alone
             others.release(key)
             raise
-        if others.term != term:  # another node may have the conversation now
+        if (others.term, others.breaks) != (term, breaks):  # another node may have the conversation now, or the mark
             self._log.shelf.drop(tail, waiting)
+            if others.term == term:
+                others.release(key)
             raise _TakenForDead
         note = Note(order, naming.conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
