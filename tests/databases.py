@@ -115,21 +115,21 @@ class PostgresServer:
     def url(self, name: str) -> str:
         return f"postgresql://gateway@/{name}?host={quote(str(self._folder), safe='')}"
 
-    async def make(self) -> str:
-        """A database with the newest tables; its URL."""
+    async def make(self, *, on: Path | None = None) -> str:
+        """A database with the newest tables; its URL. `on` is a folder for its files, which the server may write to."""
         if not self._migrated:
             await asyncio.to_thread(self._create, "migrated", "template1")
             await (await open_database(self.url("migrated"))).dispose()
             self._migrated = True
-        return await self._make("migrated")
+        return await self._make("migrated", on)
 
     async def make_empty(self) -> str:
         """A database without tables; its URL."""
         return await self._make("template1")
 
-    async def _make(self, template: str) -> str:
+    async def _make(self, template: str, on: Path | None = None) -> str:
         name = f"test_{next(self._numbers)}"
-        await asyncio.to_thread(self._create, name, template)
+        await asyncio.to_thread(self._create, name, template, on)
         self._made.append(name)
         return self.url(name)
 
@@ -141,14 +141,28 @@ class PostgresServer:
         self._over += self._made[earlier:]
         del self._made[earlier:]
 
-    def _create(self, name: str, template: str) -> None:
+    def drop(self, url: str) -> None:
+        """Drops a database that lies in a folder of its own, with its files."""
+        import psycopg
+
+        name = url.partition("?")[0].rpartition("/")[2]
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            connection.execute(f"DROP TABLESPACE of_{name}".encode())
+        self._made.remove(name)
+
+    def _create(self, name: str, template: str, on: Path | None = None) -> None:
         import psycopg
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             while self._over:
                 connection.execute(f"DROP DATABASE IF EXISTS {self._over[-1]} WITH (FORCE)".encode())
                 self._over.pop()
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+            where = ""
+            if on is not None:
+                connection.execute(f"CREATE TABLESPACE of_{name} LOCATION '{on}'".encode())
+                where = f" TABLESPACE of_{name}"
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}{where}".encode())
 
     def __repr__(self) -> str:
         return f"PostgresServer({self._folder})"
