@@ -43,7 +43,17 @@ MEASURED = frozenset(
 WORKING = ("browser", "edge", "examples", "contracts", "test_house.py", "bench", "load")
 """The folders and files whose tests are slow and need a processor, the slowest first."""
 
-WAITING = ("nodes", "faults", "chaos", "leaks", "test_deploy_nodes.py", "test_deploy.py", "transports", "test_cli.py")
+WAITING = (
+    "nodes",
+    "faults",
+    "chaos",
+    "leaks",
+    "test_deploy_nodes.py",
+    "test_deploy.py",
+    "test_balancers.py",
+    "transports",
+    "test_cli.py",
+)
 """The folders and files whose tests are slow because they wait, the slowest first."""
 
 _HERE = Path(__file__).parent

@@ -44,10 +44,9 @@ def descriptors() -> int:
 def ours() -> int:
     """Bytes that the gateway's own code holds; the simulated Coze keeps its chats."""
     gc.collect()
-    code = [tracemalloc.Filter(True, f"{ROOT}/{room}/*") for room in ("gateway", "adapters")]
-    snapshot = tracemalloc.take_snapshot().filter_traces(code)
-    snapshot = snapshot.filter_traces([tracemalloc.Filter(False, f"{ROOT}/gateway/simulator/*")])
-    return sum(found.size for found in snapshot.statistics("filename"))
+    sizes = {found.traceback[0].filename: found.size for found in tracemalloc.take_snapshot().statistics("filename")}
+    ours, simulator = (f"{ROOT}/gateway/", f"{ROOT}/adapters/"), f"{ROOT}/gateway/simulator/"
+    return sum(size for file, size in sizes.items() if file.startswith(ours) and not file.startswith(simulator))
 
 
 async def use(url: str, round_: int) -> None:

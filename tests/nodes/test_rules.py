@@ -53,11 +53,11 @@ async def test_turns_per_minute_are_counted_over_all_nodes(nodes: Nodes) -> None
         return await node.post("/api/coze/chat", {**sent, "userId": user}, Prefer="wait=0")
 
     answers = await asyncio.gather(*(start(node) for node in (one, two, one, two, one, two)))
-    assert sorted(status for status, _, _ in answers) == [202, 202, 202, 429, 429, 429]
+    assert sorted(status for status, _, _ in answers if status not in (200, 202)) == [429, 429, 429]  # 200: it is over
     refused = [(headers, problem) for status, headers, problem in answers if status == 429]
     assert all(problem["code"] == "rate_limited" for _, problem in refused)
     assert all(1 <= int(headers["Retry-After"]) <= 60 for headers, _ in refused)
-    assert (await start(two, "another"))[0] == 202
+    assert (await start(two, "another"))[0] in (200, 202)
 
 
 async def test_the_window_of_the_rate_slides_and_quiet_accounts_are_forgotten(
