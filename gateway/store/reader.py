@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
+from gateway.postgres.text import EXACT, original
 from gateway.store import failures
 from gateway.waiting import outlived
 
@@ -49,7 +50,11 @@ class Reader:
 
     async def _execute(self, statement: Select[Any]) -> list[Values]:
         async with self._engine.connect() as connection:
-            return [tuple(row) for row in await connection.execute(statement)]
+            result = await connection.execute(statement)
+            exact = [column.name in EXACT for column in statement.selected_columns]
+            if connection.dialect.name != "postgresql" or not any(exact):
+                return [tuple(row) for row in result]
+            return [tuple(original(v) if e else v for v, e in zip(row, exact, strict=True)) for row in result]
 
     async def settled(self) -> None:
         """Returns when the reads that have begun are over."""

@@ -124,7 +124,7 @@ class _Prepared:
 
 
 def _named(row: Row) -> Row:
-    return {name: storable(value) for name, value in row.items()}
+    return {name: storable(name, value) for name, value in row.items()}
 
 
 def _in_order(names: list[str]) -> Callable[[Row], tuple[Any, ...]]:

@@ -204,12 +204,14 @@ async def test_closing_writes_what_is_queued(store: Store, open_store: OpenStore
     assert await (await open_store()).turn("turn_1") == ROW
 
 
-async def test_a_null_character_from_coze_costs_no_answer(store: Store, kind: str) -> None:
-    """SQLite keeps it; PostgreSQL has none."""
+@pytest.mark.parametrize("text", ["a\0b", "\0\0", "\ufdd0", "\0\ufdd0\ufdd0\0\ufdd1\ufdd0", "\ufdd1\ufdd0\ufdd1"])
+async def test_an_answer_is_given_back_as_it_was_with_null_characters_too(store: Store, text: str) -> None:
+    """PostgreSQL has no NUL."""
     store.begin(begun(1))
-    store.update(update(1, "completed", content="a\0b", reasoning="\0", suggestions=["c\0d"]))
+    store.update(update(1, "completed", content=text, reasoning=text, suggestions=[text]))
     await store.settled()
     row = await store.turn("turn_1")
     assert row is not None
-    there = "\0" if kind == "sqlite" else "\ufffd"
-    assert (row.content, row.reasoning, row.suggestions) == (f"a{there}b", there, ["c\0d"])
+    assert (row.content, row.reasoning, row.suggestions) == (text, text, [text])
+    (_, answer), _ = await store.messages("conv_1", before=None, limit=10, most=10**6)
+    assert answer.content == text
