@@ -17,7 +17,7 @@ from adapters.native import turns
 from adapters.native.starting import named, read_order, seat_for, start
 from adapters.services import SERVICES, Services
 from adapters.transports.listening import Topic, caller_of, subscribe
-from gateway.errors import Code, GatewayError, no_such
+from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId
 from gateway.reading.subscription import Subscription
 from gateway.turns.starting import Accepted
@@ -142,9 +142,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     name = conversation_id(request.match_info["id"])
     page = page_query(request)
-    row = await services.store.conversation(name)
-    if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise no_such(row)
+    await services.turns.conversation(name, owns=caller.may_read)
     with services.connections.acquire():
         async with services.hub.unsent.making:
             answer = await _page(services, name, page)
@@ -181,9 +179,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     caller = caller_of(request)
     name = conversation_id(request.match_info["id"])
-    row = await services.store.conversation(name)
-    if row is None or not caller.may_read(row.user_id, row.shop_id):
-        raise no_such(row)
+    row = await services.turns.conversation(name, owns=caller.may_read)
     await services.turns.erase(row.id)
     logger.info("conversation.deleted", conversationId=row.id, userId=row.user_id)
     return web.Response(status=204, headers=_NO_STORE)

@@ -10,9 +10,9 @@ from adapters.edge.callers import NOT_ITS_SHOP, Caller
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from gateway.errors import Code, GatewayError, no_such
+from gateway.errors import Code, GatewayError
 from gateway.events import Reset
-from gateway.ids import LogKey, Position, parse_position, shop_log
+from gateway.ids import ConversationId, LogKey, Position, parse_position, shop_log
 from gateway.log.entry import Entry
 from gateway.log.journal import JournalError
 from gateway.log.shelf import epoch_mark, is_of
@@ -64,9 +64,7 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
         if topic.kind == "turns":
             subscription, exact = await _to_turn(services, caller, topic.name, asked)
         elif topic.kind == "conversations":
-            row = await services.store.conversation(topic.name)
-            if row is None or not caller.may_read(row.user_id, row.shop_id):
-                raise no_such(row)
+            await services.turns.conversation(ConversationId(topic.name), owns=caller.may_read)
             subscription, exact = await services.hub.subscribe(LogKey(topic.name), asked=asked)
             if not exact and not subscription.tail.spans:
                 await _tell_last_turn(services, topic.name, subscription)

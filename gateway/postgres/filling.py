@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 
 from gateway.postgres.address import conninfo
 from gateway.postgres.failures import NoReply
+from gateway.postgres.line import hang_up
 from gateway.postgres.text import storable
 
 _REPLY_SECONDS: Final = 60.0
@@ -55,7 +56,7 @@ class Filling:
             copy = await stack.enter_async_context(cursor.copy(into))
             copy.set_types(types)
             for row in rows:
-                values = [_value(value, kind) for value, kind in zip(row, types, strict=True)]
+                values = [_value(*one) for one in zip(columns, row, types, strict=True)]
                 await self._in_time(copy.write_row(values), _REPLY_SECONDS)
                 done += 1
                 if time.monotonic() - said > _SAY_EVERY:
@@ -71,7 +72,7 @@ class Filling:
     async def _in_time(self, work: Awaitable[T], seconds: float) -> T:
         # The connection ends first: psycopg would ask a server that does not answer to cancel the statement, and wait.
         loop = asyncio.get_running_loop()
-        ending = loop.call_later(seconds, self._connection.pgconn.finish)
+        ending = loop.call_later(seconds, hang_up, self._connection)
         try:
             async with asyncio.timeout(seconds + _AFTER_THAT):
                 return await work
@@ -83,9 +84,9 @@ class Filling:
             ending.cancel()
 
 
-def _value(value: Any, kind: int) -> Any:
+def _value(column: str, value: Any, kind: int) -> Any:
     """SQLite has no type for truth."""
-    return bool(value) if kind == _BOOL else storable(value)
+    return bool(value) if kind == _BOOL else storable(column, value)
 
 
 @asynccontextmanager

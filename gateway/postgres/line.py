@@ -100,17 +100,11 @@ class Line:
         if self._connection is None:
             task.cancel()  # it is connecting
         else:
-            self._hang_up(self._connection)
+            hang_up(self._connection)
             self._let_go()  # the next work gets a new connection in any case
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task], timeout=1)
         task.cancel()
-
-    def _hang_up(self, connection: Connection) -> None:
-        """Ends a connection that is in use. Closing it instead would close its descriptor while the event loop still
-        watches it, and then libuv aborts the process."""
-        with suppress(OSError, OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
 
     def _let_go(self) -> None:
         self._connection = None
@@ -121,7 +115,7 @@ class Line:
     async def close(self) -> None:
         """Closes the line, and ends a statement that is under way."""
         if self._busy.locked() and self._connection is not None:
-            self._hang_up(self._connection)
+            hang_up(self._connection)
         async with self._busy:
             if self._connection is not None:
                 await self._connection.close()
@@ -129,3 +123,10 @@ class Line:
 
     def __repr__(self) -> str:
         return f"Line({'closed' if self._connection is None else 'open'})"
+
+
+def hang_up(connection: Connection) -> None:
+    """Ends a connection under whoever uses it. To close it instead would take its descriptor from the event loop while
+    the loop still watches it, and libuv then aborts the process."""
+    with suppress(OSError, OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)

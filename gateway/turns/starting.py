@@ -19,6 +19,7 @@ from gateway.log.tail import Tail
 from gateway.store.store import Store
 from gateway.turns.asking import StartAsked, ask, new_mark, until_taken_over
 from gateway.turns.context import Means
+from gateway.turns.finding import Finding
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names, Naming
 from gateway.turns.orders import Note, Order, read_note
@@ -56,11 +57,12 @@ class _TakenForDead(Exception):
 class Starting:
     """Finds the turn that an order already has, or starts one."""
 
-    def __init__(self, runner: Runner, means: Means, *, store: Store, names: Names) -> None:
+    def __init__(self, runner: Runner, means: Means, *, store: Store, names: Names, finding: Finding) -> None:
         self._runner = runner
         self._means = means
         self._log: EventLog = means.log
         self._store = store
+        self._finding = finding
         self._names = names
         self._marks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -102,7 +104,7 @@ class Starting:
 
     async def _at_home(self, order: Order, naming: Naming, owns: Owns) -> Order:
         """The order for a known conversation; if it names no shop, it gets the conversation's."""
-        row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
+        row = await self._patiently(lambda: self._finding.conversation(naming.conversation_id))
         ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
         if row is None or not ours or not owns(row.user_id, row.shop_id):
             raise no_such(row)

@@ -10,10 +10,9 @@ from msgspec import Struct
 
 from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey
-from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
 from gateway.status import ENDED, Status
-from gateway.store.rows import TurnRow, TurnUpdate
+from gateway.store.rows import ConversationRow, TurnRow, TurnUpdate
 from gateway.store.store import Store
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.asking import (
@@ -35,6 +34,7 @@ from gateway.turns.books import kept
 from gateway.turns.context import Means
 from gateway.turns.elsewhere import Elsewhere
 from gateway.turns.erasure import Erasure
+from gateway.turns.finding import Finding
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
@@ -68,7 +68,8 @@ class Turns:
         self._telling = telling
         self.runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
         self._elsewhere = Elsewhere(self.runner, means)
-        self._starting = Starting(self.runner, means, store=store, names=names)
+        self._finding = Finding(store, means.log, means.others)
+        self._starting = Starting(self.runner, means, store=store, names=names, finding=self._finding)
         self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers, others=means.others)
         self._takeover = TakeOver(
             self.runner, means, store=store, names=names, telling=telling, notifications=notifications
@@ -102,13 +103,20 @@ class Turns:
             return _running(found)
         if found.status in ENDED or not self._means.others.any:
             return found
-        if (key := await self._key_of(turn_id)) is None:
+        if (key := await self._finding.key_of(turn_id)) is None:
             return found
         if key == turn_id:  # the turn waits, and its readers wait in the log in which it will begin
             home = LogKey(found.conversation_id)
             self._elsewhere.watch(turn_id, home)
             return Running(home, "queued")
         return Running(key, "running" if found.status == "queued" else found.status)
+
+    async def conversation(self, conversation_id: ConversationId, *, owns: Owns) -> ConversationRow:
+        """A conversation that has begun. Raises `not_found`, also for one that belongs to somebody else."""
+        row = await self._finding.conversation(conversation_id)
+        if row is None or not owns(row.user_id, row.shop_id):
+            raise no_such(row)
+        return row
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
         """The state of a turn. Raises `not_found`, also for a turn that belongs to somebody else."""
@@ -149,36 +157,12 @@ class Turns:
         live = self.runner.turns.get(turn_id)
         if live is not None and owns(live.order.user_id, live.order.shop_id):
             return live  # otherwise the answer takes as long as for a turn that never existed
-        row = await self._store.turn(turn_id, texts=False)
-        if row is None and self._means.others.any:
-            row = await self._row_of_a_dead_nodes(turn_id)
+        row = await self._finding.turn(turn_id)
         if row is None or not owns(row.user_id, row.shop_id):
             raise no_such(row)
         return row
 
     # -- turns of other nodes -----------------------------------------------------------------------------------
-
-    async def _row_of_a_dead_nodes(self, turn_id: str) -> TurnRow | None:
-        """The row of a turn that the log knows and the store does not yet: its node died between the two, and the node
-        that goes on with the turn tells the store of it."""
-
-        async def attempt() -> tuple[TurnRow | None] | None:
-            known = await self._key_of(turn_id) is not None
-            row = await self._store.turn(turn_id, texts=False)
-            return None if known and row is None else (row,)
-
-        return (await until_taken_over(attempt))[0]
-
-    async def _key_of(self, turn_id: str) -> LogKey | None:
-        """The log of a turn that runs at another node."""
-        try:
-            tail = await self._means.log.shelf.find(turn_id)
-        except JournalError as error:
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
-        if tail is None:
-            return None
-        self._means.log.shelf.drop(tail, None)
-        return tail.key
 
     async def _ask_its_node(self, row: TurnRow, question: CancelAsked | OutputsAsked) -> Any:
         """The answer of the node that runs the turn; None if the turn is over."""
