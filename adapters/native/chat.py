@@ -142,7 +142,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     name = conversation_id(request.match_info["id"])
     page = page_query(request)
-    await services.turns.conversation(name, owns=caller.may_read)
+    await services.turns.finding.conversation_of(name, owns=caller.may_read)
     with services.connections.acquire():
         async with services.hub.unsent.making:
             answer = await _page(services, name, page)
@@ -179,7 +179,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     caller = caller_of(request)
     name = conversation_id(request.match_info["id"])
-    row = await services.turns.conversation(name, owns=caller.may_read)
+    row = await services.turns.finding.conversation_of(name, owns=caller.may_read)
     await services.turns.erase(row.id)
     logger.info("conversation.deleted", conversationId=row.id, userId=row.user_id)
     return web.Response(status=204, headers=_NO_STORE)

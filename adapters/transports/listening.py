@@ -12,7 +12,7 @@ from adapters.services import SERVICES, Services
 from adapters.transports import wire
 from gateway.errors import Code, GatewayError
 from gateway.events import Reset
-from gateway.ids import ConversationId, LogKey, Position, parse_position, shop_log
+from gateway.ids import LogKey, Position, parse_position, shop_log
 from gateway.log.entry import Entry
 from gateway.log.journal import JournalError
 from gateway.log.shelf import epoch_mark, is_of
@@ -64,7 +64,7 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
         if topic.kind == "turns":
             subscription, exact = await _to_turn(services, caller, topic.name, asked)
         elif topic.kind == "conversations":
-            await services.turns.conversation(ConversationId(topic.name), owns=caller.may_read)
+            await services.turns.finding.conversation_of(topic.name, owns=caller.may_read)
             subscription, exact = await services.hub.subscribe(LogKey(topic.name), asked=asked)
             if not exact and not subscription.tail.spans:
                 await _tell_last_turn(services, topic.name, subscription)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from gateway.errors import Code, GatewayError
+from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import LogKey
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
@@ -42,6 +42,15 @@ class Finding:
             return bool(tail.spans)
 
         return await self._found(lambda: self._store.conversation(conversation_id), in_log)
+
+    async def conversation_of(
+        self, conversation_id: str, *, owns: Callable[[str, str | None], bool]
+    ) -> ConversationRow:
+        """A conversation of the caller's. Raises `not_found`, also for one that belongs to somebody else."""
+        row = await self.conversation(conversation_id)
+        if row is None or not owns(row.user_id, row.shop_id):
+            raise no_such(row)
+        return row
 
     async def key_of(self, turn_id: str) -> LogKey | None:
         """The log that has a turn's events, None if none has."""

@@ -12,7 +12,7 @@ from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey
 from gateway.log.stretch import Stretch
 from gateway.status import ENDED, Status
-from gateway.store.rows import ConversationRow, TurnRow, TurnUpdate
+from gateway.store.rows import TurnRow, TurnUpdate
 from gateway.store.store import Store
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.asking import (
@@ -68,8 +68,8 @@ class Turns:
         self._telling = telling
         self.runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
         self._elsewhere = Elsewhere(self.runner, means)
-        self._finding = Finding(store, means.log, means.others)
-        self._starting = Starting(self.runner, means, store=store, names=names, finding=self._finding)
+        self.finding = Finding(store, means.log, means.others)
+        self._starting = Starting(self.runner, means, store=store, names=names, finding=self.finding)
         self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers, others=means.others)
         self._takeover = TakeOver(
             self.runner, means, store=store, names=names, telling=telling, notifications=notifications
@@ -103,20 +103,13 @@ class Turns:
             return _running(found)
         if found.status in ENDED or not self._means.others.any:
             return found
-        if (key := await self._finding.key_of(turn_id)) is None:
+        if (key := await self.finding.key_of(turn_id)) is None:
             return found
         if key == turn_id:  # the turn waits, and its readers wait in the log in which it will begin
             home = LogKey(found.conversation_id)
             self._elsewhere.watch(turn_id, home)
             return Running(home, "queued")
         return Running(key, "running" if found.status == "queued" else found.status)
-
-    async def conversation(self, conversation_id: ConversationId, *, owns: Owns) -> ConversationRow:
-        """A conversation that has begun. Raises `not_found`, also for one that belongs to somebody else."""
-        row = await self._finding.conversation(conversation_id)
-        if row is None or not owns(row.user_id, row.shop_id):
-            raise no_such(row)
-        return row
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
         """The state of a turn. Raises `not_found`, also for a turn that belongs to somebody else."""
@@ -157,7 +150,7 @@ class Turns:
         live = self.runner.turns.get(turn_id)
         if live is not None and owns(live.order.user_id, live.order.shop_id):
             return live  # otherwise the answer takes as long as for a turn that never existed
-        row = await self._finding.turn(turn_id)
+        row = await self.finding.turn(turn_id)
         if row is None or not owns(row.user_id, row.shop_id):
             raise no_such(row)
         return row
