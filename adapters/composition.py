@@ -144,7 +144,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             )
             stack.push_async_callback(cluster.close)
         most = settings.turns_per_minute
-        probes = Probes(log, store, files)
+        probes = Probes(log, store, files, list if cluster is None else cluster.remarks)
         stack.push_async_callback(probes.close)
         watch = asyncio.create_task(metrics.watch_event_loop())
         stack.callback(watch.cancel)

@@ -1,7 +1,7 @@
 """The services that routes use: the objects that the composition root made, stored in the application under one key."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,10 +31,13 @@ class Probes:
     whose content is lost when the process ends.
     """
 
-    def __init__(self, log: EventLog, store: Store, files: Iterable[Path]) -> None:
+    def __init__(
+        self, log: EventLog, store: Store, files: Iterable[Path], remarks: Callable[[], list[str]] = list
+    ) -> None:
         self._log = log
         self._store = store
         self._files = {part: part.stat().st_ino for file in files for part in self._with_wal(file)}
+        self.remarks = remarks  # what is away that the gateway can do without, one sentence each
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self.leaving = False  # the gateway is about to stop, but still accepts turns

@@ -109,7 +109,8 @@ async def cluster(
     from gateway.nodes.cluster import Cluster
 
     name = settings.node_name or f"{socket.gethostname()}-{new_token()[:4]}"
-    return Cluster(settings.database_url, name=name, ledger=ledger, faults=faults, metrics=metrics, visits=visits)
+    bus = None if visits else settings.bus_url
+    return Cluster(settings.database_url, bus, name=name, ledger=ledger, faults=faults, metrics=metrics, visits=visits)
 
 
 async def opened(log: EventLog) -> list[Stretch]:

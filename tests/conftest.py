@@ -41,6 +41,7 @@ PACKAGES = {
     "postgres": ("postgresql", ("postgres",)),
     "promtool": ("prometheus", ("promtool",)),
     "systemd-analyze": ("systemd", ("systemd-analyze",)),
+    "redis-server": ("redis-server", ("redis-server",)),
 }
 """Tools that are not Python's: the Debian package of each, and the names of its command."""
 

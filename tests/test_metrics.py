@@ -49,6 +49,10 @@ def everything_happened(ledger: Ledger) -> Metrics:
     metrics.nodes.batches_written_again(1)
     metrics.nodes.log_taken_back()
     metrics.nodes.news_read(0.02, 0.001)
+    metrics.nodes.batches_read(2)
+    metrics.nodes.batch_heard(0.003, 0.001)
+    metrics.nodes.news_goes(redis=True)
+    metrics.nodes.news_refused()
     return metrics
 
 

@@ -32,7 +32,8 @@ async def readyz(request: web.Request) -> web.Response:
     reasons = not_ready(services)
     if reasons:
         return _json({"status": "unavailable", "reasons": reasons}, 503, {**_NO_STORE, "Retry-After": "2"})
-    return _json({"status": "ready"})
+    remarks = services.probes.remarks()
+    return _json({"status": "ready", "remarks": remarks} if remarks else {"status": "ready"})
 
 
 def not_ready(services: Services) -> list[str]:

@@ -19,6 +19,7 @@ from gateway.telemetry.masking import mask
 
 _FIELDS = {env_name(field): field for field in Settings.model_fields}
 _USER_IN_URL = re.compile(r"//.*@", re.DOTALL)
+_REDIS = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 _PATH = re.compile(r"(?=.*[/.])[\w.~ /-]{1,200}")
 _STARS = "check-config prints asterisks in place of a secret: write the secret itself,"
 _PROXY = env_name("upstream_proxy")
@@ -154,9 +155,8 @@ def _checked(values: Mapping[str, Any]) -> tuple[Settings | None, set[str]]:
 
 def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Mistakes that only several settings together show: the fields (the wrong one first), and what is allowed."""
-    for field, beginning in NOT_BUILT_YET.items():
-        value = getattr(settings, field)
-        if value is not None and str(value).startswith(beginning):
+    for field in NOT_BUILT_YET:
+        if getattr(settings, field) is not None:
             yield (field,), "promised but not built yet: leave it unset"
     jwt_app = ("coze_jwt_app_id", "coze_jwt_key_id", "coze_jwt_private_key_file")
     given = [field for field in jwt_app if getattr(settings, field) is not None]
@@ -166,13 +166,19 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         yield (given[0], *jwt_app), f"a JWT app also needs {' and '.join(missing)}"
     if settings.coze_jwt_private_key_file is not None and (wrong := _wrong_key(settings.coze_jwt_private_key_file)):
         yield ("coze_jwt_private_key_file",), wrong
-    for field, schemes in (("database_url", ("postgresql",)), ("bus_url", ("memory", "redis"))):
+    for field, schemes in (("database_url", ("postgresql",)), ("bus_url", ("memory", *_REDIS))):
         value = getattr(settings, field)
         if value is not None and value.partition("://")[0] not in schemes:
             yield (field,), f"allowed is {Settings.model_fields[field].description}"
     if settings.database_url is not None and (wrong := _wrong_postgresql(settings.database_url)) is not None:
         yield ("database_url",), wrong
-    if settings.on_postgresql and settings.bus_url is not None and settings.bus_url.startswith("memory"):
+    if settings.bus_url is not None and settings.bus_url.partition("://")[0] in _REDIS:
+        if not settings.on_postgresql:
+            needs = "Redis carries news between nodes, which share a database: set GATEWAY_DATABASE_URL=postgresql://…"
+            yield ("bus_url", "database_url"), needs
+        elif (wrong := _wrong_redis(settings.bus_url)) is not None:
+            yield ("bus_url",), wrong
+    elif settings.on_postgresql and settings.bus_url is not None:
         yield ("bus_url", "database_url"), "allowed beside PostgreSQL, which holds the event log, is redis://…"
     if not settings.auth and not settings.on_loopback and not settings.allow_anonymous:
         yield (
@@ -217,6 +223,19 @@ def _wrong_postgresql(url: str) -> str | None:
         conninfo(url)
     except ProgrammingError:
         return "allowed is a URL like postgresql://USER:PASSWORD@HOST:5432/NAME, with reserved characters as %XX"
+    return None
+
+
+def _wrong_redis(url: str) -> str | None:
+    """Why a Redis URL can't be used."""
+    try:
+        from gateway.redis.address import parse
+    except ImportError:
+        return "Redis needs another package: pip install 'coze-stream-gateway[redis]'"
+    try:
+        parse(url)
+    except ValueError as error:
+        return str(error)
     return None
 
 

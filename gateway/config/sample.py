@@ -20,7 +20,7 @@ MEANINGS: Mapping[str, str] = {
     "admin_host": "The host for that port.",
     "data_dir": "The folder of the databases, on a local disk.",
     "database_url": "Conversations, turns, messages and the event log, in PostgreSQL for several nodes.",
-    "bus_url": "The event log. memory:// keeps nothing over a restart.",
+    "bus_url": "Redis beside PostgreSQL: other nodes hear sooner. Else memory://, which keeps no log over a restart.",
     "node_name": "This node's name in logs and metrics, where there are several.",
     "use_sse_streaming": "Anything but true removes the streaming routes; the older way and long-poll remain.",
     "upstream_proxy": "A proxy through which the gateway reaches Coze.",
@@ -69,7 +69,7 @@ def sample() -> str:
     ]
     for field, info in Settings.model_fields.items():
         text = f"{MEANINGS[field]} Allowed: {info.description}."
-        if NOT_BUILT_YET.get(field) == "":
+        if field in NOT_BUILT_YET:
             text = f"{MEANINGS[field]} Not built yet."
         lines += ["", *textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ", break_long_words=False)]
         default = "none" if field == "auth" else "" if info.default is None else info.default

@@ -5,9 +5,8 @@ environment.
 """
 
 import ipaddress
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -31,11 +30,8 @@ from gateway.config.values import (
     readable_file,
 )
 
-NOT_BUILT_YET: Mapping[str, str] = {
-    "tenants_file": "",
-    "bus_url": "redis",
-}
-"""Settings that are promised but not built yet: a value that begins like this (`""`: any value) stops the start."""
+NOT_BUILT_YET: Final = ("tenants_file",)
+"""Settings that are promised but not built yet: any value stops the start."""
 
 Way = Literal["api-key", "jwt"]
 Whole = Annotated[int, BeforeValidator(no_flag)]
@@ -107,7 +103,7 @@ class Settings(BaseSettings):
         Path("data"), description="a folder that can be written to, or created"
     )
     database_url: Words = Field(None, description="unset (SQLite in the data folder), or postgresql://…")
-    bus_url: Words = Field(None, description="unset (the embedded log), memory://, or redis://…")
+    bus_url: Words = Field(None, description="unset, memory://, or redis://… beside PostgreSQL")
     node_name: Words = Field(None, description="a name, by default the host's with a random part")
     upstream_proxy: Annotated[SecretStr | None, BeforeValidator(empty_is_none), AfterValidator(proxy_url)] = Field(
         None, description="http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with reserved characters as %XX"

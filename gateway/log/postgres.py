@@ -137,7 +137,7 @@ class PostgresJournal:
         self._written.add(rows, len(rows.body))
         self._last_batch = rows.number
         if self._watch is not None:
-            self._watch.committed(self.licence.node, rows.number, [begun.key for begun in rows.begun])
+            self._watch.committed(self.licence.node, rows.number, [begun.key for begun in rows.begun], rows.body)
 
     async def holds(self, number: int) -> bool:
         sql = "SELECT 1 FROM log_batches WHERE node = %s AND number = %s"

@@ -7,8 +7,8 @@ from typing import Protocol
 class Watch(Protocol):
     """Tells the other nodes what happens at this one."""
 
-    def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
-        """A node's batch is durable. `begun` are the keys of the logs in which it begins a stretch."""
+    def committed(self, node: int, number: int, begun: Sequence[str], body: bytes) -> None:
+        """A node's batch is durable, with this body. `begun` are the keys of the logs in which it begins a stretch."""
 
     async def left(self) -> None:
         """This node has given its licence back. Raises nothing."""

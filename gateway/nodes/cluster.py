@@ -1,6 +1,7 @@
 """The cluster, as one node sees it: makes the parts that deal with other nodes, and connects them."""
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
@@ -10,12 +11,17 @@ from gateway.nodes.claims import Claims
 from gateway.nodes.database import Database
 from gateway.nodes.following import Following
 from gateway.nodes.membership import Membership
+from gateway.nodes.message import Message
+from gateway.nodes.news import News
 from gateway.nodes.post import Post
 from gateway.nodes.rate import SharedRate
 from gateway.nodes.rings import Ring, Rings
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.node_metrics import NodeMetrics
+
+if TYPE_CHECKING:
+    from gateway.nodes.bus import Bus
 
 
 class Cluster:
@@ -25,23 +31,49 @@ class Cluster:
     """
 
     def __init__(
-        self, url: str, *, name: str, ledger: Ledger, faults: Faults, metrics: NodeMetrics, visits: bool = False
+        self,
+        url: str,
+        bus_url: str | None,
+        *,
+        name: str,
+        ledger: Ledger,
+        faults: Faults,
+        metrics: NodeMetrics,
+        visits: bool = False,
     ) -> None:
         self._ledger = ledger
         self._faults = faults
         self._metrics = metrics
         self._rings = Rings(url, ledger=ledger, heard=self._heard)
-        self.journal = PostgresJournal(url, ledger=ledger, name=name, visits=visits, watch=self._rings, told=metrics)
+        self._bus = None if bus_url is None else self._made(bus_url)
+        self._news = News(self._rings, self._bus)
+        metrics.news_goes(redis=None if self._bus is None else False)
+        self.journal = PostgresJournal(url, ledger=ledger, name=name, visits=visits, watch=self._news, told=metrics)
         self._database = Database(url, ledger)
         self._post = Post(self._database, self.journal.licence, self._rings)
         self._following: Following | None = None
         self._claims: Claims | None = None
         self._membership: Membership | None = None
 
+    def _made(self, url: str) -> "Bus":
+        """The bus. Its driver is imported for it alone."""
+        from gateway.nodes.bus import Bus
+
+        return Bus(
+            url,
+            ledger=self._ledger,
+            faults=self._faults,
+            metrics=self._metrics,
+            heard=self._brought,
+            changed=self._bus_changed,
+        )
+
     def follow(self, shelf: Shelf) -> Following:
         """Makes the part that keeps a shelf's tails up to date with other nodes."""
         shelf.forks.told = self._metrics.log_taken_back
-        self._following = Following(self._database, self.journal.licence, shelf)
+        self._following = Following(
+            self._database, self.journal.licence, shelf, began=self._news.follow, metrics=self._metrics
+        )
         return self._following
 
     def claims(self, settled: Callable[[], Awaitable[None]]) -> Claims:
@@ -69,6 +101,7 @@ class Cluster:
             log,
             self.journal,
             self._rings,
+            self._news,
             self._following,
             self._post,
             adopt=adopt,
@@ -80,13 +113,32 @@ class Cluster:
         )
         self._rings.start()
         self._membership.start()
+        if self._bus is not None:
+            self._bus.start()
 
     def _heard(self, ring: Ring) -> None:
         if self._membership is not None:
             self._membership.heard(ring)
 
+    def _brought(self, message: Message) -> None:
+        assert self._following is not None
+        self._following.came(message)
+
+    def _bus_changed(self) -> None:
+        self._news.bus_changed(self.journal.licence.node)
+        if self._membership is not None:
+            self._membership.look()
+
+    def remarks(self) -> list[str]:
+        """What is away that this node can do without, one sentence each."""
+        if self._bus is None or self._bus.up:
+            return []
+        return [f"{self._bus.trouble}: other nodes are heard over PostgreSQL"]
+
     async def close(self) -> None:
         """Stops listening and answering. The log closes the journal."""
+        if self._bus is not None:
+            await self._bus.close()
         if self._membership is not None:
             await self._membership.close()
         if self._claims is not None:

@@ -1,11 +1,15 @@
 """Following: reads what other nodes write to logs that have readers at this node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
+from gateway.ids import LogKey
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.epochs import Epochs
 from gateway.log.feed import replay
@@ -15,6 +19,9 @@ from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
+from gateway.nodes.feed import Feed
+from gateway.nodes.message import Message
+from gateway.telemetry.node_metrics import NodeMetrics
 
 _LOGS = "SELECT key, epochs, head FROM log_heads WHERE key = ANY(%s)"
 _RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept"
@@ -29,30 +36,67 @@ _SAVED_MEANWHILE = 5
 """How often reading a stretch is tried while its node saves it at the same time."""
 
 
-class _Feed:
-    """Another node's batches, which are read up to number `last` for those of its stretches that are followed."""
-
-    def __init__(self, node: int, last: int) -> None:
-        self.node = node
-        self.last = last
-        self.stretches: dict[int, tuple[Stretch, Tail]] = {}
-
-
 class Following:
     """Keeps tails with readers at this node up to date with what other nodes write. It never writes itself.
 
-    Events come in order, and none is left out. A look at the database finds everything that no ring has told of.
+    Events come in order, and none is left out. A look at the database finds everything that was not heard of. `began`
+    is called with each node that it begins to follow, and `missed` with a node whose newest batches `pull` has to read.
     """
 
-    def __init__(self, database: Database, licence: Licence, shelf: Shelf) -> None:
+    def __init__(
+        self,
+        database: Database,
+        licence: Licence,
+        shelf: Shelf,
+        *,
+        began: Callable[[int], None] = lambda _: None,
+        metrics: NodeMetrics | None = None,
+    ) -> None:
         self._database = database
         self._licence = licence
         self._shelf = shelf
-        self._feeds: dict[int, _Feed] = {}
+        self._began = began
+        self._metrics = metrics or NodeMetrics(CollectorRegistry())
+        self.missed: Callable[[int], None] = lambda _: None
+        self._feeds: dict[int, Feed] = {}
         self._lock = asyncio.Lock()
 
-    def follows(self, node: int) -> bool:
-        return node in self._feeds
+    @property
+    def nodes(self) -> Collection[int]:
+        """The nodes that are followed."""
+        return self._feeds.keys()
+
+    def lacks(self, node: int, batch: int) -> bool:
+        """Whether a node is followed, and this batch of it is not here yet."""
+        return (feed := self._feeds.get(node)) is not None and batch > feed.last
+
+    def came(self, message: Message) -> None:
+        """Redis has brought a batch, or says that there is one. It is shown at once if it is the next one."""
+        if self.lacks(message.node, message.number):
+            feed = self._feeds[message.node]
+            feed.inbox.put(message)
+            if not self._lock.locked():
+                self._open(feed)
+
+    def _open(self, feed: Feed) -> None:
+        """Takes the batches of the inbox that are next."""
+        while (found := feed.inbox.next(feed.last)) is not None:
+            message, came = found
+            self._take_all(feed, [(message.number, _decode(message.body))])
+            seconds = monotonic() - came
+            self._metrics.batch_heard(message.waited + seconds, seconds)
+        if feed.inbox.told > feed.last or feed.begun:
+            self.missed(feed.node)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        """One task at a time reads in the database. What Redis brings meanwhile is taken afterwards."""
+        async with self._lock:
+            try:
+                yield
+            finally:
+                for feed in list(self._feeds.values()):
+                    self._open(feed)
 
     async def look(self, tails: Iterable[Tail] | None = None, *, claimed: bool = False) -> None:
         """Reads what other nodes have written to these logs, or to all logs with readers here. Raises `JournalError`.
@@ -60,11 +104,13 @@ class Following:
         Afterwards these tails have everything that was written before the call. With `claimed`, this node has claimed
         the logs, and nobody will write again what the database has lost of them.
         """
-        async with self._lock:
+        async with self._reading():
             asked = None if tails is None else list(tails)
             for feed in list(self._feeds.values()):
                 if asked is None or any(tail in asked for _, tail in feed.stretches.values()):
                     await self._pull(feed)
+                if asked is None:
+                    feed.begun.clear()
             await self._look(self._read_here() if asked is None else asked, claimed=claimed)
 
     async def require_licence(self) -> None:
@@ -74,6 +120,9 @@ class Following:
 
     def _read_here(self) -> list[Tail]:
         return [tail for tail in self._shelf.tails() if tail.users and not tail.is_ours]
+
+    def _is_read(self, key: LogKey) -> bool:
+        return (tail := self._shelf.loaded(key)) is not None and bool(tail.users) and not tail.is_ours
 
     async def _look(self, tails: list[Tail], *, claimed: bool = False) -> None:
         by_key = {tail.key: tail for tail in tails if not tail.is_ours and self._shelf.loaded(tail.key) is tail}
@@ -131,7 +180,8 @@ class Following:
         if not kept and node is not None and node != self._licence.node:
             feed = self._feeds.get(node)
             if feed is None:
-                feed = self._feeds[node] = _Feed(node, batch)
+                feed = self._feeds[node] = Feed(node, batch)
+                self._began(node)
             else:
                 if batch > feed.last:
                     await self._pull(feed)
@@ -170,39 +220,47 @@ class Following:
 
     async def pull(self, node: int) -> None:
         """Reads a node's newest batches. Raises `JournalError`."""
-        async with self._lock:
+        async with self._reading():
             if (feed := self._feeds.get(node)) is not None:
-                begun = await self._pull(feed)
+                last = feed.last
+                await self._pull(feed)
+                if feed.last == last and last + 1 not in feed.inbox:
+                    feed.inbox.clear()  # the database does not have what the inbox waits for
+                begun, feed.begun = feed.begun, set()
                 await self._look([tail for tail in self._read_here() if tail.key in begun])
 
-    async def _pull(self, feed: _Feed) -> set[str]:
-        """Reads what the node has written since. Returns the logs in which a stretch began that is not followed yet."""
-        begun: set[str] = set()
+    async def _pull(self, feed: Feed) -> None:
+        """Reads what the node has written since."""
         async for batches in self._batches(feed.node, feed.last):
-            touched: dict[int, None] = {}
-            for number, records in batches:
-                for record in records:
-                    if record[0] in feed.stretches:
-                        touched[record[0]] = None
-                    elif record[1] == BEGIN:
-                        begun.add(record[3][0])
-                for one in {record[0] for record in records} & feed.stretches.keys():
-                    stretch, tail = feed.stretches[one]
-                    try:
-                        self._take(stretch, records, number)
-                    except ValueError:  # batches were missed: the next look reads it whole
-                        del feed.stretches[one]
-                        touched.pop(one, None)
-                feed.last = number
-            for one in touched:
+            self._take_all(feed, batches)
+            self._metrics.batches_read(len(batches))
+        feed.inbox.read(feed.last)
+
+    def _take_all(self, feed: Feed, batches: list[tuple[int, list[Record]]]) -> None:
+        """Shows the node's next batches, and notes the logs with readers in which a stretch began meanwhile."""
+        touched: dict[int, None] = {}
+        for number, records in batches:
+            for record in records:
+                if record[0] in feed.stretches:
+                    touched[record[0]] = None
+                elif record[1] == BEGIN and self._is_read(record[3][0]):
+                    feed.begun.add(record[3][0])
+            for one in {record[0] for record in records} & feed.stretches.keys():
                 stretch, tail = feed.stretches[one]
-                if tail.spans and tail.spans[-1].stretch is stretch and not tail.is_ours:
-                    self._moved(tail, stretch)
-                else:
-                    self._put(tail, stretch)
-                if stretch.ended is not None:
+                try:
+                    self._take(stretch, records, number)
+                except ValueError:  # batches were missed: the next look reads it whole
                     del feed.stretches[one]
-        return begun
+                    touched.pop(one, None)
+            feed.last = number
+        for one in touched:
+            stretch, tail = feed.stretches[one]
+            if tail.spans and tail.spans[-1].stretch is stretch and not tail.is_ours:
+                self._moved(tail, stretch)
+            else:
+                self._put(tail, stretch)
+            if stretch.ended is not None:
+                del feed.stretches[one]
 
     def _take(self, stretch: Stretch, records: list[Record], batch: int) -> None:
         found = {stretch.number: stretch}

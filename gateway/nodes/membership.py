@@ -14,6 +14,7 @@ from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
 from gateway.log.stretch import Stretch
 from gateway.nodes.following import Following
+from gateway.nodes.news import News
 from gateway.nodes.post import Answering, Post
 from gateway.nodes.rings import Ring, Rings
 from gateway.telemetry.faults import Faults
@@ -37,6 +38,7 @@ class Membership:
         log: EventLog,
         journal: PostgresJournal,
         rings: Rings,
+        news: News,
         following: Following,
         post: Post,
         *,
@@ -50,8 +52,10 @@ class Membership:
         self._log = log
         self._journal = journal
         self._rings = rings
+        self._news = news
         self._following = following
         self._post = post
+        following.missed = self.missed
         self._adopt = adopt
         self._answer = answer
         self._start_over = start_over
@@ -77,7 +81,10 @@ class Membership:
         """Takes a ring, of another node or of this one."""
         me = self._journal.licence.node
         if ring.node != me:
-            if ring.batch and self._following.follows(ring.node):
+            self._news.heard(ring, me)
+            if ring.node in self._following.nodes:
+                self._news.spoken(ring)
+            if self._following.lacks(ring.node, ring.batch):
                 self._behind.setdefault(ring.node, (ring.waited, monotonic()))
             if ring.begun and self._reads(ring.begun):
                 self._look = True
@@ -88,6 +95,16 @@ class Membership:
             self._called.set()
         if ring.node != me or ring.post:
             self._wake.set()
+
+    def missed(self, node: int) -> None:
+        """Batches of a node have to be read in the database."""
+        self._behind.setdefault(node, (0.0, monotonic()))
+        self._wake.set()
+
+    def look(self) -> None:
+        """News may have been lost."""
+        self._look = True
+        self._wake.set()
 
     def _reads(self, keys: list[str]) -> bool:
         return any((tail := self._log.shelf.loaded(key)) is not None and tail.users for key in keys)  # type: ignore[arg-type]
@@ -104,6 +121,7 @@ class Membership:
                 if monotonic() >= due:  # by the clock, because a busy node may ring all the time for other turns
                     due = monotonic() + _EVERY
                     self._look = self._letters = True
+                    self._news.keep(self._following.nodes)
                 try:
                     behind, self._behind = self._behind, {}
                     for node, (waited, heard) in behind.items():

@@ -33,6 +33,10 @@ class Ring(Struct, array_like=True):
     adopt: bool = False
     waited: float = 0.0
     """Seconds from the commit of the first batch that the ring tells of until the ring was sent."""
+    unheard: list[int] = []
+    """The nodes that this one follows and does not hear over Redis."""
+    key: bytes = b""
+    """The key that marks this node's messages in Redis."""
 
 
 _encode = msgpack.Encoder().encode
@@ -48,6 +52,8 @@ class Rings:
         self._ledger = ledger
         self._heard = heard
         self._ring = Ring(0)
+        self._node = self._newest = 0
+        self._asked_until = 0.0
         self._since = 0.0  # when the first batch was committed that the next ring tells of
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -60,14 +66,31 @@ class Rings:
     # -- calling --------------------------------------------------------------------------------------------------
 
     def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
-        """A batch of ours is durable."""
-        if self.alone:
-            return
+        """A batch of ours is durable. Nobody is told who doesn't need it."""
+        self._node, self._newest = node, number
+        if not self.alone and (begun or monotonic() < self._asked_until):
+            self._ring.begun += begun
+            self._tell_newest()
+
+    def asked(self, node: int, until: float, key: bytes) -> None:
+        """Until then somebody may follow this node who hears of its batches by rings alone."""
+        if node != self._node:
+            self._node, self._newest = node, 0
+        self._asked_until = until
+        self._ring.key = key
+        self._tell_newest()
+
+    def _tell_newest(self) -> None:
         if not self._ring.batch:
             self._since = monotonic()
-        self._ring.node, self._ring.batch = node, number
-        self._ring.begun += begun
+        self._ring.batch = self._newest
         self._news.set()
+
+    def unheard(self, node: int) -> None:
+        """This node follows another one, and hears of its batches by rings alone."""
+        if node not in self._ring.unheard:
+            self._ring.unheard.append(node)
+            self._news.set()
 
     def post(self, node: int) -> None:
         """There is post for another node."""
@@ -84,7 +107,8 @@ class Rings:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                ring, self._ring = self._ring, Ring(self._ring.node)
+                ring, self._ring = self._ring, Ring(0)
+                ring.node = self._node
                 ring.begun = ring.begun[:_MOST_KEYS]
                 ring.waited = monotonic() - self._since if ring.batch else 0.0
                 with suppress(NoReply, Error):
@@ -121,7 +145,7 @@ class Rings:
         """
         if not self.alone:
             with suppress(NoReply, Error):
-                await self._line.run(_NOTIFY, (_CHANNEL, _encode(Ring(self._ring.node, adopt=True)).hex()))
+                await self._line.run(_NOTIFY, (_CHANNEL, _encode(Ring(self._node, adopt=True)).hex()))
             await self._line.close()
 
     async def close(self) -> None:

@@ -23,6 +23,10 @@ class NodeMetrics:
         self._taken_back = counter("gateway_logs_taken_back", "Logs whose end was shown here, and then lost for good")
         self._commits = histogram("gateway_log_commit_seconds", "How long PostgreSQL took for a batch")
         self._lag = histogram("gateway_node_lag_seconds", "From another node's commit until its events are here")
+        self._way = Gauge("gateway_node_news_way", "1 at the way that news takes", ["way"], registry=registry)
+        self._batches = Counter("gateway_node_batches", "Other nodes' batches, by way", ["way"], registry=registry)
+        self._from_redis, self._from_postgresql = (self._batches.labels(way) for way in ("redis", "postgresql"))
+        self._refused = counter("gateway_node_news_refused", "Messages in Redis that no node had sent")
         self._news = histogram("gateway_node_news_seconds", "From another node's ring until its batches are read")
 
     def nodes_counted(self, nodes: int) -> None:
@@ -57,3 +61,22 @@ class NodeMetrics:
         """Another node's batches were read: `lag` seconds after their commit, `seconds` after its ring arrived."""
         self._lag.observe(lag)
         self._news.observe(seconds)
+
+    def batch_heard(self, lag: float, seconds: float) -> None:
+        """Another node's batch came over Redis: it was read `lag` after its commit, `seconds` after it came."""
+        self._from_redis.inc()
+        self.news_read(lag, seconds)
+
+    def batches_read(self, number: int) -> None:
+        """So many of another node's batches were read in PostgreSQL."""
+        self._from_postgresql.inc(number)
+
+    def news_goes(self, *, redis: bool | None) -> None:
+        """Redis came or went, and news goes over it or over PostgreSQL. None: no Redis is configured."""
+        if redis is not None:
+            self._way.labels("redis").set(redis)
+        self._way.labels("postgresql").set(not redis)
+
+    def news_refused(self) -> None:
+        """Somebody else than the node has written into its channel in Redis."""
+        self._refused.inc()

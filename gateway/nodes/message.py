@@ -1,0 +1,53 @@
+"""A message: what a node sends over Redis, and how others know that it comes from there."""
+
+from hashlib import blake2b
+from hmac import compare_digest
+
+from msgspec import MsgspecError, Struct, msgpack
+
+_PREFIX = "coze-gateway"
+_MARK = 16  # bytes
+
+SILENT = _PREFIX
+"""A channel in which nothing is said: whoever listens at all is subscribed to it."""
+
+
+class Message(Struct, array_like=True, frozen=True):
+    """A node's batch, or just its number: without a `body` it only says that the node is there."""
+
+    node: int
+    number: int
+    waited: float
+    """Seconds from its commit until it was sent."""
+    body: bytes = b""
+
+
+_encode = msgpack.Encoder().encode
+_decode = msgpack.Decoder(Message).decode
+
+
+def channel(node: int, key: bytes) -> str:
+    """No other deployment has a channel of this name, since none has the key."""
+    return f"{_PREFIX}:{node}:{blake2b(key, digest_size=8).hexdigest()}"
+
+
+def marked(message: Message, key: bytes) -> bytes:
+    """The message as it is sent. Who doesn't have the key can't make the mark that it begins with."""
+    payload = _encode(message)
+    return _mark(payload, key) + payload
+
+
+def read(data: bytes, node: int, key: bytes) -> Message | None:
+    """The message of a node with this key; None for what it didn't send."""
+    payload = data[_MARK:]
+    if not compare_digest(_mark(payload, key), data[:_MARK]):
+        return None
+    try:
+        message = _decode(payload)
+    except MsgspecError:
+        return None
+    return message if message.node == node else None
+
+
+def _mark(payload: bytes, key: bytes) -> bytes:
+    return blake2b(payload, key=key, digest_size=_MARK).digest()
