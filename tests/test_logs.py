@@ -241,6 +241,6 @@ def test_a_line_costs_little() -> None:
     configured()
     log = logs.get_logger()
     hostile = "pat" * 20_000 + "://" * 5_000 + "eyJ" * 20_000 + "bearer " * 1_000
-    begun = time.perf_counter()
+    begun = time.process_time()
     log.info("event", value=hostile)
-    assert time.perf_counter() - begun < 0.5
+    assert time.process_time() - begun < 0.5
