@@ -80,6 +80,8 @@ class Hub:
         self._serving.serve(outlet)
         if outlet.subscription.gone and outlet.subscription.turn is None and not outlet.subscription.closed:
             outlet.farewell(Code.NOT_FOUND)  # its log was erased between the subscription and this
+        elif self.closing and not outlet.subscription.closed:
+            outlet.farewell(Code.DRAINING)  # all others have been told so already
 
     def detach(self, outlet: Outlet) -> None:
         """Forgets the outlet and closes its subscription. Idempotent."""
@@ -95,6 +97,8 @@ class Hub:
     def join(self, heart: Heart) -> None:
         """Sends the heart heartbeats from now on, and tells it when the gateway stops."""
         self._heartbeats.join(heart)
+        if self.closing:
+            heart.farewell(Code.DRAINING)
 
     def leave(self, heart: Heart) -> None:
         """Forgets the heart. Idempotent."""

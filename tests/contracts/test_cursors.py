@@ -333,6 +333,16 @@ async def test_a_listener_that_is_not_ready_costs_nothing_and_gets_one_joined_pi
     hub.detach(listener)
 
 
+async def test_a_reader_who_comes_after_everybody_was_told_to_come_back_is_told_so_too(bench: Bench, hub: Hub) -> None:
+    await bench.write(await bench.begin(), Started(KEY, "turn_1", "?"), piece("one"))
+    hub.drain(also_running=True)
+    late = Listener((await hub.subscribe(KEY, asked=None))[0])
+    hub.attach(late)
+    assert [event["event"] for event in late.events] == ["started", "message"]
+    assert late.told == [Code.DRAINING]
+    hub.detach(late)
+
+
 async def test_a_drain_wakes_who_waits_and_says_farewell_to_the_idle(bench: Bench, hub: Hub) -> None:
     stretch = await bench.begin()
     await bench.write(stretch, Started(KEY, "turn_1", "?"))
