@@ -192,8 +192,11 @@ async def test_a_question_without_a_key_is_not_repeated_once_a_node_may_have_tak
 
 
 async def test_nginx_sends_a_question_without_a_key_on_if_a_node_refuses_it(balanced: Balanced) -> None:
-    heard = await asked(balanced, NGINX, Script("refuses"), "POST", STREAM, {}, 200)
-    assert len({name for name, _ in heard}) == 2
+    for path in (STREAM, CHAT):
+        heard = await asked(balanced, NGINX, Script("refuses"), "POST", path, {}, 200)
+        assert len({name for name, _ in heard}) == 2
+        assert len(await asked(balanced, NGINX, Script("refuses", "refuses"), "POST", path, {}, 503)) == 8
+        assert len(await asked(balanced, NGINX, Script("refuses", "took it, then refuses"), "POST", path, {}, 503)) == 2
 
 
 @pytest.mark.parametrize(("unready", "heard"), [("a", {"b"}), ("ab", {"a", "b"})], ids=["one", "all"])
