@@ -25,6 +25,7 @@ Start = Callable[..., Awaitable[GatewayProcess]]
         ("COZE_API_BASE", "https://h/?access_token=s3cr3t"),
         ("GATEWAY_DATABASE_URL", "postgresql://u:p#a s3cr3t@h/d"),
         ("GATEWAY_BUS_URL", "redis://:s3cr3t@h"),
+        ("GATEWAY_BUS_URL", "redis+sentinel://u:p/s3cr3t@h/name?sentinel_password=s3cr3t"),
         ("COZE_JWT_PRIVATE_KEY_FILE", "-----BEGIN PRIVATE KEY-----\nMIIEs3cr3t/.\n-----END PRIVATE KEY-----"),
         ("GATEWAY_JWT_SECRET_FILE", "a-s3cr3t-that-was-pasted"),
         ("GATEWAY_JWKS_FILE", '{"keys": [{"kty": "oct", "k": "s3cr3t./"}]}'),
@@ -59,6 +60,11 @@ def test_the_configuration_is_shown_without_a_urls_secrets(url: str, told: str) 
     shown = describe(Configuration(Settings(database_url=url, coze_api_token="s3cr3t"), {}))
     assert f'database_url = "{told}"' in shown
     assert "s3cr3t" not in shown
+
+
+def test_the_configuration_is_shown_without_the_secrets_of_redis() -> None:
+    url = "rediss+sentinel://u:s3cr3t@h,i/name/0?sentinel_password=s3cr3t&ssl_password=s3cr3t"
+    assert "s3cr3t" not in describe(Configuration(Settings(database_url="postgresql://h/d", bus_url=url), {}))
 
 
 async def test_no_log_line_metric_or_debug_page_holds_a_token_or_what_was_said(

@@ -1,4 +1,4 @@
-"""Nodes need PostgreSQL, its client too: without it their tests are left out as a whole."""
+"""Nodes need PostgreSQL and its client, and some need Redis's: without them their tests are left out as a whole."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +14,12 @@ class WithoutClient(pytest.Module):
 
     def collect(self) -> Any:
         self.config.stash[LEFT_OUT].append(self.nodeid)
-        pytest.skip("psycopg is missing: pip install 'coze-stream-gateway[postgres]'", allow_module_level=True)
+        pytest.skip("a client is missing: pip install 'coze-stream-gateway[postgres,redis]'", allow_module_level=True)
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    if CI or find_spec("psycopg") is not None:
+    needed = ("psycopg", "redis") if "redis" in module_path.name else ("psycopg",)
+    if CI or all(find_spec(client) is not None for client in needed):
         return None  # where everything must be there, the import fails
     module: pytest.Module = WithoutClient.from_parent(parent, path=module_path)
     return module

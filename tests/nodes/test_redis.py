@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from tests.nodes.cluster import Cluster, cluster
 from tests.redis_servers import RedisServer, Watched, redis_server, watched_redis
 from tests.transports.book import Book, Reader
 from tests.transports.readers import LISTENING, Event
+from tests.upstream.certificates import key_and_certificate
 from tests.waiting import until
 
 LISTEN = sorted(LISTENING.keys() - {"ndjson"})
@@ -187,6 +189,32 @@ async def test_the_start_needs_no_redis_and_readiness_says_that_it_is_away(
         assert await remarks(nodes, A) is None
         for node in nodes.nodes:
             assert [line["way"] for line in node.lines if line["event"] == "nodes.news"] == ["postgresql", "redis"]
+
+
+async def test_a_password_and_tls_are_used_and_a_wrong_password_is_said_but_not_shown(
+    postgres: PostgresServer, coze: Simulator, require: Require, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    pem = tmp_path / "redis.pem"
+    pem.write_bytes(b"".join(key_and_certificate()))
+    tls = {"tls-port": str(free_port()), "tls-cert-file": str(pem), "tls-key-file": str(pem), "tls-auth-clients": "no"}
+    with redis_server(require("redis-server"), requirepass="s3cr3t", **tls):
+        place = f"127.0.0.1:{tls['tls-port']}/0?ssl_ca_certs={pem}"
+        settings = {"GATEWAY_BUS_URL": f"rediss://:s3cr3t@{place}"}
+        async with cluster(postgres, coze.url, nodes=2, **settings) as nodes:
+            assert (await nodes.nodes[A].logged("nodes.news"))["way"] == "redis"
+        settings = {"GATEWAY_BUS_URL": f"rediss://:s3cr3t-not@{place}"}
+        async with cluster(postgres, coze.url, nodes=1, **settings) as nodes:
+            line = await nodes.nodes[A].logged("nodes.news")
+            assert line["reason"] == "Redis refuses the user or the password"
+            assert "s3cr3t" not in "\n".join(nodes.nodes[A].text)
+
+
+async def test_a_node_that_stops_leaves_redis_at_once(
+    postgres: PostgresServer, coze: Simulator, redis: RedisServer
+) -> None:
+    async with cluster(postgres, coze.url, nodes=1, GATEWAY_BUS_URL=redis.url) as nodes:
+        await nodes.nodes[A].logged("nodes.news")
+        assert await nodes.nodes[A].terminate(within=patience(5)) == 0
 
 
 async def test_a_failover_by_sentinels_costs_delay_only(
