@@ -77,6 +77,8 @@ class Rows(NamedTuple):
         changed: dict[int, Unended] = {}
         over: set[str] = set()
         for stretch, kind, sequence, payload in batch:
+            if kind < BEGIN:
+                continue  # an event, as nearly all are
             if kind == BEGIN:
                 key, epochs, turn, state, mark, home = payload
                 begun.append(Begun(stretch, key, home, epochs, sequence, turn, state, mark))
