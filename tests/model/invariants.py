@@ -32,6 +32,10 @@ def _twice(texts: dict[Stretch, tuple[Event, ...]]) -> str | None:
                 return f"turn {stretch.number} has a gap"
         if sum(event.part for event in events) > 1:
             return f"turn {stretch.number} has two last events"
+    for conversation in {conversation for conversation, _ in places}:
+        ours = {sequence for where, sequence in places if where == conversation}
+        if len(ours) < max(ours):
+            return f"conversation {conversation} has a gap"
     return None
 
 

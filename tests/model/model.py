@@ -21,8 +21,8 @@ the code:
 | join again | `Membership.round` of a fenced node: `Runner.start_over`, `EventLog.rejoin` |
 | crash | the process is killed |
 | fail over | the database goes on as its standby knew it; every connection breaks |
-| look after a break | a node whose connection broke compares what the database has with what it wrote |
-| write again | it sends what the database has lost once more |
+| look after a break | `breaks.look_after_break`: a node compares what the database has with what it wrote |
+| write again | `breaks.write_again`: it sends once more what the database has lost |
 
 There is no clock: a node may be buried at any time, as one is that is paused or cut off, and a node that is paused is
 one that makes no step while others do. So nothing here rests on a lease being long enough. Whatever is durable
@@ -83,7 +83,8 @@ class Checks:
     look_after_break: bool = True
     """After its connection broke, a node looks whether the database still has all that it wrote."""
     place_when_again: bool = True
-    """A beginning is written again only if nobody has claimed the conversation, or begun a turn there, meanwhile."""
+    """A beginning is written again only if no other node has claimed its conversation, begun or ended a turn there, or
+    locked or used its mark, meanwhile."""
 
 
 CHECKS = tuple(field.name for field in fields(Checks))
@@ -165,6 +166,7 @@ class Op(NamedTuple):
 
     batch: Batch
     at: str = "sent"  # sent, looked, done, refused, gap, doubt
+    again: bool = False
 
 
 class Start(NamedTuple):
@@ -426,12 +428,9 @@ def _looking(state: State, checks: Checks, at: int, node: Node) -> Iterator[Step
     """After a break: missing batches are written again, and stretches that are no longer this node's are let go."""
     missing = _missing(state.database, node)
     ours = {stretch.number for stretch in state.database.stretches if stretch.node == node.licence}
-    op = node.op
-    in_doubt = op is not None and op.at == "doubt" and op.batch.begins
-    begun = op is not None and (op.batch.node, op.batch.number) in _written(state.database)
     again = {batch.event.stretch for batch in missing if batch.event is not None and batch.begins}
     known = all(turn.stretch in ours | again for turn in node.turns)
-    if node.licence not in state.database.licences or not known or (in_doubt and not begun):
+    if node.licence not in state.database.licences or not known:
         yield "finds that the database has forgotten what it was", _with(state, at, _fenced(node))
     elif missing:
         yield from _again(state, checks, at, node, missing[0])
@@ -443,18 +442,28 @@ def _looking(state: State, checks: Checks, at: int, node: Node) -> Iterator[Step
 def _again(state: State, checks: Checks, at: int, node: Node, batch: Batch) -> Iterator[Step]:
     database = state.database
     event = batch.event
-    if event is not None and batch.begins and checks.place_when_again and batch.conversation >= 0:
-        stretches = database.stretches
-        there = [s for s in stretches if s.conversation == batch.conversation and s.first >= event.sequence]
-        taken = there or any(s.mark == batch.mark for s in stretches)
-        if taken or database.heads[batch.conversation].node not in (0, node.licence):
-            yield f"finds that another node has the place of batch {batch.number}", _with(state, at, _fenced(node))
-            return
+    if batch.begins and checks.place_when_again and _is_taken(database, batch):
+        yield f"finds that another node has the place of batch {batch.number}", _with(state, at, _fenced(node))
+        return
     if event is not None and not batch.begins and (event.stretch, node.licence) not in _runners(database):
         yield f"finds that batch {batch.number} is of a turn that is not its own", _with(state, at, _fenced(node))
         return
     after = _done(database, batch, checks)
     yield f"writes batch {batch.number} again", _with(state, at, node, after)
+
+
+def _is_taken(database: Database, batch: Batch) -> bool:
+    """Whether somebody has been where a turn begins."""
+    event = batch.event
+    assert event is not None
+    others = [stretch for stretch in database.stretches if stretch.number != event.stretch]
+    holder = dict(database.locks).get(batch.mark, batch.node)
+    if any(stretch.mark == batch.mark for stretch in others):
+        return True
+    if batch.conversation < 0:
+        return holder != batch.node and holder in database.licences
+    head = database.heads[batch.conversation]
+    return head.node not in (0, batch.node) or head.position != event.sequence - 1
 
 
 def _written(database: Database) -> set[tuple[int, int]]:
@@ -488,8 +497,11 @@ def _committing(state: State, scope: Scope, checks: Checks, at: int, node: Node,
     database, batch = state.database, op.batch
     name = f"batch {batch.number}"
     if op.at in ("sent", "looked"):
-        if op.at == "sent" and checks.licence_in_commit and node.licence not in database.licences:
-            yield f"{name} finds no licence", _with(state, at, node._replace(op=op._replace(at="refused")))
+        refused = node._replace(op=op._replace(at="refused"))
+        if op.again and batch.begins and checks.place_when_again and _is_taken(database, batch):
+            yield f"{name} finds that another node has its place", _with(state, at, refused)
+        elif op.at == "sent" and checks.licence_in_commit and node.licence not in database.licences:
+            yield f"{name} finds no licence", _with(state, at, refused)
         elif op.at == "sent" and not checks.licence_held:
             yield f"{name} finds the licence", _with(state, at, node._replace(op=op._replace(at="looked")))
         else:
@@ -503,7 +515,8 @@ def _committing(state: State, scope: Scope, checks: Checks, at: int, node: Node,
         if checks.ask_when_lost:
             there = (batch.node, batch.number) in _written(database)
             label = f"asks for {name}: it is there" if there else f"asks for {name}: it is not there; sends it again"
-            yield label, _with(state, at, node._replace(op=op._replace(at="done" if there else "sent")))
+            asked = op._replace(at="done" if there else "sent", again=True)
+            yield label, _with(state, at, node._replace(op=asked))
         if not checks.ask_when_lost or state.given_up < scope.given_up:
             needless = state.given_up >= scope.given_up and (batch.node, batch.number) in _written(database)
             lost = _given_up(state, checks, at, node, batch)
@@ -661,7 +674,9 @@ def _around(state: State, scope: Scope, checks: Checks) -> Iterator[Step]:
     for batch in sorted(state.late):
         done = database
         label = f"batch {batch.number} of licence {batch.node}, for which nobody waits, finds no licence"
-        if batch.node in database.licences or not checks.licence_in_commit:
+        if batch.begins and checks.place_when_again and _is_taken(database, batch):
+            label = f"batch {batch.number} of licence {batch.node}, for which nobody waits, finds its place taken"
+        elif batch.node in database.licences or not checks.licence_in_commit:
             done = _done(database, batch, checks)
             label = f"batch {batch.number} of licence {batch.node} is done, for which nobody waits"
         yield label, changed(state, done)._replace(late=state.late - {batch})

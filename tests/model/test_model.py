@@ -16,9 +16,15 @@ SMALL = {
     "lost replies": Scope((Order("a", 0),), burials=2, joins=1, replies_lost=1, adoptions_lost=1),
     "given up": Scope((Order("a", 0, 2),), burials=1, joins=1, replies_lost=1, given_up=1),
     "failover": Scope((Order("a", 0, 2),), joins=1, failovers=1),
+    "failover, a new conversation": Scope((Order("a", -1, 2),), joins=1, failovers=1),
+    "failover, a lost reply": Scope((Order("a", 0, 2),), nodes=2, joins=1, failovers=1, replies_lost=1),
+    "failover, two turns": Scope((Order("a", 0), Order("b", 0)), nodes=2, joins=1, failovers=1),
     "failover after a burial": Scope((Order("a", 0),), burials=1, joins=2, failovers=1),
 }
 LARGE = {
+    "failover, two turns and a crash": Scope(
+        (Order("a", 0), Order("b", 0)), nodes=2, burials=1, joins=1, crashes=1, failovers=1
+    ),
     "two conversations, sent twice": Scope((Order("a", 0, 2), Order("b", 1)), burials=1, joins=1),
     "two conversations, lost replies": Scope(
         (Order("a", 0), Order("b", 1)), burials=1, joins=1, replies_lost=1, adoptions_lost=1
