@@ -139,7 +139,10 @@ class Shelf:
     async def recover(self, stretch: Stretch) -> Tail:
         """The tail of a stretch that another process left unsaved, with the stretch put into it."""
         tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
-        if (index := await self.refresh(tail)) is not None and not tail.is_ours:
+        index = await self.refresh(tail)
+        if (
+            index is not None and self._journal.shared and not tail.is_ours
+        ):  # other journals' heads are of what is saved
             self.forks.take_back(tail, index.epochs, index.head)
         if not any(span.number == stretch.number for span in tail.spans):
             tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))

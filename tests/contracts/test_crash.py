@@ -165,3 +165,15 @@ async def test_what_was_added_to_a_note_is_there_once_when_it_was_saved_and_is_r
         await durable.fold(also_running=more == b" 2")
     await durable.reopen()
     assert [again.state for again in durable.running if again.turn == "turn_1"] == [b"note 1 2 3"]
+
+
+async def test_two_turns_of_a_log_that_are_both_unsaved_are_found_whole(durable: Bench) -> None:
+    await durable.turn("turn_1")
+    await durable.fold()
+    await durable.turn("turn_2")
+    stretch = await durable.begin("turn_3")
+    await durable.write(stretch, Started(KEY, "turn_3", "?"), piece("a"))
+    before = await durable.read(await durable.tail())
+    await durable.reopen()
+    assert [again.turn for again in durable.running] == ["turn_3"]
+    assert await durable.read(await durable.tail()) == before

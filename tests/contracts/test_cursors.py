@@ -155,6 +155,9 @@ async def test_both_ways_to_read_a_cursor_give_the_same_whatever_is_slow(bench: 
     writing = asyncio.create_task(write_slowly(bench, rng, begun))
     await begun.wait()
     while not writing.done():
+        if len(listeners) > 60 and rng.random() < 0.9:  # each reader more makes a slow journal slower
+            await asyncio.sleep(0)
+            continue
         attached, exact = await hub.subscribe(KEY, asked=None, turn="turn_1")
         assert exact
         listeners.append(Listener(attached))
