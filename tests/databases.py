@@ -1,6 +1,7 @@
 """A real PostgreSQL server of the test run's own: a temporary folder, a free port, a database for each test."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ autovacuum = off
 """
 _MEMORY = Path("/dev/shm")  # a copy of a database there takes a third of the time, and no busy disk holds it up
 _ROOM = 2 * 1024**3  # bytes that must be free there
+_PREFIX = "gateway-postgres-"
+_OWNER = "owner"  # in the folder, locked by the process whose folder it is
 _NOT_ROOT = "nobody"  # PostgreSQL refuses to run as root
 
 
@@ -173,12 +176,25 @@ class PostgresServer:
 def postgres_server(programs: Path, *, durable: bool = False) -> Iterator[PostgresServer]:
     """A running server. A durable one writes to a disk and waits for it, as the servers of users do."""
     roomy = not durable and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM
-    folder = Path(tempfile.mkdtemp(prefix="gateway-postgres-", dir=_MEMORY if roomy else None))
+    place = _MEMORY if roomy else Path(tempfile.gettempdir())
+    remove_left(place)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     server = PostgresServer(programs, folder)
     try:
-        server.initialize(durable=durable)
-        server.start()
-        yield server
+        with (folder / _OWNER).open("w") as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            server.initialize(durable=durable)
+            server.start()
+            yield server
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left(place: Path) -> None:
+    """Removes the folders of killed test runs. A server that still runs in one ends by itself within a minute."""
+    for path in place.glob(f"{_PREFIX}*/{_OWNER}"):
+        with suppress(OSError), path.open() as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - path.stat().st_mtime > 60:  # one that is younger may not be locked yet
+                shutil.rmtree(path.parent, ignore_errors=True)
