@@ -97,13 +97,16 @@ class Line:
 
     async def _abandon(self, task: "asyncio.Future[Any]") -> None:
         """Ends work by ending its connection. If it were only cancelled, that would wait for the server."""
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             task.cancel()  # it is connecting
         else:
-            hang_up(self._connection)
+            hang_up(connection)
             self._let_go()  # the next work gets a new connection in any case
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task], timeout=1)
+        if connection is not None and task.done():
+            connection.pgconn.finish()  # work that had just ended has not noticed that its connection was hung up
         task.cancel()
 
     def _let_go(self) -> None:
