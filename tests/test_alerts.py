@@ -19,6 +19,7 @@ from tests.test_metrics import Samples, everything_happened, samples
 ALERTS = DEPLOY / "alerts.yml"
 STEP = 60  # seconds; Prometheus looks more often
 CALM, TROUBLE, CALM_AGAIN = 30, 40, 80  # samples
+GAUGES = ("up", "gateway_turns", "gateway_nodes", "gateway_node_news_way")
 JOB = {"job": "coze-gateway", "instance": "a"}
 
 
@@ -32,8 +33,8 @@ class Moves:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-def gauge(name: str, calm: float, trouble: float) -> Moves:
-    return Moves(name, calm, trouble)
+def gauge(name: str, calm: float, trouble: float, **labels: str) -> Moves:
+    return Moves(name, calm, trouble, tuple(sorted(labels.items())))
 
 
 def counter(name: str, calm: float, trouble: float, **labels: str) -> Moves:
@@ -63,6 +64,7 @@ CASES: dict[str, list[Moves]] = {
         counter("gateway_resumes_total", 10, 10, transport="sse", outcome="exact"),
         counter("gateway_resumes_total", 0.1, 5, transport="sse", outcome="reset"),
     ],
+    "RedisAway": [gauge("gateway_node_news_way", 1, 0, way="redis")],
     "NodeOut": [gauge("gateway_nodes", 2, 0), counter("gateway_log_commit_seconds_count", 20, 0)],
 }
 ONCE: dict[str, Moves] = {
@@ -95,7 +97,7 @@ def selector(moves: Moves) -> str:
 
 def values(moves: Moves, *, once: bool = False) -> str:
     """The samples as promtool reads them. Those that the gateway doesn't show before the first event are missing."""
-    if moves.name in ("up", "gateway_turns", "gateway_nodes"):
+    if moves.name in GAUGES:
         return f"{moves.calm}x{CALM - 1} {moves.trouble}x{TROUBLE - 1} {moves.calm}x{CALM_AGAIN - 1}"
     shown = (moves.name, frozenset(moves.labels)) in at_the_start()
     found, total = [], 0.0

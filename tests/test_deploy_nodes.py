@@ -21,6 +21,7 @@ from tests.databases import PostgresServer
 from tests.faults.coze import SWIFT, simulated
 from tests.faults.reading import client
 from tests.processes import ROOT, GatewayProcess
+from tests.redis_servers import redis_server
 from tests.transports.book import Book, Reader
 from tests.transports.readers import Door, everything, sse
 
@@ -53,8 +54,11 @@ async def up(
         assert arguments == ["--host", "0.0.0.0", "--port", "3000"]
         coze = await GatewayProcess.start("simulate", "--host", "127.0.0.1", "--port", "0", "--pace", "60")
         stack.push_async_callback(coze.kill)
+        redis = stack.enter_context(redis_server(require("redis-server"), maxmemory="64mb"))
+        assert services(NODES)["redis"]["command"][-2:] == ["--maxmemory", "64mb"]
         elsewhere = {  # other addresses, and nothing else, than in the containers
             "GATEWAY_DATABASE_URL": await postgres.make_empty(),
+            "GATEWAY_BUS_URL": redis.url,
             "COZE_API_BASE": await coze.ready(),
             "GATEWAY_HOST": "127.0.0.1",
             "GATEWAY_PORT": "0",
@@ -97,6 +101,7 @@ async def test_what_compose_starts_answers_goes_on_when_a_node_stops_and_counts_
     reading = [asyncio.create_task(read(turn, begins)) for turn, begins in zip(turns, begun, strict=True)]
     await asyncio.gather(*(begins.wait() for begins in begun))
     assert await up.metric("gateway-1", "gateway_nodes") == 2
+    assert [(await node.logged("nodes.news"))["way"] for node in up.gateways.values()] == ["redis", "redis"]
     assert await up.gateways["gateway-1"].terminate() == 0
     for reader in await asyncio.gather(*reading):
         assert reader.last is not None
