@@ -112,6 +112,8 @@ class Following:
                 if asked is None:
                     feed.begun.clear()
             await self._look(self._read_here() if asked is None else asked, claimed=claimed)
+            if asked is None:  # else many readers who come at once would begin with a node's batches again and again
+                self._feeds = {node: feed for node, feed in self._feeds.items() if feed.stretches}
 
     async def require_licence(self) -> None:
         """Raises `JournalError` if this node was taken for dead, even if it does not know that yet."""
@@ -137,8 +139,6 @@ class Following:
                 elif tail.key in by_key and elsewhere.get(number) != feed.node:
                     del feed.stretches[number]  # it ended and is saved, or another node goes on with it
                     await self._join(number, tail)
-            if not feed.stretches:
-                del self._feeds[feed.node]
         for key, number, node in running:
             if node == self._licence.node or by_key[key].is_ours:
                 continue
