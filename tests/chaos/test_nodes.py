@@ -1,0 +1,65 @@
+"""Ten short runs over three nodes on PostgreSQL, and two planted faults that they must find.
+
+A failing seed is in the test's name: `make chaos ARGS="--nodes --seed N"` plays it.
+"""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.nodes import Nodes, run_nodes
+from tests.chaos.plan import NODE_BLOWS, strikes
+from tests.conftest import Require
+from tests.faults.reading import Broken
+
+pytestmark = pytest.mark.timeout(300)
+
+SECONDS = 3.0
+MOST_SEEDS = 6
+"""Within so many seeds a planted fault must be found."""
+
+
+@pytest.fixture(scope="module")
+def programs(require: Require) -> Path:
+    return Path(require("postgres")).resolve().parent
+
+
+@pytest.mark.parametrize("seeds", [range(3), range(3, 6), range(6, 10)], ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+async def test_whatever_breaks_every_answer_arrives_whole_and_once(programs: Path, seeds: range) -> None:
+    async def one(seed: int) -> Nodes:
+        try:
+            return await run_nodes(seed, SECONDS, programs)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(one(seed)) for seed in seeds]
+    found = [run.result() for run in runs]
+    outcomes = sum((nodes.crowd.outcomes() for nodes in found), Counter[str]())
+    assert outcomes["completed"] > sum(outcomes.values()) / 2
+
+
+@pytest.mark.parametrize("planted", ["double-writer", "lost-batch"])
+async def test_a_planted_fault_is_found(programs: Path, planted: str) -> None:
+    for seed in range(MOST_SEEDS):
+        try:
+            await run_nodes(seed, SECONDS, programs, planted=planted)
+        except Exception as error:
+            if _is_broken(error):
+                return
+            raise
+    pytest.fail(f"{MOST_SEEDS} runs have not noticed a {planted}")
+
+
+def _is_broken(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_broken, error.exceptions))
+    return isinstance(error, Broken)
+
+
+def test_ten_seeds_hold_every_blow() -> None:
+    struck = {strike.blow for seed in range(10) for strike in strikes(seed, SECONDS, NODE_BLOWS)}
+    assert struck == set(NODE_BLOWS)
