@@ -62,6 +62,7 @@ load: $(VENV)/.test
 chaos: $(VENV)/.test
 	@test -n '$(ARGS)' || KILLS=50 CLOSED=5000 CROWD=1000 MODEL=1 $(RUN) -m pytest tests/faults tests/model
 	@$(RUN) -m tests.chaos $(ARGS)
+	@test -n '$(ARGS)' || $(RUN) -m tests.chaos --nodes
 
 soak: $(VENV)/.test
 	@$(RUN) -m tests.chaos --soak $(ARGS)

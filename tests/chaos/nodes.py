@@ -173,7 +173,13 @@ async def nodes_of(seed: int, server: PostgresServer, url: str, planted: str) ->
 
 
 async def run_nodes(
-    seed: int, seconds: float, programs: Path, *, planted: str = "", say: Callable[[str], None] = lambda _: None
+    seed: int,
+    seconds: float,
+    programs: Path,
+    *,
+    planted: str = "",
+    rest: float = LIVENESS,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Nodes:
     """One whole run. Raises an exception group that holds `Broken` when a promise is, or the nodes find no rest."""
     with postgres_server(programs) as server:
@@ -187,7 +193,7 @@ async def run_nodes(
                     say(f"{one.blow} after {one.after:.2f}")
                 await here.over()
 
-            await here.crowd.gather(session, strike, LIVENESS)
+            await here.crowd.gather(session, strike, rest)
             here.crowd.judge()
             await _judge_nodes(here, session)
             await _sound(url)

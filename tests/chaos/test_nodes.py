@@ -46,7 +46,7 @@ async def test_whatever_breaks_every_answer_arrives_whole_and_once(programs: Pat
 async def test_a_planted_fault_is_found(programs: Path, planted: str) -> None:
     for seed in range(MOST_SEEDS):
         try:
-            await run_nodes(seed, SECONDS, programs, planted=planted)
+            await run_nodes(seed, SECONDS, programs, planted=planted, rest=5.0)
         except Exception as error:
             if _is_broken(error):
                 return
