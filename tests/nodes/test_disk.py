@@ -103,9 +103,11 @@ async def test_a_full_disk_is_a_pause_then_a_refusal_that_names_it_and_heals_by_
         assert not asked.named("notice")
 
         disk.fill()
-        for node in (a, b):
+        message = f"/fault plain -- not for so long {'long ' * 3000}"
+        asks = [asyncio.create_task(Reader().ask(session, node.url, message)) for node in (a, b)]
+        for ask in asks:
             with pytest.raises(Refused) as refused:
-                await Reader().ask(session, node.url, f"/fault plain -- not for so long {'long ' * 3000}")
+                await ask
             assert (refused.value.status, refused.value.code) == (503, "storage_unavailable")
 
         async def named() -> bool:
