@@ -8,7 +8,11 @@ CONNECT_SECONDS: Final = 3
 """How long libpq waits for each host."""
 
 REPLY_SECONDS: Final = 4.0
-"""After so long without a reply a connection is given up. A statement waits for a lock for half of that at most."""
+"""After so long without a reply a connection is given up. A statement waits for a lock for half of that at most.
+
+PostgreSQL ends a transaction whose client is silent for as long: a node that is paused in the middle of one holds the
+lock on its licence, which must not keep others from burying it in time.
+"""
 
 _DEFAULTS: dict[str, str | int | None] = {
     "connect_timeout": CONNECT_SECONDS,
@@ -18,7 +22,7 @@ _DEFAULTS: dict[str, str | int | None] = {
     "tcp_user_timeout": 5000,
     "application_name": "coze-gateway",
     "options": f"-c statement_timeout={round(REPLY_SECONDS * 1000)} -c lock_timeout={round(REPLY_SECONDS * 500)}"
-    " -c idle_in_transaction_session_timeout=10000",
+    f" -c idle_in_transaction_session_timeout={round(REPLY_SECONDS * 1000)}",
 }
 
 

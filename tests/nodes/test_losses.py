@@ -42,7 +42,7 @@ class Losing(Nodes):
         self.back = 0
 
     async def open(self) -> PostgresJournal:
-        journal = PostgresJournal(self._url, ledger=self._ledger, told=self.told)
+        journal = PostgresJournal(self.url, ledger=self._ledger, told=self.told)
         self._journals.append(journal)
         await journal.open()
 
@@ -62,7 +62,7 @@ class Losing(Nodes):
         await self.cut()
 
     async def cut(self) -> None:
-        with psycopg.connect(self._url) as db:
+        with psycopg.connect(self.url) as db:
             db.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
                 " AND datname = current_database()"
@@ -72,7 +72,7 @@ class Losing(Nodes):
             await self.database.ask("SELECT")  # which finds its connection broken
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
-        with psycopg.connect(self._url) as db:
+        with psycopg.connect(self.url) as db:
             return db.execute(sql.encode()).fetchall()
 
     async def text(self, reader: PostgresJournal, number: int) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from psycopg import AsyncConnection
 
 from gateway.ids import LogKey
 from gateway.log.journal import BEGIN, Fenced, JournalError, Record
@@ -16,9 +17,11 @@ from gateway.nodes.database import Database
 from gateway.nodes.following import Following
 from gateway.nodes.post import Post
 from gateway.nodes.rings import Rings
+from gateway.postgres.address import conninfo
 from gateway.reading.subscribing import Subscriptions
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
+from tests.waiting import until
 
 KEY = "conv_1"
 
@@ -27,13 +30,13 @@ class Nodes:
     """Journals on one database, one node each, and their claims."""
 
     def __init__(self, url: str, ledger: Ledger) -> None:
-        self._url = url
+        self.url = url
         self._ledger = ledger
         self.database = Database(url, ledger)
         self._journals: list[PostgresJournal] = []
 
     async def open(self) -> PostgresJournal:
-        journal = PostgresJournal(self._url, ledger=self._ledger)
+        journal = PostgresJournal(self.url, ledger=self._ledger)
         self._journals.append(journal)
         await journal.open()
         return journal
@@ -41,7 +44,7 @@ class Nodes:
     def claims(self, journal: PostgresJournal) -> Claims:
         async def settled() -> None: ...
 
-        rings = Rings(self._url, ledger=self._ledger, heard=lambda _: None)
+        rings = Rings(self.url, ledger=self._ledger, heard=lambda _: None)
         return Claims(self.database, journal.licence, Post(self.database, journal.licence, rings), rings, settled)
 
     async def bury(self, journal: PostgresJournal) -> None:
@@ -62,6 +65,28 @@ async def nodes(postgres: PostgresServer, ledger: Ledger) -> AsyncIterator[Nodes
     made = Nodes(await postgres.make(), ledger)
     yield made
     await made.close()
+
+
+async def test_a_node_that_is_paused_in_the_middle_of_a_transaction_is_buried_in_time(
+    nodes: Nodes,
+) -> None:
+    paused, other = await nodes.open(), await nodes.open()
+    number = paused.licence.node
+    await nodes.database.ask("UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", number)
+    connection = await AsyncConnection.connect(conninfo(nodes.url))
+    try:
+        await connection.execute("SELECT id FROM log_nodes WHERE id = %s FOR SHARE", (number,))  # as it begins to save
+        await until(lambda: _buries(other), within=8.0)
+    finally:
+        await connection.close()
+
+
+async def _buries(journal: PostgresJournal) -> bool:
+    """Whether it buries somebody now."""
+    try:
+        return await journal.licence.bury_the_dead() == 1
+    except JournalError:
+        return False  # it waits for a lock no longer than this
 
 
 def beginning(number: int) -> list[Record]:
