@@ -12,6 +12,7 @@ FORGOTTEN: Final = "PostgreSQL has lost its last moments, and this node can't wr
 
 _NEWEST = "SELECT coalesce(max(number), 0) FROM log_batches WHERE node = %s"
 _OURS = "SELECT number, batch FROM log_stretches WHERE node = %s AND NOT kept"
+_THERE = "SELECT 1 FROM log_stretches WHERE number = ANY(%s)"
 _CLAIM = (
     "INSERT INTO log_heads AS h (key, epochs, head, node) VALUES (%s, '', 0, %s)"
     " ON CONFLICT (key) DO UPDATE SET node = coalesce(h.node, excluded.node) RETURNING node, head"
@@ -68,7 +69,10 @@ async def _is_ours(run: Run, known: Known) -> bool:
     rows: dict[int, Any] = dict(await run(_OURS, (known.node,)))
     missing = {number: one.batch for number, one in known.unended.items() if rows.get(number) != one.batch}
     more = () if known.adopting else rows.keys() - known.unended.keys()
-    return not (missing.keys() | more) - set(known.unsure)
+    others = (missing.keys() | more) - set(known.unsure)
+    if others and not others & rows.keys() and all(known.unended[number].begun for number in others):
+        return not await run(_THERE, (list(others),))  # another node has erased them
+    return not others
 
 
 async def write_again(run: Run, node: int, rows: Rows) -> list[Any]:

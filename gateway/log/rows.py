@@ -33,12 +33,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Unended(NamedTuple):
-    """A stretch that its node has not saved as ended. What it is beyond `batch` is in later batches."""
+    """A stretch that its node has not saved as ended. What it is beyond `batch` is in later batches. `begun`: by the
+    node itself, instead of adopted."""
 
     key: str
     epochs: str
     turn: str
     batch: int
+    begun: bool = False
 
 
 class Begun(NamedTuple):
@@ -85,7 +87,7 @@ class Rows(NamedTuple):
                 if key == home and key not in heads:
                     at_head.add(stretch)
                 heads[key] = epochs, sequence - 1, key == home  # nobody claims the log of a turn that waits
-                changed[stretch] = Unended(key, epochs, turn, number - 1)
+                changed[stretch] = Unended(key, epochs, turn, number - 1, begun=True)
             elif kind == EPOCHS:
                 changed[stretch] = (changed.get(stretch) or unended[stretch])._replace(epochs=payload)
             elif kind == END and (ended := changed.get(stretch) or unended.get(stretch)) is not None:

@@ -153,6 +153,20 @@ async def test_a_break_without_a_loss_changes_nothing(nodes: Losing) -> None:
     assert nodes.rows("SELECT number, length(body) > 1 FROM log_batches ORDER BY number") == [(2, False), (3, True)]
 
 
+async def test_what_another_node_has_erased_was_not_lost(nodes: Losing) -> None:
+    one, other = await nodes.open(), await nodes.open()
+    await one.commit(1, [beginning(7), piece(7, 1, "a"), (7, END, 1, 5.0), beginning(8, key="conv_2")])
+    await other.erase([KEY], [])
+    await nodes.cut()
+    await attempt(one)
+    nodes.remember()
+    await one.commit(2, [piece(8, 1, "x")])
+    await nodes.fail_over()
+    await attempt(one)
+    assert nodes.told.again == 1
+    assert nodes.rows("SELECT number FROM log_stretches") == [(8,)]
+
+
 async def test_what_was_saved_and_erased_is_so_again(nodes: Losing) -> None:
     one, other = await nodes.open(), await nodes.open()
     await one.commit(1, [beginning(7), piece(7, 1, "a"), beginning(9, key="conv_3"), piece(9, 1, "secret")])
