@@ -146,6 +146,15 @@ class Cut:
         self._nodes.nodes[self.number].send_signal(number)
 
 
+async def _after(nodes: Cluster, told: Told, number: int, here: int) -> None:
+    """The conversation goes on at a node that is a new one."""
+    message = f"/fault plain pieces:20 -- after {number}"
+    after = await Told.begin(nodes, number, message, conversationId=told.conversation, onBusy="queue")
+    after.read(here, "sse")
+    after.read(number, "websocket")
+    await after.ends(number)
+
+
 async def test_nodes_that_were_paused_or_cut_off_add_nothing_and_their_readers_go_on(
     nodes: Cluster, module_postgres: PostgresServer, coze: Simulator
 ) -> None:
@@ -201,12 +210,12 @@ async def test_nodes_that_were_paused_or_cut_off_add_nothing_and_their_readers_g
             await nodes.nodes[number].logged("nodes.rejoined")
             async with nodes.session.get(f"{nodes.url(number)}/metrics") as response:
                 assert "gateway_node_rejoins_total 1.0" in (await response.text()).splitlines()
-            for told in (before, long[0]):
-                after = await Told.begin(
-                    nodes, number, f"/fault plain pieces:20 -- after {number}", conversationId=told.conversation
-                )
-                after.read(here, "sse")
-                after.read(number, "websocket")
-                await after.ends(number)
+        await asyncio.gather(
+            *(
+                _after(nodes, told, number, here)
+                for told in (before, *long)
+                for number in (*everybody, nodes.nodes.index(idle))
+            )
+        )
         for node in nodes.nodes:
             assert "Traceback" not in "\n".join(node.text)
