@@ -205,8 +205,9 @@ class Shelf:
         tail.spans.sort(key=_first)
         if index.head > tail.head:
             tail.epochs = Epochs.parse(index.epochs)
-            tail.head = index.head
-            tail.next = max(tail.next, tail.head + 1)
+            # Positions of a turn that its node has not saved yet are not here: readers would take them for removed.
+            tail.head = max(tail.head, min(index.head, tail.spans[-1].last) if tail.spans else index.head)
+            tail.next = max(tail.next, index.head + 1)
         return index
 
     def _no_epochs(self, key: str) -> Epochs:

@@ -7,10 +7,10 @@ import pytest
 from psycopg import AsyncConnection
 
 from gateway.ids import LogKey
-from gateway.log.journal import BEGIN, Fenced, JournalError, Record
+from gateway.log.journal import BEGIN, END, Fenced, JournalError, Record
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
-from gateway.log.shelf import epoch_mark
+from gateway.log.shelf import Shelf, epoch_mark
 from gateway.log.writer import Writer
 from gateway.nodes.claims import Claims
 from gateway.nodes.database import Database
@@ -173,3 +173,13 @@ async def test_a_node_that_does_not_know_that_it_was_buried_resets_no_reader(nod
     await nodes.bury(paused)
     with pytest.raises(JournalError, match="joins again"):
         await readers.subscribe(LogKey(KEY), asked=written_by_another, turn="turn_1")
+
+
+async def test_positions_of_a_turn_that_its_node_has_not_saved_yet_are_not_taken_for_removed(nodes: Nodes) -> None:
+    writes, reads = await nodes.open(), await nodes.open()
+    await writes.commit(1, beginning(7))
+    shelf = Shelf(reads)
+    tail = await shelf.tail(LogKey(KEY))
+    await writes.commit(2, [(7, END, 3, 0.0)])
+    await shelf.refresh(tail)
+    assert (tail.head, tail.next) == (0, 4)
