@@ -1,12 +1,16 @@
 """A feed: another node's batches, as far as they are read here, and an inbox for those that Redis brings."""
 
+from collections import deque
 from time import monotonic
+from typing import NamedTuple
 
+from gateway.log.journal import Record
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.nodes.message import Message
 
 _MOST = 1000
+_RECENT = 500  # batches: a node saves what runs when it has written some 200
 _MOST_BYTES = 8 * 1024 * 1024  # beyond, all are dropped, and read in PostgreSQL
 
 
@@ -51,6 +55,37 @@ class Inbox:
         self._size = self.told = 0
 
 
+class Batch(NamedTuple):
+    """One of a node's batches, decoded. `size` is in bytes, as it was stored."""
+
+    number: int
+    records: list[Record]
+    size: int
+
+
+class Recent:
+    """A node's newest batches in their order, for readers who join: so that not each of them reads them again."""
+
+    def __init__(self) -> None:
+        self._batches: deque[Batch] = deque()
+        self._size = 0
+
+    def put(self, batch: Batch) -> None:
+        if self._batches and batch.number != self._batches[-1].number + 1:
+            self._batches.clear()
+            self._size = 0
+        self._batches.append(batch)
+        self._size += batch.size
+        while len(self._batches) > _RECENT or self._size > _MOST_BYTES:
+            self._size -= self._batches.popleft().size
+
+    def after(self, number: int) -> list[Batch] | None:
+        """All batches after this one that were read until now; None if some of them are not here any more."""
+        if not self._batches or self._batches[0].number > number + 1:
+            return None
+        return [batch for batch in self._batches if batch.number > number]
+
+
 class Feed:
     """Another node's batches, which are read up to number `last` for those of its stretches that are followed."""
 
@@ -59,5 +94,6 @@ class Feed:
         self.last = last
         self.stretches: dict[int, tuple[Stretch, Tail]] = {}
         self.inbox = Inbox()
+        self.recent = Recent()
         self.begun: set[str] = set()
         """Logs with readers here in which a stretch began, by the newest batches."""

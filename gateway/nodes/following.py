@@ -13,13 +13,13 @@ from gateway.ids import LogKey
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.epochs import Epochs
 from gateway.log.feed import replay
-from gateway.log.journal import BEGIN, JournalError, Place, Record
+from gateway.log.journal import BEGIN, JournalError, Place
 from gateway.log.licence import Licence
 from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
-from gateway.nodes.feed import Feed
+from gateway.nodes.feed import Batch, Feed
 from gateway.nodes.message import Message
 from gateway.telemetry.node_metrics import NodeMetrics
 
@@ -82,7 +82,7 @@ class Following:
         """Takes the batches of the inbox that are next."""
         while (found := feed.inbox.next(feed.last)) is not None:
             message, came = found
-            self._take_all(feed, [(message.number, _decode(message.body))])
+            self._take_all(feed, [Batch(message.number, _decode(message.body), len(message.body))])
             seconds = monotonic() - came
             self._metrics.batch_heard(message.waited + seconds, seconds)
         if feed.inbox.told > feed.last or feed.begun:
@@ -185,10 +185,11 @@ class Following:
             else:
                 if batch > feed.last:
                     await self._pull(feed)
-                async for batches in self._batches(node, batch):
-                    for sent, records in batches:
-                        if sent <= feed.last:
-                            self._take(stretch, records, sent)
+                if (recent := feed.recent.after(batch)) is None:
+                    recent = [one async for batches in self._batches(node, batch) for one in batches]
+                for one in recent:
+                    if one.number <= feed.last:
+                        self._take(stretch, one)
             feed.stretches[number] = stretch, tail
             self._put(tail, stretch)
             await self._pull(feed)
@@ -236,23 +237,23 @@ class Following:
             self._metrics.batches_read(len(batches))
         feed.inbox.read(feed.last)
 
-    def _take_all(self, feed: Feed, batches: list[tuple[int, list[Record]]]) -> None:
+    def _take_all(self, feed: Feed, batches: list[Batch]) -> None:
         """Shows the node's next batches, and notes the logs with readers in which a stretch began meanwhile."""
         touched: dict[int, None] = {}
-        for number, records in batches:
-            for record in records:
-                if record[0] in feed.stretches:
-                    touched[record[0]] = None
+        for batch in batches:
+            for record in batch.records:
+                one = record[0]
+                if one in feed.stretches:
+                    touched[one] = None
+                    try:
+                        replay({one: feed.stretches[one][0]}, record, batch.number)
+                    except ValueError:  # batches were missed: the next look reads it whole
+                        del feed.stretches[one]
+                        touched.pop(one)
                 elif record[1] == BEGIN and self._is_read(record[3][0]):
                     feed.begun.add(record[3][0])
-            for one in {record[0] for record in records} & feed.stretches.keys():
-                stretch, tail = feed.stretches[one]
-                try:
-                    self._take(stretch, records, number)
-                except ValueError:  # batches were missed: the next look reads it whole
-                    del feed.stretches[one]
-                    touched.pop(one, None)
-            feed.last = number
+            feed.recent.put(batch)
+            feed.last = batch.number
         for one in touched:
             stretch, tail = feed.stretches[one]
             if tail.spans and tail.spans[-1].stretch is stretch and not tail.is_ours:
@@ -262,13 +263,13 @@ class Following:
             if stretch.ended is not None:
                 del feed.stretches[one]
 
-    def _take(self, stretch: Stretch, records: list[Record], batch: int) -> None:
+    def _take(self, stretch: Stretch, batch: Batch) -> None:
         found = {stretch.number: stretch}
-        for record in records:
+        for record in batch.records:
             if record[0] == stretch.number:
-                replay(found, record, batch)
+                replay(found, record, batch.number)
 
-    async def _batches(self, node: int, after: int) -> AsyncIterator[list[tuple[int, list[Record]]]]:
+    async def _batches(self, node: int, after: int) -> AsyncIterator[list[Batch]]:
         """A node's batches after one of them, some at a time."""
         more = True
         while more:
@@ -276,7 +277,7 @@ class Following:
             more = len(rows) == _AT_ONCE
             if rows:
                 after = rows[-1][0]
-                yield [(number, _decode(data)) for number, data in rows]
+                yield [Batch(number, _decode(data), len(data)) for number, data in rows]
 
     def __repr__(self) -> str:
         return f"Following({', '.join(f'{len(f.stretches)} of node {f.node}' for f in self._feeds.values())})"
