@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 from gateway.store.database import open_database
 
@@ -31,6 +32,10 @@ _ROOM = 2 * 1024**3  # bytes that must be free there
 _PREFIX = "gateway-postgres-"
 _OWNER = "owner"  # in the folder, locked by the process whose folder it is
 _NOT_ROOT = "nobody"  # PostgreSQL refuses to run as root
+
+
+_MIGRATING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""Alembic migrates one database of a process at a time."""
 
 
 class PostgresServer:
@@ -121,10 +126,11 @@ class PostgresServer:
 
     async def make(self, *, on: Path | None = None) -> str:
         """A database with the newest tables; its URL. `on` is a folder for its files, which the server may write to."""
-        if not self._migrated:
-            await asyncio.to_thread(self._create, "migrated", "template1")
-            await (await open_database(self.url("migrated"))).dispose()
-            self._migrated = True
+        async with _MIGRATING.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            if not self._migrated:
+                await asyncio.to_thread(self._create, "migrated", "template1")
+                await (await open_database(self.url("migrated"))).dispose()
+                self._migrated = True
         return await self._make("migrated", on)
 
     async def make_empty(self) -> str:
