@@ -88,9 +88,11 @@ class Proxy:
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
-        for link in list(self._links):
-            link.cancel("close")
-        await asyncio.gather(*self._links, return_exceptions=True)
+        await asyncio.sleep(0)  # a connection that was just accepted begins
+        while links := list(self._links):
+            for link in links:
+                link.cancel("close")
+            await asyncio.gather(*links, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,11 +113,12 @@ class Proxy:
                 _abort(writer)
         finally:
             self._links.discard(link)
-            for end in (writer, far):
-                if end is not None:
-                    end.close()
-                    with suppress(ConnectionError):
-                        await end.wait_closed()
+            ends = [end for end in (writer, far) if end is not None]
+            for end in ends:
+                end.close()
+            for end in ends:
+                with suppress(OSError):
+                    await end.wait_closed()
 
     async def _up(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter, request: bytearray) -> None:
         while data := await reader.read(2**16):
