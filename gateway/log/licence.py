@@ -9,6 +9,7 @@ from psycopg import Error
 from gateway.ids import new_number
 from gateway.log.burial import COLUMNS, bury, stretch_of
 from gateway.log.journal import JournalError
+from gateway.log.rows import LIVES
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
 from gateway.postgres.line import Line
@@ -27,7 +28,7 @@ _RENEW = "UPDATE log_nodes SET beat = now() WHERE id = %s RETURNING (SELECT coun
 _DEAD = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
 _ORPHAN = "NOT kept AND (log_stretches.node IS NULL OR log_stretches.node = %s AND number <> ALL(%s::bigint[]))"
 _ADOPT = (
-    "WITH lives AS (SELECT id FROM log_nodes WHERE id = %s FOR SHARE),"
+    f"WITH {LIVES},"
     " claimed AS (UPDATE log_heads AS h SET node = id FROM lives WHERE (h.node IS NULL OR h.node < 0 OR h.node = id)"
     f" AND key IN (SELECT home FROM log_stretches WHERE {_ORPHAN} LIMIT %s) RETURNING key, id)"
     " UPDATE log_stretches SET node = claimed.id, batch = %s"

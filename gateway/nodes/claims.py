@@ -11,15 +11,15 @@ from gateway.errors import Code, GatewayError
 from gateway.ids import LogKey
 from gateway.log.journal import JournalError
 from gateway.log.licence import Licence
+from gateway.log.rows import LIVES
 from gateway.nodes.database import Database
 from gateway.nodes.post import Post
 from gateway.nodes.rings import Rings
 
 logger = structlog.get_logger()
 
-_LIVES = "WITH lives AS (SELECT id FROM log_nodes WHERE id = %s FOR SHARE)"
 _CLAIM = (
-    f"{_LIVES} INSERT INTO log_heads AS h (key, epochs, head, node) SELECT %s, '', 0, id FROM lives"
+    f"WITH {LIVES} INSERT INTO log_heads AS h (key, epochs, head, node) SELECT %s, '', 0, id FROM lives"
     " ON CONFLICT (key) DO UPDATE SET node = coalesce(h.node, excluded.node) RETURNING node"
 )
 _RELEASE = (
@@ -30,7 +30,7 @@ _RUNNER = (
     "SELECT node FROM log_stretches WHERE turn = %s AND NOT kept AND node IS NOT NULL ORDER BY ordinal DESC LIMIT 1"
 )
 _LOCK = (
-    f"{_LIVES} INSERT INTO log_locks AS l (name, node) SELECT %s, id FROM lives ON CONFLICT (name) DO UPDATE"
+    f"WITH {LIVES} INSERT INTO log_locks AS l (name, node) SELECT %s, id FROM lives ON CONFLICT (name) DO UPDATE"
     " SET node = excluded.node WHERE l.node = excluded.node"
     " OR NOT EXISTS (SELECT FROM log_nodes WHERE id = l.node) RETURNING node"
 )

@@ -3,9 +3,9 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -13,6 +13,8 @@ from gateway.simulator import Simulator, whole_text
 from tests.chaos.plan import question
 from tests.faults.coze import BASELINE_KINDS, ledger, patience
 from tests.faults.reading import GONE, TRANSPORTS, Broken, Reader, Refused
+
+R = TypeVar("R")
 
 ERRORS = {
     "upstream_uncertain",
@@ -180,3 +182,18 @@ def without_a_fault(logged: str) -> None:
     """Raises `Broken` for a gateway that logged a bug."""
     if "Traceback" in logged:
         raise Broken(logged[logged.index("Traceback") - 500 :][:3000])
+
+
+async def side_by_side(seeds: Iterable[int], run: Callable[[int], Awaitable[R]]) -> list[R]:
+    """Plays these seeds at once. An error names its seed."""
+
+    async def one(seed: int) -> R:
+        try:
+            return await run(seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(one(seed)) for seed in seeds]
+    return [run.result() for run in runs]

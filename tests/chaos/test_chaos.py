@@ -1,29 +1,20 @@
 """Ten short runs of everything at once. A failing seed is in the test's name: `make chaos ARGS="--seed N"` plays it."""
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.chaos.crowd import side_by_side
 from tests.chaos.plan import BLOWS, strikes
-from tests.chaos.world import World, run
+from tests.chaos.world import run
 
 SECONDS = 4.0
 
 
 @pytest.mark.parametrize("seeds", [range(3), range(3, 6), range(6, 10)], ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 async def test_whatever_breaks_every_answer_arrives_whole_and_once(tmp_path: Path, seeds: range) -> None:
-    async def one(seed: int) -> World:
-        try:
-            return await run(seed, SECONDS, tmp_path / str(seed))
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
-
-    async with asyncio.TaskGroup() as group:
-        runs = [group.create_task(one(seed)) for seed in seeds]
-    worlds = [run.result() for run in runs]
+    worlds = await side_by_side(seeds, lambda seed: run(seed, SECONDS, tmp_path / str(seed)))
     outcomes = sum((world.crowd.outcomes() for world in worlds), Counter[str]())
     assert outcomes["completed"] > sum(outcomes.values()) / 2
     assert sum(sum(world.blows.values()) for world in worlds) > len(worlds) * 3

@@ -3,13 +3,13 @@
 A failing seed is in the test's name: `make chaos ARGS="--nodes --seed N"` plays it.
 """
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.nodes import Nodes, run_nodes
+from tests.chaos.crowd import side_by_side
+from tests.chaos.nodes import run_nodes
 from tests.chaos.plan import NODE_BLOWS, strikes
 from tests.conftest import Require
 from tests.faults.reading import Broken
@@ -28,16 +28,7 @@ def programs(require: Require) -> Path:
 
 @pytest.mark.parametrize("seeds", [range(3), range(3, 6), range(6, 10)], ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
 async def test_whatever_breaks_every_answer_arrives_whole_and_once(programs: Path, seeds: range) -> None:
-    async def one(seed: int) -> Nodes:
-        try:
-            return await run_nodes(seed, SECONDS, programs)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
-
-    async with asyncio.TaskGroup() as group:
-        runs = [group.create_task(one(seed)) for seed in seeds]
-    found = [run.result() for run in runs]
+    found = await side_by_side(seeds, lambda seed: run_nodes(seed, SECONDS, programs))
     outcomes = sum((nodes.crowd.outcomes() for nodes in found), Counter[str]())
     assert outcomes["completed"] > sum(outcomes.values()) / 2
 
