@@ -30,6 +30,7 @@ def test_a_digest_is_of_the_body_whatever_its_order_the_language_and_the_key() -
         ("message", "n"), ("bot_id", "c"), ("conversation_id", "conv_1"), ("on_busy", "queue"),
         ("on_disconnect", "cancel"), ("custom_variables", {"a": "1"}), ("meta_data", {"a": "1"}),
         ("attachments", ({"type": "image", "url": "http://x"},)),
+        ("workflow_id", "w"), ("app_id", "a"), ("parameters", {"a": 1}),
     ):  # fmt: skip
         assert replace(ORDER, **{field: value}).digest() != ORDER.digest(), field
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import islice
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +16,7 @@ from adapters.edge.callers import ANYONE, Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.query import conversation_id
 from gateway.config.settings import Settings
+from gateway.upstream.json_text import DEPTH_LIMIT, BadJson, plain
 
 _MISTAKES: Final = 20
 """The most mistakes named in one answer: a body with 10,000 unknown fields must not be answered with 10,000 entries."""
@@ -26,6 +27,7 @@ _SUGGESTIONS: Final = 3
 _SHOWN: Final = 64
 """How many characters of an unknown field's name are repeated to the client."""
 
+Id64 = Annotated[str, Meta(min_length=1, max_length=64)]
 Id128 = Annotated[str, Meta(min_length=1, max_length=128)]
 _MetaData = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
@@ -53,7 +55,10 @@ class ChatBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", 
     """A message, as in section 2 of the contract. `read_chat` fills in `user_id` and `shop_id` from the caller."""
 
     message: Annotated[str, Meta(min_length=1)]
-    bot_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    bot_id: Id64 = ""
+    workflow_id: Id64 = ""
+    app_id: Id64 = ""
+    parameters: dict[str, Any] | None = None
     user_id: Id128 = ""
     shop_id: Id128 | None = None
     conversation_id: str | None = None
@@ -97,6 +102,7 @@ def chat_from(fields: object, settings: Settings, caller: Caller = ANYONE) -> Ch
         if isinstance(fields, Mapping):
             named = {mistake.field for mistake in wrong}
             beyond = _beyond_types(fields.get("userId", ""), fields.get("message"), settings, caller)
+            beyond += _target(fields.get("botId"), fields.get("workflowId"), fields.get("appId"))
             wrong += [mistake for mistake in beyond if mistake.field not in named]
         raise InvalidRequest(wrong[:_MISTAKES]) from None
     return _complete(body, settings, caller)
@@ -124,7 +130,13 @@ def _is_web_url(url: str) -> bool:
 
 
 def _complete(body: ChatBody, settings: Settings, caller: Caller) -> ChatBody:
-    if wrong := _beyond_types(body.user_id, body.message, settings, caller):
+    wrong = _beyond_types(body.user_id, body.message, settings, caller)
+    wrong += _target(body.bot_id, body.workflow_id, body.app_id)
+    if body.workflow_id:
+        others = {"customVariables": body.custom_variables, "metaData": body.meta_data}
+        wrong += (Mistake(name, "a chatflow takes parameters instead") for name, value in others.items() if value)
+    wrong += _unfit(body.parameters)
+    if wrong:
         raise InvalidRequest(wrong)
     user = body.user_id or caller.user_id
     shop = caller.shop_for(body.shop_id)
@@ -145,6 +157,23 @@ def _beyond_types(user: object, message: object, settings: Settings, caller: Cal
     if isinstance(message, str) and len(message) > settings.max_message_chars:
         wrong.append(Mistake("message", f"is longer than {settings.max_message_chars} characters"))
     return wrong
+
+
+def _target(bot: object, workflow: object, app: object) -> list[Mistake]:
+    """The mistakes in whom a message is for: a bot, or a chatflow, which a bot or an app may have."""
+    if workflow:
+        return [Mistake("appId", "can't go together with botId")] if bot and app else []
+    wrong = [] if bot else [Mistake("botId", "is required, or a workflowId")]
+    return [*wrong, Mistake("appId", "needs a workflowId")] if app else wrong
+
+
+def _unfit(parameters: dict[str, Any] | None) -> list[Mistake]:
+    """The mistake in values that can't be kept and passed on exactly."""
+    try:
+        fit = parameters is None or plain(parameters) == parameters
+    except BadJson:
+        return [Mistake("parameters", f"is nested more than {DEPTH_LIMIT} deep")]
+    return [] if fit else [Mistake("parameters", "has a number beyond 64 bits")]
 
 
 def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:

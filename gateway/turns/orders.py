@@ -20,7 +20,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a user, checked. `conversation_id` is "" for a new conversation.
 
     `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed` says whether the
-    order came over the SSE route. `request_id` is the id of the HTTP request that brought the order, for the log.
+    order came over the SSE route. `request_id` is the id of the HTTP request that brought the order, for the log. With
+    a `workflow_id` the message is for that chatflow, and `bot_id` may be "".
     """
 
     user_id: str
@@ -37,6 +38,9 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     idempotency_key: str = ""
     streamed: bool = False
     request_id: str = ""
+    workflow_id: str = ""
+    app_id: str = ""
+    parameters: dict[str, Any] | None = None
 
     def mark(self) -> str:
         """The mark by which the log finds the turn that an idempotent request started; "" without a key."""
@@ -60,6 +64,9 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
             attachments=self.attachments,
             custom_variables=self.custom_variables,
             meta_data=self.meta_data,
+            workflow_id=self.workflow_id,
+            app_id=self.app_id,
+            parameters=self.parameters,
         )
 
 

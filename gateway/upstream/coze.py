@@ -17,10 +17,11 @@ from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.telemetry.observer import UNHEARD, Observer
 from gateway.telemetry.words import Operation
+from gateway.upstream.bodies import chat_body, chatflow_body
 from gateway.upstream.coze_objects import Chat, failure_of_chat, message_items, status_of, tool_calls_of, usage_of
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
-from gateway.upstream.json_text import BadJson, converted, parts, write
+from gateway.upstream.json_text import BadJson, converted, parts
 from gateway.upstream.listing import entries_of, messages_of
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, Item, OnItems, Skipped
@@ -74,8 +75,10 @@ class CozeUpstream:
         return other
 
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
+        if request.workflow_id:
+            return await self._stream("chat", "/v1/workflows/chat", {}, chatflow_body(request), "", on_items)
         query = {"conversation_id": request.coze_conversation_id} if request.coze_conversation_id else {}
-        return await self._stream("chat", "/v3/chat", query, _chat_body(request), "", on_items)
+        return await self._stream("chat", "/v3/chat", query, chat_body(request), "", on_items)
 
     async def submit_tool_outputs(
         self, ref: ChatRef, outputs: Sequence[tuple[str, str]], on_items: OnItems
@@ -234,29 +237,6 @@ class CozeUpstream:
 
     def __repr__(self) -> str:
         return f"CozeUpstream({self._exchanges.base.host}, {len(self._streams)} streams)"
-
-
-def _chat_body(request: ChatRequest) -> dict[str, Any]:
-    """POST /v3/chat. Recovery depends on `auto_save_history`: without it Coze keeps no record of the chat."""
-    content, kind = request.message, "text"
-    if request.attachments:
-        parts = [{"type": "text", "text": content}] if content else []
-        for attachment in request.attachments:
-            place = {"file_id": attachment["fileId"]} if "fileId" in attachment else {"file_url": attachment["url"]}
-            parts.append({"type": attachment["type"], **place})
-        content, kind = write(parts).decode(), "object_string"
-    body: dict[str, Any] = {
-        "bot_id": request.bot_id,
-        "user_id": request.user_id,
-        "stream": True,
-        "auto_save_history": True,
-        "additional_messages": [{"role": "user", "type": "question", "content": content, "content_type": kind}],
-    }
-    if request.custom_variables:
-        body["custom_variables"] = request.custom_variables
-    if request.meta_data:
-        body["meta_data"] = request.meta_data
-    return body
 
 
 def _query(ref: ChatRef) -> dict[str, str]:

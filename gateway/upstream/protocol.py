@@ -140,7 +140,10 @@ class ChatRef(Struct, frozen=True):
 
 
 class ChatRequest(Struct, frozen=True):
-    """What a turn sends. `coze_conversation_id` is Coze's own, "" for the first turn of a conversation."""
+    """What a turn sends. `coze_conversation_id` is Coze's own, "" for the first turn of a conversation.
+
+    With a `workflow_id` the message goes to that chatflow, for the bot or the app that is named, if any.
+    """
 
     bot_id: str
     user_id: str
@@ -149,6 +152,9 @@ class ChatRequest(Struct, frozen=True):
     attachments: tuple[dict[str, str], ...] = ()
     custom_variables: dict[str, str] | None = None
     meta_data: dict[str, str] | None = None
+    workflow_id: str = ""
+    app_id: str = ""
+    parameters: dict[str, Any] | None = None
 
 
 class ChatState(Struct, frozen=True):

@@ -81,6 +81,16 @@ async def test_a_body_with_every_field_is_taken_as_it_is(serve: Serve) -> None:
         ({"metaData": {str(i): "v" for i in range(17)}}, "metaData"),
         ({"metaData": {"k" * 65: "v"}}, "metaData"),
         ({"metaData": {"k": "v" * 513}}, "metaData[...]"),
+        ({"appId": "a"}, "appId"),
+        ({"appId": "a", "workflowId": "w"}, "appId"),
+        ({"workflowId": ""}, "workflowId"),
+        ({"workflowId": "w" * 65}, "workflowId"),
+        ({"workflowId": "w", "customVariables": {"a": "b"}}, "customVariables"),
+        ({"workflowId": "w", "metaData": {"a": "b"}}, "metaData"),
+        ({"parameters": ["a"]}, "parameters"),
+        ({"parameters": {"a": 2**64}}, "parameters"),
+        ({"parameters": {"a": [-(2**63) - 1]}}, "parameters"),
+        ({"parameters": {"a": json.loads("[" * 80 + "]" * 80)}}, "parameters"),
         ({"onBusy": "wait"}, "onBusy"),
         ({"onDisconnect": None}, "onDisconnect"),
         ({"stream": True}, "stream"),
@@ -280,6 +290,17 @@ async def test_a_conversation_that_cannot_exist_is_not_found(serve: Serve) -> No
     for wrong in ("conv_1", "turn_00000000-0000-4000-8000-000000000000", "../../x", "conv_" + "0" * 5000):
         status, problem = await post(client, GOOD | {"conversationId": wrong})
         assert (status, problem["code"]) == (404, "not_found")
+
+
+def test_a_chatflow_needs_no_bot_and_may_have_one_or_an_app() -> None:
+    message = {"userId": "u", "message": "hi", "workflowId": "w", "parameters": {"a": [1, {"b": 2**63 - 1}]}}
+    for more in ({}, {"botId": "b"}, {"appId": "a"}):
+        body = chat_from(message | more, SETTINGS)
+        assert (body.workflow_id, body.parameters) == ("w", message["parameters"])
+    for wrong in ({"message": "hi", "userId": "u"}, {"message": 5, "userId": "u"}):
+        with pytest.raises(InvalidRequest) as caught:
+            chat_from(wrong, SETTINGS)
+        assert "botId" in {mistake.field for mistake in caught.value.errors}
 
 
 def test_absent_and_null_are_the_same_for_what_is_optional() -> None:

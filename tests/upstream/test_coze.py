@@ -50,6 +50,9 @@ async def test_a_conversation_and_variables_go_along(connect: Connect) -> None:
     assert request.target == "/base/v3/chat?conversation_id=8%26x%3D1+%23"
     body = json.loads(request.body)
     assert (body["custom_variables"], body["meta_data"]) == ({"a": "b"}, {"c": "d"})
+    assert "parameters" not in body
+    request = await sent(connect, ChatRequest("b", "u", "m", parameters={"city": ["a"]}))
+    assert json.loads(request.body)["parameters"] == {"city": ["a"]}
 
 
 async def test_attachments_make_an_object_string(connect: Connect) -> None:
@@ -67,6 +70,24 @@ async def test_attachments_make_an_object_string(connect: Connect) -> None:
         {"type": "file", "file_id": "75"},
         {"type": "audio", "file_id": "76"},
     ]
+
+
+async def test_a_message_to_a_chatflow_goes_to_its_own_address(connect: Connect) -> None:
+    request = await sent(
+        connect, ChatRequest("", "u", "m", workflow_id="75", parameters={"city": "上海", "n": 2**53 + 1})
+    )
+    assert (request.method, request.target) == ("POST", "/v1/workflows/chat")
+    question = {"role": "user", "type": "question", "content": "m", "content_type": "text"}
+    assert json.loads(request.body) == {
+        "workflow_id": "75",
+        "additional_messages": [question],
+        "parameters": {"city": "上海", "n": 2**53 + 1},
+    }
+    request = await sent(connect, ChatRequest("bot", "u", "m", coze_conversation_id="8", workflow_id="75"))
+    body = json.loads(request.body)
+    assert (body["bot_id"], body["conversation_id"], body["parameters"]) == ("bot", "8", {})
+    request = await sent(connect, ChatRequest("", "u", "m", workflow_id="75", app_id="app"))
+    assert json.loads(request.body)["app_id"] == "app"
 
 
 # -- retrieve

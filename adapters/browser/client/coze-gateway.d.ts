@@ -186,7 +186,13 @@ export interface ConnectOptions extends LineOptions {
 export interface ChatOptions extends LineOptions {
   userId?: string | undefined;
   message: string;
-  botId: string;
+  /** Required unless there is a `workflowId`. */
+  botId?: string | undefined;
+  /** The chatflow that gets the message, instead of a bot. It may belong to `botId` or `appId`. */
+  workflowId?: string | undefined;
+  appId?: string | undefined;
+  /** Values for the start node. */
+  parameters?: Record<string, unknown> | undefined;
   shopId?: string | undefined;
   conversationId?: string | undefined;
   attachments?: { type: "image" | "file" | "audio"; url?: string | undefined; fileId?: string | undefined }[] | undefined;

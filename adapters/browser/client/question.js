@@ -6,8 +6,8 @@ import { parseObject } from "./values.js";
 /** @typedef {import("./errors.js").Outcome} Outcome */
 
 const BODY_FIELDS = [
-  "userId", "message", "botId", "shopId", "conversationId", "attachments", "customVariables", "metaData", "onBusy",
-  "onDisconnect",
+  "userId", "message", "botId", "workflowId", "appId", "parameters", "shopId", "conversationId", "attachments",
+  "customVariables", "metaData", "onBusy", "onDisconnect",
 ];
 
 export class Question {
