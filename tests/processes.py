@@ -81,9 +81,9 @@ class GatewayProcess:
             self._process.send_signal(number)
 
     async def ended(self, within: float = 30.0) -> int:
-        """Waits for its end; its exit status."""
+        """Waits for its end; its exit status. Whoever stops waiting takes nothing from the others."""
         async with asyncio.timeout(within):
-            await self._reader
+            await asyncio.shield(self._reader)
             return await self._process.wait()
 
     async def terminate(self, within: float = 30.0) -> int:

@@ -83,6 +83,14 @@ class Cluster:
 
         return await until(look, within=within)
 
+    async def speaks(self, node: int, turn: str) -> None:
+        """Waits until a turn has text: Coze has accepted it, and whoever takes it over can finish it."""
+
+        async def look() -> bool:
+            return bool((await self.state(node, turn))["content"])
+
+        await until(look)
+
     async def last(self, node: int, turn: str, *, within: float = 15.0) -> Event:
         """A turn's last event, as a listener gets it that reads the whole turn at a node."""
         return (await everything(TRANSPORTS["sse"], self.door(node, f"turns/{turn}"), within=within))[-1]

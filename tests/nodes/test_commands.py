@@ -102,7 +102,7 @@ async def test_the_operator_deletes_what_nodes_left_that_were_killed(postgres: P
         running, busy = await found.begin(0, SLOW, userId="ann")
         queued, _ = await found.begin(0, QUICK, userId="ann", conversationId=busy, onBusy="queue")
         kept, _ = await found.begin(0, LONG, userId="bob")
-        await found.stands(0, kept, "running")
+        await found.speaks(0, kept)
         await found.nodes[0].kill()
         deleted = await command(tmp_path, url, "delete", "--conversation", busy)
         assert (deleted.returncode, deleted.stdout) == (0, f"deleted {busy}\n"), deleted.stderr

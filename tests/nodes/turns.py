@@ -56,8 +56,8 @@ class Told:
             self._reading.append(asyncio.create_task(work))
 
     async def heard(self) -> None:
-        """Everybody has been given something."""
-        await until(lambda: all(reader.times for reader in self.readers), within=20)
+        """Everybody has been given some of the answer, so Coze has accepted the turn."""
+        await until(lambda: all(reader.text for reader in self.readers), within=20)
 
     async def hang_up(self, node: int, *, pieces: int = 10) -> None:
         """Somebody reads so many events of it at a node, and leaves."""

@@ -80,6 +80,8 @@ async def test_a_queued_turn_waits_over_a_restart_and_runs(start_gateway: Start)
         running = await begin("/fault plain pieces:300 rate:100 -- long")
         queued = await begin("/fault plain pieces:3 -- q", conversationId=running["conversationId"], onBusy="queue")
         assert queued["status"] == "queued"
+        path = f"/api/coze/turns/{running['turnId']}/events"
+        await events(session, first.url, path, 2)  # its text has begun: Coze has accepted it
     await first.kill()
     second = await start_gateway(**SWIFT)
     async with aiohttp.ClientSession() as session:
