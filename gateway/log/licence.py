@@ -1,7 +1,6 @@
 """A licence: a node's row in PostgreSQL. Without it the node writes nothing."""
 
 from collections.abc import Awaitable, Collection
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from psycopg import Error
@@ -12,7 +11,7 @@ from gateway.log.journal import JournalError
 from gateway.log.rows import LIVES
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
-from gateway.postgres.line import Line
+from gateway.postgres.line import Line, Run
 
 T = TypeVar("T")
 
@@ -71,12 +70,24 @@ class Licence:
             await self._bury(self.node, silence=0.0, ghosts=ghosts)
 
     async def bury_the_dead(self) -> int:
-        """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now."""
-        dead = [node for (node,) in await self._ask(_DEAD, self._lease, self.node)]
-        return sum([await self._bury(node, silence=self._lease) for node in dead])
+        """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now.
 
-    async def _bury(self, node: int, *, silence: float, ghosts: Collection[int] = ()) -> bool:
-        return await translated(self._line.within(partial(bury, node=node, silence=silence, ghosts=ghosts)))
+        If the connection breaks, it buries no more: a database that has lost its last moments makes nodes look silent.
+        """
+        breaks, buried = self.breaks, 0
+        for (node,) in await self._ask(_DEAD, self._lease, self.node):
+            buried += await self._bury(node, silence=self._lease, breaks=breaks)
+        return buried
+
+    async def _bury(
+        self, node: int, *, silence: float, ghosts: Collection[int] = (), breaks: int | None = None
+    ) -> bool:
+        async def work(run: Run) -> bool:
+            if breaks not in (None, self.breaks):
+                return False
+            return await bury(run, node=node, silence=silence, ghosts=ghosts)
+
+        return await translated(self._line.within(work))
 
     async def adopt(self, batch: int, known: Collection[int] | None = None) -> list[Stretch]:
         """Adopts the stretches of some logs that have no node. Returns them in the order in which they began.

@@ -70,7 +70,8 @@ class Membership:
         self._adopted: list[Stretch] = []  # by the database's word; not in their places yet
         self._tasks: list[asyncio.Task[None]] = []
         self._beat_at = math.inf  # when the database last accepted a beat
-        self._steady_from = -math.inf  # since when it has accepted every beat
+        self._steady_from = -math.inf  # since when it has accepted every beat, over one connection
+        self._breaks = 0
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._hear())]
@@ -190,14 +191,15 @@ class Membership:
             self._wake.set()
 
     def _beaten(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._beat_at > LEASE / 2:
+        now, breaks = asyncio.get_running_loop().time(), self._journal.licence.breaks
+        if now - self._beat_at > LEASE / 2 or breaks != self._breaks:
             self._steady_from = now
-        self._beat_at = now
+        self._beat_at, self._breaks = now, breaks
 
     @property
     def _may_bury(self) -> bool:
-        """Whether other nodes could report that they live: not right after the database was away."""
+        """Whether other nodes could report that they live: not right after the database was away, nor after a new
+        connection, which may lead to a standby that does not know the nodes' last reports."""
         return asyncio.get_running_loop().time() - self._steady_from > LEASE
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, TurnId
 from gateway.store import failures
-from gateway.store.batch import Batch, Pending
+from gateway.store.batch import Batch
 from gateway.store.schema import turns
 from gateway.store.statements import TOUCH, Statements
 from gateway.telemetry.faults import Faults
@@ -78,24 +78,39 @@ class Writer:
             batch.erase(conversation_id)
 
     async def _look(self) -> None:
-        """What is written later is lost first: the newest turn tells whether anything is."""
-        if self._written:
-            newest = self._written[-1][2]
-            if not newest.turns or await self._has_lost(*list(newest.turns.items())[-1]):
-                log.warning("store.written_again", turns=sum(len(batch.turns) for _, _, batch in self._written))
-                later, self.queued = self.queued, Batch()
-                for _, _, batch in self._written:
-                    self.queued = self.queued.then(batch)
-                self.queued = self.queued.then(later)
-                self._written.clear()
-                self._remembered = 0
+        """Queues what the database may have lost, so that it is written before anything else is."""
         self._broke = False
+        try:
+            lost = await self._has_lost()
+        except BaseException:
+            self._broke = True
+            raise
+        if lost:
+            log.warning("store.written_again", turns=sum(len(batch.turns) for _, _, batch in self._written))
+        kept: deque[tuple[float, int, Batch]] = deque()
+        later, self.queued = self.queued, Batch()
+        for one in self._written:
+            if lost or not one[2].turns:  # an erasure or a name leaves nothing that could be looked for
+                self.queued = self.queued.then(one[2])
+            else:
+                kept.append(one)
+        self.queued = self.queued.then(later)
+        self._written, self._remembered = kept, sum(size for _, size, _ in kept)
 
-    async def _has_lost(self, turn_id: TurnId, written: Pending) -> bool:
+    async def _has_lost(self) -> bool:
+        """Whether a turn that was written is missing, or older than it was written."""
+        written: dict[TurnId, float] = {}
+        for _, _, batch in self._written:
+            for turn_id, pending in batch.turns.items():
+                written[turn_id] = max(
+                    written.get(turn_id, 0.0), 0.0 if pending.update is None else pending.update.updated_at
+                )
+        if not written:
+            return False
         async with self._engine.connect() as connection:
-            rows = await connection.execute(select(turns.c.updated_at).where(turns.c.id == turn_id))
-            found = rows.scalar()
-        return found is None or (written.update is not None and found < written.update.updated_at)
+            rows = await connection.execute(select(turns.c.id, turns.c.updated_at).where(turns.c.id.in_(written)))
+            found = {row.id: row.updated_at for row in rows}
+        return any(found.get(turn_id, -1.0) < at for turn_id, at in written.items())
 
     def _remember(self, batch: Batch) -> None:
         now = asyncio.get_running_loop().time()
@@ -151,19 +166,14 @@ class Writer:
                 self._failed("the store is broken")
 
     async def _attempt(self) -> None:
-        if self._broke:
-            try:
-                await self._look()
-            except Exception as error:
-                if not failures.is_storage_failure(error):
-                    raise
-                # The database is still away: what follows will meet it, too.
-        self.writing, self.queued = self.queued, Batch()
         self._served, self._waiting = self._waiting, []
         self._work.clear()
         self._urgent.clear()
         problem: str | None = "the store was closed"
         try:
+            if self._broke:
+                await self._look()
+            self.writing, self.queued = self.queued, Batch()
             await self._write(self.writing)
             problem = None
             if self.writing and self._engine.dialect.name != "sqlite":

@@ -187,8 +187,13 @@ class Starting:
         note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(naming.conversation_id, new_turn_id(), order.language)
         live = LiveTurn(self._means, note, turn, tail, naming=naming)
-        await self._runner.accept(live, mark, queued=busy)
-        if others.any:
+        try:
+            await self._runner.accept(live, mark, queued=busy)
+        except GatewayError as error:
+            if others.any and self._log.fenced:  # it waits until this node has joined again
+                raise _TakenForDead from error
+            raise
+        if others.any and not order.streamed:  # a reader of this stream learns the turn's id from what it reads here
             with suppress(GatewayError, TimeoutError):  # the turn runs in any case, and the store will be told of it
                 async with asyncio.timeout(PATIENCE):
                     await self._patiently(self._store.settled)  # so that any node that is asked next knows the turn

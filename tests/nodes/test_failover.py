@@ -48,10 +48,14 @@ class Pair:
         await self._say(self.standby, "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
         await until(self._is_deaf, within=10)
 
-    async def fail_over(self) -> float:
-        """The primary is gone for good, and the standby takes its place; when it did."""
+    async def fail_over(self, *, lagging: bool = False) -> float:
+        """The primary is gone for good, and the standby takes its place; when it did. One that was lagging has old
+        beats of all nodes, and those that reach it first come back before the others."""
         await asyncio.to_thread(self.primary.crash)
         await self._say(self.standby, "SELECT pg_promote()")
+        if lagging:
+            await self._say(self.standby, "UPDATE log_nodes SET beat = beat - interval '10 s'")
+            await until(lambda: self._finds(self.standby, "log_nodes WHERE beat > now() - interval '1 s'"), within=10)
         self._proxy.target(self.standby.socket)
         self._proxy.cut_all()
         return time.monotonic()
@@ -153,7 +157,7 @@ async def test_a_failover_is_a_pause_where_the_nodes_live(
         async with session.delete(f"{a.url}/api/coze/conversations/{deleted.conversation_id}") as response:
             assert response.status == 204
         await asked.until(lambda r: len(r.text) > len(began) + 30)
-        failed_over = await servers.fail_over()
+        failed_over = await servers.fail_over(lagging=standby == "asynchronous")
         async with asyncio.timeout(patience(15)):
             await asyncio.gather(asking, listeners.all())
         for reader in (asked, *listeners.readers):
