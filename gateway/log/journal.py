@@ -29,6 +29,8 @@ class Place(NamedTuple):
     last: int
     number: int
     turn: str
+    ended: bool = True
+    """Whether what was saved includes its end. Only where several processes write, others are in an index."""
 
 
 class Index(NamedTuple):

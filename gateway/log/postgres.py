@@ -180,7 +180,7 @@ class PostgresJournal:
     async def index(self, key: str) -> Index | None:
         heads = await self._read("SELECT epochs, head FROM log_heads WHERE key = %s AND epochs <> ''", key)
         rows = await self._read(
-            "SELECT first, last, number, turn FROM log_stretches WHERE key = %s ORDER BY first", key
+            "SELECT first, last, number, turn, ended IS NOT NULL FROM log_stretches WHERE key = %s ORDER BY first", key
         )
         return Index(heads[0][0], heads[0][1], [Place(*row) for row in rows]) if heads else None
 

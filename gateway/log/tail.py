@@ -17,11 +17,12 @@ SOMEBODY_ELSE = object()
 class Span:
     """One stretch of the log, in memory or only known to be stored."""
 
-    __slots__ = ("_last", "first", "number", "stretch", "turn")
+    __slots__ = ("_ended", "_last", "first", "number", "stretch", "turn")
 
     def __init__(self, place: Place, stretch: Stretch | None = None) -> None:
         self.first = place.first
         self._last = place.last
+        self._ended = place.ended
         self.number = place.number
         self.turn = place.turn
         self.stretch = stretch
@@ -31,6 +32,10 @@ class Span:
         return self._last if self.stretch is None else self.stretch.last
 
     @property
+    def ended(self) -> bool:
+        return self._ended if self.stretch is None else self.stretch.ended is not None
+
+    @property
     def kept_last(self) -> int:
         """The last position that is known to be stored."""
         return self._last
@@ -38,10 +43,12 @@ class Span:
     def learn(self, place: Place) -> None:
         """The stretch is stored up to `place.last` now."""
         self._last = max(self._last, place.last)
+        self._ended = self._ended or place.ended
 
     def cut(self, after: int) -> None:
         """What comes after a position was never written, as it has turned out: the stretch may run, and go on there."""
         self._last = min(self._last, after)
+        self._ended = False
         if self.stretch is not None:
             self.stretch.cut(after)
             self.stretch.ended = None
@@ -49,7 +56,7 @@ class Span:
     def unload(self) -> None:
         """Lets the stretch, which is stored, leave memory."""
         if self.stretch is not None:
-            self._last = self.stretch.last
+            self._last, self._ended = self.stretch.last, self.stretch.ended is not None
             self.stretch = None
 
 

@@ -100,8 +100,7 @@ class Subscription:
             return not self.preface
         if self.turn is None or self.preface or self.ahead or (span := self.span) is None:
             return False
-        ended = span.stretch is None or span.stretch.ended is not None
-        return ended and self.after >= span.last
+        return span.ended and self.after >= span.last
 
     @property
     def hears_running(self) -> bool:

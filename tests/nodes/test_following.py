@@ -117,6 +117,23 @@ async def test_a_turn_that_is_saved_while_a_reader_comes_is_given_whole(start: S
     reader.close()
 
 
+async def test_a_turn_that_has_begun_elsewhere_is_not_over_before_its_events_are_here(start: Start) -> None:
+    writes, reads = await start(), await start()
+    await writes.end(await writes.begin(turn="turn_0"), "")
+    reader = await reads.reader()
+    writer = await writes.begin("one")
+    await reads.log.shelf.refresh(reader.tail)  # as a look does first
+    assert reader.span is not None
+    assert not reader.over
+    await reads.following.look()
+    assert await names(reader) == ["started", "message"]
+    await writes.end(writer, "one")
+    await reads.following.look()
+    assert await names(reader) == ["completed"]
+    assert reader.over
+    reader.close()
+
+
 @pytest.mark.parametrize("known", [0, 1, 3])
 async def test_a_turn_that_waits_to_be_adopted_is_still_running_for_its_readers(start: Start, known: int) -> None:
     dies, reads, goes_on = await start(), await start(), await start()
