@@ -21,6 +21,7 @@ from adapters.edge.refusals import Refusals
 from adapters.native import chat, operations, shared, stream
 from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
+from adapters.upstreams import Maker
 from gateway import __version__
 from gateway.config.settings import Settings
 from gateway.log.keeping import MOST_BATCHES
@@ -32,16 +33,14 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observer import Observer, Observers
+from gateway.telemetry.observer import Observers
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.context import Means
 from gateway.turns.notifications import Notifications
 from gateway.turns.others import Nobody
 from gateway.turns.turns import Turns
-from gateway.upstream.breaker import Breaker
 from gateway.upstream.coze import CozeUpstream
-from gateway.upstream.exchange import Exchanges
-from gateway.upstream.tokens import FixedToken, TokenSource
+from gateway.upstream.protocol import Upstreams
 
 logger = structlog.get_logger()
 
@@ -87,19 +86,19 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(log.close)
         store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.keeper.told, faults=faults)
         stack.push_async_callback(store.close)
-        base = settings.coze_api_base
+        maker = Maker(settings, ledger, observer)
+        own: CozeUpstream | None = None
         if settings.embedded_simulator:
-            base = await stack.enter_async_context(_simulated(settings))
-        upstream = CozeUpstream(
-            base,
-            _tokens(settings, observer),
-            connect_timeout=settings.upstream_connect_timeout,
-            idle_timeout=settings.upstream_idle_timeout,
-            proxy=None if settings.embedded_simulator else settings.proxy,
-            ledger=ledger,
-            observer=observer,
-            log_bytes=_log_bytes if settings.log_upstream_bytes else None,
-        )
+            own = maker.simulated(await stack.enter_async_context(_simulated(settings)))
+        elif settings.own_credentials:
+            own = maker.own()
+        shops = None
+        if settings.tenants_file is not None:
+            from adapters.tenants import TenantsFile
+
+            shops = TenantsFile(settings.tenants_file, own, maker.of_shop, faults)
+        upstream: Upstreams | None = own if shops is None else shops.tenants
+        assert upstream is not None  # without credentials the simulator runs
         stack.push_async_callback(upstream.close)
         abandonment = Abandonment(settings.abandon_seconds)
         hub = Hub(
@@ -115,7 +114,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         means = Means(
             log=log,
             upstream=upstream,
-            breaker=Breaker(asyncio.get_running_loop().time),
             observer=observer,
             faults=faults,
             ledger=ledger,
@@ -126,7 +124,6 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             retry_uncertain=settings.retry_uncertain,
             readers=hub,
             others=Nobody() if cluster is None else cluster.claims(store.settled),
-            address=base,
         )
         notifications = Notifications(
             log, retention=settings.retention_seconds, clock=clock, faults=faults, others=means.others
@@ -144,10 +141,15 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             )
             stack.push_async_callback(cluster.close)
         most = settings.turns_per_minute
-        probes = Probes(log, store, files, list if cluster is None else cluster.remarks)
+        remarks = [part.remarks for part in (cluster, shops) if part is not None]
+        probes = Probes(log, store, files, lambda: [remark for said in remarks for remark in said()])
         stack.push_async_callback(probes.close)
         watch = asyncio.create_task(metrics.watch_event_loop())
         stack.callback(watch.cancel)
+        if shops is not None:
+            watch = asyncio.create_task(shops.watch())
+            faults.watch("tenants", watch)
+            stack.callback(watch.cancel)
         yield Services(
             settings=settings,
             log=log,
@@ -162,30 +164,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             connections=Connections(settings.max_connections, settings.max_connections_per_user),
             turn_rate=TurnRate(most) if cluster is None else cluster.turn_rate(most),
             probes=probes,
+            shops=shops,
         )
-
-
-def _tokens(settings: Settings, observer: Observer) -> TokenSource:
-    """Where the bearer token for Coze comes from."""
-    if settings.coze_jwt_private_key_file is None:
-        token = settings.coze_api_token
-        return FixedToken(token.get_secret_value() if token is not None else "simulated")
-    from gateway.config.keys import private_key
-    from gateway.upstream.jwt_app import JwtApp
-
-    return JwtApp(
-        Exchanges(
-            settings.coze_api_base,
-            connect_timeout=settings.upstream_connect_timeout,
-            idle_timeout=settings.upstream_idle_timeout,
-            proxy=settings.proxy,
-        ),
-        app_id=settings.coze_jwt_app_id or "",
-        key_id=settings.coze_jwt_key_id or "",
-        key=private_key(settings.coze_jwt_private_key_file),
-        observer=observer,
-        per_user=settings.coze_jwt_sessions == "user",
-    )
 
 
 def make_app(settings: Settings, services: Services) -> web.Application:
@@ -223,10 +203,6 @@ async def _simulated(settings: Settings) -> AsyncIterator[str]:
         yield simulator.url
     finally:
         await simulator.close()
-
-
-def _log_bytes(text: str) -> None:
-    logger.info("upstream.bytes", bytes=text)
 
 
 def _steady_clock() -> Callable[[], float]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
@@ -19,6 +19,9 @@ from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import Observer
 from gateway.turns.turns import Turns
+
+if TYPE_CHECKING:
+    from adapters.tenants import TenantsFile
 
 _PROBE_EVERY = 1.0
 _PROBE_WAIT = 0.25
@@ -73,9 +76,9 @@ class Probes:
 class TurnRate(Protocol):
     """Counts turns by account, in this process or over all nodes."""
 
-    def take(self, account: str) -> Awaitable[None] | None:
+    def take(self, account: str, most: int | None = None) -> Awaitable[None] | None:
         """Counts one turn. If it returns an awaitable, the turn is counted once that was awaited. Either may raise
-        `rate_limited`."""
+        `rate_limited`. `most` turns a minute are allowed, by default as many as the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Services:
     connections: Connections
     turn_rate: TurnRate
     probes: Probes
+    shops: "TenantsFile | None" = None
+    """The shops with credentials of their own, if there are any."""
 
 
 SERVICES = web.AppKey("services", Services)

@@ -50,7 +50,11 @@ async def serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if settings.tenants_file is not None:
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # by itself it would end a process that is starting
     async with gateway(settings) as services, listening(settings, services) as urls:
+        if services.shops is not None:
+            loop.add_signal_handler(signal.SIGHUP, services.shops.read_again)
         more = {"urls": urls} if len(urls) > 1 else {}
         logs.announce("gateway.ready", url=urls[0], **more, version=__version__)
         logs.say(welcome(settings, urls[0]))
@@ -66,6 +70,8 @@ def welcome(settings: Settings, url: str) -> str:
     """Tells a person at a terminal where the page is and who answers, once the gateway listens."""
     page = f"{url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:')}/sse-stream-test.html"
     answers = f"come from {settings.coze_api_base}"
+    if settings.tenants_file is not None:
+        answers += f", with each shop's credentials in {settings.tenants_file}"
     if settings.embedded_simulator:
         answers = "are simulated; COZE_API_TOKEN=… asks your own bot"
     return f"\n  Page     {page}\n  Answers  {answers}\n  Stop     Ctrl-C\n"

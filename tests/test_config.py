@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.config.loading import ConfigError, Configuration, describe, load
 from gateway.config.sample import MEANINGS, sample
-from gateway.config.settings import NOT_BUILT_YET, Settings, env_name, is_loopback
+from gateway.config.settings import Settings, env_name, is_loopback
 from gateway.config.values import origin
 
 CONTRACT = Path(__file__).parent.parent / "docs" / "contract.md"
@@ -184,17 +184,6 @@ def test_a_toml_flag_is_no_number(tmp_path: Path) -> None:
     assert mistakes(file=file)[0].startswith(f"{file}: port=True")
 
 
-@pytest.mark.parametrize("field", NOT_BUILT_YET)
-def test_a_setting_that_is_not_built_yet_accepts_its_default_only(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv(env_name(field), str(tmp_path / "file"))
-    (line,) = mistakes()
-    assert line.startswith(env_name(field))
-    assert "not built yet" in line
-
-
 def test_a_secret_is_in_no_mistake_and_not_in_the_printed_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_API_TOKEN", "pat_hidden")
     monkeypatch.setenv("COZE_API_TOKEN", "pat hidden")
@@ -318,6 +307,31 @@ def test_the_knobs_that_tests_turn_may_be_small(monkeypatch: pytest.MonkeyPatch)
     for name, value in small.items():
         monkeypatch.setenv(f"GATEWAY_{name}", value)
     assert isinstance(load(), Configuration)
+
+
+def test_with_tenants_no_simulated_coze_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tenants.toml").write_text('[a]\ncoze_api_token = "pat_a"\n')
+    monkeypatch.setenv("GATEWAY_TENANTS_FILE", str(tmp_path / "tenants.toml"))
+    settings = load().settings
+    assert not settings.embedded_simulator
+    assert not settings.own_credentials
+
+
+def test_a_wrong_tenants_file_is_said_one_line_for_each_mistake_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "tenants.toml"
+    file.write_text('[a]\ncoze_api_token = "pat hidden"\n[b]\nbots = "7"\ntoken = "hidden"\n[c]\n')
+    monkeypatch.setenv("GATEWAY_TENANTS_FILE", str(file))
+    lines = mistakes()
+    assert all(line.startswith(f"GATEWAY_TENANTS_FILE='{file}': [") for line in lines)
+    assert [line.split("': ")[1].split(":")[0] for line in lines] == [
+        "[a] coze_api_token",
+        "[b] bots",
+        "[b] token",
+        "[c]",
+    ]
+    assert "hidden" not in "\n".join(lines)
 
 
 def test_without_credentials_the_simulated_coze_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,14 +87,19 @@ class TurnRate:
         self._started: dict[str, list[float]] = {}
         """The times of the starts, oldest first. Accounts are in the order of their last start."""
 
-    def take(self, account: str) -> None:
-        """Counts one turn. RATE_LIMITED says how long until the next turn is allowed. Refused turns are not counted."""
+    def take(self, account: str, most: int | None = None) -> None:
+        """Counts one turn. RATE_LIMITED says how long until the next turn is allowed. Refused turns are not counted.
+
+        `most` is this account's limit, if it has one of its own.
+        """
         now = self._clock()
         times = self._started.pop(account, [])
         del times[: bisect_right(times, now - _MINUTE)]
-        if len(times) >= self._most:
+        allowed = self._most if most is None else most
+        if len(times) >= allowed:
             self._started[account] = times
-            raise GatewayError(Code.RATE_LIMITED, "GATEWAY_TURNS_PER_MINUTE", retry_after=times[0] + _MINUTE - now)
+            setting = "GATEWAY_TURNS_PER_MINUTE" if most is None else "the shop's turns_per_minute"
+            raise GatewayError(Code.RATE_LIMITED, setting, retry_after=times[-allowed] + _MINUTE - now)
         times.append(now)
         self._started[account] = times  # at the end, as the most recently active account
         self._forget(now)

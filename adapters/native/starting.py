@@ -16,6 +16,7 @@ from adapters.services import Services
 from gateway.errors import Code, GatewayError
 from gateway.turns.orders import Order
 from gateway.turns.starting import Accepted
+from gateway.upstream.tenants import BotNotAllowed, NoCredentials, Tenants
 
 logger = structlog.get_logger()
 
@@ -54,6 +55,18 @@ def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
     return services.connections.acquire(caller.account(order.user_id))
 
 
+def _allowed(tenants: Tenants, order: Order) -> int | None:
+    """How many turns a minute the shop allows its user, None for as many as the settings say. Raises if the order's bot
+    may not be asked for its shop."""
+    try:
+        tenants.require(order.shop_id, order.bot_id)
+    except NoCredentials as error:
+        raise InvalidRequest([Mistake("shopId", f"is required: {error.detail}")]) from error
+    except BotNotAllowed as error:
+        raise InvalidRequest([Mistake("botId", f"is not allowed: {error.detail}")]) from error
+    return tenants.turns_per_minute(order.shop_id)
+
+
 async def start(
     services: Services,
     caller: Caller,
@@ -65,18 +78,22 @@ async def start(
 ) -> Accepted:
     """Starts the turn and logs it, or finds the turn that was started before: by its key, or by a position in it.
 
-    Also raises `rate_limited`. `key_field` is this transport's name for the key. `check_room` raises when the transport
-    has no room for one more turn.
+    Also raises `rate_limited`, and what is wrong with the shop or the bot. `key_field` is this transport's name for the
+    key. `check_room` raises when the transport has no room for one more turn.
     """
 
-    def admit() -> Awaitable[None] | None:
+    def admit(order: Order) -> Awaitable[None] | None:
         check_room()
-        return services.turn_rate.take(caller.account(order.user_id))
+        account = caller.account(order.user_id)
+        if services.shops is None:
+            return services.turn_rate.take(account)
+        most = _allowed(services.shops.tenants, order)
+        return services.turn_rate.take(account if most is None else f"{account}\0{order.shop_id}", most)
 
     try:
         accepted = await services.turns.start(order, owns=caller.may_read, admit=admit, position=position or "")
     except GatewayError as error:
-        if error.code is Code.INVALID_REQUEST:
+        if error.code is Code.INVALID_REQUEST and not isinstance(error, InvalidRequest):
             raise InvalidRequest([Mistake(key_field, "was used with another body")]) from error
         raise
     if not accepted.again:

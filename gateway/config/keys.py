@@ -8,8 +8,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 def private_key(file: Path) -> RSAPrivateKey:
     """The key in a PEM file. Raises `ValueError` for a file that holds no RSA key, or one that needs a password."""
+    return key_in(file.read_bytes())
+
+
+def key_in(pem: bytes) -> RSAPrivateKey:
+    """The key in the text of a PEM file. Raises `ValueError` as `private_key` does."""
     try:
-        key = load_pem_private_key(file.read_bytes(), password=None)
+        key = load_pem_private_key(pem, password=None)
     except TypeError:
         raise ValueError("this one has a password: store the key without it") from None
     except ValueError:

@@ -14,7 +14,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from gateway.config.names import remarks, sort_names
-from gateway.config.settings import NOT_BUILT_YET, Settings, env_name
+from gateway.config.settings import Settings, env_name
 from gateway.telemetry.masking import mask
 
 _FIELDS = {env_name(field): field for field in Settings.model_fields}
@@ -24,7 +24,7 @@ _PATH = re.compile(r"(?=.*[/.])[\w.~ /-]{1,200}")
 _STARS = "check-config prints asterisks in place of a secret: write the secret itself,"
 _PROXY = env_name("upstream_proxy")
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-_SECRET_FILES = ("coze_jwt_private_key_file", "api_keys_file", "jwt_secret_file", "jwks_file")
+_SECRET_FILES = ("coze_jwt_private_key_file", "tenants_file", "api_keys_file", "jwt_secret_file", "jwks_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,6 @@ def _checked(values: Mapping[str, Any]) -> tuple[Settings | None, set[str]]:
 
 def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Mistakes that only several settings together show: the fields (the wrong one first), and what is allowed."""
-    for field in NOT_BUILT_YET:
-        if getattr(settings, field) is not None:
-            yield (field,), "promised but not built yet: leave it unset"
     jwt_app = ("coze_jwt_app_id", "coze_jwt_key_id", "coze_jwt_private_key_file")
     given = [field for field in jwt_app if getattr(settings, field) is not None]
     if given and settings.coze_api_token is not None:
@@ -166,6 +163,9 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         yield (given[0], *jwt_app), f"a JWT app also needs {' and '.join(missing)}"
     if settings.coze_jwt_private_key_file is not None and (wrong := _wrong_key(settings.coze_jwt_private_key_file)):
         yield ("coze_jwt_private_key_file",), wrong
+    if settings.tenants_file is not None:
+        for wrong in _wrong_tenants(settings.tenants_file):
+            yield ("tenants_file",), wrong
     for field, schemes in (("database_url", ("postgresql",)), ("bus_url", ("memory", *_REDIS))):
         value = getattr(settings, field)
         if value is not None and value.partition("://")[0] not in schemes:
@@ -207,6 +207,17 @@ def _wrong_key(file: Path) -> str | None:
     except ValueError as error:
         return f"allowed is a file with an RSA private key in PEM; {error}"
     return None
+
+
+def _wrong_tenants(file: Path) -> list[str]:
+    """What is wrong with a tenants file."""
+    from gateway.config.tenants import TenantsError, read_tenants
+
+    try:
+        read_tenants(file)
+    except TenantsError as error:
+        return error.mistakes
+    return []
 
 
 def _wrong_postgresql(url: str) -> str | None:

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping
 
 from gateway.config.loading import toml
-from gateway.config.settings import NOT_BUILT_YET, Settings, env_name
+from gateway.config.settings import Settings, env_name
 
 MEANINGS: Mapping[str, str] = {
     "coze_api_token": "Coze's access token. Without one the simulated Coze answers.",
@@ -13,7 +13,7 @@ MEANINGS: Mapping[str, str] = {
     "coze_jwt_key_id": "The id of that app's public key.",
     "coze_jwt_private_key_file": "A file with that app's private key.",
     "coze_jwt_sessions": "`user` asks for a token for each user, so that Coze keeps their histories apart.",
-    "tenants_file": "For each shopId, its own Coze credentials and allowed bots.",
+    "tenants_file": "A file with a table for each shopId: its own Coze credentials, its bots, its limit.",
     "host": "Where to listen. A host that other machines can reach also needs `auth`.",
     "port": "The port to listen on.",
     "admin_port": "A separate port for /metrics and /debug. Without one they are on the main port, on loopback only.",
@@ -69,8 +69,6 @@ def sample() -> str:
     ]
     for field, info in Settings.model_fields.items():
         text = f"{MEANINGS[field]} Allowed: {info.description}."
-        if field in NOT_BUILT_YET:
-            text = f"{MEANINGS[field]} Not built yet."
         lines += ["", *textwrap.wrap(text, 110, initial_indent="# ", subsequent_indent="# ", break_long_words=False)]
         default = "none" if field == "auth" else "" if info.default is None else info.default
         lines.append(f"#{field} = {toml(default)}  # {env_name(field)}")

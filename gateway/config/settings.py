@@ -6,7 +6,7 @@ environment.
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -29,9 +29,6 @@ from gateway.config.values import (
     proxy_url,
     readable_file,
 )
-
-NOT_BUILT_YET: Final = ("tenants_file",)
-"""Settings that are promised but not built yet: any value stops the start."""
 
 Way = Literal["api-key", "jwt"]
 Whole = Annotated[int, BeforeValidator(no_flag)]
@@ -174,7 +171,12 @@ class Settings(BaseSettings):
     @property
     def embedded_simulator(self) -> bool:
         """Whether the simulated Coze answers, because there are no credentials for the real one."""
-        return self.coze_api_token is None and self.coze_jwt_app_id is None
+        return not self.own_credentials and self.tenants_file is None
+
+    @property
+    def own_credentials(self) -> bool:
+        """Whether the gateway has credentials of its own, for messages that name no shop of the tenants file."""
+        return self.coze_api_token is not None or self.coze_jwt_app_id is not None
 
     @property
     def proxy(self) -> str | None:

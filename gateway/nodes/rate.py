@@ -14,8 +14,8 @@ _TAKE = (
     f" newest = clock_timestamp() WHERE (SELECT count(*) FROM unnest(r.starts) s WHERE {_NEWER}) < %s RETURNING account"
 )
 _LEFT = (
-    "SELECT extract(epoch FROM min(s) + interval '1 minute' - clock_timestamp())::float8 FROM log_rates,"
-    f" unnest(starts) s WHERE account = %s AND {_NEWER}"
+    "SELECT (SELECT extract(epoch FROM s + interval '1 minute' - clock_timestamp())::float8 FROM log_rates,"
+    f" unnest(starts) s WHERE account = %s AND {_NEWER} ORDER BY s DESC OFFSET %s LIMIT 1)"
 )
 
 
@@ -26,18 +26,23 @@ class SharedRate:
         self._database = database
         self._most = most
 
-    async def take(self, account: str) -> None:
+    async def take(self, account: str, most: int | None = None) -> None:
         """Counts one turn. RATE_LIMITED says how long until the next turn is allowed. Refused turns are not counted.
+
+        `most` is this account's limit, if it has one of its own.
 
         After `storage_unavailable` the turn may have been counted.
         """
+        allowed = self._most if most is None else most
+        account = account.replace("\\", "\\\\").replace("\0", "\\0")  # PostgreSQL stores no NUL
         try:
-            if await self._database.ask(_TAKE, account, account, self._most):
+            if await self._database.ask(_TAKE, account, account, allowed):
                 return
-            ((left,),) = await self._database.ask(_LEFT, account)
+            ((left,),) = await self._database.ask(_LEFT, account, allowed - 1)
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error), retry_after=1) from error
-        raise GatewayError(Code.RATE_LIMITED, "GATEWAY_TURNS_PER_MINUTE", retry_after=max(0.0, left or 0.0))
+        setting = "GATEWAY_TURNS_PER_MINUTE" if most is None else "the shop's turns_per_minute"
+        raise GatewayError(Code.RATE_LIMITED, setting, retry_after=max(0.0, left or 0.0))
 
     def __repr__(self) -> str:
         return f"SharedRate({self._most} a minute)"

@@ -31,6 +31,7 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 Fields = EventDict
 _sinks: list[Sink] = []  # this process's, once it is set up
 _terminal: list[Sink] = []  # the same, where a person watches
+_masker: "list[_Masker]" = []
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -61,6 +62,8 @@ def configure(
     _sinks[:] = [out]
     console = form == "console" or (form is None and stream is None and sys.stderr.isatty())
     _terminal[:] = [out] if console and (stream or sys.stderr).isatty() else []
+    masker = _Masker(secrets)
+    _masker[:] = [masker]
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -68,7 +71,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _exceptions,
-            _Masker(secrets),
+            masker,
             _ConsoleLine() if console else _json_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -80,6 +83,12 @@ def configure(
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns with what the client sent, tokens too
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Masks these too, from now on, wherever they appear."""
+    for masker in _masker:
+        masker.add(secrets)
 
 
 def dropped() -> int:
@@ -151,9 +160,13 @@ class _Masker:
     """Turns every value into plain ones without secrets: text, numbers, lists and objects of them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets: list[str] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
         known = {secret for secret in secrets if len(secret) >= 4}
         written = {form for secret in known for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))}
-        self._secrets = sorted(written, key=len, reverse=True)  # one may be a prefix of another
+        self._secrets = sorted(written.union(self._secrets), key=len, reverse=True)  # one may be a prefix of another
 
     def __call__(self, _: WrappedLogger, __: str, fields: Fields) -> Fields:
         for key, value in fields.items():

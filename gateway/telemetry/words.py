@@ -23,7 +23,7 @@ EVENTS = (
 Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "token"]
 """A kind of request to Coze."""
 
-Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes"]
+Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes", "tenants"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The parts of the gateway whose faults are counted."""
 

@@ -16,7 +16,6 @@ from gateway.turns.orders import Note
 from gateway.turns.others import Nobody, Others
 from gateway.turns.readers import Readers
 from gateway.turns.turn import Turn
-from gateway.upstream.breaker import Breaker
 from gateway.upstream.protocol import Upstream, Upstreams
 
 
@@ -25,7 +24,6 @@ class Means(Struct):
 
     log: EventLog
     upstream: Upstreams
-    breaker: Breaker
     observer: Observer
     faults: Faults
     ledger: Ledger
@@ -36,7 +34,6 @@ class Means(Struct):
     retry_uncertain: bool
     readers: Readers
     others: Others = field(default_factory=Nobody)
-    address: str = ""  # Coze's, for log lines
 
 
 class Waking:
@@ -75,7 +72,7 @@ class Context(Struct, frozen=True):
 
     @property
     def upstream(self) -> Upstream:
-        """Coze, as it is asked on behalf of the turn's user and shop."""
+        """Coze, as it is asked on behalf of the turn's user and shop: with the credentials that hold now."""
         return upstream_of(self.means, self.note)
 
     @property

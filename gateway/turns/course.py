@@ -34,9 +34,20 @@ _MEANWHILE = {
 class Course:
     """Collects causes as they appear. Its texts are our own sentences: they contain nobody's words and no secret."""
 
-    __slots__ = ("_causes", "_coze_code", "_log_id", "attempts", "first_content", "recoveries", "rewritten", "skipped")
+    __slots__ = (
+        "_causes",
+        "_coze_code",
+        "_log_id",
+        "address",
+        "attempts",
+        "first_content",
+        "recoveries",
+        "rewritten",
+        "skipped",
+    )
 
     def __init__(self) -> None:
+        self.address = ""  # at which Coze was last asked
         self.attempts = 0  # how often the message was sent, or was about to be sent
         self.recoveries = 0  # how often Coze's record was asked for the rest
         self.rewritten = False
@@ -98,8 +109,8 @@ class Course:
         """The causes in the order of their first appearance, each with its number of occurrences."""
         return "; ".join(cause + (f" ({n} times)" if n > 1 else "") for cause, n in self._causes.items())
 
-    def line(self, turn: Turn, *, address: str) -> tuple[Literal["info", "warning", "error"], dict[str, Any]]:
-        """The log level, and the fields beyond those of every turn. `address` is Coze's, without credentials."""
+    def line(self, turn: Turn) -> tuple[Literal["info", "warning", "error"], dict[str, Any]]:
+        """The log level, and the fields beyond those of every turn."""
         fields: dict[str, Any] = {}
         if self.first_content is not None:
             fields["firstContentSeconds"] = round(self.first_content, 3)
@@ -112,7 +123,7 @@ class Course:
                 "reason": reason,
                 "cozeCode": upstream.get("code", self._coze_code),
                 "cozeLogId": upstream.get("logId", self._log_id or turn.log_id),
-                "address": address or None,
+                "address": self.address or None,
                 "attempts": self.attempts,
                 "recovered": self.recoveries > 0 and turn.outcome == "completed",
             }

@@ -59,12 +59,13 @@ class Recovering:
 
     async def _ask(self, ref: ChatRef) -> None:
         turn, course, upstream = self._turn, self._context.course, self._context.upstream
+        course.address = upstream.address
         state = await upstream.retrieve(ref)
         if state.status == "requires_action" and self._has_outputs_for(state.tool_calls):
             await self._sending.submit()
             return
         over = state.status not in ("created", "in_progress")
-        messages = await upstream.messages(ref) if over and state.status != "failed" else []
+        messages = await self._context.upstream.messages(ref) if over and state.status != "failed" else []
         self._completed += state.status == "completed"
         events = turn.recovered(state, messages, final=self._completed >= PATIENCE)
         if events is None:

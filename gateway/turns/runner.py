@@ -187,7 +187,7 @@ class Runner:
             self._forget(live)
             for one in held:
                 one.close()
-            level, details = live.course.line(turn, address=self._means.address)
+            level, details = live.course.line(turn)
             seconds = live.pen.seconds
             story = Story(order.streamed, turn.outcome, turn.length, seconds, level, details)
             observer.turn_left(live.ids, story)

@@ -59,8 +59,10 @@ class Sending:
         if self._turn.outcome is not None:
             return
         self._context.course.attempts += 1
-        if not means.breaker.allow():
-            detail = f"Coze is not asked, because it failed too often. Its last failure: {means.breaker.why}"
+        upstream = self._context.upstream
+        self._context.course.address, breaker = upstream.address, upstream.breaker
+        if not breaker.allow():
+            detail = f"Coze is not asked, because it failed too often. Its last failure: {breaker.why}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True)
         try:
             note.stage = "sending"
@@ -68,21 +70,21 @@ class Sending:
             self._pen.remember()
             await means.log.committed()
             if self._turn.phase == "ended":
-                means.breaker.released()
+                breaker.released()
                 return
             self._pen.question = naming.ask()
             request = note.order.request(note.coze_conversation_id)
             self._line.open(await self._context.upstream.chat(request, self._line.take))
         except UpstreamError as error:
             if error.code is Code.UPSTREAM_UNAVAILABLE:
-                means.breaker.failed(error.detail)
+                breaker.failed(error.detail)
             else:
-                means.breaker.succeeded()
+                breaker.succeeded()
             raise
         except BaseException:
-            means.breaker.released()
+            breaker.released()
             raise
-        means.breaker.succeeded()
+        breaker.succeeded()
 
     async def _await_name(self) -> None:
         """Waits while an earlier turn, which was cancelled, may still learn the conversation's name at Coze.

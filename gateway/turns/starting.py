@@ -35,9 +35,9 @@ Owns = Callable[[str, str | None], bool]
 """Whether the caller may read and write what belongs to that user and shop."""
 
 
-Admit = Callable[[], Awaitable[None] | None]
+Admit = Callable[[Order], Awaitable[None] | None]
 """Counts a turn that is about to start, and raises if it must not start. If it returns an awaitable, the turn counts
-once that was awaited."""
+once that was awaited. The order names the shop, also where the caller left that to the conversation."""
 
 
 class Accepted(Struct, frozen=True):
@@ -76,7 +76,7 @@ class Starting:
         try:
             return await self._find_or_start_in_term(order, owns, admit, position, mark)
         except _TakenForDead:  # its claims and findings may be out of date, but it was admitted
-            return await self._find_or_start(order, owns, lambda: None, position, mark)
+            return await self._find_or_start(order, owns, lambda _: None, position, mark)
 
     async def _find_or_start_in_term(
         self, order: Order, owns: Owns, admit: Admit, position: str, mark: str
@@ -168,9 +168,9 @@ class Starting:
             if busy and order.on_busy == "reject":
                 raise GatewayError(Code.CONVERSATION_BUSY, "a turn is running in this conversation")
             self._refuse_when_draining()  # a drain may have started in the meantime
-            if (counted := admit()) is not None:
+            if (counted := admit(order)) is not None:
                 tail.users.add(waiting)
-                await self._patiently(partial(_count, [counted], admit))
+                await self._patiently(partial(_count, [counted], partial(admit, order)))
                 self._refuse_when_draining()
                 busy = self._runner.is_busy(tail)
                 tail.users.discard(waiting)  # no await follows until the turn keeps the tail
@@ -232,7 +232,7 @@ class Starting:
         async def attempt() -> Accepted | int | None:
             if (node := await others.claim(key)) is None:
                 return others.term
-            if not nodes and (counted := admit()) is not None:
+            if not nodes and (counted := admit(order)) is not None:
                 await counted
             nodes.append(node)
             answer = await ask(others, node, StartAsked(order, asked, position))
@@ -248,7 +248,7 @@ class Starting:
         return earlier
 
 
-async def _count(begun: list[Awaitable[None]], admit: Admit) -> None:
+async def _count(begun: list[Awaitable[None]], admit: Callable[[], Awaitable[None] | None]) -> None:
     """Counts the turn. The first try awaits the count that was begun, later ones begin another."""
     if (counted := begun.pop() if begun else admit()) is not None:
         await counted

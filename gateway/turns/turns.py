@@ -81,7 +81,7 @@ class Turns:
 
     # -- one turn -----------------------------------------------------------------------------------------------
 
-    async def start(self, order: Order, *, owns: Owns, admit: Admit = lambda: None, position: str = "") -> Accepted:
+    async def start(self, order: Order, *, owns: Owns, admit: Admit = lambda _: None, position: str = "") -> Accepted:
         """Starts a turn and returns once its `started` is durable, or once it is queued.
 
         Nothing is started for an order that already has a turn, which is found by its key, or by a `position` of it.
@@ -184,7 +184,7 @@ class Turns:
         match question:
             case StartAsked():
                 work: Awaitable[Any] = self._starting.start(
-                    question.order, owns=_anybody, admit=lambda: None, position=question.position, mark=question.mark
+                    question.order, owns=_anybody, admit=lambda _: None, position=question.position, mark=question.mark
                 )
             case CancelAsked() | OutputsAsked():
                 live = self.runner.turns.get(question.turn)

@@ -5,6 +5,7 @@ There is one exception: if Coze refuses a token, it is renewed once, if its sour
 
 import asyncio
 import copy
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
@@ -18,6 +19,7 @@ from gateway.telemetry.ledger import Held, Ledger
 from gateway.telemetry.observer import UNHEARD, Observer
 from gateway.telemetry.words import Operation
 from gateway.upstream.bodies import chat_body, chatflow_body
+from gateway.upstream.breaker import Breaker
 from gateway.upstream.coze_objects import Chat, failure_of_chat, message_items, status_of, tool_calls_of, usage_of
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
@@ -44,7 +46,8 @@ def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
 class CozeUpstream:
     """Implements `Upstream` and `Upstreams`. Make it inside the running loop; `close` it there.
 
-    Time-outs are in seconds. `log_bytes` gets the bytes that Coze sends, masked.
+    Time-outs are in seconds. `log_bytes` gets the bytes that Coze sends, masked. `breaker` is shared by all who ask the
+    same `base_url`.
     """
 
     def __init__(
@@ -58,7 +61,10 @@ class CozeUpstream:
         ledger: Ledger,
         observer: Observer = UNHEARD,
         log_bytes: Callable[[str], None] | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
+        self.address = base_url
+        self.breaker = breaker or Breaker(asyncio.get_running_loop().time)
         self._exchanges = Exchanges(base_url, connect_timeout=connect_timeout, idle_timeout=idle_timeout, proxy=proxy)
         self._tokens = token_source
         self._user_id = ""
@@ -67,6 +73,12 @@ class CozeUpstream:
         self._observer = observer
         self._log_bytes = log_bytes
         self._streams: set[CozeStream] = set()
+        self._calls: Counter[Operation] = Counter()  # under way; shared with the copies for other users
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way, or a stream is open."""
+        return bool(self._streams) or self._calls.total() > 0
 
     def on_behalf_of(self, user_id: str, shop_id: str | None) -> "CozeUpstream":
         """The same Coze, asked with this user's token where each user has one."""
@@ -220,6 +232,7 @@ class CozeUpstream:
     def _counted(self, operation: Operation) -> Iterator[None]:
         outcome: Code | Literal["ok"] | None = "ok"
         began = asyncio.get_running_loop().time()
+        self._calls[operation] += 1
         try:
             yield
         except UpstreamError as error:
@@ -232,6 +245,7 @@ class CozeUpstream:
             outcome = Code.INTERNAL
             raise
         finally:
+            self._calls[operation] -= 1
             if outcome is not None:
                 self._observer.upstream_requested(operation, outcome, asyncio.get_running_loop().time() - began)
 

@@ -6,6 +6,8 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from gateway.upstream.breaker import Breaker
+
 
 class Opened(Struct, frozen=True):
     """Coze has answered with an event stream; `log_id` is its name for the request. The first item, if Coze gave
@@ -187,6 +189,14 @@ class ChatStream(Protocol):
 class Upstream(Protocol):
     """Coze. Each call is one attempt; `UpstreamError` says what went wrong and whether it may be repeated."""
 
+    @property
+    def address(self) -> str:
+        """Its base URL, for log lines."""
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether Coze is worth asking at that address: callers report to it."""
+
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
         """Sends the message. Returns when Coze has started to answer, or when its stream has ended without any item.
 
@@ -209,6 +219,9 @@ class Upstream(Protocol):
 class Upstreams(Protocol):
     """Coze, as it is asked on behalf of different users and shops."""
 
-    def on_behalf_of(self, user_id: str, shop_id: str | None) -> Upstream: ...
+    def on_behalf_of(self, user_id: str, shop_id: str | None) -> Upstream:
+        """Asked anew for each call: credentials may have changed since. What it returns works until its caller next
+        waits for something else, and through a call that has begun. Raises `UpstreamError` if there are no
+        credentials (any more)."""
 
     async def close(self) -> None: ...

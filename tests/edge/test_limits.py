@@ -91,6 +91,19 @@ def test_retry_after_is_exact() -> None:
     rate.take("bob")
 
 
+def test_an_account_may_have_a_limit_of_its_own_which_may_change() -> None:
+    clock = Clock()
+    rate = TurnRate(1, clock=clock)
+    for _ in range(3):
+        rate.take("ann", 3)
+        clock.now += 10
+    for most, left in ((3, 30.0), (2, 40.0), (1, 50.0)):  # until one, two, or all three have left the window
+        assert refusal(rate.take, "ann", most).retry_after == left
+    clock.now += 41
+    rate.take("ann", 2)
+    refusal(rate.take, "ann", 2)
+
+
 def test_ten_thousand_users_and_more_are_remembered_in_a_bounded_table() -> None:
     clock = Clock()
     rate = TurnRate(400, accounts=1000, clock=clock)

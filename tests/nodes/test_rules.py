@@ -88,6 +88,23 @@ async def test_the_window_of_the_rate_slides_and_quiet_accounts_are_forgotten(
     await database.close()
 
 
+async def test_an_account_may_have_a_limit_of_its_own_which_may_change_and_any_name(
+    postgres: PostgresServer, ledger: Ledger
+) -> None:
+    database = Database(await postgres.make(), ledger)
+    rate = SharedRate(database, 1)
+    for name in ("ann", "key\0ann", "key\0ann\0shop"):  # an API key's user, and one of a shop
+        for _ in range(3):
+            await rate.take(name, 3)
+            await database.ask("UPDATE log_rates SET starts = ARRAY(SELECT s - interval '10s' FROM unnest(starts) s)")
+        for most, left in ((3, 30), (2, 40), (1, 50)):  # until one, two, or all three have left the window
+            with pytest.raises(GatewayError) as refused:
+                await rate.take(name, most)
+            assert left - 5 < (refused.value.retry_after or 0) <= left
+    assert len(await database.ask("SELECT account FROM log_rates")) == 3
+    await database.close()
+
+
 async def read_on(reading: AsyncIterator[object], seconds: float) -> None:
     """Reads what comes within so many seconds. How many events that is depends on how busy the machine is."""
     loop = asyncio.get_running_loop()

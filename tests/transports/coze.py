@@ -13,7 +13,8 @@ from tests.upstream.servers import LAST_CHUNK, STREAM_HEAD, Peer, chunk, json_an
 
 @dataclass
 class Chat:
-    """A message that came. With `silent` in it, `created` waits for `tell`; with `slow`, the answer for `finish`."""
+    """A message that came. With `silent` in it, `created` waits for `tell`; with `slow`, the answer for `finish`; with
+    `cut`, the stream breaks after `finish`, and `status` is what Coze's record says."""
 
     id: str
     message: str
@@ -36,6 +37,8 @@ class Coze:
         self.gone: set[str] = set()
         self.refuses_in_stream = False
         self.cancelled: list[str] = []
+        self.tokens: list[str] = []
+        """The token of each request, of every kind."""
         self._news = asyncio.Condition()
 
     async def came(self, count: int, *, within: float = 10.0) -> Chat:
@@ -51,6 +54,7 @@ class Coze:
 
     async def play(self, peer: Peer) -> None:
         assert peer.request is not None
+        self.tokens.append(peer.request.headers["authorization"].removeprefix("Bearer "))
         target = urlsplit(peer.request.target)
         query = {name: values[0] for name, values in parse_qs(target.query).items()}
         body = json.loads(peer.request.body) if peer.request.body else {}
@@ -85,8 +89,11 @@ class Coze:
         if "silent" in message:
             await chat.tell.wait()
         await peer.send(_record("conversation.chat.created", self._object(chat)))
-        if "slow" in message:
+        if "slow" in message or "cut" in message:
             await chat.finish.wait()
+        if "cut" in message:
+            peer.reset()
+            return
         chat.status = "completed"
         await peer.send(_record("conversation.message.completed", self._answer(chat)))
         await peer.send(_record("conversation.chat.completed", self._object(chat)))
