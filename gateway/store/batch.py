@@ -1,18 +1,20 @@
 """A batch: writes that wait to be committed together; of each turn only the newest state."""
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.ids import ConversationId, TurnId
 from gateway.status import ENDED
-from gateway.store.rows import Asked, ConversationRow, TurnBegun, TurnRow, TurnUpdate, replaces
+from gateway.store.rows import Asked, ConversationRow, Feedback, TurnBegun, TurnRow, TurnUpdate, replaces
 
 
 class Pending:
-    """The writes that wait for one turn: its beginning, its newest state, or both."""
+    """The writes that wait for one turn: its beginning, its newest state, and what its user thinks of the answer."""
 
-    __slots__ = ("answered_at", "begun", "update")
+    __slots__ = ("answered_at", "begun", "feedback", "update")
 
     def __init__(self) -> None:
+        self.feedback: Feedback | None = None
         self.begun: TurnBegun | None = None
         self.update: TurnUpdate | None = None
         self.answered_at: float | None = None
@@ -43,14 +45,15 @@ class Pending:
 
 
 class PendingConversation:
-    """The writes that wait for one conversation: its beginning, Coze's newest id for it, or both."""
+    """The writes that wait for one conversation: its beginning, Coze's newest id for it, and its title."""
 
-    __slots__ = ("begun", "coze_conversation_id", "naming")
+    __slots__ = ("begun", "coze_conversation_id", "naming", "title")
 
     def __init__(self) -> None:
         self.begun: TurnBegun | None = None
         self.coze_conversation_id = ""
         self.naming = 0
+        self.title: str | UnsetType | None = UNSET
 
     def name(self, coze_conversation_id: str, naming: int) -> None:
         if naming > self.naming:
@@ -62,9 +65,11 @@ class PendingConversation:
             row = ConversationRow(
                 begun.conversation_id, begun.user_id, begun.shop_id, begun.bot_id, "", begun.created_at
             )
-        if row is None or self.naming <= row.naming:
-            return row
-        return msgspec.structs.replace(row, coze_conversation_id=self.coze_conversation_id, naming=self.naming)
+        if row is not None and self.naming > row.naming:
+            row = msgspec.structs.replace(row, coze_conversation_id=self.coze_conversation_id, naming=self.naming)
+        if row is not None and self.title is not UNSET:
+            row = msgspec.structs.replace(row, title=self.title)
+        return row
 
 
 class Batch:
@@ -85,6 +90,13 @@ class Batch:
         """Characters of what people and bots wrote, about."""
         return sum(one.size for one in self.turns.values())
 
+    @property
+    def traceless(self) -> bool:
+        """Whether something in it leaves no trace in a turn's row by which one sees that it was written: an erasure, a
+        name, a title or feedback."""
+        annotated = any(one.title is not UNSET for one in self.conversations.values())
+        return not self.turns or annotated or any(one.feedback is not None for one in self.turns.values())
+
     def __repr__(self) -> str:
         return f"Batch({len(self.turns)} turns of {len(self.conversations)} conversations)"
 
@@ -99,6 +111,12 @@ class Batch:
 
     def name(self, conversation_id: ConversationId, coze_conversation_id: str, naming: int) -> None:
         self._conversation(conversation_id).name(coze_conversation_id, naming)
+
+    def rename(self, conversation_id: ConversationId, title: str | None) -> None:
+        self._conversation(conversation_id).title = title
+
+    def rate(self, turn_id: TurnId, feedback: Feedback) -> None:
+        self._turn(turn_id).feedback = feedback
 
     def erase(self, conversation_id: ConversationId) -> None:
         """Drops the queued writes of a conversation, and everything that the database holds of it."""
@@ -120,10 +138,13 @@ class Batch:
                 mine.take(pending.update)
             if mine.answered_at is None:
                 mine.answered_at = pending.answered_at
+            mine.feedback = pending.feedback or mine.feedback
         for conversation_id, newer in later.conversations.items():
             conversation = self._conversation(conversation_id)
             conversation.begun = conversation.begun or newer.begun
             conversation.name(newer.coze_conversation_id, newer.naming)
+            if newer.title is not UNSET:
+                conversation.title = newer.title
         return self
 
     def asked(self, digest: str) -> list[Asked]:
@@ -139,7 +160,8 @@ class Batch:
         return [turn for turn, one in self.turns.items() if one.update is not None and one.update.status in ENDED]
 
     def singles(self) -> "list[Batch]":
-        """One batch per turn, so that a turn whose values no database accepts can be found; names come last."""
+        """One batch per turn, so that a turn whose values no database accepts can be found; names and titles come
+        last."""
         parts = []
         if self.erased:
             parts.append(Batch())
@@ -152,9 +174,11 @@ class Batch:
                 part.conversations[state.conversation_id] = conversation
             parts.append(part)
         for conversation_id, conversation in self.conversations.items():
-            if conversation.naming:
+            if conversation.naming or conversation.title is not UNSET:
                 part = Batch()
                 part.name(conversation_id, conversation.coze_conversation_id, conversation.naming)
+                if conversation.title is not UNSET:
+                    part.rename(conversation_id, conversation.title)
                 parts.append(part)
         return parts
 

@@ -47,7 +47,8 @@ class TurnUpdate(Struct, frozen=True, kw_only=True):
 
 
 class ConversationRow(Struct, frozen=True):
-    """`coze_conversation_id` is "" until Coze has given one; `naming` counts the ids that it has given."""
+    """`coze_conversation_id` is "" until Coze has given one; `naming` counts the ids that it has given. `title` is None
+    until somebody has given one."""
 
     id: ConversationId
     user_id: UserId
@@ -56,6 +57,25 @@ class ConversationRow(Struct, frozen=True):
     coze_conversation_id: str
     created_at: float
     naming: int = 0
+    title: str | None = None
+
+
+class Listed(Struct, frozen=True):
+    """A conversation in its user's list. Without a `title` of its own it has its first message's beginning."""
+
+    id: ConversationId
+    shop_id: ShopId | None
+    bot_id: str
+    created_at: float
+    updated_at: float
+    title: str
+
+
+class Feedback(Struct, frozen=True):
+    """A user's opinion of an answer."""
+
+    kind: Literal["like", "unlike", "none"]
+    comment: str = ""
 
 
 class TurnRow(Struct, frozen=True):
@@ -100,6 +120,8 @@ class MessageRow(Struct, frozen=True):
     content: str
     status: Status
     created_at: float
+    feedback: Feedback | None = None
+    """The user's, on the assistant's message."""
 
 
 def replaces(new: Status, old: Status) -> bool:

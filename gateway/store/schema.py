@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0004"
+REVISION = "0005_from_0004"
 """The newest migration. Known here too, so that a start on a current database need not import Alembic (0.3 s)."""
 
 metadata = MetaData()
@@ -33,6 +33,8 @@ conversations = Table(
     Column("coze_conversation_id", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("naming", Integer, nullable=False, server_default="0"),
+    Column("title", Text),
+    Index("conversations_of_user", "user_id", "created_at", "id"),
     sqlite_with_rowid=False,
 )
 
@@ -41,6 +43,7 @@ _ASKED = text("digest <> ''")
 
 # `ordinal` orders a conversation's turns: unlike the clock, it neither repeats nor goes back.
 # `digest` is the same for the same user and body.
+# `feedback` is the user's opinion of the answer, NULL while there is none.
 # `answered_at` is when the answer's first piece, or the turn's end, was stored; until then there is no answer.
 turns = Table(
     "turns",
@@ -67,6 +70,8 @@ turns = Table(
     Column("tool_calls", _json, nullable=False),
     Column("digest", Text, nullable=False, server_default=text("''")),
     Column("recovered", Boolean, nullable=False, server_default=false()),
+    Column("feedback", Text),
+    Column("feedback_comment", Text),
     Index("turns_id", "id", unique=True),
     Index("turns_of_conversation", "conversation_id", "ordinal"),
     # On PostgreSQL the index is partial, too, as its migration says. To say so here would import that dialect each

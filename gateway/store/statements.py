@@ -5,6 +5,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 from sqlalchemy import Boolean, Dialect, Double, Integer, Table, Text, bindparam, delete, func, or_, text, update
 from sqlalchemy.sql.dml import UpdateBase
 
@@ -55,6 +56,9 @@ class Statements:
             dialect,
         )
         conversation_id = bindparam("conversation", type_=Text)
+        self._rename_conversation = _Prepared(
+            update(conversations).where(conversations.c.id == conversation_id), ["title"], dialect
+        )
         self._erasing = [
             _Prepared(delete(turns).where(turns.c.conversation_id == conversation_id), [], dialect),
             _Prepared(delete(conversations).where(conversations.c.id == conversation_id), [], dialect),
@@ -70,6 +74,9 @@ class Statements:
             list(_STATE),
             dialect,
         )
+        self._rate_turn = _Prepared(
+            update(turns).where(turns.c.id == bindparam("turn", type_=Text)), ["feedback", "feedback_comment"], dialect
+        )
 
     def writing(self, batch: Batch) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """SQL with the rows to execute it for, in order: conversations come before the turns that refer to them."""
@@ -77,24 +84,33 @@ class Statements:
             yield prepared.sql, [prepared.values({"conversation": one}) for one in batch.erased]
         begun: list[Row] = []
         named: list[Row] = []
+        renamed: list[Row] = []
         for conversation_id, conversation in batch.conversations.items():
             name = {"coze_conversation_id": conversation.coze_conversation_id, "naming": conversation.naming}
             if conversation.begun is not None:
                 begun.append(_conversation(conversation.begun) | name)
-            else:
+            elif conversation.naming:
                 named.append({"conversation": conversation_id, "newest": conversation.naming} | name)
+            if conversation.title is not UNSET:
+                renamed.append({"conversation": conversation_id, "title": conversation.title})
         first: list[Row] = []  # in the order in which turns began, which gives them their ordinals
         changed: list[Row] = []
+        rated: list[Row] = []
         for turn_id, pending in batch.turns.items():
             if pending.begun is not None:
                 first.append(_NOTHING | _identity(pending.begun))
             if pending.update is not None:
                 changed.append(_changed(turn_id, pending.update, pending.answered_at))
+            if (given := pending.feedback) is not None:
+                kept = (None, None) if given.kind == "none" else (given.kind, given.comment)
+                rated.append({"turn": turn_id, "feedback": kept[0], "feedback_comment": kept[1]})
         for prepared, rows in (
             (self._begin_conversation, begun),
             (self._name_conversation, named),
+            (self._rename_conversation, renamed),
             (self._begin_turn, first),
             (self._change_turn, changed),
+            (self._rate_turn, rated),
         ):
             if rows:
                 yield prepared.sql, list(map(prepared.values, rows))
@@ -140,6 +156,7 @@ def _conversation(first: TurnBegun) -> Row:
         "shop_id": first.shop_id,
         "bot_id": first.bot_id,
         "created_at": first.created_at,
+        "title": None,
     }
 
 
@@ -188,4 +205,4 @@ def _json(value: Any) -> str | None:
 _encode = msgspec.json.Encoder().encode
 _STATE = _state(TurnUpdate(turn_id=TurnId(""), conversation_id=ConversationId(""), status="queued", updated_at=0.0))
 _NO_TURN = _STATE | {"turn": "", "answered": None, "ends": False}
-_NOTHING = _STATE | {"answered_at": None}
+_NOTHING = _STATE | {"answered_at": None, "feedback": None, "feedback_comment": None}

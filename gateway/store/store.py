@@ -1,13 +1,11 @@
 """The store: conversations, turns and messages, a projection of the event log."""
 
 import asyncio
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
+from sqlalchemy import Select, and_, literal, select
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,9 +13,11 @@ from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, TurnId
 from gateway.store.database import open_database
 from gateway.store.inventory import TURN, Inventory
+from gateway.store.listing import Listing
 from gateway.store.reader import Reader, Values
-from gateway.store.rows import Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
-from gateway.store.schema import conversations, messages, turns
+from gateway.store.rows import Asked, ConversationRow, Feedback, Listed, MessageRow, TurnBegun, TurnRow, TurnUpdate
+from gateway.store.schema import conversations, turns
+from gateway.store.transcript import Transcript
 from gateway.store.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
@@ -28,8 +28,6 @@ _CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__str
 _TURN_WITHOUT_TEXTS = TURN.with_only_columns(
     *(literal("").label(c.name) if c.name in ("message", "content", "reasoning") else c for c in TURN.selected_columns)
 )
-_MESSAGE = select(*(messages.c[name] for name in MessageRow.__struct_fields__))
-
 _MOST_ASKED = 1000  # how many turns of one user with one body are looked at
 
 _ASKED_AT_ONCE = 500
@@ -65,6 +63,8 @@ class Store:
         self._writer = Writer(engine, ledger, on_ended, faults or Faults())
         self._reader = Reader(engine)
         self.inventory = Inventory(self._reader)
+        self._listing = Listing(self._reader)
+        self._transcript = Transcript(self._reader)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -114,6 +114,21 @@ class Store:
         self._require_open()
         self._writer.queued.name(conversation_id, coze_conversation_id, naming)
         self._writer.wake()
+
+    async def rename(self, conversation_id: ConversationId, title: str | None) -> None:
+        """Gives a conversation a title, or takes it away. Durable when this returns. Raises `storage_unavailable`, and
+        is then written as soon as possible."""
+        self._require_open()
+        self._writer.queued.rename(conversation_id, title)
+        self._writer.wake()
+        await self._writer.settled()
+
+    async def rate(self, turn_id: TurnId, feedback: Feedback) -> None:
+        """Keeps what a user thinks of a turn's answer. Durable when this returns, as with `rename`."""
+        self._require_open()
+        self._writer.queued.rate(turn_id, feedback)
+        self._writer.wake()
+        await self._writer.settled()
 
     async def erase(self, conversation_id: ConversationId) -> None:
         """Drops a conversation with its turns and messages. That is durable when this returns; from the call on,
@@ -165,6 +180,16 @@ class Store:
         row = await self._one(selected.where(turns.c.id == key), TurnRow, waiting)
         return None if row is None or self._is_erased(row.conversation_id) else row
 
+    async def listed(
+        self, user_id: str, shops: Collection[str] | None, *, after: tuple[float, str] | None, limit: int
+    ) -> tuple[list[Listed], bool]:
+        """A page of a user's conversations, as `Listing.page` gives it. Queued writes are committed first, as with
+        `messages`."""
+        await self._settle()
+        self._require_open()
+        found, more = await self._listing.page(user_id, shops, after=after, limit=limit)
+        return [one for one in found if not self._is_erased(one.id)], more
+
     def _is_erased(self, conversation_id: ConversationId) -> bool:
         return any(conversation_id in batch.erased for batch in (self._writer.writing, self._writer.queued))
 
@@ -195,28 +220,15 @@ class Store:
         With `most`, fewer messages are returned if they would exceed that number of characters; a single one may be
         longer. Queued writes are committed first; if that fails, the result is what the database holds.
         """
+        await self._settle()
+        self._require_open()
+        return await self._transcript.page(conversation_id, before=before, limit=limit, most=most)
+
+    async def _settle(self) -> None:
+        """Commits queued writes, if possible."""
         if self.trouble is None:
             with suppress(GatewayError):
                 await self.settled()
-        of_conversation = turns.c.conversation_id == conversation_id
-        # Each turn has a message, so the newest turns contain the page. In one query, SQLite would sort all messages.
-        near = select(turns.c.ordinal).where(of_conversation).order_by(turns.c.ordinal.desc()).limit(limit + 2)
-        page = _MESSAGE.where(messages.c.conversation_id == conversation_id)
-        if before is not None:
-            ordinal, role = await self._place(of_conversation, before)
-            near = near.where(turns.c.ordinal <= ordinal)
-            same = and_(messages.c.ordinal == ordinal, messages.c.role > role)
-            page = page.where(or_(messages.c.ordinal < ordinal, same))
-        if not (ordinals := await self._rows(near)):
-            return [], False
-        page = page.where(messages.c.ordinal >= ordinals[-1][0])
-        page = page.order_by(messages.c.ordinal.desc(), messages.c.role)
-        if most:
-            sizes = await self._rows(page.with_only_columns(func.length(messages.c.content)).limit(limit))
-            limit = max(1, bisect_right(list(accumulate(size for (size,) in sizes)), most))
-        rows = await self._rows(page.limit(limit + 1))
-        found = [MessageRow(*row) for row in rows[:limit]]
-        return found[::-1], len(rows) > limit
 
     async def close(self) -> None:
         """Writes what is queued, within five seconds, and closes. Goes on if its caller is cancelled."""
@@ -229,14 +241,6 @@ class Store:
         await self._reader.settled()
         await self._engine.dispose()
         self._held.close()
-
-    async def _place(self, of_conversation: ColumnElement[bool], message_id: str) -> tuple[int, str]:
-        turn_id, _, role = message_id.rpartition(".")
-        place = select(turns.c.ordinal).where(turns.c.id == turn_id, of_conversation)
-        rows = await self._rows(place) if role in {"user", "assistant"} else []
-        if not rows:
-            raise GatewayError(Code.INVALID_REQUEST, f"before: no message {message_id[:80]!r} in this conversation")
-        return rows[0][0], role
 
     async def _one(
         self, statement: Select[Any], kind: Callable[..., T], waiting: Sequence[_Waiting[T] | None]

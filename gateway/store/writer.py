@@ -90,7 +90,7 @@ class Writer:
         kept: deque[tuple[float, int, Batch]] = deque()
         later, self.queued = self.queued, Batch()
         for one in self._written:
-            if lost or not one[2].turns:  # an erasure or a name leaves nothing that could be looked for
+            if lost or one[2].traceless:
                 self.queued = self.queued.then(one[2])
             else:
                 kept.append(one)

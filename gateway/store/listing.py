@@ -1,0 +1,64 @@
+"""The list of a user's conversations, the newest first."""
+
+from collections.abc import Collection
+from typing import Final
+
+from sqlalchemy import and_, func, or_, select
+
+from gateway.store.reader import Reader
+from gateway.store.rows import Listed
+from gateway.store.schema import conversations, turns
+
+TITLE: Final = 80
+"""So many characters of its first message are a conversation's title until it gets another one."""
+
+_OF_IT = turns.c.conversation_id == conversations.c.id
+# Labelled like the column that it is cut from, so that the reader undoes what PostgreSQL can't store. That may have
+# made two characters of each.
+_FIRST = (
+    select(func.substr(turns.c.message, 1, 2 * TITLE))
+    .where(_OF_IT)
+    .order_by(turns.c.ordinal)
+    .limit(1)
+    .scalar_subquery()
+    .label("message")
+)
+_NEWEST = (
+    select(turns.c.updated_at).where(_OF_IT).order_by(turns.c.ordinal.desc()).limit(1).scalar_subquery().label("newest")
+)
+_ENTRY = select(
+    conversations.c.id,
+    conversations.c.shop_id,
+    conversations.c.bot_id,
+    conversations.c.created_at,
+    _NEWEST,
+    conversations.c.title,
+    _FIRST,
+)
+
+
+class Listing:
+    """Pages of conversations. Raises `storage_unavailable` when the database can't be read."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def page(
+        self, user_id: str, shops: Collection[str] | None, *, after: tuple[float, str] | None, limit: int
+    ) -> tuple[list[Listed], bool]:
+        """The user's `limit` newest conversations in some shops, or with None in all and in none, and whether there are
+        older ones. `after` is the time and the id of the last one that the caller has."""
+        created, name = conversations.c.created_at, conversations.c.id
+        found = _ENTRY.where(conversations.c.user_id == user_id)
+        if shops is not None:
+            found = found.where(conversations.c.shop_id.in_(sorted(shops)))
+        if after is not None:
+            time, last = after
+            # The first condition is what the index is read by.
+            found = found.where(created <= time, or_(created < time, and_(created == time, name < last)))
+        rows = await self._reader.rows(found.order_by(created.desc(), name.desc()).limit(limit + 1))
+        entries = [
+            Listed(id, shop, bot, begun, begun if newest is None else newest, title or (first or "")[:TITLE])
+            for id, shop, bot, begun, newest, title, first in rows[:limit]
+        ]
+        return entries, len(rows) > limit
