@@ -18,7 +18,7 @@ from adapters.edge.failures import REFUSALS
 from adapters.edge.guard import Guard
 from adapters.edge.limits import Connections, TurnRate
 from adapters.edge.refusals import Refusals
-from adapters.native import chat, operations, shared, stream
+from adapters.native import chat, conversations, operations, shared, stream
 from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
 from adapters.upstreams import Maker
@@ -176,7 +176,7 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     app.middlewares.append(explaining)
     Guard(settings).install(app)
     # The routes with the most requests come first, because aiohttp tries them in this order.
-    for adapter in (stream, sse, websocket, longpoll, chat, shared, operations, browser):
+    for adapter in (stream, sse, websocket, longpoll, chat, conversations, shared, operations, browser):
         adapter.add_routes(app)
     if settings.admin_port is None and settings.on_loopback:
         operations.add_operator_routes(app)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import islice
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +17,8 @@ from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.query import conversation_id
 from gateway.config.settings import Settings
 from gateway.upstream.json_text import DEPTH_LIMIT, BadJson, plain
+
+S = TypeVar("S", bound=Struct)
 
 _MISTAKES: Final = 20
 """The most mistakes named in one answer: a body with 10,000 unknown fields must not be answered with 10,000 entries."""
@@ -78,6 +80,17 @@ class ToolOutputs(Struct, frozen=True, forbid_unknown_fields=True, rename="camel
     tool_outputs: Annotated[list[ToolOutput], Meta(min_length=1, max_length=100)]
 
 
+class FeedbackBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    feedback: Literal["like", "unlike", "none"]
+    comment: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class Renaming(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """With null the first message is the title again."""
+
+    title: Annotated[str, Meta(max_length=200, pattern=r"\S")] | None
+
+
 async def read_chat(request: web.Request, settings: Settings, caller: Caller = ANYONE) -> ChatBody:
     """The message that `caller` sends, with the user and the shop filled in.
 
@@ -109,11 +122,16 @@ def chat_from(fields: object, settings: Settings, caller: Caller = ANYONE) -> Ch
 
 
 async def read_tool_outputs(request: web.Request, settings: Settings) -> ToolOutputs:
+    return await read_fields(request, settings, ToolOutputs)
+
+
+async def read_fields(request: web.Request, settings: Settings, kind: type[S]) -> S:
+    """A body of this kind. Raises as `read_chat` does."""
     fields = strict_json(await read_body(request, settings))
     try:
-        return msgspec.convert(fields, ToolOutputs)
+        return msgspec.convert(fields, kind)
     except msgspec.ValidationError:
-        raise InvalidRequest(_mistakes(fields, ToolOutputs)[:_MISTAKES]) from None
+        raise InvalidRequest(_mistakes(fields, kind)[:_MISTAKES]) from None
 
 
 _CHAT = msgspec.json.Decoder(ChatBody)

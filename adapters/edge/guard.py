@@ -150,7 +150,7 @@ class Guard:
         headers["Access-Control-Allow-Credentials"] = "true"  # the cookie `gateway_token`, to listed origins only
         headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
         if request.method == hdrs.METH_OPTIONS:
-            headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
+            headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, PATCH, DELETE"
             headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
             headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
 

@@ -1,10 +1,14 @@
 """Parameters outside the body: headers, the query, and ids in the path. Every mistake in them is named."""
 
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Collection
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 
+from adapters.edge.callers import ALL, Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, ShopId, TurnId, is_id
@@ -85,6 +89,55 @@ def page_query(request: web.BaseRequest) -> Page:
     if wrong:
         raise InvalidRequest(wrong)
     return Page(before, int(limit))
+
+
+class ListQuery(NamedTuple):
+    """Whose conversations are asked for. `shops` are those that they may belong to, None for any."""
+
+    user_id: str
+    shops: Collection[str] | None
+    after: tuple[float, str] | None
+    limit: int
+
+    @staticmethod
+    def cursor(created_at: float, name: str) -> str:
+        """The cursor that leads to what comes after this conversation."""
+        return urlsafe_b64encode(msgspec.json.encode((created_at, name))).decode().rstrip("=")
+
+
+def list_query(request: web.BaseRequest, caller: Caller) -> ListQuery:
+    """`userId`, `shopId`, `cursor` and `limit` of a list of conversations, as far as they are the caller's. Raises
+    NOT_FOUND for a shop that is not the caller's."""
+    wrong: list[Mistake] = []
+    limit = _number(request, "limit", 20, 1, 100, wrong)
+    user, shop = request.query.get("userId", ""), request.query.get("shopId", "")
+    if caller.user_id is None and not 1 <= len(user) <= 128:
+        wrong.append(Mistake("userId", "is required: 1 to 128 characters"))
+    if caller.user_id is not None and user not in ("", caller.user_id):
+        wrong.append(Mistake("userId", "is not the token's user"))
+    if len(shop) > 128:
+        wrong.append(Mistake("shopId", "has more than 128 characters"))
+    cursor, after = request.query.get("cursor", ""), None
+    if len(cursor) > 256 or (cursor and (after := _after(cursor)) is None):
+        wrong.append(Mistake("cursor", "is not what a list of conversations gave as next"))
+    if wrong:
+        raise InvalidRequest(wrong)
+    shops: Collection[str] | None = None if caller.shops == ALL else caller.shops
+    if shop:
+        caller.shop_for(shop)
+        shops = (shop,)
+    return ListQuery(caller.user_id or user, shops, after, int(limit))
+
+
+_decode_cursor = msgspec.json.Decoder(tuple[float, str]).decode
+
+
+def _after(cursor: str) -> tuple[float, str] | None:
+    try:
+        time, name = _decode_cursor(urlsafe_b64decode(cursor + "=="))
+        return time, conversation_id(name)
+    except (ValueError, msgspec.DecodeError, GatewayError):
+        return None
 
 
 def turn_id(text: str) -> TurnId:

@@ -1,42 +1,26 @@
-"""The routes of chats: a chat without streaming; a turn's state, cancel and tool outputs; a conversation's messages."""
+"""The routes of chats: a chat without streaming; a turn's state, cancel, tool outputs and
+feedback."""
 
 import asyncio
 import contextlib
-from typing import Any
 
-import msgspec
-import structlog
 from aiohttp import web
 
 from adapters.edge.callers import Caller
 from adapters.edge.delivery import deliver
-from adapters.edge.failures import InvalidRequest, Mistake, problem, refusal
-from adapters.edge.fields import read_tool_outputs
-from adapters.edge.query import Page, conversation_id, page_query, position_asked, prefer_wait
+from adapters.edge.failures import problem, refusal
+from adapters.edge.fields import FeedbackBody, read_fields, read_tool_outputs
+from adapters.edge.query import position_asked, prefer_wait, turn_id
 from adapters.native import turns
+from adapters.native.answers import json_answer
 from adapters.native.starting import named, read_order, seat_for, start
 from adapters.services import SERVICES, Services
 from adapters.transports.listening import Topic, caller_of, subscribe
 from gateway.errors import Code, GatewayError
-from gateway.ids import ConversationId
 from gateway.reading.subscription import Subscription
+from gateway.store.rows import Feedback
 from gateway.turns.starting import Accepted
 from gateway.turns.turns import State
-
-logger = structlog.get_logger()
-_PAGE = 256 * 1024
-"""The most characters on a page of messages, unless a single message is longer."""
-
-_NO_STORE = {"Cache-Control": "no-store"}
-
-
-def _json(fields: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(fields),
-        status=status,
-        content_type="application/json",
-        headers={**_NO_STORE, **(headers or {})},
-    )
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -68,10 +52,10 @@ def _outcome(request: web.Request, services: Services, state: State, accepted: A
     if (failed := turns.failure(state)) is not None:
         return problem(failed, request)
     if turns.is_over(state) or state.status == "action_required":
-        return _json(turns.view(state))
+        return json_answer(turns.view(state))
     if services.hub.draining:
         return refusal(GatewayError(Code.DRAINING), request)
-    return _json(turns.view(state), 202, {"Location": f"/api/coze/turns/{accepted.turn_id}"})
+    return json_answer(turns.view(state), 202, {"Location": f"/api/coze/turns/{accepted.turn_id}"})
 
 
 async def _until_answered(
@@ -108,7 +92,7 @@ async def turn(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     with services.connections.acquire():
         async with services.hub.unsent.making:
-            answer = _json(turns.view(await turns.state_of(services, caller, request.match_info["id"])))
+            answer = json_answer(turns.view(await turns.state_of(services, caller, request.match_info["id"])))
         return await deliver(request, answer)
 
 
@@ -116,14 +100,14 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     """202 when this request ended the turn, 200 when the turn was over already."""
     services = request.app[SERVICES]
     caller = caller_of(request)
-    turn_id = request.match_info["id"]
-    ended = await turns.cancel(services, caller, turn_id)
+    name = request.match_info["id"]
+    ended = await turns.cancel(services, caller, name)
     if not ended:
         with contextlib.suppress(GatewayError):  # if the commit fails, the turn's state says so
             await services.log.committed()  # the turn's end may be decided but not visible yet
-    state = await turns.state_of(services, caller, turn_id)
+    state = await turns.state_of(services, caller, name)
     status = "cancelled" if ended else state.status
-    return await deliver(request, _json({**turns.view(state), "status": status}, 202 if ended else 200))
+    return await deliver(request, json_answer({**turns.view(state), "status": status}, 202 if ended else 200))
 
 
 async def tool_outputs(request: web.Request) -> web.StreamResponse:
@@ -133,56 +117,20 @@ async def tool_outputs(request: web.Request) -> web.StreamResponse:
     outputs = [(given.tool_call_id, given.output) for given in body.tool_outputs]
     await turns.give_outputs(services, caller, request.match_info["id"], outputs)
     state = await turns.state_of(services, caller, request.match_info["id"])
-    return await deliver(request, _json({**turns.view(state), "status": "running"}, 202))
+    return await deliver(request, json_answer({**turns.view(state), "status": "running"}, 202))
 
 
-async def messages(request: web.Request) -> web.StreamResponse:
-    """The messages of a conversation that the database holds, newest last."""
+async def feedback(request: web.Request) -> web.StreamResponse:
+    """What the user thinks of the turn's answer. Says whether Coze has taken it, too."""
     services = request.app[SERVICES]
     caller = caller_of(request)
-    name = conversation_id(request.match_info["id"])
-    page = page_query(request)
-    await services.turns.finding.conversation_of(name, owns=caller.may_read)
+    name = turn_id(request.match_info["id"])
+    body = await read_fields(request, services.settings, FeedbackBody)
+    given = Feedback(body.feedback, body.comment if body.feedback != "none" else "")
     with services.connections.acquire():
-        async with services.hub.unsent.making:
-            answer = await _page(services, name, page)
-        return await deliver(request, answer)
-
-
-async def _page(services: Services, name: ConversationId, page: Page) -> web.Response:
-    try:
-        found, more = await services.store.messages(name, before=page.before, limit=page.limit, most=_PAGE)
-    except GatewayError as error:
-        if error.code is Code.INVALID_REQUEST:
-            raise InvalidRequest([Mistake("before", "is no message of this conversation")]) from error
-        raise
-    return _json(
-        {
-            "messages": [
-                {
-                    "id": message.id,
-                    "turnId": message.turn_id,
-                    "role": message.role,
-                    "content": message.content,
-                    "status": message.status,
-                    "createdAt": message.created_at,
-                }
-                for message in found
-            ],
-            "hasMore": more,
-        }
-    )
-
-
-async def delete(request: web.Request) -> web.StreamResponse:
-    """Deletes a conversation with everything that is kept of it, after cancelling its running turns."""
-    services = request.app[SERVICES]
-    caller = caller_of(request)
-    name = conversation_id(request.match_info["id"])
-    row = await services.turns.finding.conversation_of(name, owns=caller.may_read)
-    await services.turns.erase(row.id)
-    logger.info("conversation.deleted", conversationId=row.id, userId=row.user_id)
-    return web.Response(status=204, headers=_NO_STORE)
+        at_coze = await turns.rate(services, caller, name, given)
+        fields = {"turnId": name, "feedback": given.kind, "comment": given.comment, "atCoze": at_coze}
+        return await deliver(request, json_answer(fields))
 
 
 def add_routes(app: web.Application) -> None:
@@ -190,5 +138,4 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/api/coze/turns/{id}", turn, allow_head=False)
     app.router.add_post("/api/coze/turns/{id}/cancel", cancel)
     app.router.add_post("/api/coze/turns/{id}/tool-outputs", tool_outputs)
-    app.router.add_delete("/api/coze/conversations/{id}", delete)
-    app.router.add_get("/api/coze/conversations/{id}/messages", messages, allow_head=False)
+    app.router.add_put("/api/coze/turns/{id}/feedback", feedback)

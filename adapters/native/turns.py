@@ -9,6 +9,7 @@ from adapters.services import Services
 from gateway.errors import Code, GatewayError
 from gateway.events import Failed
 from gateway.status import ENDED
+from gateway.store.rows import Feedback
 from gateway.turns.failure import told_again
 from gateway.turns.turns import State
 
@@ -37,6 +38,17 @@ async def give_outputs(services: Services, caller: Caller, turn_id: str, outputs
         raise InvalidRequest([Mistake("toolOutputs", error.detail)]) from error
     if not waits:
         raise InvalidRequest([Mistake("", "the turn is over")])
+
+
+async def rate(services: Services, caller: Caller, turn_id: str, feedback: Feedback) -> bool:
+    """Takes feedback on a turn's answer; it is durable when this returns. Returns whether Coze has it. Raises
+    `not_found`, or `invalid_request` when the turn is not over."""
+    try:
+        return await services.turns.feedback.give(checked_turn_id(turn_id), feedback, owns=caller.may_read)
+    except GatewayError as error:
+        if error.code is not Code.INVALID_REQUEST:
+            raise
+        raise InvalidRequest([Mistake("", error.detail)]) from error
 
 
 def view(state: State) -> dict[str, Any]:

@@ -142,6 +142,15 @@ class Chats:
             earlier = self._perform(before).messages(chat.resumed_at - chat.started_at)
         return earlier + found.messages(until)
 
+    def has_message(self, conversation_id: str, message_id: str) -> bool:
+        """Whether a chat of the conversation has said that message."""
+        return any(
+            message["id"] == message_id
+            for chat in self._chats.values()
+            if chat.conversation_id == conversation_id
+            for message in self.messages(chat)
+        )
+
     def _elapsed(self, performance: Performance) -> float:
         return self._clock() - performance.begins
 

@@ -13,6 +13,7 @@ from gateway.simulator.cues import End, cues
 from gateway.simulator.faults import SHAPING, TAKING_NOTHING, Fault, FaultPlan, UnknownFault, parse_plan
 from gateway.simulator.ids import IdMint, new_log_id, second_of
 from gateway.simulator.objects import Chat, Json
+from gateway.simulator.opinions import Opinions
 from gateway.simulator.player import Player, reset
 from gateway.simulator.recording import Recording
 from gateway.simulator.refusals import refusal
@@ -58,6 +59,7 @@ class Routes:
         self._recording = recording
         self._mint = IdMint()
         self._conversations: dict[str, Json] = {}
+        self.opinions = Opinions(chats, tally, authorize=self._authorize, log_id=lambda request: request[_LOG_ID])
 
     @property
     def table(self) -> list[web.RouteDef]:
@@ -71,6 +73,7 @@ class Routes:
             web.post("/v1/conversation/create", self._create_conversation),
             web.get("/v1/conversation/retrieve", self._retrieve_conversation),
             web.post("/api/permission/oauth2/token", self._token),
+            *self.opinions.table,
         ]
 
     @web.middleware

@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.simulator.chats import ChatFile, Chats, Performance
 from gateway.simulator.composer import compose
 from gateway.simulator.faults import Fault
-from gateway.simulator.objects import Chat
+from gateway.simulator.objects import Chat, Json
 from gateway.simulator.recording import Recording, Replay
 from gateway.simulator.routes import Routes
 from gateway.simulator.tally import Tally
@@ -34,7 +34,7 @@ class Simulator:
     """A running simulated Coze. `close` ends it; its chats go on when one with the same `data_dir` starts.
 
     `requests` counts requests by operation: chat, submit_tool_outputs, retrieve, messages, cancel, conversation,
-    token.
+    feedback, token.
     """
 
     def __init__(
@@ -85,6 +85,11 @@ class Simulator:
     def faults_fired(self) -> Counter[Fault]:
         """How often each fault acted."""
         return self._tally.faults_fired
+
+    @property
+    def opinions(self) -> Mapping[str, Json]:
+        """The bodies of the feedback that was given, by the message's id."""
+        return self._routes.opinions.given
 
     @property
     def streams(self) -> int:

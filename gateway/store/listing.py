@@ -1,10 +1,11 @@
 """The list of a user's conversations, the newest first."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from sqlalchemy import and_, func, or_, select
 
+from gateway.ids import ConversationId
 from gateway.store.reader import Reader
 from gateway.store.rows import Listed
 from gateway.store.schema import conversations, turns
@@ -38,16 +39,22 @@ _ENTRY = select(
 
 
 class Listing:
-    """Pages of conversations. Raises `storage_unavailable` when the database can't be read."""
+    """Pages of conversations. Raises `storage_unavailable` when the database can't be read. What is queued for it is
+    written first, if it can be."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(
+        self, reader: Reader, settle: Callable[[], Awaitable[None]], is_erased: Callable[[ConversationId], bool]
+    ) -> None:
         self._reader = reader
+        self._settle = settle
+        self._is_erased = is_erased
 
     async def page(
         self, user_id: str, shops: Collection[str] | None, *, after: tuple[float, str] | None, limit: int
     ) -> tuple[list[Listed], bool]:
         """The user's `limit` newest conversations in some shops, or with None in all and in none, and whether there are
         older ones. `after` is the time and the id of the last one that the caller has."""
+        await self._settle()
         created, name = conversations.c.created_at, conversations.c.id
         found = _ENTRY.where(conversations.c.user_id == user_id)
         if shops is not None:
@@ -60,5 +67,6 @@ class Listing:
         entries = [
             Listed(id, shop, bot, begun, begun if newest is None else newest, title or (first or "")[:TITLE])
             for id, shop, bot, begun, newest, title, first in rows[:limit]
+            if not self._is_erased(id)
         ]
         return entries, len(rows) > limit

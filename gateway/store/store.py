@@ -1,7 +1,7 @@
 """The store: conversations, turns and messages, a projection of the event log."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, TurnId
+from gateway.store.annotations import Annotations
 from gateway.store.database import open_database
 from gateway.store.inventory import TURN, Inventory
 from gateway.store.listing import Listing
 from gateway.store.reader import Reader, Values
-from gateway.store.rows import Asked, ConversationRow, Feedback, Listed, MessageRow, TurnBegun, TurnRow, TurnUpdate
+from gateway.store.rows import Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, turns
 from gateway.store.transcript import Transcript
 from gateway.store.writer import Writer
@@ -63,7 +64,8 @@ class Store:
         self._writer = Writer(engine, ledger, on_ended, faults or Faults())
         self._reader = Reader(engine)
         self.inventory = Inventory(self._reader)
-        self._listing = Listing(self._reader)
+        self.listing = Listing(self._reader, self._settle, self._is_erased)
+        self.annotations = Annotations(self._writer, self._require_open)
         self._transcript = Transcript(self._reader)
         self._closing: asyncio.Task[None] | None = None
 
@@ -115,21 +117,6 @@ class Store:
         self._writer.queued.name(conversation_id, coze_conversation_id, naming)
         self._writer.wake()
 
-    async def rename(self, conversation_id: ConversationId, title: str | None) -> None:
-        """Gives a conversation a title, or takes it away. Durable when this returns. Raises `storage_unavailable`, and
-        is then written as soon as possible."""
-        self._require_open()
-        self._writer.queued.rename(conversation_id, title)
-        self._writer.wake()
-        await self._writer.settled()
-
-    async def rate(self, turn_id: TurnId, feedback: Feedback) -> None:
-        """Keeps what a user thinks of a turn's answer. Durable when this returns, as with `rename`."""
-        self._require_open()
-        self._writer.queued.rate(turn_id, feedback)
-        self._writer.wake()
-        await self._writer.settled()
-
     async def erase(self, conversation_id: ConversationId) -> None:
         """Drops a conversation with its turns and messages. That is durable when this returns; from the call on,
         nothing of it is found. Raises `storage_unavailable` if it can't be written now; it is written as soon as
@@ -180,16 +167,6 @@ class Store:
         row = await self._one(selected.where(turns.c.id == key), TurnRow, waiting)
         return None if row is None or self._is_erased(row.conversation_id) else row
 
-    async def listed(
-        self, user_id: str, shops: Collection[str] | None, *, after: tuple[float, str] | None, limit: int
-    ) -> tuple[list[Listed], bool]:
-        """A page of a user's conversations, as `Listing.page` gives it. Queued writes are committed first, as with
-        `messages`."""
-        await self._settle()
-        self._require_open()
-        found, more = await self._listing.page(user_id, shops, after=after, limit=limit)
-        return [one for one in found if not self._is_erased(one.id)], more
-
     def _is_erased(self, conversation_id: ConversationId) -> bool:
         return any(conversation_id in batch.erased for batch in (self._writer.writing, self._writer.queued))
 
@@ -221,11 +198,11 @@ class Store:
         longer. Queued writes are committed first; if that fails, the result is what the database holds.
         """
         await self._settle()
-        self._require_open()
         return await self._transcript.page(conversation_id, before=before, limit=limit, most=most)
 
     async def _settle(self) -> None:
         """Commits queued writes, if possible."""
+        self._require_open()
         if self.trouble is None:
             with suppress(GatewayError):
                 await self.settled()

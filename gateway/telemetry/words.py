@@ -20,14 +20,14 @@ EVENTS = (
     "notification",
 )
 
-Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "token"]
+Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "token"]
 """A kind of request to Coze."""
 
 Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes", "tenants"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The parts of the gateway whose faults are counted."""
 
-Trouble = Literal["conversation_gone_at_coze", "record_not_readable", "cancel_not_heard"]
+Trouble = Literal["conversation_gone_at_coze", "record_not_readable", "cancel_not_heard", "feedback_not_heard"]
 """What may fail without ending a turn."""
 
 

@@ -34,6 +34,7 @@ from gateway.turns.books import kept
 from gateway.turns.context import Means
 from gateway.turns.elsewhere import Elsewhere
 from gateway.turns.erasure import Erasure
+from gateway.turns.feedback import Feedbacks
 from gateway.turns.finding import Finding
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
@@ -70,6 +71,9 @@ class Turns:
         self._elsewhere = Elsewhere(self.runner, means)
         self.finding = Finding(store, means.log, means.others)
         self._starting = Starting(self.runner, means, store=store, names=names, finding=self.finding)
+        self.feedback = Feedbacks(
+            means, store=store, finding=self.finding, state=lambda turn: self.state(turn, owns=_anybody)
+        )
         self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers, others=means.others)
         self._takeover = TakeOver(
             self.runner, means, store=store, names=names, telling=telling, notifications=notifications

@@ -131,6 +131,18 @@ class CozeUpstream:
             if error.coze_code != OVER_ALREADY:
                 raise
 
+    async def feedback(
+        self, conversation_id: str, message_id: str, kind: Literal["like", "unlike", "none"], comment: str
+    ) -> None:
+        if not (conversation_id.isalnum() and message_id.isalnum()):
+            raise not_coze("Coze's ids do not fit into a path")
+        path = f"/v1/conversations/{conversation_id}/messages/{message_id}/feedback"
+        if kind == "none":
+            await self._ask("feedback", "DELETE", path)
+            return
+        body = {"feedback_type": kind} | ({"comment": comment} if comment else {})
+        await self._ask("feedback", "POST", path, body=body)
+
     async def close(self) -> None:
         for stream in list(self._streams):
             stream.abandon()

@@ -215,6 +215,11 @@ class Upstream(Protocol):
     async def cancel(self, ref: ChatRef) -> None:
         """Changes the chat's status at Coze; returns normally if the chat is already over (4104)."""
 
+    async def feedback(
+        self, conversation_id: str, message_id: str, kind: Literal["like", "unlike", "none"], comment: str
+    ) -> None:
+        """Says what the user thinks of a message, or with `none` takes back what was said. Both ids are Coze's."""
+
 
 class Upstreams(Protocol):
     """Coze, as it is asked on behalf of different users and shops."""

@@ -78,6 +78,29 @@ async def test_cozepy_s_async_client_reads_the_stream(async_coze: cozepy.AsyncCo
     assert text == whole_text(f"/fault plain {QUESTION}")
 
 
+async def test_cozepy_gives_feedback_on_a_message(coze: cozepy.Coze, simulated: Caller) -> None:
+    def ask_and_rate() -> tuple[str, str]:
+        poll = coze.chat.create_and_poll(**asked(f"/fault plain pieces:2 rate:0 -- {QUESTION}"))
+        assert poll.messages
+        answer = next(message for message in poll.messages if message.type == cozepy.MessageType.ANSWER)
+        coze.conversations.messages.feedback.create(
+            conversation_id=poll.chat.conversation_id or "",
+            message_id=answer.id or "",
+            feedback_type=cozepy.FeedbackType.UNLIKE,
+            comment="too long",
+        )
+        return poll.chat.conversation_id or "", answer.id or ""
+
+    conversation, message = await asyncio.to_thread(ask_and_rate)
+    opinions = simulated.simulator.opinions
+    assert opinions == {message: {"feedback_type": "unlike", "comment": "too long"}}
+    feedback = coze.conversations.messages.feedback
+    await asyncio.to_thread(lambda: feedback.delete(conversation_id=conversation, message_id=message))
+    assert opinions == {}
+    with pytest.raises(cozepy.CozeAPIError):
+        await asyncio.to_thread(lambda: feedback.delete(conversation_id=conversation, message_id="1"))
+
+
 async def test_cozepy_creates_and_polls(coze: cozepy.Coze) -> None:
     poll = await asyncio.to_thread(lambda: coze.chat.create_and_poll(**asked(QUESTION)))
     assert poll.chat.status == cozepy.ChatStatus.COMPLETED

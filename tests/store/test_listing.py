@@ -31,7 +31,7 @@ async def whole(store: Store, limit: int, user: str = "user", shops: Collection[
     found: list[str] = []
     after, more = None, True
     while more:
-        page, more = await store.listed(user, shops, after=after, limit=limit)
+        page, more = await store.listing.page(user, shops, after=after, limit=limit)
         assert len(page) == limit or not more
         found += [one.id for one in page]
         after = (page[-1].created_at, page[-1].id) if page else None
@@ -47,9 +47,9 @@ async def test_pages_joined_are_all_conversations_the_newest_first(store: Store,
 
 async def test_a_conversation_that_begins_meanwhile_neither_repeats_nor_hides_another(store: Store) -> None:
     ids = talks(store, 5)
-    page, more = await store.listed("user", None, after=None, limit=2)
+    page, more = await store.listing.page("user", None, after=None, limit=2)
     store.begin(begun(1000, "conv_new", created_at=999.0))
-    rest, _ = await store.listed("user", None, after=(page[-1].created_at, page[-1].id), limit=10)
+    rest, _ = await store.listing.page("user", None, after=(page[-1].created_at, page[-1].id), limit=10)
     assert (more, [one.id for one in [*page, *rest]]) == (True, ids)
 
 
@@ -66,21 +66,21 @@ async def test_the_first_message_is_the_title_until_it_gets_another(store: Store
     store.begin(begun(1, message="😀" * 100))
     store.begin(begun(2, message="the second"))
     store.update(update(2, "completed", updated_at=150.0))
-    ((one,), _) = await store.listed("user", None, after=None, limit=9)
+    ((one,), _) = await store.listing.page("user", None, after=None, limit=9)
     assert (one.title, one.updated_at, one.bot_id, one.shop_id) == ("😀" * 80, 150.0, "bot", "shop")
-    await store.rename(ONE, "Shoes\n与鞋")
-    assert [one.title for one in (await store.listed("user", None, after=None, limit=9))[0]] == ["Shoes\n与鞋"]
+    await store.annotations.rename(ONE, "Shoes\n与鞋")
+    assert [one.title for one in (await store.listing.page("user", None, after=None, limit=9))[0]] == ["Shoes\n与鞋"]
     row = await store.conversation(ONE)
     assert row is not None
     assert row.title == "Shoes\n与鞋"
-    await store.rename(ONE, None)
-    assert [one.title for one in (await store.listed("user", None, after=None, limit=9))[0]] == ["😀" * 80]
+    await store.annotations.rename(ONE, None)
+    assert [one.title for one in (await store.listing.page("user", None, after=None, limit=9))[0]] == ["😀" * 80]
 
 
 async def test_a_title_is_what_was_written_also_where_the_database_stores_another_form(store: Store) -> None:
     for number, message in enumerate(("a\ufdd0b" + "d" * 90, "\ufdd0" * 90)):
         store.begin(begun(number, f"conv_{number}", message=message, created_at=float(-number)))
-    titles = [one.title for one in (await store.listed("user", None, after=None, limit=9))[0]]
+    titles = [one.title for one in (await store.listing.page("user", None, after=None, limit=9))[0]]
     assert titles == ["a\ufdd0b" + "d" * 77, "\ufdd0" * 80]
 
 
@@ -92,7 +92,7 @@ async def test_an_opinion_of_an_answer_is_on_its_message_until_it_is_taken_back(
         (Feedback("unlike", "too long 太长"), Feedback("unlike", "too long 太长")),
         (Feedback("none", "whatever"), None),
     ):
-        await store.rate(TURN, given)
+        await store.annotations.rate(TURN, given)
         page, _ = await store.messages(ONE, before=None, limit=9)
         assert [message.feedback for message in page] == [None, kept]
 
@@ -101,12 +101,12 @@ async def test_titles_and_opinions_are_erased_with_their_conversation_and_nothin
     store: Store, url: str
 ) -> None:
     store.begin(begun(1))
-    await store.rename(ONE, "a title")
-    await store.rate(TURN, Feedback("like", "a comment"))
+    await store.annotations.rename(ONE, "a title")
+    await store.annotations.rate(TURN, Feedback("like", "a comment"))
     await store.erase(ONE)
     assert contents(url) == []
-    await store.rename(ONE, "another")
-    await store.rate(TURN, Feedback("like"))
+    await store.annotations.rename(ONE, "another")
+    await store.annotations.rate(TURN, Feedback("like"))
     assert contents(url) == []
 
 
@@ -116,7 +116,7 @@ async def test_they_are_written_in_one_go_with_what_began(store: Store) -> None:
     store._writer.queued.rename(ONE, "a title")
     store._writer.queued.rate(TURN, Feedback("like"))
     await store.settled()
-    assert [one.title for one in (await store.listed("user", None, after=None, limit=9))[0]] == ["a title"]
+    assert [one.title for one in (await store.listing.page("user", None, after=None, limit=9))[0]] == ["a title"]
     assert (await store.messages(ONE, before=None, limit=9))[0][1].feedback == Feedback("like")
 
 
@@ -126,7 +126,7 @@ async def test_beside_a_turn_that_no_database_accepts_they_are_written(store: St
     store._writer.queued.rename(ONE, "a title")
     store._writer.queued.rate(TURN, Feedback("like"))
     await store.settled()
-    assert [(one.id, one.title) for one in (await store.listed("user", None, after=None, limit=9))[0]] == [
+    assert [(one.id, one.title) for one in (await store.listing.page("user", None, after=None, limit=9))[0]] == [
         (ONE, "a title")
     ]
 
