@@ -13,8 +13,10 @@ from gateway.store.listing import _ENTRY
 from gateway.store.rows import Feedback
 from gateway.store.schema import conversations, messages
 from gateway.store.transcript import _MESSAGE
+from gateway.telemetry.ledger import Ledger
+from tests.databases import PostgresServer
 from tests.store.conftest import OpenStore, in_a_file
-from tests.store.writes import begun, contents, update
+from tests.store.writes import begun, contents, engine_of, update
 
 ONE = ConversationId("conv_1")
 TURN = TurnId("turn_1")
@@ -164,3 +166,26 @@ async def test_a_list_is_read_by_its_index_and_a_page_of_messages_does_not_make_
             assert "SCAN conversations" not in told
             assert "TEMP B-TREE" not in told
     connection.close()
+
+
+async def test_titles_and_opinions_that_a_failover_lost_are_written_again(
+    postgres: PostgresServer, ledger: Ledger
+) -> None:
+    url = await postgres.make()
+    store = await Store.open(url, ledger=ledger)
+    store.begin(begun(1))
+    store.update(update(1, "completed", content="answer"))
+    await store.settled()
+    await store.annotations.rename(ONE, "a title")
+    await store.annotations.rate(TURN, Feedback("like"))
+    engine = engine_of(url)
+    with engine.begin() as connection:  # the standby lagged
+        connection.exec_driver_sql("UPDATE conversations SET title = NULL")
+        connection.exec_driver_sql("UPDATE turns SET feedback = NULL")
+    engine.dispose()
+    store.look_after_break()
+    await store.probe()
+    await store.settled()
+    assert [one.title for one in (await store.listing.page("user", None, after=None, limit=9))[0]] == ["a title"]
+    assert (await store.messages(ONE, before=None, limit=9))[0][1].feedback == Feedback("like")
+    await store.close()
