@@ -169,7 +169,7 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable
     async def start(*flags: str, **environment: str) -> GatewayProcess:
         if "GATEWAY_DATA_DIR" not in environment:
             environment["GATEWAY_DATA_DIR"] = str(prepared(tmp_path / "data"))
-        gateway = await GatewayProcess.start("serve", "--port", "0", *flags, environment=environment)
+        gateway = await GatewayProcess.hatch("serve", "--port", "0", *flags, environment=environment)
         started.append(gateway)
         await gateway.ready()
         return gateway

@@ -105,7 +105,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
     started: list[GatewayProcess] = []
 
     async def start(*flags: str, **environment: str) -> GatewayProcess:
-        process = await GatewayProcess.start("serve", "--port", "0", *flags, environment=_quick(tmp_path) | environment)
+        process = await GatewayProcess.hatch("serve", "--port", "0", *flags, environment=_quick(tmp_path) | environment)
         started.append(process)
         await process.ready()
         return process
@@ -119,7 +119,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Gatew
 async def quick_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
     """The real gateway for tests that need only answers: these are quick, and Coze may be silent for a second."""
     settings = {"GATEWAY_SIMULATOR_RATE": "400", "GATEWAY_UPSTREAM_IDLE_TIMEOUT": "1"}
-    process = await GatewayProcess.start(
+    process = await GatewayProcess.hatch(
         "serve", "--port", "0", environment=_quick(tmp_path_factory.mktemp("quick")) | settings
     )
     await process.ready()

@@ -136,7 +136,7 @@ async def soak(folder: Path, *, seconds: float, seed: int) -> int:
     async with (
         simulated(first_ms=300, rate=20) as coze,
         proxied(coze.url) as to_coze,
-        mortal(folder, to_coze.url, **settings) as gateway,
+        mortal(folder, to_coze.url, cold=True, **settings) as gateway,
         proxied(gateway.url) as line,
         client() as session,
     ):

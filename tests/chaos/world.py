@@ -102,7 +102,7 @@ def disk_of_its_own(folder: Path) -> Any:
 async def world(seed: int, folder: Path) -> AsyncIterator[World]:
     with disk_of_its_own(folder / "disk") as disk:
         async with simulated(first_ms=80, rate=60) as coze, proxied(coze.url) as to_coze:
-            gateway = Mortal(prepared(folder / "disk" / "data"), to_coze.url, SETTINGS)
+            gateway = Mortal(prepared(folder / "disk" / "data"), to_coze.url, SETTINGS, cold=True)
             try:
                 await gateway.start()
                 async with proxied(gateway.url) as line:

@@ -38,7 +38,7 @@ async def gateway(folder: Path, coze: str, **environment: str) -> AsyncIterator[
     """A gateway that asks the Coze at that address. Killed at the end, if it still runs."""
     data = prepared(folder / "data")
     settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": coze} | environment
-    process = await GatewayProcess.start("serve", "--port", "0", environment=settings)
+    process = await GatewayProcess.hatch("serve", "--port", "0", environment=settings)
     try:
         await process.ready()
         yield process

@@ -15,9 +15,11 @@ from tests.processes import GatewayProcess
 
 
 class Mortal:
-    """`url` is that of the process that runs now. `births` holds the seconds until each start was ready."""
+    """`url` is that of the process that runs now. `births` holds the seconds until each start was ready, which means
+    something if the starts are `cold`: with all imports."""
 
-    def __init__(self, data: Path, coze: str, environment: dict[str, str]) -> None:
+    def __init__(self, data: Path, coze: str, environment: dict[str, str], *, cold: bool = False) -> None:
+        self._begin = GatewayProcess.start if cold else GatewayProcess.hatch
         self._settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": coze} | environment
         self._process: GatewayProcess | None = None
         self.births: list[float] = []
@@ -34,7 +36,7 @@ class Mortal:
 
     async def start(self) -> None:
         began = time.monotonic()
-        self._process = await GatewayProcess.start("serve", "--port", "0", environment=self._settings)
+        self._process = await self._begin("serve", "--port", "0", environment=self._settings)
         self.lives.append(self._process)
         await self._process.ready()
         self.births.append(time.monotonic() - began)
@@ -51,8 +53,8 @@ class Mortal:
 
 
 @asynccontextmanager
-async def mortal(folder: Path, coze: str, **environment: str) -> AsyncIterator[Mortal]:
-    gateway = Mortal(prepared(folder / "data"), coze, environment)
+async def mortal(folder: Path, coze: str, *, cold: bool = False, **environment: str) -> AsyncIterator[Mortal]:
+    gateway = Mortal(prepared(folder / "data"), coze, environment, cold=cold)
     try:
         await gateway.start()
         yield gateway

@@ -40,7 +40,11 @@ async def test_killed_at_random_moments_no_answer_is_lost_doubled_or_asked_for_a
     over = asyncio.Event()
     taken = whole = uncertain = 0
 
-    async with simulated(first_ms=100, rate=60) as coze, mortal(tmp_path, coze.url) as gateway, client() as session:
+    async with (
+        simulated(first_ms=100, rate=60) as coze,
+        mortal(tmp_path, coze.url, cold=True) as gateway,
+        client() as session,
+    ):
 
         async def user(name: str, own: random.Random) -> None:
             nonlocal taken, whole, uncertain

@@ -262,7 +262,7 @@ async def _start_on_damage(tmp_path: Path, name: str, how: str) -> None:
             await process.terminate()
         _damage(data / name, how)
         settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": coze.url}
-        again = await GatewayProcess.start("serve", "--port", "0", environment=settings)
+        again = await GatewayProcess.hatch("serve", "--port", "0", environment=settings)
         try:
             line = await again.logged("gateway.ready", "gateway.failed", within=20)
             if line["event"] == "gateway.failed":
@@ -322,7 +322,7 @@ async def test_a_file_damaged_while_running_gives_no_wrong_answers(tmp_path: Pat
 async def test_a_folder_that_another_gateway_holds_is_refused_with_a_sentence(tmp_path: Path) -> None:
     async with simulated() as coze, gateway(tmp_path, coze.url) as process, client() as session:
         settings = SWIFT | {"GATEWAY_DATA_DIR": str(tmp_path / "data"), "COZE_API_BASE": coze.url}
-        second = await GatewayProcess.start("serve", "--port", "0", environment=settings)
+        second = await GatewayProcess.hatch("serve", "--port", "0", environment=settings)
         try:
             line = await second.logged("gateway.failed")
             assert "another gateway is using the data folder" in line["why"]
@@ -337,7 +337,7 @@ async def test_a_folder_that_may_not_be_written_stops_the_start_with_a_sentence(
     (tmp_path / "data").mkdir()
     with read_only(tmp_path / "data") as data:
         settings = SWIFT | {"GATEWAY_DATA_DIR": str(data), "COZE_API_BASE": "http://127.0.0.1:9"}
-        process = await GatewayProcess.start("serve", "--port", "0", environment=settings)
+        process = await GatewayProcess.hatch("serve", "--port", "0", environment=settings)
         try:
             assert await process.ended(within=10) in (1, 2)
             said = "\n".join(process.text)

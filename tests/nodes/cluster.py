@@ -29,14 +29,14 @@ class Cluster:
     async def again(self, node: int) -> None:
         """Starts a node that ended once more, at the same port."""
         port = str(urlsplit(self.url(node)).port)
-        started = await GatewayProcess.start("serve", "--port", port, environment=self._environment)
+        started = await GatewayProcess.hatch("serve", "--port", port, environment=self._environment)
         self._earlier.append(self.nodes[node])
         self.nodes[node] = started
         await started.ready(within=60)
 
     async def start(self, **environment: str) -> GatewayProcess:
         """Starts one more node, and waits until it listens."""
-        node = await GatewayProcess.start("serve", "--port", "0", environment=self._environment | environment)
+        node = await GatewayProcess.hatch("serve", "--port", "0", environment=self._environment | environment)
         self.nodes.append(node)
         await node.ready(within=60)
         return node

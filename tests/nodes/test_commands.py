@@ -121,7 +121,7 @@ async def test_processes_that_start_at_once_on_an_empty_database_all_find_its_ta
     async with simulated() as coze:
         settings = SWIFT | {"COZE_API_BASE": coze.url, "GATEWAY_DATABASE_URL": url}
         migrating = [command(tmp_path, url, "migrate") for _ in range(5)]
-        starting = [GatewayProcess.start("serve", "--port", "0", environment=settings) for _ in range(5)]
+        starting = [GatewayProcess.hatch("serve", "--port", "0", environment=settings) for _ in range(5)]
         *migrated, nodes = await asyncio.gather(*migrating, asyncio.gather(*starting))
         try:
             assert [(one.returncode, one.stderr) for one in migrated] == [(0, "")] * 5

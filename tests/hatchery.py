@@ -1,0 +1,180 @@
+"""A hatchery: a process that has imported the gateway, and forks one whenever a test wants a gateway.
+
+The imports of a gateway take a second of processor time. What is forked has run nothing of the gateway yet, and is a
+process of its own in every respect: its environment, folder, descriptors, signals and exit status are its own.
+"""
+
+import asyncio
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import BinaryIO
+
+_MOST = 1024 * 1024
+"""Bytes of a request: the arguments and the environment."""
+
+
+class Hatched:
+    """A forked process, as far as `asyncio.subprocess.Process` is used of one. `stderr` is its output."""
+
+    def __init__(self, pid: int, stderr: asyncio.StreamReader, report: asyncio.StreamReader) -> None:
+        self.pid = pid
+        self.stderr = stderr
+        self.returncode: int | None = None
+        self._report = report
+        self._end = asyncio.create_task(self._ended())
+
+    async def _ended(self) -> int:
+        self.returncode = os.waitstatus_to_exitcode(
+            int(await self._report.read())
+        )  # to the end of the pipe, which is closed by that
+        return self.returncode
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._end)
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):  # it has ended, and the hatchery has not said so yet
+                os.kill(self.pid, number)
+
+
+class Hatchery:
+    """The hatchery of this process. It ends with it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        atexit.register(self.close)
+
+    async def hatch(self, arguments: Sequence[str], environment: Mapping[str, str], *, limit: int) -> Hatched:
+        """A new gateway with these arguments and this environment, in the folder in which this process is."""
+        stderr, its_stderr = os.pipe()
+        report, its_report = os.pipe()
+        request = json.dumps([list(arguments), dict(environment), os.getcwd()]).encode()
+        try:
+            socket.send_fds(self._control, [request], [its_stderr, its_report])
+        finally:
+            os.close(its_stderr)
+            os.close(its_report)
+        said = await _reader(os.fdopen(stderr, "rb", 0), limit)
+        reported = await _reader(os.fdopen(report, "rb", 0), 1024)
+        return Hatched(int(await reported.readline()), said, reported)
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+
+async def _reader(pipe: BinaryIO, limit: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    return reader
+
+
+# -- in the hatchery --------------------------------------------------------------------------------------------------
+
+
+def _import_gateway() -> None:
+    import uvloop  # noqa: F401
+
+    import gateway.config.loading
+    import gateway.simulator
+
+    with suppress(ImportError):  # what only nodes need may be missing
+        import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401
+
+        import gateway.nodes.bus
+        import gateway.nodes.cluster  # noqa: F401
+
+
+def _serve(control: socket.socket) -> Sequence[str] | None:
+    """Forks until nobody asks any more. Returns a gateway's arguments in its process, and None in the hatchery."""
+    wake, waker = socket.socketpair()
+    for end in (wake, waker):
+        end.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the test run's business
+    reports: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([control, wake], [], [])
+        if wake in ready:
+            wake.recv(4096)
+            _bury(reports)
+        if control not in ready:
+            continue
+        request, descriptors, _, _ = socket.recv_fds(control, _MOST, 2)
+        if not request:
+            return None
+        stderr, report = descriptors
+        arguments, environment, folder = json.loads(request)
+        if not (pid := os.fork()):
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for end in (control, wake, waker):
+                end.close()
+            for descriptor in (report, *reports.values()):
+                os.close(descriptor)
+            _move_in(stderr, environment, folder)
+            return [str(argument) for argument in arguments]
+        os.close(stderr)
+        reports[pid] = report
+        os.write(report, b"%d\n" % pid)
+
+
+def _bury(reports: dict[int, int]) -> None:
+    """Reports the status of each process that has ended."""
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            report = reports.pop(pid)
+            with suppress(BrokenPipeError):  # nobody waits for it
+                os.write(report, b"%d\n" % status)
+            os.close(report)
+
+
+def _move_in(stderr: int, environment: Mapping[str, str], folder: str) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number, descriptor in enumerate((nothing, nothing, stderr)):
+        os.dup2(descriptor, number)
+    os.close(nothing)
+    os.close(stderr)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    gc.enable()
+
+
+def main() -> int:
+    gc.disable()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    _import_gateway()
+    gc.freeze()
+    arguments = _serve(control)
+    if arguments is None:
+        return 0
+    from gateway.__main__ import main as run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
