@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import BinaryIO
 
 _MOST = 1024 * 1024
@@ -92,16 +93,18 @@ async def _reader(pipe: BinaryIO, limit: int) -> asyncio.StreamReader:
 
 
 def _import_gateway() -> None:
-    import uvloop  # noqa: F401
-
-    import gateway.config.loading
-    import gateway.simulator
-
+    for module in (
+        "gateway.__main__",
+        "gateway.config.loading",
+        "adapters.serving",
+        "adapters.edge.jwts",
+        "gateway.simulator",
+        "uvloop",
+    ):
+        import_module(module)
     with suppress(ImportError):  # what only nodes need may be missing
-        import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401
-
-        import gateway.nodes.bus
-        import gateway.nodes.cluster  # noqa: F401
+        for module in ("gateway.nodes.cluster", "gateway.nodes.bus", "sqlalchemy.dialects.postgresql.psycopg"):
+            import_module(module)
 
 
 def _serve(control: socket.socket) -> Sequence[str] | None:

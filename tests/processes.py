@@ -71,7 +71,7 @@ class GatewayProcess:
 
     @classmethod
     async def hatch(cls, *arguments: str, environment: Mapping[str, str]) -> "GatewayProcess":
-        """The same for a quarter of the processor time: forked where all is imported already. For tests that don't
+        """The same for a sixth of the processor time: forked where all is imported already. For tests that don't
         measure how long a start takes, or how much memory."""
         if any(name.startswith(("PYTHON", "SSL_")) for name in environment):  # imports depend on these
             return await cls.start(*arguments, environment=environment)
