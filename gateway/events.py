@@ -56,13 +56,16 @@ class ActionNeeded(Struct, frozen=True, tag_field="event", tag="action_required"
     tool_calls: list[dict[str, Any]]
 
 
-class Completed(Struct, frozen=True, tag_field="event", tag="completed", rename="camel"):
+class Completed(Struct, frozen=True, tag_field="event", tag="completed", rename="camel", omit_defaults=True):
+    """`awaiting_reply`: the answer ends with a question of the bot, and Coze takes the next message as the reply."""
+
     outcome: ClassVar[Outcome] = "completed"
     conversation_id: str
     turn_id: str
     content: str
     usage: dict[str, Any] | None
     recovered: bool
+    awaiting_reply: bool = False
 
 
 class Cancelled(Struct, frozen=True, tag_field="event", tag="cancelled", rename="camel"):

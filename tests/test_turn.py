@@ -354,7 +354,6 @@ def test_a_turn_waits_for_tool_outputs_and_goes_on_with_them() -> None:
 
 def test_the_same_demand_twice_is_one_and_another_one_is_another() -> None:
     turn = begun()
-    assert turn.take([ActionRequired([]), ActionRequired([])]) == [ActionNeeded([])]
     assert turn.take([ActionRequired(CALLS), ActionRequired(CALLS)]) == [ActionNeeded(CALLS)]
     turn.outputs_given()
     assert turn.take([ActionRequired(CALLS)]) == [ActionNeeded(CALLS)]

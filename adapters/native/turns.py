@@ -66,6 +66,8 @@ def view(state: State) -> dict[str, Any]:
     }
     if state.status == "action_required":
         fields["toolCalls"] = state.tool_calls
+    if state.awaiting_reply:
+        fields["awaitingReply"] = True
     return fields
 
 

@@ -50,6 +50,13 @@ class LocalTool(Struct, frozen=True):
     said: str
 
 
+class UserQuestion(Struct, frozen=True):
+    """What the bot asks the user. A card shows the options, too."""
+
+    text: str
+    options: list[str]
+
+
 class Prose(Struct, frozen=True):
     """The words of one language."""
 
@@ -65,6 +72,7 @@ class Prose(Struct, frozen=True):
     reasoning: list[str]
     tool: Plugin
     action: LocalTool
+    question: UserQuestion
     second: str
 
 

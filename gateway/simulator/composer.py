@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.simulator import answers
-from gateway.simulator.faults import FAILING, Fault, FaultPlan, parse_plan
+from gateway.simulator.faults import ASKING, FAILING, Fault, FaultPlan, parse_plan
 from gateway.simulator.ids import message_id
 from gateway.simulator.objects import SURROGATE_MARK, Chat, Json, Outcome
 from gateway.simulator.script import Part, Script
@@ -33,7 +33,8 @@ def compose(chat: Chat) -> Script:
 def whole_text(message: str) -> str:
     """The text of the answer to `message`, as Coze's record keeps it: answers joined by a blank line, without cards.
 
-    Half a surrogate pair is U+FFFD here. The fault `clock` and the outputs of tools depend on more than the message.
+    Half a surrogate pair is U+FFFD here. The fault `clock` and the outputs of tools depend on more than the message. A
+    question that only a call contains is not part of it.
     """
     chat = Chat("1", "1", "1", message, 0.0, 0, 0)
     texts = [part.content for part in compose(chat).parts if part.type == "answer" and part.content_type == "text"]
@@ -52,13 +53,15 @@ class _Writer:
         self._at = plan.number(Fault.FIRST, chat.first_ms) / 1000
         self._question = plan.message
         self._prose = answers.prose_for(plan.message)
+        self._asks = plan.asks_any(ASKING)
         self._answer = answers.answer(plan.message)
         self._parts: list[Part] = []
         self._output = 0
 
     def script(self) -> Script:
         plan, chat = self._plan, self._chat
-        fixed = not plan.asks_any(frozenset({Fault.PLAIN, Fault.PIECES, Fault.ECHO, Fault.CLOCK, Fault.ACTION}))
+        free = frozenset({Fault.PLAIN, Fault.PIECES, Fault.ECHO, Fault.CLOCK, Fault.ACTION})
+        fixed = not (self._asks or plan.asks_any(free))
         outcome = Outcome("completed")
         if Fault.ACTION in plan and chat.resumed_at is None:
             outcome = self._ask_tools()
@@ -70,7 +73,9 @@ class _Writer:
             reasons = Fault.REASONING in plan or (fixed and self._answer.reasons)
             outcome = self._failure()
             self._answers(reasons, cut=outcome.status != "completed")
-            if outcome.status == "completed":
+            if outcome.status == "completed" and self._asks:
+                outcome = self._wait_for(*self._question_call())
+            elif outcome.status == "completed":
                 self._verbose("generate_answer_finish", {"finish_reason": 0, "FinData": ""})
                 for number, question in enumerate(self._answer.follow_ups if Fault.EMPTY not in plan else ()):
                     self._add("follow_up", question, 300 + number)
@@ -109,9 +114,9 @@ class _Writer:
 
     def _answers(self, reasons: bool, *, cut: bool) -> None:
         plan = self._plan
-        if Fault.EMPTY in plan or Fault.AUDIO_ONLY in plan:
+        if Fault.EMPTY in plan or Fault.AUDIO_ONLY in plan or Fault.QUESTION_IN_CALL in plan:
             return
-        if Fault.CARD_ONLY not in plan:
+        if Fault.CARD_ONLY not in plan and Fault.QUESTION_CARD not in plan:
             reasoning = answers.pieces_of(self._answer.reasoning) if reasons else ()
             self._text(self._pieces(begins_late=bool(reasoning)), 10, reasoning=reasoning, cut=cut)
         if Fault.CARD_ONLY in plan or Fault.MULTI in plan:
@@ -122,6 +127,12 @@ class _Writer:
                 "response_type": "card",
                 "data": {"order": "A-100"},
             }
+            self._add("answer", _json(card), 11, content_type="card")
+        if Fault.QUESTION_CARD in plan:
+            asked = self._prose.question
+            options = [{"name": name} for name in asked.options]
+            info = {"card_type": "QUESTION", "question_card_data": {"Title": asked.text, "Options": options}}
+            card = {"card_type": 3, "response_type": "card", "x_properties": {"workflow_card_info": _json(info)}}
             self._add("answer", _json(card), 11, content_type="card")
         if Fault.MULTI in plan and not cut:
             self._text(answers.pieces_of(self._prose.second), 12)
@@ -139,7 +150,7 @@ class _Writer:
         self._add("answer", content, number, pieces=pieces, reasoning=reasoning, cut=cut)
 
     def _pieces(self, *, begins_late: bool) -> tuple[str, ...]:
-        plan, text = self._plan, self._answer.text
+        plan, text = self._plan, self._prose.question.text if self._asks else self._answer.text
         if self._chat.resumed_at is not None:
             outputs = "\n".join(f"- {output}" for _, output in self._chat.outputs)
             text = f"{self._prose.action.said}\n\n{outputs}\n\n{text}"
@@ -193,9 +204,19 @@ class _Writer:
             function = {"name": name, "arguments": _json(arguments)}
             identity = base64.b64encode(f"{self._chat.id}/{name}".encode()).decode()
             calls.append({"id": identity, "type": "function", "function": function, "require_info": None})
+        return self._wait_for(*calls, *(self._question_call() if self._asks else ()))
+
+    def _question_call(self) -> tuple[Json, ...]:
+        if Fault.QUESTION_BARE in self._plan:
+            return ()
+        words = {"name": "question", "arguments": _json({"question": self._prose.question.text})}
+        function = words if Fault.QUESTION_IN_CALL in self._plan else None
+        return ({"id": "", "type": "reply_message", "function": function, "require_info": None},)
+
+    def _wait_for(self, *calls: Json) -> Outcome:
         self._verbose("interrupt", "")
         self._verbose("generate_answer_finish", {"finish_reason": 1, "FinData": ""})
-        return Outcome("requires_action", tool_calls=tuple(calls))
+        return Outcome("requires_action", tool_calls=calls)
 
 
 def _function(plugin: str, api: str, arguments: Json, thought: str, *, local: bool = False) -> str:

@@ -79,6 +79,17 @@ class Fault(StrEnum):
     REASONING = "reasoning", "reasons before it answers"
     TOOL = "tool", "looks into its knowledge and uses a plug-in before it answers"
     ACTION = "action", "waits for the outputs of two local tools, then answers with them"
+    QUESTION = (
+        "question",
+        "asks the user something and waits for the reply, which is the next message: `requires_action` with a "
+        "`reply_message` call without an id",
+    )
+    QUESTION_CARD = "question-card", "the same with a card in place of text"
+    QUESTION_IN_CALL = "question-in-call", "the same; only the call contains the question"
+    QUESTION_BARE = (
+        "question-bare",
+        "the same; `requires_action` names no call, as in chatflows of the self-hosted variant",
+    )
     AUDIO = "audio", "sends audio too, some of it after `conversation.chat.completed`"
     AUDIO_ONLY = "audio-only", "sends audio and no text"
     MULTI = "multi", "two answers with a card between them"
@@ -135,6 +146,9 @@ class Fault(StrEnum):
     CANCEL_500 = "cancel-500", "the first N requests to cancel are answered with 500 and HTML", 2
 
 
+ASKING = frozenset({Fault.QUESTION, Fault.QUESTION_CARD, Fault.QUESTION_IN_CALL, Fault.QUESTION_BARE})
+"""The faults with which the bot asks the user something."""
+
 TAKING_NOTHING = frozenset(
     {Fault.STATUS, Fault.CODE, Fault.HTML, Fault.REDIRECT, Fault.REFUSE, Fault.BAD_HTTP, Fault.BIG_HEADER}
 )
@@ -143,7 +157,7 @@ TAKING_NOTHING = frozenset(
 SHAPING = frozenset(
     {
         Fault.FIRST, Fault.RATE, Fault.PIECES, Fault.ECHO, Fault.CLOCK, Fault.PLAIN, Fault.REASONING, Fault.TOOL,
-        Fault.ACTION, Fault.AUDIO, Fault.AUDIO_ONLY, Fault.MULTI, Fault.CARD_ONLY, Fault.EMPTY, Fault.REWRITE,
+        Fault.ACTION, *ASKING, Fault.AUDIO, Fault.AUDIO_ONLY, Fault.MULTI, Fault.CARD_ONLY, Fault.EMPTY, Fault.REWRITE,
         Fault.NO_DELTAS, Fault.GIANT, Fault.HOSTILE, Fault.HOSTILE_IDS,
     }
 )  # fmt: skip

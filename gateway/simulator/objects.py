@@ -86,7 +86,7 @@ def chat_object(
     data["usage"] = dict(usage or NO_USAGE)
     if chat.meta_data:
         data["meta_data"] = chat.meta_data
-    if outcome is not None and status == "requires_action":
+    if outcome is not None and outcome.tool_calls and status == "requires_action":
         calls = {"tool_calls": list(outcome.tool_calls)}
         data["required_action"] = {"type": "submit_tool_outputs", "submit_tool_outputs": calls}
     data["section_id"] = chat.conversation_id

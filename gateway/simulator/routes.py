@@ -117,9 +117,10 @@ class Routes:
         self._authorize(request, streaming=submitted.stream)
         chat = self._asked_for(request.query)
         outcome = self._perform(chat).outcome
-        if self._chats.status(chat) != "requires_action" or self._recording is not None:
+        wanted = {call["id"] for call in outcome.tool_calls if call["type"] == "function"}
+        if self._chats.status(chat) != "requires_action" or not wanted or self._recording is not None:
             raise CozeProblem(4000, "The chat does not wait for tool outputs.")
-        missing = {call["id"] for call in outcome.tool_calls} - {identity for identity, _ in submitted.outputs}
+        missing = wanted - {identity for identity, _ in submitted.outputs}
         if missing:
             raise CozeProblem(4000, f"tool_outputs lacks an output for tool_call_id {min(missing)}.")
         chat = msgspec.structs.replace(chat, resumed_at=self._clock(), outputs=submitted.outputs)

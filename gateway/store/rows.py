@@ -44,6 +44,7 @@ class TurnUpdate(Struct, frozen=True, kw_only=True):
     position: str = ""
     tool_calls: list[dict[str, Any]] = []
     recovered: bool = False
+    awaiting_reply: bool = False
 
 
 class ConversationRow(Struct, frozen=True):
@@ -100,6 +101,7 @@ class TurnRow(Struct, frozen=True):
     position: str = ""
     tool_calls: list[dict[str, Any]] = []
     recovered: bool = False
+    awaiting_reply: bool = False
     digest: str = ""
 
 

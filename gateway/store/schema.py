@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0005_from_0004"
+REVISION = "0006_from_0004"
 """The newest migration. Known here too, so that a start on a current database need not import Alembic (0.3 s)."""
 
 metadata = MetaData()
@@ -72,6 +72,7 @@ turns = Table(
     Column("recovered", Boolean, nullable=False, server_default=false()),
     Column("feedback", Text),
     Column("feedback_comment", Text),
+    Column("awaiting_reply", Boolean, nullable=False, server_default=false()),
     Index("turns_id", "id", unique=True),
     Index("turns_of_conversation", "conversation_id", "ordinal"),
     # On PostgreSQL the index is partial, too, as its migration says. To say so here would import that dialect each

@@ -188,6 +188,7 @@ def _state(update: TurnUpdate) -> Row:
         "position": update.position,
         "tool_calls": _json(update.tool_calls),
         "recovered": update.recovered,
+        "awaiting_reply": update.awaiting_reply,
         "updated_at": update.updated_at,
     }
 

@@ -157,6 +157,10 @@ class Answers:
             return Text("message", rest)
         return self._replace({part: text})
 
+    def add(self, text: str) -> Text:
+        """An answer that has no message of its own: none that was streamed is this one."""
+        return self._begin(Part("", text, whole=True))
+
     def withdraw(self, message_id: str) -> Message | None:
         """Something streamed as text turns out not to be text (but a card): removes it from the text, if it is
         there."""

@@ -94,7 +94,7 @@ class Course:
 
     def unfinished(self, status: str) -> None:
         """Coze's record was read, but does not say yet how the answer continues."""
-        if status == "completed":
+        if status in ("completed", "requires_action"):
             self.add("Coze's record of the finished chat was not whole yet")
 
     def timed_out(self, turn: Turn) -> None:

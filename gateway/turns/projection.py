@@ -111,6 +111,7 @@ def _update(
         position=position,
         tool_calls=seen.tool_calls if seen.waits else [],
         recovered=isinstance(last, Completed) and last.recovered,
+        awaiting_reply=isinstance(last, Completed) and last.awaiting_reply,
     )
 
 
@@ -118,7 +119,14 @@ def last_event(row: TurnRow) -> Last:
     """The last event of a turn whose events retention has removed, rebuilt from the store."""
     match row.status:
         case "completed":
-            return Completed(row.conversation_id, row.turn_id, row.content, row.usage, row.recovered)
+            return Completed(
+                row.conversation_id,
+                row.turn_id,
+                row.content,
+                row.usage,
+                row.recovered,
+                awaiting_reply=row.awaiting_reply,
+            )
         case "cancelled":
             return Cancelled(row.conversation_id, row.turn_id, row.content)
         case _:

@@ -20,6 +20,12 @@ def is_text(answer: Answer) -> bool:
     return answer.content_type in _TEXT_TYPES
 
 
+def says(texts: Iterable[str], words: str) -> bool:
+    """Whether one of the texts contains these words, apart from white space."""
+    wanted = " ".join(words.split())
+    return any(wanted in " ".join(text.split()) for text in texts)
+
+
 class Match(Struct, frozen=True):
     """`answers` are ids and texts in the order to show them. `missing`: the record lacks an answer that was streamed.
 

@@ -11,7 +11,7 @@ from gateway.telemetry.words import Recovery
 from gateway.turns.context import Context
 from gateway.turns.pen import Pen
 from gateway.turns.sending import Sending
-from gateway.upstream.protocol import ChatRef
+from gateway.upstream.protocol import ChatRef, ChatState
 
 POLL = 1.0
 """Seconds between two polls of a chat; Coze's documentation demands at least that."""
@@ -33,7 +33,7 @@ class Recovering:
         self._turn = context.turn
         self._pen = pen
         self._sending = sending
-        self._completed = 0  # how often Coze has said that the chat is complete
+        self._over_at_coze = 0  # how often Coze has said that the chat is complete, or waits
         self._refused = 0
 
     async def recover(self) -> None:
@@ -41,7 +41,7 @@ class Recovering:
         turn, loop = self._turn, asyncio.get_running_loop()
         ref = turn.ref
         assert ref is not None, turn
-        self._completed = self._refused = 0
+        self._over_at_coze = self._refused = 0
         self._context.course.recoveries += 1
         while turn.phase == "recovering":
             asked = loop.time()
@@ -61,13 +61,13 @@ class Recovering:
         turn, course, upstream = self._turn, self._context.course, self._context.upstream
         course.address = upstream.address
         state = await upstream.retrieve(ref)
-        if state.status == "requires_action" and self._has_outputs_for(state.tool_calls):
+        if state.status == "requires_action" and self._has_outputs_for(state):
             await self._sending.submit()
             return
         over = state.status not in ("created", "in_progress")
         messages = await self._context.upstream.messages(ref) if over and state.status != "failed" else []
-        self._completed += state.status == "completed"
-        events = turn.recovered(state, messages, final=self._completed >= PATIENCE)
+        self._over_at_coze += over
+        events = turn.recovered(state, messages, final=self._over_at_coze >= PATIENCE)
         if events is None:
             course.unfinished(state.status)
             return
@@ -86,10 +86,15 @@ class Recovering:
         self._context.course.failed(error, "asking for Coze's record")
         self._context.means.observer.turn_troubled(self._context.ids, "record_not_readable", error)
 
-    def _has_outputs_for(self, tool_calls: Sequence[dict[str, Any]]) -> bool:
+    def _has_outputs_for(self, state: ChatState) -> bool:
         """Whether the outputs that were given answer the calls that Coze waits for, not earlier ones."""
+        if state.tool_calls or state.question is not None:
+            return self._answers_all(state.tool_calls)
+        return bool(self._context.note.outputs)  # the record doesn't name what it waits for
+
+    def _answers_all(self, tool_calls: Sequence[dict[str, Any]]) -> bool:
         given = sorted(call_id for call_id, _ in self._context.note.outputs)
-        return bool(given) and (not tool_calls or given == sorted(call.get("id", "") for call in tool_calls))
+        return bool(given) and given == sorted(call.get("id", "") for call in tool_calls)
 
     def _report(self, events: list[Event]) -> None:
         outcome = self._turn.outcome
@@ -104,7 +109,7 @@ class Recovering:
     async def wait_for_outputs(self) -> None:
         """Waits until tool outputs are given, then sends them; or until the turn ends."""
         turn = self._turn
-        if self._has_outputs_for(turn.tool_calls):  # they were given while Coze's record was read
+        if self._answers_all(turn.tool_calls):  # they were given while Coze's record was read
             self._pen.append(turn.outputs_given())
         while turn.phase == "action_required":
             await asyncio.wait((self._context.waking.changed(),))

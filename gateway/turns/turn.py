@@ -10,6 +10,7 @@ in whatever order, there is exactly one last event and nothing after it.
         │          └────> recovering ─────────┤          the stream broke: ask for Coze's record
         └─────────────────────────────────────┘
 
+A turn whose bot has asked the user something settles, too: the reply is the next turn's message.
 A `recovering` turn may also start to wait for tool outputs, or continue with them; `NEXT` is the complete table.
 """
 
@@ -41,7 +42,7 @@ from gateway.sentences import too_much
 from gateway.turns.answer import SEPARATOR, Answers, common, real_id
 from gateway.turns.failure import failed
 from gateway.turns.part import Part
-from gateway.turns.record import is_text, match, unseen
+from gateway.turns.record import is_text, match, says, unseen
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (
     ActionRequired,
@@ -119,6 +120,8 @@ class Turn:
         self._allowance = Allowance()
         self._audio = False
         self._broke = False
+        self._awaits_reply = False
+        self._asked = False  # Coze has said so in a call, not only by the chat's status
 
     @classmethod
     def restore(
@@ -262,18 +265,12 @@ class Turn:
             case "completed":
                 return self._complete_from(state, messages, final=final)
             case "requires_action":
-                events: list[Event] = []
-                for item in messages:
-                    if isinstance(item, Answer | Suggestion):  # items that were lost before the turn started to wait
-                        taken = len(events)
-                        self._take(item, events)
-                        self._allowance.spend(events, taken)
-                        if self._allowance.exceeded:
-                            break
-                self._remember_answers()
-                events += self._need_action(list(state.tool_calls))
-                self._allowance.spend(events[-1:])
-                return events + self._fail_too_much() if self._allowance.exceeded else events
+                calls = list(state.tool_calls)
+                if not calls and state.question is None:
+                    calls = self.tool_calls  # those that were known before a crash
+                if not calls:
+                    return self._complete_from(state, messages, final=final)
+                return self._need_action_from(calls, messages, final=final)
             case "failed":
                 return self._fail_with(state.failure or ChatFailed(None, ""))
             case "canceled":
@@ -344,8 +341,8 @@ class Turn:
                 self._begin()
                 if len(chat_id) <= ID_LENGTH and len(conversation_id) <= ID_LENGTH:  # longer ones can't be Coze's
                     self._take_ids(real_id(chat_id), real_id(conversation_id))
-            case ActionRequired(tool_calls):
-                events.extend(self._need_action(tool_calls))
+            case ActionRequired():
+                self._take_demand(item, events)
             case ChatCompleted(usage):
                 self._go("settling")
                 self.usage = usage or None
@@ -393,6 +390,23 @@ class Turn:
             _add(events, self._answers.withdraw(answer.message_id))
             self._show_card(answer, events)
 
+    def _take_demand(self, demand: ActionRequired, events: list[Event]) -> None:
+        """Coze waits: for tool outputs first, if it names tools; otherwise for the user's reply."""
+        if demand.tool_calls:
+            events.extend(self._need_action(demand.tool_calls))
+            return
+        if self.phase == "action_required":
+            return
+        if demand.question and not self._cards and not says([self.content], demand.question):
+            events.append(self._answers.add(demand.question))
+        self._asked = demand.question is not None
+        if not self._asked and self.ref is not None and self._is_silent:
+            events.extend(self._recover())  # Coze's record may have the question
+            return
+        self._awaits_reply = True
+        self._go("settling")
+        self.usage = demand.usage
+
     def _begin(self) -> None:
         """Coze has said something: from now on there is a stream to lose."""
         if self.phase == "starting":
@@ -418,9 +432,32 @@ class Turn:
         self.tool_calls = tool_calls
         return [ActionNeeded(tool_calls)]
 
+    def _need_action_from(
+        self, tool_calls: list[dict[str, Any]], messages: Sequence[Item], *, final: bool
+    ) -> list[Event] | None:
+        """Starts to wait for tool outputs, after the items that were lost before that."""
+        texts = [item for item in messages if isinstance(item, Answer) and is_text(item)]
+        if not final and match(self._answers.parts, texts).missing:
+            return None
+        events: list[Event] = []
+        for item in messages:
+            if isinstance(item, Answer | Suggestion):
+                taken = len(events)
+                self._take(item, events)
+                self._allowance.spend(events, taken)
+                if self._allowance.exceeded:
+                    break
+        self._remember_answers()
+        events += self._need_action(tool_calls)
+        self._allowance.spend(events[-1:])
+        return events + self._fail_too_much() if self._allowance.exceeded else events
+
     def _complete_from(self, state: ChatState, messages: Sequence[Item], *, final: bool) -> list[Event] | None:
         answers = [item for item in messages if isinstance(item, Answer)]
         texts = [answer for answer in answers if is_text(answer)]
+        if state.question and len(answers) == len(texts) and not says((t.content for t in texts), state.question):
+            texts.append(Answer("", state.question, "text"))
+            answers.append(texts[-1])
         self._allowance.keep(answers=len(texts), ids=len(messages))
         if self._allowance.exceeded:
             return self._fail_too_much()
@@ -447,13 +484,21 @@ class Turn:
         if self._allowance.exceeded:
             return events + self._fail_too_much()
         self.usage = state.usage or self.usage
+        self._awaits_reply = state.status == "requires_action"
+        self._asked = state.question is not None
         return events + self._complete()
 
+    @property
+    def _is_silent(self) -> bool:
+        return not (self._answers.parts or self._cards or self._audio)
+
     def _complete(self) -> list[Event]:
-        if not (self._answers.parts or self._cards or self._audio):
+        if self._is_silent and not self._asked:
             return self._fail(Code.UPSTREAM_EMPTY)
         events = self._flush()
-        last = Completed(self.conversation_id, self.turn_id, self.content, self.usage, self._broke)
+        last = Completed(
+            self.conversation_id, self.turn_id, self.content, self.usage, self._broke, awaiting_reply=self._awaits_reply
+        )
         return self._end(events, last)
 
     def _fail_with(self, failed: ChatFailed) -> list[Event]:

@@ -20,7 +20,7 @@ from gateway.telemetry.observer import UNHEARD, Observer
 from gateway.telemetry.words import Operation
 from gateway.upstream.bodies import chat_body, chatflow_body
 from gateway.upstream.breaker import Breaker
-from gateway.upstream.coze_objects import Chat, failure_of_chat, message_items, status_of, tool_calls_of, usage_of
+from gateway.upstream.coze_objects import Chat, action_of, failure_of_chat, message_items, status_of, usage_of
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
 from gateway.upstream.json_text import BadJson, converted, parts
@@ -109,9 +109,9 @@ class CozeUpstream:
             status = status_of(chat)
             if status not in _STATUSES:
                 raise BadJson("malformed")
-            calls = tuple(tool_calls_of(chat)) if status == "requires_action" else ()
+            calls, question = action_of(chat) if status == "requires_action" else ([], None)
             failure = failure_of_chat(chat) if status == "failed" else None
-            return ChatState(status, usage_of(chat), failure, calls)  # type: ignore[arg-type]
+            return ChatState(status, usage_of(chat), failure, tuple(calls), question)  # type: ignore[arg-type]
         except (msgspec.ValidationError, BadJson):
             raise not_coze("Coze's record of the chat cannot be read") from None
 

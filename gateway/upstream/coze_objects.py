@@ -11,11 +11,13 @@ import msgspec
 from msgspec import Struct
 
 from gateway.bounds import USAGE_PARTS
-from gateway.upstream.json_text import plain
+from gateway.upstream.json_text import UNREADABLE, plain
 from gateway.upstream.protocol import Answer, ChatFailed, Item, Skipped, Suggestion, Tool
 
 _STATUS_SPELLINGS = {"cancelled": "canceled", "required_action": "requires_action"}
 _FAILURE_TEXT_LIMIT = 500
+_REPLY = "reply_message"
+_WORDS = ("question", "content", "text", "message")
 
 
 class Message(Struct, gc=False):
@@ -46,14 +48,20 @@ class Chat(Struct):
 
 class _FunctionCall(Struct):
     name: str
+    plugin_type: int | str | None = None
 
 
 _decode_call = msgspec.json.Decoder(_FunctionCall).decode
+_LOCAL = (6, "6")
+"""The type of a local plug-in, which the caller runs: the chat then waits for its output, and names the call again."""
 _CALL_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]{1,200})"')
 
 
 def message_items(message: Message) -> list[Item]:
-    """The items of a complete message: an answer, a use of a tool, a suggestion, or nothing that concerns listeners."""
+    """The items of a complete message: an answer, a use of a tool, a suggestion, or nothing that concerns listeners.
+
+    The call of a local plug-in is nothing, as it comes again as the action that the chat requires.
+    """
     identity, content = message.id or "", message.content
     if content is None:
         return [Skipped("malformed")]
@@ -61,7 +69,8 @@ def message_items(message: Message) -> list[Item]:
         case "answer":
             return [Answer(identity, content, message.content_type or "text")]
         case "function_call":
-            return [Tool(identity, "call", _called(content), content)]
+            name, local = _called(content)
+            return [] if local else [Tool(identity, "call", name, content)]
         case "tool_response" | "tool_output":
             return [Tool(identity, "output", "", content)]
         case "follow_up":
@@ -94,20 +103,52 @@ def status_of(chat: Chat) -> str | None:
 
 
 def usage_of(chat: Chat) -> dict[str, Any] | None:
-    """A chat's usage: as many of its fields as are passed on, and only numbers and strings."""
+    """A chat's usage: as many of its fields as are passed on, and only numbers and strings.
+
+    Coze counts at the end of a chat: the zeros of one that waits for something mean nothing.
+    """
     if not isinstance(chat.usage, dict):
         return None
     scalars = ((str(key)[:USAGE_PARTS], value) for key, value in islice(chat.usage.items(), USAGE_PARTS))
     kept = {key: plain(value) for key, value in scalars if isinstance(value, int | float | str)}
-    return {key: _short(value) for key, value in kept.items() if value is not None} or None
+    counts = {key: _short(value) for key, value in kept.items() if value is not None}
+    if status_of(chat) == "requires_action" and not any(counts.values()):
+        return None
+    return counts or None
 
 
-def tool_calls_of(chat: Chat) -> list[dict[str, Any]]:
-    """The calls in `required_action`. In Coze's older forms any chat may have an empty one."""
+def action_of(chat: Chat) -> tuple[list[dict[str, Any]], str | None]:
+    """The calls in `required_action` that tool outputs answer, and the question of those that the user answers.
+
+    The question is None if there is no such call, and "" if its words are elsewhere. In Coze's older forms any chat may
+    have an empty `required_action`; a chatflow may have none, and then its question has no call.
+    """
     action = chat.required_action
     outputs = action.get("submit_tool_outputs") if isinstance(action, dict) else None
-    calls = outputs.get("tool_calls") if isinstance(outputs, dict) else None
-    return [_with_text_id(plain(call)) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    found = outputs.get("tool_calls") if isinstance(outputs, dict) else None
+    calls = [plain(call) for call in found if isinstance(call, dict)] if isinstance(found, list) else []
+    questions = {_question_in(call): None for call in calls if call.get("type") == _REPLY}
+    question = "\n\n".join(filter(None, questions)) if questions else None
+    return [_with_text_id(call) for call in calls if call.get("type") != _REPLY], question
+
+
+def _question_in(call: dict[str, Any]) -> str:
+    """The words of a question inside of the call that asks for the reply, as far as there are any.
+
+    Coze doesn't document their place: such a call's `function` is null, as a rule, and an answer has the question.
+    """
+    function = call.get("function")
+    given = function.get("arguments") if isinstance(function, dict) else None
+    if isinstance(given, str) and given.strip():
+        try:
+            given = msgspec.json.decode(given)
+        except UNREADABLE:
+            return given if given.lstrip()[0] not in "{[" else ""
+        if not isinstance(given, dict):
+            return given if isinstance(given, str) else ""
+    holders = (holder for holder in (given, function, call) if isinstance(holder, dict))
+    words = (holder.get(name) for holder in holders for name in _WORDS)
+    return next((text for text in words if isinstance(text, str) and text), "")
 
 
 def _short(value: Any) -> Any:
@@ -125,13 +166,15 @@ def coze_code(value: Any) -> int | None:
     return value if type(value) is int and abs(value) < 2**63 else None
 
 
-def _called(content: str) -> str:
-    """The plug-in's name. Coze's own samples contain calls that are cut off, so this reads as much as is readable."""
+def _called(content: str) -> tuple[str, bool]:
+    """The plug-in's name, and whether it is a local one. Coze's own samples contain calls that are cut off, so this
+    reads as much as is readable."""
     try:
-        return _decode_call(content).name
+        call = _decode_call(content)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         found = _CALL_NAME.match(content)
-        return found[1] if found else ""
+        return found[1] if found else "", False
+    return call.name, call.plugin_type in _LOCAL
 
 
 def _sentence(value: Any) -> str:

@@ -15,12 +15,12 @@ from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.upstream.coze_objects import (
     Chat,
     Message,
+    action_of,
     coze_code,
     failure_of,
     failure_of_chat,
     message_items,
     status_of,
-    tool_calls_of,
     usage_of,
 )
 from gateway.upstream.halves import REPLACEMENT, Halves, mend
@@ -206,7 +206,7 @@ class ChatReader:
         chat = _read_chat(data)
         if self._foreign(chat.id, items):
             return
-        tool_calls, status = tool_calls_of(chat), status_of(chat)
+        (tool_calls, question), status = action_of(chat), status_of(chat)
         if not self._created and chat.id and (chat.id not in _NO_ID or name.endswith((b"created", b"in_progress"))):
             self._created = True
             self._chat_id = "" if chat.id in _NO_ID else chat.id
@@ -219,7 +219,7 @@ class ChatReader:
             items.append(failure_of_chat(chat))
         elif name.endswith(b"_action") or status == "requires_action":
             self._said(items)
-            items.append(ActionRequired(tool_calls))
+            items.append(ActionRequired(tool_calls, question, usage_of(chat)))
         elif name.endswith(b".completed"):
             self._said(items)
             items.append(ChatCompleted(usage_of(chat)))

@@ -64,9 +64,15 @@ class Suggestion(Struct, frozen=True):
 
 
 class ActionRequired(Struct, frozen=True):
-    """The chat waits for tool outputs; `tool_calls` as Coze gave them (ids are opaque strings)."""
+    """The chat waits for tool outputs, or else for the user's reply to a question of the bot.
+
+    `tool_calls` are the calls that tool outputs answer, as Coze gave them (ids are opaque strings). `question` is None
+    if no call asks for a reply; otherwise the words that are inside of that call, mostly none.
+    """
 
     tool_calls: list[dict[str, Any]]
+    question: str | None = None
+    usage: dict[str, Any] | None = None
 
 
 class ChatCompleted(Struct, frozen=True):
@@ -160,12 +166,14 @@ class ChatRequest(Struct, frozen=True):
 
 
 class ChatState(Struct, frozen=True):
-    """What Coze's `retrieve` says about a chat. `failure` is set if `status` is failed."""
+    """What Coze's `retrieve` says about a chat. `failure` is set if `status` is failed; `tool_calls` and `question`,
+    as in `ActionRequired`, if it is requires_action."""
 
     status: Literal["created", "in_progress", "completed", "failed", "requires_action", "canceled"]
     usage: dict[str, Any] | None = None
     failure: ChatFailed | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    question: str | None = None
 
 
 class ChatStream(Protocol):

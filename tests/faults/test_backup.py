@@ -201,10 +201,12 @@ async def test_a_log_older_than_the_database_loses_no_answer_that_the_database_h
 async def test_a_last_event_that_is_told_from_the_database_is_the_same_to_the_letter(tmp_path: Path) -> None:
     data = tmp_path / "data"
     async with simulated() as coze, mortal(tmp_path, coze.url) as process, client() as session:
-        readers = [Reader() for _ in range(3)]
-        for reader, plan in zip(readers, ("pieces:12", "pieces:12 drop-after:4", "pieces:3 status:400"), strict=True):
+        readers = [Reader() for _ in range(4)]
+        plans = ("pieces:12", "pieces:12 drop-after:4", "pieces:3 status:400", "question")
+        for reader, plan in zip(readers, plans, strict=True):
             await reader.ask(session, process.url, f"/fault plain rate:0 {plan} -- {plan}")
-        assert [reader.last.get("recovered") for reader in readers] == [False, True, None]
+        assert [reader.last.get("recovered") for reader in readers] == [False, True, None, False]
+        assert [reader.last.get("awaitingReply") for reader in readers] == [None, None, None, True]
         await asyncio.sleep(0.5)  # the database is written a tenth of a second after
         await process.kill()
         for part in data.glob("log.db*"):

@@ -195,6 +195,26 @@ async def test_killed_while_it_waits_for_tools_the_turn_takes_their_outputs(tmp_
         assert coze.requests["submit_tool_outputs"] == coze.posts_of(message) == 1
 
 
+async def test_killed_in_the_middle_of_a_question_the_turn_ends_with_it_and_takes_the_reply(tmp_path: Path) -> None:
+    async with simulated(rate=40) as coze, mortal(tmp_path, coze.url) as gateway, client() as session:
+        reader = Reader()
+        message = "/fault question pieces:20 -- the weather, please"
+        asking = asyncio.create_task(reader.ask(session, gateway.url, message))
+        await reader.until(lambda r: len(r.events) >= 4)
+        await gateway.kill()
+        await asyncio.gather(asking, return_exceptions=True)
+        await gateway.start()
+        async with asyncio.timeout(patience(10)):
+            await reader.finish(session, lambda: gateway.url)
+            assert (reader.last["event"], reader.last["recovered"]) == ("completed", True)
+            assert reader.last["awaitingReply"] is True
+            assert reader.text == whole_text(message)
+            reply = Reader()
+            await reply.ask(session, gateway.url, "/fault plain -- Hangzhou", conversationId=reader.conversation_id)
+        assert (reply.last["event"], reply.last.get("awaitingReply")) == ("completed", None)
+        assert (coze.requests["chat"], coze.requests["cancel"]) == (2, 0)
+
+
 async def test_tool_outputs_that_come_while_cozes_record_is_read_reach_it(tmp_path: Path) -> None:
     async with (
         simulated(rate=200) as coze,

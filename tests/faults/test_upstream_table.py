@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from gateway.simulator import Fault, Simulator, whole_text
-from gateway.simulator.faults import parse_plan
+from gateway.simulator.answers import prose_for
+from gateway.simulator.faults import ASKING, parse_plan
 from gateway.simulator.objects import SURROGATE_MARK
 from tests.faults.coze import BASELINE_KINDS, gateway, ledger, patience, simulated
 from tests.faults.reading import Reader, client
 
 IDLE = 1.0
 TURN_LIMIT = 5.0
+QUESTION = prose_for("?").question.text
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Row:
     retries: int = 0
     within: float = 3.0
     text: str = "whole"
+    asks: bool = False
 
     @property
     def message(self) -> str:
@@ -116,6 +119,24 @@ WHOLE = [
     Row("card-only", text=""),
     Row("audio-only", text=""),
 ]
+ASKED = [
+    Row("question", asks=True),
+    Row("question multi", asks=True),
+    Row("question audio", asks=True),
+    Row("question studio", asks=True),
+    Row("question hold-open:4000", asks=True),
+    Row("question no-done", asks=True),
+    Row("question-card", asks=True, text=""),
+    Row("question-in-call", asks=True, text=QUESTION),
+    Row("question-bare", asks=True),
+    Row("drop-after:2 question", asks=True, recovered=True),
+    Row("drop-after:2 question-bare", asks=True, recovered=True),
+    Row("drop-after:2 question list-empty:2", asks=True, recovered=True, within=5),
+    Row("done-early question-card", asks=True, recovered=True, text=""),
+    Row("done-early question-in-call", asks=True, recovered=True, text=QUESTION),
+]
+"""The bot asks the user something, which nobody answers meanwhile."""
+
 FAILED = [
     Row("empty", ends="upstream_empty", text=""),
     Row("done-only", ends="upstream_empty", text=""),
@@ -169,7 +190,7 @@ LIMITED = [
 ]
 """Those that go on for as long as they may."""
 
-TOGETHER = [*RECOVERED, *RECORD, *WHOLE, *FAILED, *RETRIED]
+TOGETHER = [*RECOVERED, *RECORD, *WHOLE, *ASKED, *FAILED, *RETRIED]
 ROWS = [*TOGETHER, *UNREACHED, *LIMITED]
 
 
@@ -300,6 +321,7 @@ def test_a_turn_ends_as_the_table_says_whatever_coze_does(evening: Evening, row:
             assert reader.text == text
     if row.ends == "completed":
         assert last["recovered"] is row.recovered
+        assert last.get("awaitingReply", False) is row.asks
         assert bool(reader.named("notice", "recovering")) is row.recovered
     assert "☠" not in str(reader.events)
     assert "�" not in reader.text or Fault.SURROGATE in parse_plan(row.message).faults
@@ -412,6 +434,7 @@ SLOW = {Fault.SLOW_HEAD: "firstContentSeconds", Fault.SLOW_FIRST: "firstContentS
 HARMLESS = frozenset(
     {
         *(Fault.RETRY_AFTER, Fault.TIMES, Fault.FIRST, Fault.RATE, Fault.PIECES, Fault.ECHO, Fault.CLOCK, Fault.PLAIN),
+        *ASKING,
         *(Fault.REASONING, Fault.TOOL, Fault.ACTION, Fault.AUDIO, Fault.AUDIO_ONLY, Fault.MULTI, Fault.CARD_ONLY),
         *(Fault.NO_DELTAS, Fault.GIANT, Fault.HOSTILE, Fault.HOSTILE_IDS, Fault.SURROGATE, Fault.BIG_INT),
         *(Fault.NO_DONE, Fault.NO_CREATED, Fault.HOLD_OPEN, Fault.LATE, Fault.DONE_BARE, Fault.DONE_DEBUG),

@@ -402,7 +402,61 @@ def test_usage_with_no_finite_number_loses_it_or_the_record_is_skipped() -> None
 def test_status_or_event_say_that_an_action_is_required(event: str, status: str) -> None:
     calls = [{"id": "", "type": "reply_message", "function": None}]
     chat = CHAT | {"status": status, "required_action": {"submit_tool_outputs": {"tool_calls": calls}}}
-    assert one(f"conversation.chat.{event}", chat) == [Created("7", "8"), ActionRequired(calls)]
+    assert one(f"conversation.chat.{event}", chat) == [Created("7", "8"), ActionRequired([], "")]
+
+
+@pytest.mark.parametrize(
+    ("call", "question"),
+    [
+        ({"id": "", "function": None}, ""),
+        ({}, ""),
+        ({"function": 1}, ""),
+        ({"function": {"name": "", "arguments": ""}}, ""),
+        ({"function": {"name": "ask", "arguments": '{"question":"Which?"}'}}, "Which?"),
+        ({"function": {"name": "ask", "arguments": '{"content":"Which?","options":["a"]}'}}, "Which?"),
+        ({"function": {"name": "ask", "arguments": {"text": "Which?"}}}, "Which?"),
+        ({"function": {"name": "ask", "arguments": '"Which?"'}}, "Which?"),
+        ({"function": {"name": "ask", "arguments": "Which?"}}, "Which?"),
+        ({"function": {"name": "ask", "arguments": '{"question":"Whi'}}, ""),
+        ({"function": {"name": "ask", "arguments": '{"question":{"deep":1}}'}}, ""),
+        ({"function": {"name": "ask", "arguments": r'{"question":"\ud800"}'}}, ""),
+        ({"function": {"name": "ask", "arguments": "[" * 15_000}}, ""),
+        ({"function": {"name": "ask", "arguments": "7"}}, ""),
+        ({"function": None, "content": "Which?"}, "Which?"),
+    ],
+)
+def test_the_words_of_a_question_are_taken_from_its_call_where_they_are_there(call: Any, question: str) -> None:
+    action = {"submit_tool_outputs": {"tool_calls": [call | {"type": "reply_message"}]}}
+    assert one("conversation.chat.requires_action", CHAT | {"required_action": action})[-1] == ActionRequired(
+        [], question
+    )
+
+
+def test_calls_of_tools_and_questions_are_told_apart() -> None:
+    tool = {"id": "x", "type": "function", "function": {"name": "n", "arguments": "{}"}}
+    asks = [{"id": "", "type": "reply_message", "content": text} for text in ("One?", "Two?", "One?", "")]
+    action = {"submit_tool_outputs": {"tool_calls": [*asks, tool]}}
+    assert one("conversation.chat.requires_action", CHAT | {"required_action": action})[-1] == ActionRequired(
+        [tool], "One?\n\nTwo?"
+    )
+
+
+def test_a_chat_that_waits_has_no_usage_but_one_that_is_not_all_zeros() -> None:
+    for counts, usage in ((0, None), (3, {"token_count": 3})):
+        chat = CHAT | {"status": "requires_action", "usage": {"token_count": counts}}
+        assert one("conversation.chat.requires_action", chat)[-1] == ActionRequired([], None, usage)
+        assert one("conversation.chat.completed", chat | {"status": "completed"})[-1] == ChatCompleted(
+            {"token_count": counts}
+        )
+
+
+@pytest.mark.parametrize(
+    ("plugin_type", "told"), [(6, False), ("6", False), (1, True), (60, True), (None, True), ([6], True)]
+)
+def test_the_call_of_a_local_plugin_is_told_only_as_the_required_action(plugin_type: Any, told: bool) -> None:
+    content = json.dumps({"name": "ts-home-light", "arguments": {"plugin_type": 6}, "plugin_type": plugin_type})
+    tool = [Tool("9", "call", "ts-home-light", content)]
+    assert completed(type="function_call", content=content) == (tool if told else [])
 
 
 def test_an_empty_required_action_alone_says_nothing() -> None:
@@ -419,7 +473,7 @@ def test_calls_of_an_action_may_be_missing(action: Any) -> None:
 
 
 def test_calls_hold_nothing_that_json_writers_refuse() -> None:
-    call = {"id": "x", "n": 2**80, "deep": {"y": [1.5, None, True]}}
+    call = {"id": "x", "n": 2**80, "m": 2**53 - 1, "deep": {"y": [1.5, None, True]}}
     chat = CHAT | {"required_action": {"submit_tool_outputs": {"tool_calls": [call]}}}
     assert one("conversation.chat.requires_action", chat)[-1] == ActionRequired([call | {"n": str(2**80)}])
     nested: Any = 1
@@ -572,6 +626,14 @@ def test_an_id_of_any_size_is_exact(number: int) -> None:
     ]
     message = {"message": ANSWER | {"message_id": number, "chat_id": 7}}
     assert one("message", message) == [Delta(str(number), "hi")]
+
+
+def test_ids_inside_of_calls_are_exact_for_readers_whose_numbers_have_53_bits() -> None:
+    calls = [{"id": "x", "plugin_id": 2**53 + 1, "list": [-(2**53) - 1]}]
+    chat = CHAT | {"required_action": {"submit_tool_outputs": {"tool_calls": calls}}}
+    assert one("conversation.chat.requires_action", chat)[-1] == ActionRequired(
+        [{"id": "x", "plugin_id": str(2**53 + 1), "list": [str(-(2**53) - 1)]}]
+    )
 
 
 def test_numbers_name_the_same_chat_as_strings() -> None:

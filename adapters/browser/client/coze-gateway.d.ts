@@ -42,6 +42,8 @@ export interface Completed extends Positioned {
   usage: Record<string, unknown> | null;
   /** Absent in the older way, whose answer does not say it. */
   recovered?: boolean;
+  /** The answer ends with a question of the bot: the next message of the conversation is the reply. Otherwise absent. */
+  awaitingReply?: true;
 }
 export interface Cancelled extends Positioned {
   event: "cancelled";

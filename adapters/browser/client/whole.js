@@ -67,6 +67,7 @@ export function giveWhole(state, turn, { lastOnly = false } = {}) {
     state.end({ event: "error", error: "", code: "internal", retryable: false, ...error, ...ids });
   } else {
     const recovered = turn.recovered === undefined ? {} : { recovered: turn.recovered }; // missing in a whole answer
-    state.end({ event: "completed", ...ids, usage: turn.usage ?? null, ...recovered });
+    const awaiting = turn.awaitingReply === true ? { awaitingReply: true } : {};
+    state.end({ event: "completed", ...ids, usage: turn.usage ?? null, ...recovered, ...awaiting });
   }
 }
