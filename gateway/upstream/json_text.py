@@ -35,7 +35,8 @@ _LOOKED_AT = 4 * 1024
 """Characters of a text that is searched for those; a longer text is parsed faster than searched."""
 _SURROGATES = 100_000
 """Halves of surrogate pairs in a text that the slow parser reads."""
-_INT64 = range(-(2**63), 2**63)
+_EXACT = range(-(2**53) + 1, 2**53)
+"""Whole numbers that every reader of JSON reads exactly: JavaScript's have 53 bits. Coze's ids have more."""
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -163,7 +164,7 @@ def write(value: Any) -> bytes:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """`value` fit to be written as JSON by anyone: numbers beyond 64 bits as strings, no number that is not finite.
+    """`value` fit to be written as JSON by anyone: numbers beyond 53 bits as strings, no number that is not finite.
 
     Raises BadJson when it is nested too deeply to be passed on.
     """
@@ -173,7 +174,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item, depth + 1) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
+    if isinstance(value, int) and not isinstance(value, bool) and value not in _EXACT:
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
