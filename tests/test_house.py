@@ -238,6 +238,13 @@ def test_links_in_the_docs_lead_somewhere(document: Path) -> None:
         assert "://" in target or (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_tests_that_the_docs_name_are_there() -> None:
+    named = {name for document in documents() for name in re.findall(r"`(test_\w+)`", document.read_text("utf-8"))}
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert named
+    assert [name for name in named if not re.search(rf"def {name}\(", tests)] == []
+
+
 def test_the_table_of_where_to_look_names_files_that_exist() -> None:
     named = re.findall(
         r"`((?:gateway|adapters|deploy|tests)/[\w./-]*)`", (ROOT / "docs" / "architecture.md").read_text()
