@@ -18,6 +18,7 @@ from adapters.edge.failures import REFUSALS
 from adapters.edge.guard import Guard
 from adapters.edge.limits import Connections, TurnRate
 from adapters.edge.refusals import Refusals
+from adapters.facades.coze import chats
 from adapters.native import chat, conversations, operations, shared, stream
 from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
@@ -39,10 +40,13 @@ from gateway.turns.context import Means
 from gateway.turns.notifications import Notifications
 from gateway.turns.others import Nobody
 from gateway.turns.turns import Turns
+from gateway.upstream.caller_tokens import CallerTokens, WithCallers
 from gateway.upstream.coze import CozeUpstream
-from gateway.upstream.protocol import Upstreams
 
 logger = structlog.get_logger()
+
+_LATE = 60.0
+"""Seconds for which a caller's token is remembered after the time that its newest turn may take."""
 
 _MOST_BATCHES = 200
 """Other nodes read the part of a running turn that is not saved yet from its node's batches, so these must stay few."""
@@ -86,7 +90,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(log.close)
         store = await Store.open(storage.database(settings), ledger=ledger, on_ended=log.keeper.told, faults=faults)
         stack.push_async_callback(store.close)
-        maker = Maker(settings, ledger, observer)
+        callers = CallerTokens(settings.turn_timeout + _LATE, asyncio.get_running_loop().time)
+        maker = Maker(settings, ledger, observer, callers)
         own: CozeUpstream | None = None
         if settings.embedded_simulator:
             own = maker.simulated(await stack.enter_async_context(_simulated(settings)))
@@ -97,8 +102,11 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             from adapters.tenants import TenantsFile
 
             shops = TenantsFile(settings.tenants_file, own, maker.of_shop, faults)
-        upstream: Upstreams | None = own if shops is None else shops.tenants
-        assert upstream is not None  # without credentials the simulator runs
+        asks_for_callers = own
+        if asks_for_callers is None:
+            asks_for_callers = maker.of_callers()
+            stack.push_async_callback(asks_for_callers.close)
+        upstream = WithCallers(own if shops is None else shops.tenants, asks_for_callers)
         stack.push_async_callback(upstream.close)
         abandonment = Abandonment(settings.abandon_seconds)
         hub = Hub(
@@ -155,6 +163,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             log=log,
             hub=hub,
             turns=turns,
+            upstreams=upstream,
+            caller_tokens=callers,
             store=store,
             ledger=ledger,
             metrics=metrics,
@@ -178,6 +188,8 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     # The routes with the most requests come first, because aiohttp tries them in this order.
     for adapter in (stream, sse, websocket, longpoll, chat, conversations, shared, operations, browser):
         adapter.add_routes(app)
+    if "coze" in settings.doors:
+        chats.add_routes(app)
     if settings.admin_port is None and settings.on_loopback:
         operations.add_operator_routes(app)
     for point in entry_points(group=TRANSPORTS):

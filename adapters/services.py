@@ -19,6 +19,8 @@ from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import Observer
 from gateway.turns.turns import Turns
+from gateway.upstream.caller_tokens import CallerTokens
+from gateway.upstream.protocol import Upstreams
 
 if TYPE_CHECKING:
     from adapters.tenants import TenantsFile
@@ -87,6 +89,8 @@ class Services:
     log: EventLog
     hub: Hub
     turns: Turns
+    upstreams: Upstreams
+    caller_tokens: CallerTokens
     store: Store
     ledger: Ledger
     metrics: Metrics

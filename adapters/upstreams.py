@@ -9,9 +9,10 @@ from gateway.config.settings import Settings
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.observer import Observer
 from gateway.upstream.breaker import Breaker
+from gateway.upstream.caller_tokens import CallerTokens
 from gateway.upstream.coze import CozeUpstream
 from gateway.upstream.exchange import Exchanges
-from gateway.upstream.tokens import FixedToken, TokenSource
+from gateway.upstream.tokens import FixedToken, NoToken, TokenSource
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -24,7 +25,8 @@ logger = structlog.get_logger()
 class Maker:
     """Makes each of them. All that ask the same address share its breaker."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, observer: Observer) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, observer: Observer, callers: CallerTokens) -> None:
+        self._callers = callers
         self._settings = settings
         self._ledger = ledger
         self._observer = observer
@@ -51,6 +53,10 @@ class Maker:
         )
         return self._coze(settings.coze_api_base, tokens, proxy=settings.proxy)
 
+    def of_callers(self) -> CozeUpstream:
+        """Asks Coze with the tokens that callers bring, for a gateway without any credentials of its own."""
+        return self._coze(self._settings.coze_api_base, NoToken(), proxy=self._settings.proxy)
+
     def of_shop(self, tenant: "Tenant") -> CozeUpstream:
         """Asks Coze with a shop's credentials."""
         settings = self._settings
@@ -75,6 +81,7 @@ class Maker:
             observer=self._observer,
             log_bytes=_log_bytes if settings.log_upstream_bytes else None,
             breaker=breaker,
+            callers=self._callers,
         )
 
     def _jwt_app(self, address: str, app_id: str, key_id: str, key: "RSAPrivateKey", sessions: str) -> TokenSource:

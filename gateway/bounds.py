@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.events import ActionNeeded, Cancelled, Completed, Event, Failed, Message, Notice, Text
+from gateway.events import ActionNeeded, Cancelled, Completed, CozeRecord, Event, Failed, Message, Notice, Text
 
 MIB: Final = 1024 * 1024
 
@@ -110,7 +110,7 @@ class Allowance:
             if isinstance(event, ActionNeeded):
                 self.bytes += len(msgspec.json.encode(event.tool_calls))
                 continue
-            used = size(getattr(event, "content", ""))
+            used = len(event.data) if isinstance(event, CozeRecord) else size(getattr(event, "content", ""))
             self.bytes += used
             if isinstance(event, Message) and event.replace:
                 self._said += used - self._text

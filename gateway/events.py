@@ -98,6 +98,29 @@ class Notification(Struct, frozen=True, tag_field="event", tag="notification", r
     preview: str
 
 
+class CozeRecord(Struct, frozen=True, tag_field="event", tag="coze", omit_defaults=True):
+    """Something in Coze's own words, kept only in turns that came through a door that speaks Coze's API, and read only
+    by that door: the other events leave out what its callers want to have, such as Coze's ids.
+
+    `name` is the type of Coze's event, or `HEAD`, or `LOG_ID`. After a head, pieces of text belong to the message whose
+    fields the head has; with `begins` this message is not the turn's first, so its text begins with a separator.
+    """
+
+    name: str
+    begins: bool = False
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+HEAD = "head"
+"""Names the record with the fields of a message, all but its content."""
+
+LOG_ID = "log_id"
+"""Names the record with Coze's log id of a stream."""
+
+HIDDEN = "coze"
+"""The events with this name are kept from all readers but the door's."""
+
+
 class Reset(Struct, frozen=True, tag_field="event", tag="reset", rename="camel"):
     """Tells a reader to replace what it shows; its position is the one to continue from.
 
@@ -118,13 +141,26 @@ class Unknown(Struct, frozen=True):
 
 
 Last = Completed | Cancelled | Failed
-Event = Text | Started | Message | ToolUse | AudioPiece | FollowUp | Notice | ActionNeeded | Last | Notification
+Event = (
+    Text
+    | Started
+    | Message
+    | ToolUse
+    | AudioPiece
+    | FollowUp
+    | Notice
+    | ActionNeeded
+    | Last
+    | Notification
+    | CozeRecord
+)
 
 _encode = msgspec.json.Encoder().encode
 
 # How a body begins and ends. Only the functions of this module rely on it.
 _NAME_AT = len('"event":"')
 _TEXT_HEADS = {kind: f'"event":"{kind}","content":'.encode() for kind in ("message", "reasoning")}
+_RECORD_AT = len('"event":"coze","name":"')
 _REPLACES = b',"replace":true'
 _NO_CONTENT = b'"content":""'
 
@@ -165,6 +201,20 @@ def _with_content(head: bytes, parts: Iterable[str], tail: bytes = b"") -> bytes
     return made.getvalue()
 
 
+def text_of(name: str, body: bytes) -> bytes | None:
+    """The JSON string of a piece of text, read off its body; None for a card and for a text that replaces all."""
+    if body.endswith(_REPLACES) or b',"contentType":"' in body:  # a quote inside of a text would be escaped
+        return None
+    return body[len(_TEXT_HEADS[name]) :]
+
+
+def record_of(body: bytes) -> tuple[bytes, bool, bytes]:
+    """The name, `begins` and the data of a `CozeRecord`, read off its body."""
+    head, _, data = body.partition(b',"data":')
+    name, _, begins = head[_RECORD_AT:].partition(b'"')
+    return name, bool(begins), data
+
+
 def name_of(body: bytes) -> str:
     """The event's name, read off its body. Raises `ValueError` for what is no body."""
     return intern(body[_NAME_AT : body.index(b'"', _NAME_AT)].decode())
@@ -180,7 +230,7 @@ class _Reasoning(Struct, frozen=True, tag_field="event", tag="reasoning"):
 
 
 _Decoded = _Reasoning | Started | Message | ToolUse | AudioPiece | FollowUp | Notice | ActionNeeded | Last
-_decoder = msgspec.json.Decoder(_Decoded | Notification | Reset)
+_decoder = msgspec.json.Decoder(_Decoded | Notification | CozeRecord | Reset)
 
 
 def decode(body: bytes) -> Event | Reset | Unknown:
@@ -188,7 +238,7 @@ def decode(body: bytes) -> Event | Reset | Unknown:
     one of whose values, it doesn't know is `Unknown`. Raises `msgspec.DecodeError` for what is no JSON."""
     data = b"{%b}" % body
     try:
-        event: _Decoded | Notification | Reset = _decoder.decode(data)
+        event: _Decoded | Notification | CozeRecord | Reset = _decoder.decode(data)
     except msgspec.ValidationError:
         fields = msgspec.json.decode(data, type=dict[str, Any])
         return Unknown(str(fields.pop("event", "")), fields)

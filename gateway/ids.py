@@ -60,6 +60,25 @@ def shop_log(shop: str) -> LogKey:
     return LogKey(f"shop:{shop}")
 
 
+_OWNER = re.compile(r"token:([0-9a-f]{128}):.*", re.ASCII | re.DOTALL)
+
+
+def token_owner(token_hash: str, user: str) -> UserId:
+    """The owner of what a caller started with a Coze token of its own. It is longer than any user's id may be, so that
+    no other caller can take it for its own."""
+    return UserId(f"token:{token_hash}:{user}")
+
+
+def owned_by_token(owner: str) -> str:
+    """The hash of the token in a `token_owner`; "" for every other owner."""
+    return match[1] if len(owner) > 128 and (match := _OWNER.fullmatch(owner)) is not None else ""
+
+
+def user_in(owner: str) -> str:
+    """The user in an owner, for log lines."""
+    return owner.rpartition(":")[2] if owned_by_token(owner) else owner
+
+
 class Position(NamedTuple):
     """A reader's position in a log, opaque to clients: the last event that it has, by epoch and sequence (from 1)."""
 

@@ -12,6 +12,7 @@ from gateway.events import (
     AudioPiece,
     Cancelled,
     Completed,
+    CozeRecord,
     Event,
     Failed,
     FollowUp,
@@ -49,6 +50,8 @@ EVENTS: dict[str, Event | Reset] = {
     "cancelled": Cancelled("conv_1", "turn_1", "a"),
     "error": Failed("sorry", "internal", True, "conv_1", "turn_1", "a", upstream={"code": 5}),
     "notification": Notification("turn.failed", "conv_1", "turn_1", "ann", "a"),
+    "coze": CozeRecord("conversation.chat.created", data=msgspec.Raw(b'{"id":"7"}')),
+    "coze, a head": CozeRecord("head", True, msgspec.Raw(b"{}")),
     "reset": Reset("ahead", "turn_1", "running", "a"),
 }
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

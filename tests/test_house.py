@@ -36,6 +36,7 @@ ARROWS = {
     "adapters.edge": {"adapters"},
     "adapters.transports": {"adapters", "adapters.edge"},
     "adapters.native": {"adapters", "adapters.edge", "adapters.transports"},
+    "adapters.facades": {"adapters", "adapters.edge", "adapters.transports", "adapters.native"},
     "adapters.browser": {"adapters"},
     "adapters": {"adapters.edge"},
 }
@@ -45,12 +46,13 @@ UNBOUND = {"gateway.__main__", "adapters.composition", "adapters.serving", "adap
 to other packages, so they may import everything."""
 
 PURE = (
-    *(f"gateway.turns.{name}" for name in ("turn", "answer", "part", "failure", "record")),
+    *(f"gateway.turns.{name}" for name in ("turn", "answer", "part", "failure", "record", "verbatim")),
     *(f"gateway.log.{name}" for name in ("entry", "outline", "packing", "segments", "stretch")),
-    *(f"gateway.upstream.{name}" for name in ("sse", "coze_objects", "coze_protocol", "codes")),
+    *(f"gateway.upstream.{name}" for name in ("sse", "coze_objects", "coze_protocol", "codes", "verbatim")),
     "gateway.events",
     "gateway.status",
     "adapters.transports.wire",
+    "adapters.facades.coze.framing",
 )
 
 

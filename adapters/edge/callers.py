@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from adapters.edge.failures import InvalidRequest, Mistake
 from gateway.errors import Code, GatewayError
+from gateway.ids import owned_by_token
 
 ALL: Final = "*"
 Shops = frozenset[str] | Literal["*"]
@@ -15,18 +16,22 @@ NOT_ITS_SHOP: Final = "the shop is not one of the token's"
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The sender of a request. `user_id` is a JWT's `sub`; an API key has none, and speaks for any user of its
-    shops."""
+    shops. `token_hash` is that of a Coze token of the caller's own, with which it came through a door: it reads what
+    this token started, and nobody else does."""
 
-    kind: Literal["none", "api-key", "jwt"] = "none"
+    kind: Literal["none", "api-key", "jwt", "coze-token"] = "none"
     user_id: str | None = None
     shops: Shops = ALL
     expires_at: float | None = None
     """When the token expires, in seconds on the authenticator's clock."""
     watches_shops: bool = True
     key_name: str = ""
+    token_hash: str = ""
 
     def may_read(self, owner_user: str, owner_shop: str | None) -> bool:
         """Whether the caller may read what this user and shop own. Without auth, anybody who knows an id may."""
+        if (token := owned_by_token(owner_user)) or self.token_hash:
+            return token == self.token_hash
         return (self.user_id is None or self.user_id == owner_user) and self._holds(owner_shop)
 
     def may_watch_shop(self, shop_id: str) -> bool:

@@ -52,8 +52,11 @@ _CONFIG: Final = "/api/coze/config"
 _ALLOWED_HEADERS: Final = (
     "Accept-Language, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
     ", traceparent, tracestate, baggage"  # W3C Trace Context and Baggage, which pages with tracing send
+    ", X-Gateway-Turn, X-Gateway-After, X-Coze-Client-User-Agent, Agw-Js-Conv"  # for the door that speaks Coze's API
 )
-_EXPOSED_HEADERS: Final = "X-Turn-Id, X-Conversation-Id, X-Request-Id, Retry-After, Location"
+_EXPOSED_HEADERS: Final = (
+    "X-Turn-Id, X-Conversation-Id, X-Request-Id, Retry-After, Location, X-Tt-Logid, X-Gateway-Turn"
+)
 _PREFLIGHT_SECONDS: Final = "7200"
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)

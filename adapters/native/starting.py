@@ -14,6 +14,7 @@ from adapters.edge.limits import Seat
 from adapters.edge.query import idempotency_key
 from adapters.services import Services
 from gateway.errors import Code, GatewayError
+from gateway.ids import user_in
 from gateway.turns.orders import Order
 from gateway.turns.starting import Accepted
 from gateway.upstream.tenants import BotNotAllowed, NoCredentials, Tenants
@@ -85,7 +86,7 @@ async def start(
     def admit(order: Order) -> Awaitable[None] | None:
         check_room()
         account = caller.account(order.user_id)
-        if services.shops is None:
+        if services.shops is None or (order.coze is not None and order.coze.token):
             return services.turn_rate.take(account)
         most = _allowed(services.shops.tenants, order)
         return services.turn_rate.take(account if most is None else f"{account}\0{order.shop_id}", most)
@@ -100,7 +101,7 @@ async def start(
         logger.info(
             "Starting SSE chat stream" if order.streamed else "Starting chat",
             botId=order.bot_id,
-            userId=order.user_id,
+            userId=user_in(order.user_id),
             conversationId=accepted.conversation_id,
             turnId=accepted.turn_id,
             messageLength=len(order.message),

@@ -4,7 +4,7 @@ result."""
 import json
 from collections.abc import Callable
 
-from gateway.events import Notice
+from gateway.events import HIDDEN, Notice
 from gateway.log.entry import Entry
 from gateway.log.tail import Tail
 from gateway.reading.frames import LARGE
@@ -40,7 +40,9 @@ def sse(tail: Tail, entries: list[Entry]) -> bytes:
     return b"".join([_sse(tail, *entry) for entry in entries])
 
 
-def _sse(tail: Tail, sequence: int, _: str, body: bytes) -> bytes:
+def _sse(tail: Tail, sequence: int, name: str, body: bytes) -> bytes:
+    if name == HIDDEN:
+        return b""
     if sequence == NO_ID:
         return b"data: {%b}\n\n" % body
     position = tail.epochs.position(sequence).encode()
@@ -55,7 +57,7 @@ def retry(milliseconds: int) -> bytes:
 
 def websocket(tail: Tail, entries: list[Entry]) -> bytes:
     """One text message per event."""
-    return b"".join([frame(TEXT, event(tail, entry)) for entry in entries])
+    return b"".join([frame(TEXT, event(tail, entry)) for entry in entries if entry.name != HIDDEN])
 
 
 def frame(opcode: int, payload: bytes = b"") -> bytes:
@@ -87,7 +89,8 @@ def shared(topic: str) -> Callable[[Tail, list[Entry]], bytes]:
     head = b'{"topic":' + json.dumps(topic).encode() + b',"events":['
 
     def encode(tail: Tail, entries: list[Entry]) -> bytes:
-        return frame(TEXT, head + b",".join([event(tail, entry) for entry in entries]) + b"]}")
+        events = [event(tail, entry) for entry in entries if entry.name != HIDDEN]
+        return frame(TEXT, head + b",".join(events) + b"]}") if events or not entries else b""
 
     return encode
 

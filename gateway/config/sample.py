@@ -46,6 +46,8 @@ MEANINGS: Mapping[str, str] = {
     "allowed_hosts": "Names accepted in Host. None: loopback's names on loopback, else any.",
     "auth": "How callers prove who they are. `none` on a host that other machines can reach needs `allow_anonymous`.",
     "allow_anonymous": "Lets anybody use the gateway who can reach it.",
+    "doors": "Which doors for clients of other APIs are open: `coze` speaks Coze's own API, for apps on Coze's SDKs.",
+    "door_token": "Whose token a caller of that door sends: `caller`: its own for Coze; `gateway`: one of `auth`'s.",
     "api_keys_file": "Keys of trusted backends; `coze-gateway make-key NAME` makes one.",
     "jwt_secret_file": "A file with the secret that JWTs are signed with (HS256).",
     "jwks_file": "Or a file with the public keys (RS256, ES256, EdDSA).",

@@ -31,6 +31,7 @@ from gateway.config.values import (
 )
 
 Way = Literal["api-key", "jwt"]
+Door = Literal["coze"]
 Whole = Annotated[int, BeforeValidator(no_flag)]
 Seconds = Annotated[float, BeforeValidator(no_flag)]
 Words = Annotated[str | None, BeforeValidator(empty_is_none)]
@@ -137,6 +138,12 @@ class Settings(BaseSettings):
         (), description="none, api-key, jwt, or api-key,jwt"
     )
     allow_anonymous: bool = _flag()
+    doors: Annotated[tuple[Door, ...], BeforeValidator(lambda doors: () if doors == "none" else commas(doors))] = Field(
+        ("coze",), description="coze, or none"
+    )
+    door_token: Annotated[Literal["caller", "gateway"] | None, BeforeValidator(empty_is_none)] = Field(
+        None, description="caller or gateway; unset: gateway with GATEWAY_AUTH, else caller"
+    )
     api_keys_file: File = _file("one line per key: NAME SHA256-HEX SHOPS")
     jwt_secret_file: File = _file("the HS256 secret")
     jwks_file: File = _file("public keys as a JWK set")
@@ -171,12 +178,17 @@ class Settings(BaseSettings):
     @property
     def embedded_simulator(self) -> bool:
         """Whether the simulated Coze answers, because there are no credentials for the real one."""
-        return not self.own_credentials and self.tenants_file is None
+        return not self.own_credentials and self.tenants_file is None and self.door_token != "caller"
 
     @property
     def own_credentials(self) -> bool:
         """Whether the gateway has credentials of its own, for messages that name no shop of the tenants file."""
         return self.coze_api_token is not None or self.coze_jwt_app_id is not None
+
+    @property
+    def callers_bring_tokens(self) -> bool:
+        """Whether the callers of the door that speaks Coze's API send Coze tokens of their own."""
+        return self.door_token == "caller" or (self.door_token is None and not self.auth)
 
     @property
     def proxy(self) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Container
 from typing import Literal, Protocol
 
+from gateway.events import HIDDEN
 from gateway.log.entry import Entry
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
@@ -118,17 +119,20 @@ class Subscription:
             return given
         if self.gone:
             return []
-        span = self.span
-        if (span is None or self.after >= span.last) and not self.outrun:
-            return []
-        stretch = await self.fetch(span)
-        if stretch is None:
-            given, self.preface = self.preface, []
-            return given
-        found = stretch.read(after=self.after, limit=limit, most=most)
-        if found:
+        while True:
+            span = self.span
+            if (span is None or self.after >= span.last) and not self.outrun:
+                return []
+            stretch = await self.fetch(span)
+            if stretch is None:
+                given, self.preface = self.preface, []
+                return given
+            found = stretch.read(after=self.after, limit=limit, most=most)
+            if not found:
+                return found
             self.after = found[-1].sequence
-        return found
+            if shown := [entry for entry in found if entry.name != HIDDEN]:
+                return shown
 
     async def fetch(self, span: Span | None) -> Stretch | None:
         """Brings `span`, which comes next, into memory. None: retention has taken it, and the cursor was moved to where

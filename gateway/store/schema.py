@@ -35,6 +35,8 @@ conversations = Table(
     Column("naming", Integer, nullable=False, server_default="0"),
     Column("title", Text),
     Index("conversations_of_user", "user_id", "created_at", "id"),
+    # Partial on PostgreSQL, too, as that of digests below.
+    Index("conversations_named", "coze_conversation_id", sqlite_where=text("coze_conversation_id <> ''")),
     sqlite_with_rowid=False,
 )
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, TurnId
 from gateway.store.annotations import Annotations
+from gateway.store.coze_ids import CozeIds
 from gateway.store.database import open_database
 from gateway.store.inventory import TURN, Inventory
 from gateway.store.listing import Listing
@@ -67,6 +68,7 @@ class Store:
         self.listing = Listing(self._reader, self._settle, self._is_erased)
         self.annotations = Annotations(self._writer, self._require_open)
         self._transcript = Transcript(self._reader)
+        self.coze = CozeIds(self._reader)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod

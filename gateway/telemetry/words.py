@@ -18,6 +18,7 @@ EVENTS = (
     "cancelled",
     "error",
     "notification",
+    "coze",
 )
 
 Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "token"]

@@ -100,6 +100,13 @@ class Answers:
                     return found[:length]
         return found
 
+    def begins_with(self, message_id: str) -> bool | None:
+        """Whether the next piece of this answer would begin with a separator; None if it would not be shown."""
+        key = real_id(message_id)
+        if self.parts and (last := self.parts[-1]).id == key and not last.whole:
+            return False
+        return None if key in self._finished or key in self._open else bool(self.parts)
+
     def starts(self) -> list[tuple[str, int]]:
         """Each answer's id and where its own text begins in the turn's text, in code points."""
         starts, at = [], 0

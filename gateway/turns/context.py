@@ -88,4 +88,4 @@ def ids_of(turn_id: str, note: Note) -> TurnIds:
 
 def upstream_of(means: Means, note: Note) -> Upstream:
     """Coze, as it is asked for a turn, also for one that a former process ran."""
-    return means.upstream.on_behalf_of(note.order.user_id, note.order.shop_id)
+    return means.upstream.on_behalf_of(note.order.user_id, note.order.shop_id, note.order.coze)

@@ -41,6 +41,7 @@ class LiveTurn:
     def __init__(self, means: Means, note: Note, turn: Turn, tail: Tail, *, naming: Naming) -> None:
         self.note = note
         self.turn = turn
+        turn.verbatim = note.order.coze is not None
         self.course = Course()
         self.task: asyncio.Task[None] | None = None
         self.erased = False  # its conversation was deleted: nobody is told anything more about it

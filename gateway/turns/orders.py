@@ -10,7 +10,7 @@ import msgspec
 from gateway.errors import Language
 from gateway.turns.answer import common
 from gateway.turns.turn import Memory
-from gateway.upstream.protocol import ChatRequest
+from gateway.upstream.protocol import ChatRequest, CozeRequest
 
 OnBusy = Literal["reject", "queue", "interrupt"]
 OnDisconnect = Literal["continue", "cancel"]
@@ -21,7 +21,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed` says whether the
     order came over the SSE route. `request_id` is the id of the HTTP request that brought the order, for the log. With
-    a `workflow_id` the message is for that chatflow, and `bot_id` may be "".
+    a `workflow_id` the message is for that chatflow, and `bot_id` may be "". `coze` is set for an order that came
+    through a door in Coze's own form.
     """
 
     user_id: str
@@ -41,6 +42,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     workflow_id: str = ""
     app_id: str = ""
     parameters: dict[str, Any] | None = None
+    coze: CozeRequest | None = None
 
     def mark(self) -> str:
         """The mark by which the log finds the turn that an idempotent request started; "" without a key."""
@@ -67,6 +69,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
             workflow_id=self.workflow_id,
             app_id=self.app_id,
             parameters=self.parameters,
+            coze=self.coze,
         )
 
 

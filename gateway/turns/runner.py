@@ -90,6 +90,11 @@ class Runner:
             await asyncio.wait(running)
         self._means.others.lose_all()
 
+    def tell(self, turn_id: str) -> None:
+        """Tells the store at once how a running turn stands, so that it is found by Coze's ids from now on."""
+        if (live := self.turns.get(turn_id)) is not None:
+            self._telling.stands(live)
+
     def go(self, live: LiveTurn) -> None:
         """Starts the task of a turn that is in the log."""
         live.task = self.track(self._run(live))

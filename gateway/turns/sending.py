@@ -37,7 +37,7 @@ class Sending:
                 naming.over(self._pen.question)
                 if turn.outcome is not None:
                     return
-                gone = error.coze_code == CONVERSATION_GONE and error.taken == "no"
+                gone = error.coze_code == CONVERSATION_GONE and error.taken == "no" and self._note.order.coze is None
                 if gone and naming.gone(self._note.coze_conversation_id):
                     means.observer.turn_troubled(self._context.ids, "conversation_gone_at_coze", error)
                     continue

@@ -187,12 +187,17 @@ class Starting:
         note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(naming.conversation_id, new_turn_id(), order.language)
         live = LiveTurn(self._means, note, turn, tail, naming=naming)
+        if order.coze is not None and (named := order.coze.conversation) and not naming.name:
+            naming.known(named, 1)
+            note.coze_conversation_id, note.naming = naming.name, naming.version
         try:
             await self._runner.accept(live, mark, queued=busy)
         except GatewayError as error:
             if others.any and self._log.fenced:  # it waits until this node has joined again
                 raise _TakenForDead from error
             raise
+        if order.coze is not None:
+            self._names.recall(note)
         if others.any and not order.streamed:  # a reader of this stream learns the turn's id from what it reads here
             with suppress(GatewayError, TimeoutError):  # the turn runs in any case, and the store will be told of it
                 async with asyncio.timeout(PATIENCE):
@@ -232,6 +237,8 @@ class Starting:
         async def attempt() -> Accepted | int | None:
             if (node := await others.claim(key)) is None:
                 return others.term
+            if order.coze is not None and order.coze.token:  # only this node knows the token, and nothing may carry it
+                raise GatewayError(Code.CONVERSATION_BUSY, "another node runs a turn in this conversation")
             if not nodes and (counted := admit(order)) is not None:
                 await counted
             nodes.append(node)

@@ -18,15 +18,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, assert_never
 
-from msgspec import Struct, structs
+from msgspec import Raw, Struct, json, structs
 
 from gateway.bounds import ID_LENGTH, NOTE_BYTES, TEXT_BYTES, Allowance, size
 from gateway.errors import Code, GatewayError, Language, UpstreamError
 from gateway.events import (
+    HEAD,
+    LOG_ID,
     ActionNeeded,
     AudioPiece,
     Cancelled,
     Completed,
+    CozeRecord,
     Event,
     Failed,
     FollowUp,
@@ -43,6 +46,7 @@ from gateway.turns.answer import SEPARATOR, Answers, common, real_id
 from gateway.turns.failure import failed
 from gateway.turns.part import Part
 from gateway.turns.record import is_text, match, says, unseen
+from gateway.turns.verbatim import in_order, record
 from gateway.upstream.codes import classify
 from gateway.upstream.protocol import (
     ActionRequired,
@@ -63,6 +67,7 @@ from gateway.upstream.protocol import (
     StreamEnd,
     Suggestion,
     Tool,
+    Verbatim,
 )
 
 Phase = Literal["starting", "streaming", "settling", "action_required", "recovering", "ended"]
@@ -122,6 +127,9 @@ class Turn:
         self._broke = False
         self._awaits_reply = False
         self._asked = False  # Coze has said so in a call, not only by the chat's status
+        self.verbatim = False
+        """Whether Coze's own words are kept, too."""
+        self._headed = b""  # the head under which the newest text stands
 
     @classmethod
     def restore(
@@ -270,11 +278,11 @@ class Turn:
                     calls = self.tool_calls  # those that were known before a crash
                 if not calls:
                     return self._complete_from(state, messages, final=final)
-                return self._need_action_from(calls, messages, final=final)
+                return self._need_action_from(calls, state, messages, final=final)
             case "failed":
-                return self._fail_with(state.failure or ChatFailed(None, ""))
+                return self._last_words(state) + self._fail_with(state.failure or ChatFailed(None, ""))
             case "canceled":
-                return self.cancel()
+                return self._last_words(state) + self.cancel()
 
     def cancel(self) -> list[Event]:
         """Ends the turn as cancelled, with the text so far."""
@@ -355,6 +363,11 @@ class Turn:
                     events.extend(self._done())
             case Opened(log_id):
                 self.log_id = log_id
+                if self.verbatim:
+                    events.append(CozeRecord(LOG_ID, data=Raw(json.encode(log_id))))
+            case Verbatim():
+                self._begin()
+                events.extend(self._tell(item))
             case Skipped():
                 pass
             case _:
@@ -369,8 +382,25 @@ class Turn:
             named, content = real_id(item.message_id), item.content
             if self._is_new(item.message_id) and (named or content not in self._suggested):
                 self._suggest(content, events)
+        elif isinstance(item, Verbatim):
+            events.extend(self._tell(item))
         elif isinstance(item, Done):
             events.extend(self._complete())
+
+    def _tell(self, said: Verbatim) -> list[Event]:
+        """A record in Coze's own words; a message's only once, a head only if text will follow under it."""
+        if said.name == HEAD:
+            begins = self._answers.begins_with(said.message_id)
+            if begins is None or said.data == self._headed:
+                return []
+            self._headed = said.data
+            return [CozeRecord(HEAD, begins, Raw(said.data))]
+        if said.message_id and not self._is_new(said.message_id, "coze:"):
+            return []
+        return [record(said)]
+
+    def _last_words(self, state: ChatState) -> list[Event]:
+        return [] if state.verbatim is None else [record(state.verbatim)]
 
     def _take_ids(self, chat_id: str, conversation_id: str) -> None:
         """Keeps the first ids that Coze gives. The old form of the API gives only a conversation's id."""
@@ -397,7 +427,8 @@ class Turn:
             return
         if self.phase == "action_required":
             return
-        if demand.question and not self._cards and not says([self.content], demand.question):
+        hears = not self.verbatim  # otherwise the call itself is told
+        if hears and demand.question and not self._cards and not says([self.content], demand.question):
             events.append(self._answers.add(demand.question))
         self._asked = demand.question is not None
         if not self._asked and self.ref is not None and self._is_silent:
@@ -433,7 +464,7 @@ class Turn:
         return [ActionNeeded(tool_calls)]
 
     def _need_action_from(
-        self, tool_calls: list[dict[str, Any]], messages: Sequence[Item], *, final: bool
+        self, tool_calls: list[dict[str, Any]], state: ChatState, messages: Sequence[Item], *, final: bool
     ) -> list[Event] | None:
         """Starts to wait for tool outputs, after the items that were lost before that."""
         texts = [item for item in messages if isinstance(item, Answer) and is_text(item)]
@@ -441,13 +472,14 @@ class Turn:
             return None
         events: list[Event] = []
         for item in messages:
-            if isinstance(item, Answer | Suggestion):
+            if isinstance(item, Answer | Suggestion | Verbatim):
                 taken = len(events)
                 self._take(item, events)
                 self._allowance.spend(events, taken)
                 if self._allowance.exceeded:
                     break
         self._remember_answers()
+        events += self._last_words(state)
         events += self._need_action(tool_calls)
         self._allowance.spend(events[-1:])
         return events + self._fail_too_much() if self._allowance.exceeded else events
@@ -473,12 +505,17 @@ class Turn:
         if size(wanted) > TEXT_BYTES:
             return self._fail_too_much()
         events: list[Event] = []
+        length = self.length
         _add(events, self._answers.become(found.answers))
         cards = [answer for answer in answers if not is_text(answer) and answer.content_type != "audio"]
         for card in unseen(cards, self._seen, self._cards.elements()):
             self._show_card(card, events)
         for item in unseen([i for i in messages if isinstance(i, Suggestion)], self._seen, self.suggestions):
             self._suggest(item.content, events)
+        if self.verbatim:
+            starts, headed = self._answers.starts(), self._headed
+            events = in_order(events, messages, starts=starts, shown=length, headed=headed, tell=self._tell)
+            events += self._last_words(state)
         self._allowance.spend(events)
         self._remember_answers()
         if self._allowance.exceeded:

@@ -20,17 +20,19 @@ from gateway.telemetry.observer import UNHEARD, Observer
 from gateway.telemetry.words import Operation
 from gateway.upstream.bodies import chat_body, chatflow_body
 from gateway.upstream.breaker import Breaker
+from gateway.upstream.caller_tokens import CallerToken, CallerTokens
 from gateway.upstream.coze_objects import Chat, action_of, failure_of_chat, message_items, status_of, usage_of
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
 from gateway.upstream.json_text import BadJson, converted, parts
 from gateway.upstream.listing import entries_of, messages_of
 from gateway.upstream.mask import MaskedLog
-from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, Item, OnItems, Skipped
+from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, CozeRequest, Item, OnItems, Skipped
 from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
 from gateway.upstream.stream import CozeStream
 from gateway.upstream.tokens import TokenSource
 from gateway.upstream.unpack import BadPacking
+from gateway.upstream.verbatim import VerbatimReader, state_of, with_entry
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class CozeUpstream:
     """Implements `Upstream` and `Upstreams`. Make it inside the running loop; `close` it there.
 
     Time-outs are in seconds. `log_bytes` gets the bytes that Coze sends, masked. `breaker` is shared by all who ask the
-    same `base_url`.
+    same `base_url`. `callers` knows the tokens of callers who bring their own.
     """
 
     def __init__(
@@ -62,12 +64,15 @@ class CozeUpstream:
         observer: Observer = UNHEARD,
         log_bytes: Callable[[str], None] | None = None,
         breaker: Breaker | None = None,
+        callers: CallerTokens | None = None,
     ) -> None:
         self.address = base_url
         self.breaker = breaker or Breaker(asyncio.get_running_loop().time)
         self._exchanges = Exchanges(base_url, connect_timeout=connect_timeout, idle_timeout=idle_timeout, proxy=proxy)
         self._tokens = token_source
+        self._callers = callers
         self._user_id = ""
+        self._verbatim = False
         self._idle_timeout = idle_timeout
         self._ledger = ledger
         self._observer = observer
@@ -80,16 +85,24 @@ class CozeUpstream:
         """Whether a call is under way, or a stream is open."""
         return bool(self._streams) or self._calls.total() > 0
 
-    def on_behalf_of(self, user_id: str, shop_id: str | None) -> "CozeUpstream":
-        """The same Coze, asked with this user's token where each user has one."""
+    def on_behalf_of(self, user_id: str, shop_id: str | None, coze: CozeRequest | None = None) -> "CozeUpstream":
+        """The same Coze, asked with the caller's own token, or with this user's token where each user has one."""
         other = copy.copy(self)
         other._user_id = user_id
+        other._verbatim = coze is not None
+        if coze is not None and coze.token:
+            assert self._callers is not None
+            other._tokens = CallerToken(self._callers, coze.token)
         return other
 
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
         if request.workflow_id:
             return await self._stream("chat", "/v1/workflows/chat", {}, chatflow_body(request), "", on_items)
         query = {"conversation_id": request.coze_conversation_id} if request.coze_conversation_id else {}
+        if (coze := request.coze) is not None:
+            if coze.in_body:
+                query = {}
+            return await self._stream("chat", coze.path, query, msgspec.Raw(coze.body.encode()), "", on_items)
         return await self._stream("chat", "/v3/chat", query, chat_body(request), "", on_items)
 
     async def submit_tool_outputs(
@@ -111,16 +124,18 @@ class CozeUpstream:
                 raise BadJson("malformed")
             calls, question = action_of(chat) if status == "requires_action" else ([], None)
             failure = failure_of_chat(chat) if status == "failed" else None
-            return ChatState(status, usage_of(chat), failure, tuple(calls), question)  # type: ignore[arg-type]
+            said = state_of(data) if self._verbatim else None
+            return ChatState(status, usage_of(chat), failure, tuple(calls), question, said)  # type: ignore[arg-type]
         except (msgspec.ValidationError, BadJson):
             raise not_coze("Coze's record of the chat cannot be read") from None
 
     async def messages(self, ref: ChatRef) -> list[Item]:
         entries = await self._ask("messages", "GET", "/v3/chat/message/list", query=_query(ref), read=entries_of)
         items: list[Item] = []
-        async for message in messages_of(entries):
+        async for message, entry in messages_of(entries):
             if message.chat_id in (ref.chat_id, "0", "", None):
-                items += (item for item in message_items(message) if not isinstance(item, Skipped))
+                own: list[Item] = [item for item in message_items(message) if not isinstance(item, Skipped)]
+                items += with_entry(entry, own) if self._verbatim else own
         return items
 
     async def cancel(self, ref: ChatRef) -> None:
@@ -181,7 +196,7 @@ class CozeUpstream:
         stream = CozeStream(
             response,
             unpacker,
-            ChatReader(chat_id),
+            VerbatimReader(chat_id) if self._verbatim else ChatReader(chat_id),
             on_items,
             began=bool(chat_id),
             idle_timeout=self._idle_timeout,

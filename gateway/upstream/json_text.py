@@ -85,6 +85,28 @@ def read_again(data: bytes, kind: type[T], pieces: frozenset[str] = frozenset())
     return value
 
 
+def read_object(data: bytes) -> dict[str, Any]:
+    """`data` as a JSON object that is fit to be passed on. Raises BadJson."""
+    if parts(data) > _SLOW_PARTS:
+        raise BadJson("malformed")
+    try:
+        value = msgspec.json.decode(data)
+        data.decode()
+    except RecursionError:
+        raise BadJson("too_deep") from None
+    except UNREADABLE:
+        try:
+            value = _mended(_decode_again(data.decode()), 0)
+        except RecursionError:
+            raise BadJson("too_deep") from None
+        except ValueError:
+            raise BadJson("malformed") from None
+    if not isinstance(value, dict):
+        raise BadJson("malformed")
+    found: dict[str, Any] = plain(value)
+    return found
+
+
 def parts(data: bytes) -> int:
     """The largest number of values that a text can contain."""
     return data.count(b",") + data.count(b"[") + data.count(b"{")

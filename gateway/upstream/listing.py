@@ -31,8 +31,8 @@ _decode_entries = msgspec.json.Decoder(list[Raw] | None).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 
 
-async def messages_of(entries: Sequence[Any]) -> AsyncGenerator[Message, None]:
-    """The readable messages, in Coze's order; other tasks get their turn between them."""
+async def messages_of(entries: Sequence[Any]) -> AsyncGenerator[tuple[Message, Any], None]:
+    """The readable messages, each with its entry, in Coze's order; other tasks get their turn between them."""
     time = asyncio.get_running_loop().time
     until = 0.0
     for entry in entries:
@@ -40,7 +40,7 @@ async def messages_of(entries: Sequence[Any]) -> AsyncGenerator[Message, None]:
             await asyncio.sleep(0)
             until = time() + _READ_SECONDS
         if (message := _message(entry)) is not None:
-            yield message
+            yield message, entry
 
 
 def entries_of(status: int, headers: Mapping[str, str], body: bytes) -> Sequence[Any]:

@@ -108,6 +108,18 @@ class Skipped(Struct, frozen=True):
     reason: Literal["malformed", "encoding", "not_finite", "too_deep", "foreign_chat", "unknown_event"]
 
 
+class Verbatim(Struct, frozen=True):
+    """A record in Coze's own words, as JSON, only for requests in Coze's own form. `name` is its event's.
+
+    `message_id` is set if it is a whole message. A head (named `gateway.events.HEAD`) has the fields of the message
+    to which the following pieces belong.
+    """
+
+    name: str
+    data: bytes
+    message_id: str = ""
+
+
 Item = (
     Opened
     | Created
@@ -123,6 +135,7 @@ Item = (
     | ChatCanceled
     | Done
     | Skipped
+    | Verbatim
 )
 
 OnItems = Callable[[list[Item]], None]
@@ -147,10 +160,28 @@ class ChatRef(Struct, frozen=True):
     conversation_id: str
 
 
+class CozeRequest(Struct, frozen=True, omit_defaults=True):
+    """A request as its caller made it, in Coze's own protocol: it is sent as it is, but for the fields that the turn
+    needs. `body` is its JSON. `token` is the hash of the caller's own token for Coze; "": the gateway's goes with it.
+    `conversation` is the conversation of Coze's that the caller named.
+    """
+
+    body: str
+    path: str = "/v3/chat"
+    token: str = ""
+    conversation: str = ""
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the conversation is named in the body, not in the query."""
+        return self.path != "/v3/chat"
+
+
 class ChatRequest(Struct, frozen=True):
     """What a turn sends. `coze_conversation_id` is Coze's own, "" for the first turn of a conversation.
 
     With a `workflow_id` the message goes to that chatflow, for the bot or the app that is named, if any.
+    With `coze` the body is the caller's own, and the fields of ours are not looked at.
     """
 
     bot_id: str
@@ -163,17 +194,20 @@ class ChatRequest(Struct, frozen=True):
     workflow_id: str = ""
     app_id: str = ""
     parameters: dict[str, Any] | None = None
+    coze: CozeRequest | None = None
 
 
 class ChatState(Struct, frozen=True):
     """What Coze's `retrieve` says about a chat. `failure` is set if `status` is failed; `tool_calls` and `question`,
-    as in `ActionRequired`, if it is requires_action."""
+    as in `ActionRequired`, if it is requires_action. `verbatim` says the same as Coze's stream would have ended with,
+    only for requests in Coze's own form."""
 
     status: Literal["created", "in_progress", "completed", "failed", "requires_action", "canceled"]
     usage: dict[str, Any] | None = None
     failure: ChatFailed | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     question: str | None = None
+    verbatim: Verbatim | None = None
 
 
 class ChatStream(Protocol):
@@ -218,7 +252,8 @@ class Upstream(Protocol):
     async def retrieve(self, ref: ChatRef) -> ChatState: ...
 
     async def messages(self, ref: ChatRef) -> list[Item]:
-        """The chat's messages as Coze keeps them, in its order, as Answer, Tool and Suggestion items."""
+        """The chat's messages as Coze keeps them, in its order, as Answer, Tool and Suggestion items. For requests in
+        Coze's own form a `Verbatim` follows each of them, and a head stands before each answer."""
 
     async def cancel(self, ref: ChatRef) -> None:
         """Changes the chat's status at Coze; returns normally if the chat is already over (4104)."""
@@ -232,8 +267,10 @@ class Upstream(Protocol):
 class Upstreams(Protocol):
     """Coze, as it is asked on behalf of different users and shops."""
 
-    def on_behalf_of(self, user_id: str, shop_id: str | None) -> Upstream:
-        """Asked anew for each call: credentials may have changed since. What it returns works until its caller next
+    def on_behalf_of(self, user_id: str, shop_id: str | None, coze: CozeRequest | None = None) -> Upstream:
+        """The only place where credentials are chosen: a request in Coze's own form may bring its caller's.
+
+        Asked anew for each call: credentials may have changed since. What it returns works until its caller next
         waits for something else, and through a call that has begun. Raises `UpstreamError` if there are no
         credentials (any more)."""
 

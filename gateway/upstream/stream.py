@@ -12,7 +12,7 @@ from gateway.upstream.codes import is_refusal
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.paced import PacedBody
-from gateway.upstream.protocol import ChatFailed, Item, OnItems, Opened, Skipped, StreamEnd
+from gateway.upstream.protocol import ChatFailed, Item, OnItems, Opened, Skipped, StreamEnd, Verbatim
 from gateway.upstream.refusal import log_id_of, refused, refused_in_stream
 from gateway.upstream.sse import SseDecoder
 from gateway.upstream.unpack import Unpacker
@@ -177,7 +177,7 @@ class CozeStream:
 
     def _first_items(self, items: list[Item]) -> None:
         """Takes the stream's items until one of them tells what happened to the message."""
-        first = next((item for item in items if not isinstance(item, Skipped)), None)
+        first = next((item for item in items if not isinstance(item, Skipped | Verbatim)), None)
         refusal = first if isinstance(first, ChatFailed) and self._is_refusal(first) else None
         if refusal is not None:
             items = [item for item in items if isinstance(item, Skipped)]

@@ -6,7 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from gateway.errors import Code, GatewayError, UpstreamError
-from gateway.upstream.protocol import Upstream, Upstreams
+from gateway.upstream.protocol import CozeRequest, Upstream, Upstreams
 
 
 class Account(Upstreams, Protocol):
@@ -68,14 +68,14 @@ class Tenants:
         shop = self._table.get(shop_id) if shop_id is not None else None
         return None if shop is None else shop.turns_per_minute
 
-    def on_behalf_of(self, user_id: str, shop_id: str | None) -> Upstream:
+    def on_behalf_of(self, user_id: str, shop_id: str | None, coze: CozeRequest | None = None) -> Upstream:
         """Raises `UpstreamError` when the shop has left the table, or the gateway has lost its own credentials, while
         the turn ran."""
         shop = self._table.get(shop_id) if shop_id is not None else None
         account = self._own if shop_id is None else None if shop is None else shop.account
         if account is None:
             raise UpstreamError(Code.UPSTREAM_UNAUTHORIZED, "there are no credentials for this turn's shop any more")
-        return account.on_behalf_of(user_id, shop_id)
+        return account.on_behalf_of(user_id, shop_id, coze)
 
     @property
     def table(self) -> Mapping[str, Shop]:

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from gateway.errors import Code, UpstreamError
+
 
 class TokenSource(Protocol):
     async def token(self, user_id: str) -> str:
@@ -35,6 +37,19 @@ class FixedToken:
 
     def __repr__(self) -> str:
         return "FixedToken(…)"
+
+
+class NoToken:
+    """The gateway has no credentials of its own: only callers who bring their own are served."""
+
+    async def token(self, user_id: str) -> str:
+        raise UpstreamError(Code.UPSTREAM_UNAUTHORIZED, "neither COZE_API_TOKEN nor COZE_JWT_APP_ID is set")
+
+    def invalidate(self, token: str) -> bool:
+        return False
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def is_sendable(token: str) -> bool:

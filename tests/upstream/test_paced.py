@@ -405,7 +405,7 @@ def test_an_answer_that_is_no_stream_is_looked_at_in_a_moment() -> None:
 async def test_a_list_of_messages_is_read_a_moment_at_a_time(entry: str) -> None:
     body = ('{"code":0,"data":[' + ",".join(entry % n for n in range(9_999)) + "]}").encode()
     async with Watch() as watch:
-        messages: list[Message] = [message async for message in messages_of(entries_of(200, {}, body))]
+        messages: list[Message] = [message async for message, _ in messages_of(entries_of(200, {}, body))]
     assert len(messages) == (0 if entry.startswith("[") else 9_999)
     assert watch.longest < MOMENT
 

@@ -1,0 +1,1 @@
+"""Facades: doors that speak other services' protocols, so that their clients get what this gateway does."""

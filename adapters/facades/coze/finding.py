@@ -1,0 +1,62 @@
+"""Finding: which turn and which conversation of the gateway's are meant by Coze's ids."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from gateway.ids import ConversationId, TurnId
+from gateway.store.store import Store
+
+_MOST = 10_000
+"""How many chats are remembered, about 5 MB. Older ones are looked up in the database."""
+
+Owns = Callable[[str, str | None], bool]
+
+
+class Known:
+    """Remembers the newest chats, so that most questions need no look-up. What it says is only where to look: whoever
+    asks is checked there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns: OrderedDict[tuple[str, str], tuple[TurnId, ConversationId]] = OrderedDict()
+        self._conversations: OrderedDict[tuple[str, str], ConversationId] = OrderedDict()
+
+    def learn(self, chat: tuple[str, str], turn_id: TurnId, conversation: ConversationId, owner: str) -> None:
+        """`chat` are Coze's ids of the conversation and of the chat."""
+        _keep(self._turns, chat, (turn_id, conversation))
+        _keep(self._conversations, (chat[0], owner), conversation)
+
+    async def turn(self, chat: tuple[str, str], owns: Owns) -> TurnId | None:
+        """The turn of a chat, if it is the caller's; its owner is asked for again where it is used."""
+        if (known := self._turns.get(chat)) is not None:
+            return known[0]
+        for found in await self._store.coze.turns_of_chat(*chat):
+            if owns(found.user_id, found.shop_id):
+                return found.turn_id
+        return None
+
+    async def conversation(self, name: str, owner: str, owns: Owns) -> ConversationId | None:
+        """The newest of the gateway's conversations whose turns of this owner went to the conversation at Coze."""
+        if (known := self._conversations.get((name, owner))) is not None:
+            return known
+        for found in await self._store.coze.conversations_named(name):
+            if found.user_id == owner and owns(found.user_id, found.shop_id):
+                return found.id
+        return None
+
+    def forget(self, name: str, owner: str) -> None:
+        """That conversation does not exist any more."""
+        self._conversations.pop((name, owner), None)
+
+
+KNOWN = web.AppKey("coze_chats", Known)
+
+
+def _keep(kept: "OrderedDict[Any, Any]", key: Any, value: Any) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > _MOST:
+        kept.popitem(last=False)

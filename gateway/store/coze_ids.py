@@ -1,0 +1,33 @@
+"""Coze's ids: which turns and conversations go by them. What is queued to be written is not looked at."""
+
+from sqlalchemy import select
+
+from gateway.store.inventory import TURN
+from gateway.store.reader import Reader
+from gateway.store.rows import ConversationRow, TurnRow
+from gateway.store.schema import conversations, turns
+
+_MOST = 100
+"""How many conversations of the gateway's may go by one name; nearly always it is one for each caller."""
+
+_CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
+
+
+class CozeIds:
+    """Looks up by Coze's ids. Methods raise `storage_unavailable`."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def conversations_named(self, name: str) -> list[ConversationRow]:
+        """The conversations whose turns went to this conversation at Coze, newest first."""
+        named = conversations.c.coze_conversation_id
+        # The second condition lets SQLite use the index.
+        found = _CONVERSATION.where(named == name, named != "").order_by(conversations.c.created_at.desc()).limit(_MOST)
+        return [ConversationRow(*row) for row in await self._reader.rows(found)]
+
+    async def turns_of_chat(self, name: str, chat_id: str) -> list[TurnRow]:
+        """The turns that are this chat in this conversation at Coze; at most one for each caller."""
+        ids = [row.id for row in await self.conversations_named(name)]
+        found = TURN.where(turns.c.conversation_id.in_(ids), turns.c.coze_chat_id == chat_id)
+        return [TurnRow(*row) for row in await self._reader.rows(found)] if ids else []

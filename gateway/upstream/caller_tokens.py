@@ -1,0 +1,93 @@
+"""Caller tokens: the Coze tokens of callers who bring their own, in memory only and only as long as they are needed."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+from gateway.errors import Code, UpstreamError
+from gateway.upstream.protocol import CozeRequest, Upstream, Upstreams
+
+_MOST = 10_000
+"""How many tokens are remembered, about 3 MB. Beyond that the one that was used least recently is forgotten."""
+
+
+def hash_of(token: str) -> str:
+    """What stands for a token wherever something is kept: in notes, in the database, in the log."""
+    return hashlib.sha512(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class CallerTokens:
+    """Tokens by their hash. A token is forgotten `seconds` after its last request, when no turn can need it any more.
+
+    No token is written anywhere. So after a restart a turn that needs one waits until its caller comes again.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._awaited: dict[str, asyncio.Future[str]] = {}
+
+    def learn(self, token: str) -> str:
+        """A request came with this token. Returns its hash."""
+        name, now = hash_of(token), self._clock()
+        self._known[name] = token, now
+        self._known.move_to_end(name)
+        while len(self._known) > _MOST or next(iter(self._known.values()))[1] < now - self._seconds:
+            self._known.popitem(last=False)
+        if (awaited := self._awaited.pop(name, None)) is not None:
+            awaited.set_result(token)
+        return name
+
+    async def wait_for(self, name: str) -> str:
+        """The token with this hash, once a request has brought it. The caller bounds the wait."""
+        if (known := self._known.get(name)) is not None:
+            return known[0]
+        if name not in self._awaited:
+            self._awaited[name] = asyncio.get_running_loop().create_future()
+        awaited = self._awaited[name]
+        await asyncio.wait([awaited])  # which, unlike awaiting it, leaves it alone when one of its waiters is cancelled
+        return awaited.result()
+
+    def __repr__(self) -> str:
+        return f"CallerTokens({len(self._known)} known, {len(self._awaited)} awaited)"
+
+
+class WithCallers:
+    """Implements `Upstreams`: who brings a token of its own is served with that by `callers`, which its maker closes,
+    and everybody else by `own`, if there is one."""
+
+    def __init__(self, own: Upstreams | None, callers: Upstreams) -> None:
+        self._own = own
+        self._callers = callers
+
+    def on_behalf_of(self, user_id: str, shop_id: str | None, coze: CozeRequest | None = None) -> Upstream:
+        if coze is not None and coze.token:
+            return self._callers.on_behalf_of(user_id, shop_id, coze)
+        if self._own is None:
+            raise UpstreamError(Code.UPSTREAM_UNAUTHORIZED, "the gateway has no credentials of its own")
+        return self._own.on_behalf_of(user_id, shop_id, coze)
+
+    async def close(self) -> None:
+        if self._own is not None:
+            await self._own.close()
+
+
+class CallerToken:
+    """One of them, as a `TokenSource`."""
+
+    __slots__ = ("_all", "_name")
+
+    def __init__(self, every: CallerTokens, name: str) -> None:
+        self._all = every
+        self._name = name
+
+    async def token(self, user_id: str) -> str:
+        return await self._all.wait_for(self._name)
+
+    def invalidate(self, token: str) -> bool:
+        return False
+
+    async def close(self) -> None:
+        """Nothing is held."""

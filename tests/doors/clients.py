@@ -1,0 +1,26 @@
+"""Coze's own clients for Python, and what is asked with them."""
+
+import warnings
+from typing import Any
+
+with warnings.catch_warnings(record=True) as _raised:
+    # cozepy imports a module of authlib that warns, and switches that very warning on again as it does.
+    import cozepy
+for _warning in _raised:
+    if "authlib.jose" not in str(_warning.message):
+        warnings.warn_explicit(_warning.message, _warning.category, _warning.filename, _warning.lineno)
+
+__all__ = ["QUESTION", "asked", "cozepy", "text_of"]
+
+QUESTION = "你好，请介绍一下你自己"
+
+
+def asked(message: str, user: str = "u", **more: Any) -> dict[str, Any]:
+    question = cozepy.Message.build_user_question_text(message)
+    return {"bot_id": "7561209983316475943", "user_id": user, "additional_messages": [question], **more}
+
+
+def text_of(events: list[cozepy.ChatEvent]) -> str:
+    """The pieces of the answers' text, joined."""
+    deltas = [e.message for e in events if e.event == cozepy.ChatEventType.CONVERSATION_MESSAGE_DELTA]
+    return "".join(message.content for message in deltas if message is not None)
