@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006_from_0004"
-down_revision = "0005_from_0004"
+revision = "0007_from_0004"
+down_revision = "0006_from_0004"
 
 _NAMED = sa.text("coze_conversation_id <> ''")
 
