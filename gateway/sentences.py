@@ -44,9 +44,9 @@ _SENTENCES: Final[dict[Code, tuple[str, str, str, str]]] = {
     ),
     Code.UNSUPPORTED_MEDIA_TYPE: (
         "Unsupported media type",
-        "请求的内容类型不受支持，请使用 JSON。",
-        "The request's content type is not supported. Please send JSON.",
-        "El tipo de contenido de la solicitud no se admite. Envía JSON.",
+        "请求的内容类型不是此处所要求的，请检查后再试。",
+        "The request's content type is not the one that is expected here. Please check it and try again.",
+        "El tipo de contenido de la solicitud no es el que se espera aquí. Revísalo e inténtalo de nuevo.",
     ),
     Code.MISDIRECTED: (
         "Wrong host",

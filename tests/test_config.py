@@ -60,6 +60,7 @@ def test_every_setting_that_the_contract_names_exists_and_no_other() -> None:
         ("GATEWAY_TURNS_PER_MINUTE", {"turns_per_minute": 30}),
         ("GATEWAY_MAX_BODY_BYTES", {"max_body_bytes": 262144, "max_message_chars": 16000}),
         ("GATEWAY_SIMULATOR_FIRST_MS", {"simulator_first_ms": 300, "simulator_rate": 40}),
+        ("GATEWAY_MAX_UPLOAD_BYTES", {"max_upload_bytes": 64 * 2**20}),
         ("COZE_API_BASE", {"coze_api_base": "https://api.coze.cn"}),
         ("GATEWAY_DATA_DIR", {"data_dir": Path("data")}),
         ("USE_SSE_STREAMING", {"use_sse_streaming": True}),

@@ -5,7 +5,9 @@ a name that comes twice in an object the last value counts, as in browsers.
 """
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
@@ -16,7 +18,7 @@ from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 
 BODY_DEADLINE: Final = web.AppKey("body_deadline", float)
-"""Seconds for a whole body, because aiohttp itself has no such deadline. The default is 30."""
+"""Seconds for a whole body, or for each piece of an upload: aiohttp itself has no such deadline. The default is 30."""
 
 NUL: Final = b"\\u0000"
 """How JSON writes the characters that have to be replaced. A body without this needs no mending."""
@@ -47,15 +49,22 @@ async def read_body(request: web.Request, settings: Settings) -> bytes:
             raise TooLarge(most)
         return body
     parts = bytearray()
+    async with in_time(request):
+        while part := await content.readany():
+            parts += part
+            if len(parts) > most:
+                raise TooLarge(most)
+    return bytes(parts)
+
+
+@contextlib.asynccontextmanager
+async def in_time(request: web.Request) -> AsyncIterator[None]:
+    """Raises REQUEST_TIMEOUT if a body, or a piece of an upload, does not come in time."""
     try:
         async with asyncio.timeout(request.config_dict.get(BODY_DEADLINE, _BODY_SECONDS)):
-            while part := await content.readany():
-                parts += part
-                if len(parts) > most:
-                    raise TooLarge(most)
+            yield
     except TimeoutError:
         raise GatewayError(Code.REQUEST_TIMEOUT) from None
-    return bytes(parts)
 
 
 def strict_json(raw: bytes) -> object:

@@ -140,6 +140,19 @@ def _after(cursor: str) -> tuple[float, str] | None:
         return None
 
 
+def whose(request: web.BaseRequest, caller: Caller) -> tuple[str, str | None]:
+    """The user ("" if none is named) and the shop for which a request without a JSON body is made: its `userId` and
+    `shopId`. Raises NOT_FOUND for a shop that is not the caller's."""
+    user, shop = request.query.get("userId", ""), request.query.get("shopId") or None
+    asked = {"userId": user, "shopId": shop or ""}
+    wrong = [Mistake(name, "has more than 128 characters") for name, text in asked.items() if len(text) > 128]
+    if user and caller.user_id not in (None, user):
+        wrong.append(Mistake("userId", "is not the token's user"))
+    if wrong:
+        raise InvalidRequest(wrong)
+    return caller.user_id or user, caller.shop_for(shop)
+
+
 def turn_id(text: str) -> TurnId:
     """`text` as a turn's id. Text that can't be one is NOT_FOUND, like the id of a turn that does not exist."""
     if not (text.startswith("turn_") and is_id(text)):

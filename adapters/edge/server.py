@@ -14,6 +14,10 @@ from gateway.errors import Code, GatewayError
 HEAD_SECONDS: Final = 30.0
 """For a request's head, and for the idle time of a kept connection: aiohttp has only one setting for both."""
 
+READ_AHEAD: Final = 64 * 1024
+"""Bytes of a body after twice which a client is not read until the route has taken some. aiohttp's default is 256 KiB,
+which is for each upload, however slowly Coze takes it."""
+
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a body is read after the request was answered, so that the client can read the answer before the
 connection closes."""
@@ -37,6 +41,7 @@ def runner_options() -> dict[str, Any]:
         "auto_decompress": False,  # a compressed body is refused, but read to its end, and must not be unpacked
         "keepalive_timeout": HEAD_SECONDS,  # aiohttp's default is over an hour
         "lingering_time": LINGER_SECONDS,  # aiohttp's default would add ten seconds to a dripping body's thirty
+        "read_bufsize": READ_AHEAD,
         "access_log": None,
         "logger": _WithoutTrace(logging.getLogger("gateway.http")),
     }

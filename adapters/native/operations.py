@@ -76,6 +76,7 @@ async def config(request: web.Request) -> web.Response:
             "retryMs": settings.retry_ms,
             "heartbeatSeconds": settings.heartbeat_interval,
             "maxMessageChars": settings.max_message_chars,
+            "maxUploadBytes": settings.max_upload_bytes,
             "simulated": settings.embedded_simulator,
             "needsToken": _needs_token(request, services),
             "version": __version__,

@@ -56,16 +56,25 @@ def seat_for(services: Services, caller: Caller, order: Order) -> Seat:
     return services.connections.acquire(caller.account(order.user_id))
 
 
-def _allowed(tenants: Tenants, order: Order) -> int | None:
-    """How many turns a minute the shop allows its user, None for as many as the settings say. Raises if the order's bot
-    may not be asked for its shop."""
+def count(services: Services, account: str, shop_id: str | None, bot_id: str | None) -> Awaitable[None] | None:
+    """Counts a turn, or something for which no bot is asked, as `TurnRate.take` does. Raises `rate_limited`, and what
+    is wrong with the shop or the bot."""
+    if services.shops is None:
+        return services.turn_rate.take(account)
+    most = _allowed(services.shops.tenants, shop_id, bot_id)
+    return services.turn_rate.take(account if most is None else f"{account}\0{shop_id}", most)
+
+
+def _allowed(tenants: Tenants, shop_id: str | None, bot_id: str | None) -> int | None:
+    """How many turns a minute the shop allows its user, None for as many as the settings say. Raises if the bot may not
+    be asked for the shop."""
     try:
-        tenants.require(order.shop_id, order.bot_id)
+        tenants.require(shop_id, bot_id)
     except NoCredentials as error:
         raise InvalidRequest([Mistake("shopId", f"is required: {error.detail}")]) from error
     except BotNotAllowed as error:
         raise InvalidRequest([Mistake("botId", f"is not allowed: {error.detail}")]) from error
-    return tenants.turns_per_minute(order.shop_id)
+    return tenants.turns_per_minute(shop_id)
 
 
 async def start(
@@ -86,10 +95,9 @@ async def start(
     def admit(order: Order) -> Awaitable[None] | None:
         check_room()
         account = caller.account(order.user_id)
-        if services.shops is None or (order.coze is not None and order.coze.token):
+        if order.coze is not None and order.coze.token:
             return services.turn_rate.take(account)
-        most = _allowed(services.shops.tenants, order)
-        return services.turn_rate.take(account if most is None else f"{account}\0{order.shop_id}", most)
+        return count(services, account, order.shop_id, order.bot_id)
 
     try:
         accepted = await services.turns.start(order, owns=caller.may_read, admit=admit, position=position or "")

@@ -42,6 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "max_unsent_bytes": "Bytes that may wait in memory to be read; beyond, clients that read nothing are cut.",
     "max_body_bytes": "The largest body of a request; beyond: 413.",
     "max_message_chars": "The longest message; beyond: 422.",
+    "max_upload_bytes": "The largest file that is passed on to Coze; beyond: 413. Coze itself takes 512 MiB.",
     "allowed_origins": "Origins of pages on other hosts that may use the gateway.",
     "allowed_hosts": "Names accepted in Host. None: loopback's names on loopback, else any.",
     "auth": "How callers prove who they are. `none` on a host that other machines can reach needs `allow_anonymous`.",

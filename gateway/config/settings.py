@@ -129,6 +129,7 @@ class Settings(BaseSettings):
     turns_per_minute: Whole = _whole(30, 1, 1_000_000_000)
     max_body_bytes: Whole = _whole(262_144, 1, 67_108_864)
     max_message_chars: Whole = _whole(16_000, 1, 16_000_000)
+    max_upload_bytes: Whole = _whole(67_108_864, 1, 536_870_912)
 
     allowed_origins: Origins = Field(
         (), description="origins, separated by commas, each scheme://host or scheme://host:port; never *"

@@ -1,12 +1,15 @@
 """Replies: the bodies of Coze's answers that are not streams."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from gateway.simulator.framing import with_half_pairs
 from gateway.simulator.objects import Json
+
+LOG_ID: Final = web.RequestKey("log_id", str)
+"""Coze's name for the request."""
 
 _PAGE = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>{status}</h1><p>gateway</p></body></html>"
 

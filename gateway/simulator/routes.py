@@ -11,6 +11,7 @@ from gateway.simulator import replies
 from gateway.simulator.chats import Chats, Perform
 from gateway.simulator.cues import End, cues
 from gateway.simulator.faults import SHAPING, TAKING_NOTHING, Fault, FaultPlan, UnknownFault, parse_plan
+from gateway.simulator.files import Files
 from gateway.simulator.ids import IdMint, new_log_id, second_of
 from gateway.simulator.objects import Chat, Json
 from gateway.simulator.opinions import Opinions
@@ -30,7 +31,7 @@ from gateway.simulator.tally import Tally
 from gateway.simulator.tokens import OAuthProblem, Tokens, read_bearer
 
 _CONVERSATIONS_AT_MOST = 10_000
-_LOG_ID = web.RequestKey("log_id", str)
+_LOG_ID = replies.LOG_ID
 
 
 class Routes:
@@ -60,6 +61,7 @@ class Routes:
         self._mint = IdMint()
         self._conversations: dict[str, Json] = {}
         self.opinions = Opinions(chats, tally, authorize=self._authorize, log_id=lambda request: request[_LOG_ID])
+        self.files = Files(mint=self._mint, tally=tally, clock=clock, authorize=self._authorize)
 
     @property
     def table(self) -> list[web.RouteDef]:
@@ -73,7 +75,7 @@ class Routes:
             web.post("/v1/conversation/create", self._create_conversation),
             web.get("/v1/conversation/retrieve", self._retrieve_conversation),
             web.post("/api/permission/oauth2/token", self._token),
-            *self.opinions.table,
+            *(self.opinions.table + self.files.table),
         ]
 
     @web.middleware

@@ -34,7 +34,7 @@ class Simulator:
     """A running simulated Coze. `close` ends it; its chats go on when one with the same `data_dir` starts.
 
     `requests` counts requests by operation: chat, submit_tool_outputs, retrieve, messages, cancel, conversation,
-    feedback, token.
+    feedback, token, upload, file.
     """
 
     def __init__(
@@ -95,6 +95,11 @@ class Simulator:
     def streams(self) -> int:
         """The streams that are open now."""
         return len(self._routes.players)
+
+    @property
+    def bytes_received(self) -> int:
+        """The bytes of all files that were uploaded, also of those that broke off."""
+        return self._routes.files.received
 
     def posts_of(self, message: str) -> int:
         """How often this very message was posted, whether accepted or not."""

@@ -21,7 +21,7 @@ EVENTS = (
     "coze",
 )
 
-Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "token"]
+Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "token", "upload"]
 """A kind of request to Coze."""
 
 Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes", "tenants"]

@@ -32,6 +32,7 @@ from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
 from gateway.upstream.stream import CozeStream
 from gateway.upstream.tokens import TokenSource
 from gateway.upstream.unpack import BadPacking
+from gateway.upstream.uploads import Form, FormBroke, StoredFile, stored_file
 from gateway.upstream.verbatim import VerbatimReader, state_of, with_entry
 
 T = TypeVar("T")
@@ -158,6 +159,14 @@ class CozeUpstream:
         body = {"feedback_type": kind} | ({"comment": comment} if comment else {})
         await self._ask("feedback", "POST", path, body=body)
 
+    async def upload(self, form: Form) -> StoredFile:
+        try:
+            return stored_file(await self._ask("upload", "POST", "/v1/files/upload", form=form))
+        except FormBroke as broke:
+            raise broke.failure from None
+        except BadJson:
+            raise not_coze("Coze's answer about the file cannot be read") from None
+
     async def close(self) -> None:
         for stream in list(self._streams):
             stream.abandon()
@@ -221,14 +230,17 @@ class CozeUpstream:
         *,
         query: dict[str, str] | None = None,
         body: Any = None,
+        form: Form | None = None,
         read: Callable[[int, Mapping[str, str], bytes], Any] = _data_of,
     ) -> Any:
         """The result of `read` for the answer. These calls may be repeated without harm, so none of them is
-        uncertain."""
+        uncertain. Raises FormBroke if the form is the reason why there is no answer."""
 
         async def once(token: str) -> Any:
             try:
-                response = await self._exchanges.send(method, path, query or {}, body, token, accept="application/json")
+                response = await self._exchanges.send(
+                    method, path, query or {}, body, token, accept="application/json", form=form
+                )
                 try:
                     answer = await self._exchanges.body(response)
                 finally:
@@ -239,19 +251,22 @@ class CozeUpstream:
                     log.close()
                 return read(response.status, response.headers, answer)
             except UpstreamError as error:
+                if form is not None and form.failure is not None:
+                    raise FormBroke(form.failure) from None
                 if error.code is Code.UPSTREAM_UNCERTAIN:
                     error.code, error.taken = Code.UPSTREAM_UNAVAILABLE, "no"
                 raise
 
         with self._ledger.open("upstream", f"{__name__}:{operation}"), self._counted(operation):
-            return await self._renewing(once)
+            return await self._renewing(once, again=form is None)
 
-    async def _renewing(self, once: Callable[[str], Awaitable[T]]) -> T:
+    async def _renewing(self, once: Callable[[str], Awaitable[T]], *, again: bool = True) -> T:
         token = await self._tokens.token(self._user_id)
         try:
             return await once(token)
         except UpstreamError as error:
-            if error.code is not Code.UPSTREAM_UNAUTHORIZED or not self._tokens.invalidate(token):
+            refused = error.code is Code.UPSTREAM_UNAUTHORIZED and self._tokens.invalidate(token)
+            if not (refused and again):
                 raise
         return await once(await self._tokens.token(self._user_id))
 
@@ -265,7 +280,7 @@ class CozeUpstream:
         except UpstreamError as error:
             outcome = error.code
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, FormBroke):
             outcome = None
             raise
         except BaseException:

@@ -6,7 +6,7 @@ Its exceptions are translated here into an `UpstreamError`, which says whether t
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from gateway.upstream.opening import ANSWER_SECONDS, LIMIT
 from gateway.upstream.pool import Pool
 from gateway.upstream.refusal import log_id_of
 from gateway.upstream.unpack import BadPacking, Overflow, Unpacker, packing
+from gateway.upstream.uploads import Form
 
 BODY_LIMIT = RECORD_BYTES
 """Bytes of a JSON answer; a message may be as large as one record of a stream."""
@@ -56,19 +57,33 @@ class Exchanges:
         )
 
     async def send(
-        self, method: str, path: str, query: dict[str, str], body: Any, token: str, *, accept: str
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Any,
+        token: str,
+        *,
+        accept: str,
+        form: Form | None = None,
     ) -> aiohttp.ClientResponse:
         """The response, its head read; the caller closes it. Raises `UpstreamError`.
 
         `connect_timeout` covers DNS, TCP and TLS together. Before the first byte of the request may have been sent,
-        Coze can't have accepted anything; from then on, `idle_timeout` applies until the head has arrived.
+        Coze can't have accepted anything; from then on, `idle_timeout` applies until the head has arrived. While a
+        `form` is sent, it applies to each of its pieces, and the wait for the next piece does not count.
         """
         headers = {"Authorization": f"Bearer {token}", "Accept": accept}
-        data = None
-        if body is not None:
+        progress = _Progress(self._idle_timeout)
+        data: bytes | AsyncIterator[bytes] | None = None
+        if form is not None:
+            headers["Content-Type"] = form.content_type
+            if form.length is not None:
+                headers["Content-Length"] = str(form.length)
+            data = progress.timed(form)
+        elif body is not None:
             headers["Content-Type"] = "application/json"
             data = write(body)
-        progress = _Progress(self._idle_timeout)
         try:
             # aiohttp ends a slow connect itself; the extra second is needed because it rounds long time-outs up.
             async with asyncio.timeout(self._connect_timeout + 1.0) as progress.deadline:
@@ -106,6 +121,8 @@ class Exchanges:
                 raise UpstreamError(Code.UPSTREAM_UNCERTAIN, detail, retryable=True, taken="unknown") from None
             detail = f"Coze was not reached: {_kind(error)}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
+        finally:
+            progress.deadline = None
 
     async def body(self, response: aiohttp.ClientResponse) -> bytes:
         """A whole body of bounded size. Raises `UpstreamError`."""
@@ -192,13 +209,26 @@ class _Progress:
         self.deadline: asyncio.Timeout | None = None
         self.sent = False
 
+    def expect(self, seconds: float | None) -> None:
+        """From now on Coze has so many seconds; None: it is not Coze that is waited for."""
+        if self.deadline is not None and not self.deadline.expired():
+            self.deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+    async def timed(self, form: Form) -> AsyncIterator[bytes]:
+        """The form's pieces, each of which Coze has to take in time. The next one is asked for once it has."""
+        self.expect(None)
+        async for piece in form:
+            self.expect(self.idle_timeout)
+            yield piece
+            self.expect(None)
+        self.expect(self.idle_timeout)
+
 
 def _progress_trace() -> aiohttp.TraceConfig:
     async def headers_sent(session: Any, context: SimpleNamespace, params: Any) -> None:
         progress: _Progress = context.trace_request_ctx
         progress.sent = True
-        if progress.deadline is not None:
-            progress.deadline.reschedule(asyncio.get_running_loop().time() + progress.idle_timeout)
+        progress.expect(progress.idle_timeout)
 
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(headers_sent)

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from gateway.upstream.breaker import Breaker
+from gateway.upstream.uploads import Form, StoredFile
 
 
 class Opened(Struct, frozen=True):
@@ -262,6 +263,12 @@ class Upstream(Protocol):
         self, conversation_id: str, message_id: str, kind: Literal["like", "unlike", "none"], comment: str
     ) -> None:
         """Says what the user thinks of a message, or with `none` takes back what was said. Both ids are Coze's."""
+
+    async def upload(self, form: Form) -> StoredFile:
+        """Sends a file, no faster than Coze takes it. The form can't be sent a second time, so nothing is repeated.
+
+        Raises the form's failure if that is the reason why Coze did not get it. When cancelled, Coze gets no more.
+        """
 
 
 class Upstreams(Protocol):

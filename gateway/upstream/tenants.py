@@ -52,15 +52,16 @@ class Tenants:
         self._table = table
         self._leaving: list[Account] = []
 
-    def require(self, shop_id: str | None, bot_id: str) -> None:
-        """Raises `not_found` for a shop that is not in the table, `NoCredentials`, or `BotNotAllowed`."""
+    def require(self, shop_id: str | None, bot_id: str | None) -> None:
+        """Raises `not_found` for a shop that is not in the table, `NoCredentials`, or `BotNotAllowed`. `bot_id` is None
+        where no bot is asked."""
         if shop_id is None:
             if self._own is None:
                 raise NoCredentials
             return
         if (shop := self._table.get(shop_id)) is None:
             raise GatewayError(Code.NOT_FOUND, "the shop is not in GATEWAY_TENANTS_FILE")
-        if shop.bots is not None and bot_id not in shop.bots:
+        if shop.bots is not None and bot_id is not None and bot_id not in shop.bots:
             raise BotNotAllowed
 
     def turns_per_minute(self, shop_id: str | None) -> int | None:

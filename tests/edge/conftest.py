@@ -14,6 +14,7 @@ from adapters.edge import body as json_body
 from adapters.edge import fields
 from adapters.edge.auth import Authenticator
 from adapters.edge.failures import request_id
+from adapters.edge.forms import read_form
 from adapters.edge.guard import Guard
 from adapters.edge.server import WebRunner
 from gateway.config.settings import Settings
@@ -31,6 +32,11 @@ def small_app(settings: Settings, **guard: Any) -> web.Application:
     async def chat(request: web.Request) -> web.Response:
         body = await fields.read_chat(request, settings, who.authenticate(request))
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+    async def files(request: web.Request) -> web.Response:
+        form = await read_form(request, settings.max_upload_bytes)
+        body = b"".join([piece async for piece in form])
+        return web.Response(body=body, headers={"Content-Type": form.content_type, "X-Form-Length": str(form.length)})
 
     async def stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
@@ -58,6 +64,7 @@ def small_app(settings: Settings, **guard: Any) -> web.Application:
         return web.Response(text=request_id(request))
 
     app.router.add_post("/chat", chat)
+    app.router.add_post("/files", files)
     app.router.add_get("/stream", stream)
     app.router.add_get("/broken", broken)
     app.router.add_get("/ws", socket)

@@ -41,7 +41,7 @@ async def schemathesis(folder: Path, url: str, *more: str, phases: str = "covera
 async def test_no_example_gets_a_server_error_or_an_answer_that_is_not_described(tmp_path: Path) -> None:
     async with whole(tmp_path, max_connections_per_user=1000) as gateway:
         printed = await schemathesis(tmp_path, gateway.url)
-        assert "Tested: 24" in printed
+        assert "Tested: 28" in printed
         await quiet(gateway)
 
 

@@ -195,3 +195,10 @@ async def test_coze_s_client_for_node_streams_and_polls(
     assert seen["status"] == "completed"
     assert seen["polled"] == [whole_text(QUESTION)]
     assert seen["refused"] == 4016
+
+
+async def test_cozepy_uploads_a_file_and_looks_it_up(coze: cozepy.Coze) -> None:
+    file = await asyncio.to_thread(lambda: coze.files.upload(file=("图.png", b"x" * 100_000)))
+    assert (file.bytes, file.file_name) == (100_000, "图.png")
+    again = await asyncio.to_thread(lambda: coze.files.retrieve(file_id=file.id))
+    assert again.created_at == file.created_at
