@@ -9,6 +9,7 @@ from gateway.ids import LogKey
 from gateway.log.journal import JournalError
 from gateway.log.tail import Tail
 from tests.contracts.journals import KEY, Bench, fields, last, piece, thought
+from tests.waiting import until
 
 
 async def test_events_are_seen_in_the_order_in_which_they_were_appended(bench: Bench) -> None:
@@ -41,8 +42,7 @@ async def test_what_comes_while_one_batch_is_written_goes_into_the_next_one_toge
     await bench.log.committed()
     bench.journal.writable.clear()
     bench.writer(stretches[0]).append(piece("first"))
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await until(lambda: bench.log.committer.in_flight)  # the commit before may be followed by a pause
     commits = bench.journal.commits
     for stretch in stretches:
         for number in range(10):
