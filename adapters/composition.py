@@ -18,7 +18,7 @@ from adapters.edge.failures import REFUSALS
 from adapters.edge.guard import Guard
 from adapters.edge.limits import Connections, TurnRate
 from adapters.edge.refusals import Refusals
-from adapters.facades.coze import chats
+from adapters.facades.coze import chats, passing
 from adapters.native import chat, conversations, files, operations, shared, stream
 from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
@@ -192,6 +192,8 @@ def make_app(settings: Settings, services: Services) -> web.Application:
         chats.add_routes(app)
     if settings.admin_port is None and settings.on_loopback:
         operations.add_operator_routes(app)
+    if "coze" in settings.doors:
+        passing.add_routes(app)
     for point in entry_points(group=TRANSPORTS):
         transport: Transport = point.load()
         transport.add_routes(app)

@@ -21,7 +21,9 @@ EVENTS = (
     "coze",
 )
 
-Operation = Literal["chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "token", "upload"]
+Operation = Literal[
+    "chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "pass_on", "token", "upload"
+]
 """A kind of request to Coze."""
 
 Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes", "tenants"]

@@ -5,9 +5,7 @@ There is one exception: if Coze refuses a token, it is renewed once, if its sour
 
 import asyncio
 import copy
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import aiohttp
@@ -21,12 +19,15 @@ from gateway.telemetry.words import Operation
 from gateway.upstream.bodies import chat_body, chatflow_body
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.caller_tokens import CallerToken, CallerTokens
+from gateway.upstream.calls import Calls
 from gateway.upstream.coze_objects import Chat, action_of, failure_of_chat, message_items, status_of, usage_of
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
 from gateway.upstream.json_text import BadJson, converted, parts
 from gateway.upstream.listing import entries_of, messages_of
 from gateway.upstream.mask import MaskedLog
+from gateway.upstream.passed import PassedRequest
+from gateway.upstream.passing import Passed
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, CozeRequest, Item, OnItems, Skipped
 from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
 from gateway.upstream.stream import CozeStream
@@ -76,15 +77,14 @@ class CozeUpstream:
         self._verbatim = False
         self._idle_timeout = idle_timeout
         self._ledger = ledger
-        self._observer = observer
         self._log_bytes = log_bytes
         self._streams: set[CozeStream] = set()
-        self._calls: Counter[Operation] = Counter()  # under way; shared with the copies for other users
+        self._calls = Calls(observer)  # shared with the copies for other users
 
     @property
     def busy(self) -> bool:
         """Whether a call is under way, or a stream is open."""
-        return bool(self._streams) or self._calls.total() > 0
+        return bool(self._streams) or self._calls.under_way > 0
 
     def on_behalf_of(self, user_id: str, shop_id: str | None, coze: CozeRequest | None = None) -> "CozeUpstream":
         """The same Coze, asked with the caller's own token, or with this user's token where each user has one."""
@@ -167,6 +167,12 @@ class CozeUpstream:
         except BadJson:
             raise not_coze("Coze's answer about the file cannot be read") from None
 
+    async def pass_on(self, request: PassedRequest) -> Passed:
+        token = await self._tokens.token(self._user_id)
+        with self._calls.counted("pass_on"):
+            response = await self._exchanges.pass_on(request, token)
+            return Passed(response, self._ledger.open("upstream", f"{__name__}:pass_on"))
+
     async def close(self) -> None:
         for stream in list(self._streams):
             stream.abandon()
@@ -189,7 +195,7 @@ class CozeUpstream:
                 held.close()
                 raise
 
-        with self._counted(operation):
+        with self._calls.counted(operation):
             return await self._renewing(once)
 
     async def _accept(
@@ -257,7 +263,7 @@ class CozeUpstream:
                     error.code, error.taken = Code.UPSTREAM_UNAVAILABLE, "no"
                 raise
 
-        with self._ledger.open("upstream", f"{__name__}:{operation}"), self._counted(operation):
+        with self._ledger.open("upstream", f"{__name__}:{operation}"), self._calls.counted(operation):
             return await self._renewing(once, again=form is None)
 
     async def _renewing(self, once: Callable[[str], Awaitable[T]], *, again: bool = True) -> T:
@@ -269,27 +275,6 @@ class CozeUpstream:
             if not (refused and again):
                 raise
         return await once(await self._tokens.token(self._user_id))
-
-    @contextmanager
-    def _counted(self, operation: Operation) -> Iterator[None]:
-        outcome: Code | Literal["ok"] | None = "ok"
-        began = asyncio.get_running_loop().time()
-        self._calls[operation] += 1
-        try:
-            yield
-        except UpstreamError as error:
-            outcome = error.code
-            raise
-        except (asyncio.CancelledError, FormBroke):
-            outcome = None
-            raise
-        except BaseException:
-            outcome = Code.INTERNAL
-            raise
-        finally:
-            self._calls[operation] -= 1
-            if outcome is not None:
-                self._observer.upstream_requested(operation, outcome, asyncio.get_running_loop().time() - began)
 
     def __repr__(self) -> str:
         return f"CozeUpstream({self._exchanges.base.host}, {len(self._streams)} streams)"

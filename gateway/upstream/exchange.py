@@ -18,6 +18,8 @@ from gateway.bounds import RECORD_BYTES
 from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.upstream.json_text import write
 from gateway.upstream.opening import ANSWER_SECONDS, LIMIT
+from gateway.upstream.passed import PassedRequest
+from gateway.upstream.passing import Bounded, headers_for
 from gateway.upstream.pool import Pool
 from gateway.upstream.refusal import log_id_of
 from gateway.upstream.unpack import BadPacking, Overflow, Unpacker, packing
@@ -123,6 +125,26 @@ class Exchanges:
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
         finally:
             progress.deadline = None
+
+    async def pass_on(self, request: PassedRequest, token: str) -> aiohttp.ClientResponse:
+        """The response to a request that is sent as it came, its head read. The caller bounds the time, and closes it.
+        Raises `UpstreamError`, and what the request's body raises."""
+        target = URL(str(self.base) + request.target, encoded=True)
+        try:
+            return await self._session.request(
+                request.method,
+                target,
+                data=request.body,
+                headers=headers_for(request, token),
+                skip_auto_headers=("Content-Type",),
+                allow_redirects=False,
+                trace_request_ctx=_Progress(self._idle_timeout),
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(body := request.body, Bounded) and body.failure is not None:
+                raise body.failure from None
+            detail = f"Coze was not reached, or broke off: {_kind(error)}"
+            raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True) from None
 
     async def body(self, response: aiohttp.ClientResponse) -> bytes:
         """A whole body of bounded size. Raises `UpstreamError`."""

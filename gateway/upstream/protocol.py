@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from gateway.upstream.breaker import Breaker
+from gateway.upstream.passed import PassedAnswer, PassedRequest
 from gateway.upstream.uploads import Form, StoredFile
 
 
@@ -269,6 +270,9 @@ class Upstream(Protocol):
 
         Raises the form's failure if that is the reason why Coze did not get it. When cancelled, Coze gets no more.
         """
+
+    async def pass_on(self, request: PassedRequest) -> PassedAnswer:
+        """Sends a request as it came, once. Returns once the answer's head is there, whatever it says."""
 
 
 class Upstreams(Protocol):

@@ -1,7 +1,7 @@
 """Asking: the way from a request in Coze's own form to an order. Fields that nobody here knows are passed on."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -16,6 +16,9 @@ from adapters.services import Services
 from gateway.turns.orders import Order
 from gateway.upstream.protocol import CozeRequest
 
+RAW: Final = web.RequestKey("raw_body", bytes)
+"""The body as it came, once it was read."""
+
 NEEDS_HISTORY = 4007
 """Coze's code for a chat that is neither streamed nor kept."""
 
@@ -29,7 +32,8 @@ _LONGEST_USER = 128
 
 async def read_object(request: web.Request, services: Services) -> dict[str, Any]:
     """The body. Raises `Refusal`, and what reading a body raises."""
-    body = strict_json(await read_body(request, services.settings))
+    raw = request[RAW] = await read_body(request, services.settings)
+    body = strict_json(raw)
     if not isinstance(body, dict):
         raise Refusal(BAD, "The request's body is not a JSON object.")
     return body

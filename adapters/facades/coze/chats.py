@@ -11,9 +11,10 @@ from adapters.edge.limits import Seat
 from adapters.edge.query import turn_id as checked_turn_id
 from adapters.facades.coze.asking import CHAT, CHATFLOW, after, order_of, read_object, streams, tool_outputs
 from adapters.facades.coze.callers import caller_of
-from adapters.facades.coze.failures import Refusal, failure, in_coze_s_form, success
+from adapters.facades.coze.failures import Handler, Refusal, failure, in_coze_s_form, success
 from adapters.facades.coze.finding import KNOWN, Known
 from adapters.facades.coze.framing import Framer
+from adapters.facades.coze.passing import may_pass, pass_on
 from adapters.facades.coze.reading import Begun, begun, chat_in, messages_in, newest_call, place_after
 from adapters.facades.coze.starting import learn, start
 from adapters.facades.coze.streaming import LABEL, TURN, stream
@@ -26,6 +27,10 @@ from gateway.reading.subscription import Subscription
 
 _NO_CHAT = 4001
 _TOO_LATE = 4104
+
+
+class CozeAlone(Refusal):
+    """A chat of which the gateway knows nothing, or nothing any more. Coze may know it."""
 
 
 class Holding:
@@ -148,7 +153,7 @@ async def _turn(request: web.Request, services: Services, caller: Caller, ids: d
     chat = str(ids.get("conversation_id", "")), str(ids.get("chat_id", ""))
     found = await request.app[KNOWN].turn(chat, caller.may_read)
     if found is None:
-        raise Refusal(_NO_CHAT, "No such chat in this conversation.", Code.NOT_FOUND)
+        raise CozeAlone(_NO_CHAT, "No such chat in this conversation.", Code.NOT_FOUND)
     return found
 
 
@@ -166,7 +171,7 @@ def _stretch(subscription: Subscription) -> Stretch:
     """The turn's events. Raises `Refusal` if they are not kept any more."""
     span = subscription.span
     if subscription.gone or span is None or span.stretch is None:
-        raise Refusal(_NO_CHAT, "This chat's events are not kept any more.", Code.NOT_FOUND)
+        raise CozeAlone(_NO_CHAT, "This chat's events are not kept any more.", Code.NOT_FOUND)
     return span.stretch
 
 
@@ -209,12 +214,26 @@ def _named(answer: web.Response, turn_id: str) -> web.Response:
     return answer
 
 
+def _or_passed_on(handler: Handler) -> Handler:
+    """The route, which asks Coze about chats that the gateway does not know."""
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except CozeAlone:
+            if not may_pass(request.app[SERVICES], caller := caller_of(request)):
+                raise
+            return await pass_on(request, caller)
+
+    return in_coze_s_form(answered)
+
+
 def add_routes(app: web.Application) -> None:
     app[KNOWN] = Known(app[SERVICES].store)
     for path in (CHAT, CHATFLOW):
         app.router.add_post(path, in_coze_s_form(chat))
-    app.router.add_get("/v3/chat/retrieve", in_coze_s_form(retrieve), allow_head=False)
-    app.router.add_post("/v3/chat/retrieve", in_coze_s_form(retrieve))
-    app.router.add_get("/v3/chat/message/list", in_coze_s_form(messages), allow_head=False)
-    app.router.add_post("/v3/chat/cancel", in_coze_s_form(cancel))
-    app.router.add_post("/v3/chat/submit_tool_outputs", in_coze_s_form(submit))
+    app.router.add_get("/v3/chat/retrieve", _or_passed_on(retrieve), allow_head=False)
+    app.router.add_post("/v3/chat/retrieve", _or_passed_on(retrieve))
+    app.router.add_get("/v3/chat/message/list", _or_passed_on(messages), allow_head=False)
+    app.router.add_post("/v3/chat/cancel", _or_passed_on(cancel))
+    app.router.add_post("/v3/chat/submit_tool_outputs", _or_passed_on(submit))
