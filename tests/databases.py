@@ -21,6 +21,7 @@ _CONFIG = """
 max_connections = 200
 listen_addresses = ''
 shared_buffers = 32MB
+wal_retrieve_retry_interval = 200ms
 """
 _HASTY = """
 fsync = off

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.chaos.nodes import Nodes, run_nodes
+from tests.chaos.servers import Programs
 from tests.chaos.soak import soak
 from tests.chaos.world import World, run
 from tests.programs import program
@@ -32,7 +33,8 @@ def main() -> int:
         one = any(argument.startswith("--seed") for argument in sys.argv[1:])
         runs = options.runs or (1 if one else 300)
         seconds = options.seconds or 8.0
-        programs = Path(program("postgres") or "postgres").resolve().parent
+        postgres, redis = program("postgres") or "postgres", program("redis-server") or "redis-server"
+        programs = Programs(Path(postgres).resolve().parent, redis)
 
         async def one_run(seed: int, say: Callable[[str], None]) -> World | Nodes:
             if options.nodes:

@@ -6,15 +6,14 @@ import random
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import psycopg
 
 from tests.chaos.crowd import Crowd, balanced, without_a_fault
-from tests.chaos.plan import NODE_BLOWS, Strike, strikes
-from tests.databases import PostgresServer, postgres_server
+from tests.chaos.plan import Strike, has_redis, node_strikes
+from tests.chaos.servers import Programs, Servers, servers_of
 from tests.faults.coze import SWIFT, simulated
 from tests.faults.proxy import Proxy, proxied
 from tests.faults.reading import Broken, client
@@ -32,10 +31,11 @@ SETTINGS = SWIFT | {"GATEWAY_RETENTION_SECONDS": "600", "GATEWAY_SEND_TIMEOUT": 
 
 
 class Node:
-    """One position in the cluster: its processes, one after the other, and its line to PostgreSQL."""
+    """One position in the cluster: its processes, one after the other, and its lines to PostgreSQL and to Redis."""
 
-    def __init__(self, line: Proxy, settings: dict[str, str], planted: str) -> None:
+    def __init__(self, line: Proxy, to_redis: Proxy | None, settings: dict[str, str], planted: str) -> None:
         self.line = line
+        self.to_redis = to_redis
         self._settings = settings
         self._planted = planted
         self.lives: list[GatewayProcess] = []
@@ -73,13 +73,12 @@ class Node:
 class Nodes:
     """The parts of a run."""
 
-    def __init__(self, crowd: Crowd, to_coze: Proxy, nodes: list[Node], server: PostgresServer) -> None:
+    def __init__(self, crowd: Crowd, to_coze: Proxy, nodes: list[Node], servers: Servers) -> None:
         self.crowd = crowd
         self.nodes = nodes
+        self.servers = servers
         self.blows: Counter[str] = Counter()
         self._to_coze = to_coze
-        self._server = server
-        self._database = asyncio.Lock()
         self._lasting: set[asyncio.Task[None]] = set()
 
     async def strike(self, strike: Strike, chance: random.Random) -> None:
@@ -95,7 +94,7 @@ class Nodes:
 
     async def _befall(self, strike: Strike, node: Node, seconds: float) -> None:
         match strike.blow:
-            case "kill" | "stop" | "pause" | "cut off" | "cut database":
+            case "kill" | "stop" | "pause" | "cut off" | "cut off redis" | "cut database":
                 async with node.hurt:
                     await self._befall_node(strike, node, seconds)
             case "restart all":
@@ -103,9 +102,13 @@ class Nodes:
                     async with one.hurt:
                         await one.stop()
                         await one.start()
-            case "stop database" | "crash database" | "pause database":
-                async with self._database:
-                    await self._befall_database(strike)
+            case "stop database" | "crash database" | "pause database" | "fail over":
+                if await self.servers.befall(strike):
+                    for one in self.nodes:
+                        one.line.target(self.servers.primary.socket)
+                        one.line.cut_all()
+            case "stop redis" | "pause redis":
+                await self.servers.befall_redis(strike)
             case "cut coze":
                 self._to_coze.cut_all("reset" if strike.hard else "close")
             case _:
@@ -126,45 +129,45 @@ class Nodes:
                 node.life.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(seconds)
                 node.life.send_signal(signal.SIGCONT)
-            case "cut off" if strike.hard:
-                node.line.freeze()
-                await asyncio.sleep(seconds)
-                node.line.thaw()
-            case "cut off":
-                node.line.refuse()
-                node.line.cut_all("close")
-                await asyncio.sleep(seconds)
-                await node.line.listen()
+            case "cut off" | "cut off redis":
+                if (line := node.line if strike.blow == "cut off" else node.to_redis) is not None:
+                    await _cut_off(line, strike, seconds)
             case _:
                 node.line.cut_all("reset" if strike.hard else "close")
 
-    async def _befall_database(self, strike: Strike) -> None:
-        if strike.blow == "pause database":
-            self._server.send(signal.SIGSTOP)
-            await asyncio.sleep(strike.lasts * 5)
-            self._server.send(signal.SIGCONT)
-        else:
-            await asyncio.to_thread(self._server.stop, *([signal.SIGQUIT] if strike.blow == "crash database" else []))
-            await asyncio.sleep(strike.lasts)
-            await asyncio.to_thread(self._server.start)
+
+async def _cut_off(line: Proxy, strike: Strike, seconds: float) -> None:
+    """Nothing passes any more; `hard`: and nobody is told so."""
+    if strike.hard:
+        line.freeze()
+        await asyncio.sleep(seconds)
+        line.thaw()
+    else:
+        line.refuse()
+        line.cut_all("close")
+        await asyncio.sleep(seconds)
+        await line.listen()
 
 
 @contextlib.asynccontextmanager
-async def nodes_of(seed: int, server: PostgresServer, url: str, planted: str) -> AsyncIterator[Nodes]:
+async def nodes_of(seed: int, servers: Servers, planted: str) -> AsyncIterator[Nodes]:
     async with contextlib.AsyncExitStack() as stack:
         coze = await stack.enter_async_context(simulated(first_ms=80, rate=60))
         to_coze = await stack.enter_async_context(proxied(coze.url))
         nodes = []
         for _ in range(NODES):
-            line = await stack.enter_async_context(proxied(server.socket))
-            reached = f"postgresql://gateway@{urlsplit(line.url).netloc}{urlsplit(url).path}"
-            nodes.append(
-                Node(line, SETTINGS | {"COZE_API_BASE": to_coze.url, "GATEWAY_DATABASE_URL": reached}, planted)
-            )
+            line = await stack.enter_async_context(proxied(servers.primary.socket))
+            reached = servers.url_by(urlsplit(line.url).netloc)
+            settings = SETTINGS | {"COZE_API_BASE": to_coze.url, "GATEWAY_DATABASE_URL": reached}
+            to_redis = None
+            if servers.redis is not None:
+                to_redis = await stack.enter_async_context(proxied(servers.redis.url))
+                settings["GATEWAY_BUS_URL"] = f"redis://{urlsplit(to_redis.url).netloc}/0"
+            nodes.append(Node(line, to_redis, settings, planted))
         try:
             await asyncio.gather(*(node.start() for node in nodes))
             crowd = Crowd(seed, coze, lambda chance: chance.choice(nodes).url)
-            yield Nodes(crowd, to_coze, nodes, server)
+            yield Nodes(crowd, to_coze, nodes, servers)
         finally:
             for node in nodes:
                 for life in node.lives:
@@ -175,20 +178,21 @@ async def nodes_of(seed: int, server: PostgresServer, url: str, planted: str) ->
 async def run_nodes(
     seed: int,
     seconds: float,
-    programs: Path,
+    programs: Programs,
     *,
     planted: str = "",
     rest: float = LIVENESS,
     say: Callable[[str], None] = lambda _: None,
 ) -> Nodes:
     """One whole run. Raises an exception group that holds `Broken` when a promise is, or the nodes find no rest."""
-    with postgres_server(programs) as server:
-        url = await server.make()
-        async with nodes_of(seed, server, url, planted) as here, _kept(here, seed), client() as session:
+    plan = node_strikes(seed, seconds)
+    with servers_of(programs, with_redis=has_redis(seed)) as servers:
+        await servers.make(fails_over=any(one.blow == "fail over" for one in plan))
+        async with nodes_of(seed, servers, planted) as here, _kept(here, seed), client() as session:
             chance = random.Random(f"{seed} nodes")
 
             async def strike() -> None:
-                for one in strikes(seed, seconds, NODE_BLOWS):
+                for one in plan:
                     await here.strike(one, chance)
                     say(f"{one.blow} after {one.after:.2f}")
                 await here.over()
@@ -196,7 +200,7 @@ async def run_nodes(
             await here.crowd.gather(session, strike, rest)
             here.crowd.judge()
             await _judge_nodes(here, session)
-            await _sound(url)
+            await _sound(servers.url)
             return here
 
 

@@ -21,6 +21,10 @@ Blow = Literal[
     "stop database",
     "crash database",
     "pause database",
+    "fail over",
+    "cut off redis",
+    "stop redis",
+    "pause redis",
 ]
 BLOWS: tuple[Blow, ...] = (
     "kill",
@@ -50,10 +54,14 @@ NODE_BLOWS: tuple[Blow, ...] = (
     "stop database",
     "crash database",
     "pause database",
+    "fail over",
     "cut coze",
     "stall coze",
 )
 """The same where several nodes work on one PostgreSQL."""
+
+REDIS_BLOWS: tuple[Blow, ...] = ("cut off redis", "stop redis", "pause redis")
+"""More of them where Redis carries the nodes' news."""
 
 _PLANS = (
     *("plain",) * 4,
@@ -87,6 +95,15 @@ class Strike:
     after: float
     lasts: float
     hard: bool
+
+
+def has_redis(seed: int) -> bool:
+    """Whether the nodes of this seed's run have Redis."""
+    return seed % 2 == 1
+
+
+def node_strikes(seed: int, seconds: float) -> list[Strike]:
+    return strikes(seed, seconds, NODE_BLOWS + REDIS_BLOWS if has_redis(seed) else NODE_BLOWS)
 
 
 def strikes(seed: int, seconds: float, blows: Sequence[Blow]) -> list[Strike]:

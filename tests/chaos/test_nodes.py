@@ -10,7 +10,8 @@ import pytest
 
 from tests.chaos.crowd import side_by_side
 from tests.chaos.nodes import run_nodes
-from tests.chaos.plan import NODE_BLOWS, strikes
+from tests.chaos.plan import NODE_BLOWS, REDIS_BLOWS, node_strikes
+from tests.chaos.servers import Programs
 from tests.conftest import Require
 from tests.faults.reading import Broken
 
@@ -22,19 +23,19 @@ MOST_SEEDS = 6
 
 
 @pytest.fixture(scope="module")
-def programs(require: Require) -> Path:
-    return Path(require("postgres")).resolve().parent
+def programs(require: Require) -> Programs:
+    return Programs(Path(require("postgres")).resolve().parent, require("redis-server"))
 
 
 @pytest.mark.parametrize("seeds", [range(3), range(3, 6), range(6, 10)], ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
-async def test_whatever_breaks_every_answer_arrives_whole_and_once(programs: Path, seeds: range) -> None:
+async def test_whatever_breaks_every_answer_arrives_whole_and_once(programs: Programs, seeds: range) -> None:
     found = await side_by_side(seeds, lambda seed: run_nodes(seed, SECONDS, programs))
     outcomes = sum((nodes.crowd.outcomes() for nodes in found), Counter[str]())
     assert outcomes["completed"] > sum(outcomes.values()) / 2
 
 
 @pytest.mark.parametrize("planted", ["double-writer", "lost-batch"])
-async def test_a_planted_fault_is_found(programs: Path, planted: str) -> None:
+async def test_a_planted_fault_is_found(programs: Programs, planted: str) -> None:
     for seed in range(MOST_SEEDS):
         try:
             await run_nodes(seed, SECONDS, programs, planted=planted, rest=5.0)
@@ -52,5 +53,5 @@ def _is_broken(error: BaseException) -> bool:
 
 
 def test_ten_seeds_hold_every_blow() -> None:
-    struck = {strike.blow for seed in range(10) for strike in strikes(seed, SECONDS, NODE_BLOWS)}
-    assert struck == set(NODE_BLOWS)
+    struck = {strike.blow for seed in range(10) for strike in node_strikes(seed, SECONDS)}
+    assert struck == set(NODE_BLOWS + REDIS_BLOWS)
