@@ -47,7 +47,7 @@ class FollowUp(Struct, frozen=True, tag_field="event", tag="suggestion"):
 
 
 class Notice(Struct, frozen=True, tag_field="event", tag="notice", rename="camel", omit_defaults=True):
-    code: Literal["queued", "retrying", "recovering"]
+    code: Literal["queued", "retrying", "recovering", "unrecoverable"]
     attempt: int | UnsetType = UNSET
     delay_ms: int | UnsetType = UNSET
 

@@ -29,7 +29,8 @@ def test_a_digest_is_of_the_body_whatever_its_order_the_language_and_the_key() -
     for field, value in (
         ("message", "n"), ("bot_id", "c"), ("conversation_id", "conv_1"), ("on_busy", "queue"),
         ("on_disconnect", "cancel"), ("custom_variables", {"a": "1"}), ("meta_data", {"a": "1"}),
-        ("attachments", ({"type": "image", "url": "http://x"},)),
+        ("attachments", ({"type": "image", "url": "http://x"},)), ("context", ({"role": "user", "content": "x"},)),
+        ("shortcut_command", {"commandId": "7"}), ("enable_card", False), ("auto_save_history", False),
         ("workflow_id", "w"), ("app_id", "a"), ("parameters", {"a": 1}),
     ):  # fmt: skip
         assert replace(ORDER, **{field: value}).digest() != ORDER.digest(), field

@@ -32,8 +32,12 @@ _SHOWN: Final = 64
 Id64 = Annotated[str, Meta(min_length=1, max_length=64)]
 Id128 = Annotated[str, Meta(min_length=1, max_length=128)]
 _MetaData = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+    dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(min_length=1, max_length=512)]],
+    Meta(max_length=16),
 ]
+_EARLIER_OF_CHATFLOW: Final = 49
+"""The most earlier messages that a chatflow takes; a bot takes 99. Coze counts the message itself, too."""
+
 _UNKNOWN = "is not a known field"
 _BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]")
 _PATH = re.compile(r" - at `\$(.*)`", re.DOTALL)
@@ -53,6 +57,20 @@ class Attachment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"
             raise ValueError("url is not an http:// or https:// URL")
 
 
+class Earlier(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A message that was said before, in whatever conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, Meta(min_length=1)]
+
+
+class Shortcut(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
+    """A command that the bot offers beside its input, with the values of its fields as Coze wants them."""
+
+    command_id: Id64
+    parameters: dict[str, str] | None = None
+
+
 class ChatBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """A message, as in section 2 of the contract. `read_chat` fills in `user_id` and `shop_id` from the caller."""
 
@@ -65,8 +83,12 @@ class ChatBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", 
     shop_id: Id128 | None = None
     conversation_id: str | None = None
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=10)] | None = None
+    context: Annotated[tuple[Earlier, ...], Meta(max_length=99)] | None = None
     custom_variables: dict[str, str] | None = None
     meta_data: _MetaData | None = None
+    shortcut_command: Shortcut | None = None
+    enable_card: bool | None = None
+    auto_save_history: bool = True
     on_busy: Literal["reject", "queue", "interrupt"] = "reject"
     on_disconnect: Literal["continue", "cancel"] = "continue"
 
@@ -115,6 +137,7 @@ def chat_from(fields: object, settings: Settings, caller: Caller = ANYONE) -> Ch
         if isinstance(fields, Mapping):
             named = {mistake.field for mistake in wrong}
             beyond = _beyond_types(fields.get("userId", ""), fields.get("message"), settings, caller)
+            beyond += _too_long(fields.get("context"), settings)
             beyond += _target(fields.get("botId"), fields.get("workflowId"), fields.get("appId"))
             wrong += [mistake for mistake in beyond if mistake.field not in named]
         raise InvalidRequest(wrong[:_MISTAKES]) from None
@@ -149,10 +172,11 @@ def _is_web_url(url: str) -> bool:
 
 def _complete(body: ChatBody, settings: Settings, caller: Caller) -> ChatBody:
     wrong = _beyond_types(body.user_id, body.message, settings, caller)
+    if body.context:
+        wrong += _too_long(body.context, settings)
     wrong += _target(body.bot_id, body.workflow_id, body.app_id)
     if body.workflow_id:
-        others = {"customVariables": body.custom_variables, "metaData": body.meta_data}
-        wrong += (Mistake(name, "a chatflow takes parameters instead") for name, value in others.items() if value)
+        wrong += _not_for_chatflows(body)
     wrong += _unfit(body.parameters)
     if wrong:
         raise InvalidRequest(wrong)
@@ -183,6 +207,29 @@ def _target(bot: object, workflow: object, app: object) -> list[Mistake]:
         return [Mistake("appId", "can't go together with botId")] if bot and app else []
     wrong = [] if bot else [Mistake("botId", "is required, or a workflowId")]
     return [*wrong, Mistake("appId", "needs a workflowId")] if app else wrong
+
+
+def _not_for_chatflows(body: ChatBody) -> list[Mistake]:
+    others = {"customVariables": body.custom_variables, "metaData": body.meta_data}
+    wrong = [Mistake(name, "a chatflow takes parameters instead") for name, value in others.items() if value]
+    bots = {"shortcutCommand": body.shortcut_command is not None, "enableCard": body.enable_card is not None}
+    bots["autoSaveHistory"] = not body.auto_save_history
+    wrong += (Mistake(name, "is for bots, not for chatflows") for name, given in bots.items() if given)
+    if len(body.context or ()) > _EARLIER_OF_CHATFLOW:
+        wrong.append(Mistake("context", f"has more than {_EARLIER_OF_CHATFLOW} messages, which no chatflow takes"))
+    return wrong
+
+
+def _too_long(context: object, settings: Settings) -> list[Mistake]:
+    """The mistakes in earlier messages' length. They may come from JSON that has been named wrong already."""
+    most = settings.max_message_chars
+    contents = [
+        one.content if isinstance(one, Earlier) else one.get("content") if isinstance(one, Mapping) else None
+        for one in (context if isinstance(context, list | tuple) else ())
+    ]
+    wrong = (number for number, content in enumerate(contents) if isinstance(content, str) and len(content) > most)
+    told = f"is longer than {most} characters"
+    return [Mistake(f"context[{number}].content", told) for number in islice(wrong, _MISTAKES)]
 
 
 def _unfit(parameters: dict[str, Any] | None) -> list[Mistake]:

@@ -19,5 +19,7 @@ def document(settings: Settings) -> bytes:
 def _filled_in(message_chars: int) -> bytes:
     description: dict[str, Any] = json.loads(resources.files("adapters.native").joinpath("openapi.json").read_bytes())
     description["info"]["version"] = __version__
-    description["components"]["schemas"]["ChatBody"]["properties"]["message"]["maxLength"] = message_chars
+    fields = description["components"]["schemas"]["ChatBody"]["properties"]
+    fields["message"]["maxLength"] = message_chars
+    fields["context"]["items"]["properties"]["content"]["maxLength"] = message_chars
     return json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode()

@@ -10,6 +10,9 @@ from gateway.simulator.objects import Json
 
 _MESSAGES_AT_MOST = 100
 _META_AT_MOST = 16
+_META_KEY, _META_VALUE = 64, 512
+_TYPES = {"question", "answer", "function_call", "tool_output", "tool_response"}
+_SAVED_TYPES = {"question", "answer"}
 
 
 class CozeProblem(Exception):
@@ -66,13 +69,16 @@ def parse_chat(body: Any, conversation_id: str) -> AskedChat:
     if len(messages) > _MESSAGES_AT_MOST:
         raise CozeProblem(4004, f"additional_messages holds over {_MESSAGES_AT_MOST} messages.")
     meta_data = given.get("meta_data")
-    if meta_data is not None and (not _is_text_map(meta_data) or len(meta_data) > _META_AT_MOST):
-        raise CozeProblem(4003, f"meta_data is an object of at most {_META_AT_MOST} strings.")
+    if meta_data is not None and not _is_meta_data(meta_data):
+        raise CozeProblem(4003, f"meta_data is an object of at most {_META_AT_MOST} short strings.")
+    _check_values(given)
     if conversation_id and not (conversation_id.isascii() and conversation_id.isdecimal()):
         raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
     stream, saved = bool(given.get("stream", False)), bool(given.get("auto_save_history", True))
     if not stream and not saved:
         raise CozeProblem(4007, "auto_save_history must be true when stream is false.")
+    for said in messages:
+        _check_message(said, saved=saved)
     message = _text_of(messages[-1]) if messages else ""
     return AskedChat(given["bot_id"], message, conversation_id, stream, saved, meta_data or None)
 
@@ -90,6 +96,40 @@ def _is_text_map(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
+def _is_meta_data(value: Any) -> bool:
+    return (
+        _is_text_map(value)
+        and len(value) <= _META_AT_MOST
+        and all(1 <= len(key) <= _META_KEY and 1 <= len(text) <= _META_VALUE for key, text in value.items())
+    )
+
+
+def _check_values(given: Json) -> None:
+    """Raises CozeProblem for a value that is not of its field's type."""
+    if not _is_text_map(given.get("custom_variables") or {}):
+        raise CozeProblem(4000, "Request parameter error: custom_variables is an object of strings.")
+    if not isinstance(given.get("parameters") or {}, dict):
+        raise CozeProblem(4000, "Request parameter error: parameters is an object.")
+    if not isinstance(given.get("enable_card") or False, bool):
+        raise CozeProblem(4000, "Request parameter error: enable_card is true or false.")
+    if (command := given.get("shortcut_command")) is None:
+        return
+    named = isinstance(command, dict) and isinstance(command.get("command_id"), str) and command["command_id"]
+    if not named or not _is_text_map(command.get("parameters") or {}):
+        raise CozeProblem(4000, "Request parameter error: shortcut_command is a command_id with parameters.")
+
+
+def _check_message(said: Json, *, saved: bool) -> None:
+    """Raises CozeProblem for a message that Coze would not take."""
+    if said.get("role", "user") not in ("user", "assistant"):
+        raise CozeProblem(4000, "Request parameter error: a message's role is user or assistant.")
+    if (said.get("type") or "question") not in (_SAVED_TYPES if saved else _TYPES):
+        raise CozeProblem(4000, "Request parameter error: a saved history has questions and answers only.")
+    if (said.get("content_type") or "text") not in ("text", "object_string"):
+        raise CozeProblem(4000, "Request parameter error: a message's content_type is text or object_string.")
+    _text_of(said)
+
+
 def _text_of(message: Json) -> str:
     """A message's text: its content, or the text item of an `object_string`."""
     content = message.get("content")
@@ -99,6 +139,11 @@ def _text_of(message: Json) -> str:
         return content
     try:
         items = json.loads(content)
-        return next((str(item["text"]) for item in items if item["type"] == "text"), "")
-    except (ValueError, TypeError, KeyError) as error:
+        texts = [str(item["text"]) for item in items if item["type"] == "text"]
+        files = [item for item in items if item["type"] in ("image", "file", "audio")]
+        placed = all(isinstance(item.get("file_id") or item.get("file_url"), str) for item in files)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CozeProblem(4000, "Request parameter error: an object_string's content is a JSON list.") from error
+    if len(texts) + len(files) != len(items) or len(texts) > 1 or not files or not placed:
+        raise CozeProblem(4000, "Request parameter error: an object_string has files, and one text at most.")
+    return "".join(texts)

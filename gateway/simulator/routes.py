@@ -117,7 +117,7 @@ class Routes:
         self._tally.called("submit_tool_outputs")
         submitted: ToolOutputs = parse_tool_outputs(await json_body(request))
         self._authorize(request, streaming=submitted.stream)
-        chat = self._asked_for(request.query)
+        chat = self._asked_for(request.query, unsaved=5000)
         outcome = self._perform(chat).outcome
         wanted = {call["id"] for call in outcome.tool_calls if call["type"] == "function"}
         if self._chats.status(chat) != "requires_action" or not wanted or self._recording is not None:
@@ -210,10 +210,10 @@ class Routes:
             raise CozeProblem(4101, "The token you entered is incorrect. Please check the token and try again.")
         raise CozeProblem(700012006, "access token invalid", status=401)
 
-    def _asked_for(self, ids: Any) -> Chat:
+    def _asked_for(self, ids: Any, unsaved: int = 4001) -> Chat:
         chat = self._chats.get(ids.get("conversation_id", ""), ids.get("chat_id", ""))
         if chat is None or not chat.saved:
-            raise CozeProblem(4001, "No such chat in this conversation.")
+            raise CozeProblem(4001 if chat is None else unsaved, "No such chat in this conversation.")
         return chat
 
     def _started(self, asked: AskedChat) -> Chat:

@@ -42,6 +42,7 @@ class LiveTurn:
         self.note = note
         self.turn = turn
         turn.verbatim = note.order.coze is not None
+        turn.recorded = note.order.recorded
         self.course = Course()
         self.task: asyncio.Task[None] | None = None
         self.erased = False  # its conversation was deleted: nobody is told anything more about it
@@ -104,7 +105,9 @@ class LiveTurn:
         recovered."""
         turn = self.turn
         self.course.add("the gateway ended in the middle of the turn")
-        if turn.phase == "recovering":
+        if turn.phase == "recovering" and not turn.recorded:
+            self.pen.append(turn.fail(GatewayError(Code.UPSTREAM_FAILED)))
+        elif turn.phase == "recovering":
             if self.status != "action_required":
                 self.pen.append([Notice("recovering")])
         elif self.note.stage != "accepted" and not self._means.retry_uncertain:

@@ -43,6 +43,17 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     app_id: str = ""
     parameters: dict[str, Any] | None = None
     coze: CozeRequest | None = None
+    context: tuple[dict[str, str], ...] = ()
+    shortcut_command: dict[str, Any] | None = None
+    enable_card: bool | None = None
+    auto_save_history: bool = True
+
+    @property
+    def recorded(self) -> bool:
+        """Whether Coze keeps a record of the chat, from which a broken answer can be finished."""
+        if self.coze is not None:
+            return _read_saving(self.coze.body).auto_save_history is not False
+        return self.auto_save_history
 
     def mark(self) -> str:
         """The mark by which the log finds the turn that an idempotent request started; "" without a key."""
@@ -70,7 +81,20 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
             app_id=self.app_id,
             parameters=self.parameters,
             coze=self.coze,
+            context=self.context,
+            shortcut_command=self.shortcut_command,
+            enable_card=self.enable_card,
+            auto_save_history=self.auto_save_history,
         )
+
+
+class _Saving(msgspec.Struct):
+    """What a body in Coze's own form says of that."""
+
+    auto_save_history: Any = True
+
+
+_read_saving = msgspec.json.Decoder(_Saving).decode
 
 
 Stage = Literal["queued", "accepted", "sending", "taken"]

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from gateway.bounds import UNWRITTEN_BYTES
 from gateway.errors import Code, GatewayError
-from gateway.events import Event, Message, Started, Text
+from gateway.events import Event, Message, Notice, Started, Text
 from gateway.log.journal import Broken, JournalError
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
@@ -64,6 +64,8 @@ class Pen:
         self.writer = self._log.begin(self.tail, turn.turn_id, note.pack(), mark=mark, owner=owner)
         self.stretch = self.writer.stretch
         self.writer.append(Started(turn.conversation_id, turn.turn_id, note.order.message))
+        if not turn.recorded:
+            self.writer.append(Notice("unrecoverable"))
 
     def stay_apart(self) -> Tail:
         """Lets the queued turn end in the log of its own. Returns the tail in which it would have started."""

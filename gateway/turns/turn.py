@@ -129,6 +129,8 @@ class Turn:
         self._asked = False  # Coze has said so in a call, not only by the chat's status
         self.verbatim = False
         """Whether Coze's own words are kept, too."""
+        self.recorded = True
+        """Whether Coze keeps a record of the chat: without one, what breaks can't be finished."""
         self._headed = b""  # the head under which the newest text stands
 
     @classmethod
@@ -422,6 +424,9 @@ class Turn:
 
     def _take_demand(self, demand: ActionRequired, events: list[Event]) -> None:
         """Coze waits: for tool outputs first, if it names tools; otherwise for the user's reply."""
+        if demand.tool_calls and not (self.recorded or self.verbatim):
+            events.extend(self._fail(Code.UPSTREAM_REJECTED))  # Coze takes outputs only for a chat that it records
+            return
         if demand.tool_calls:
             events.extend(self._need_action(demand.tool_calls))
             return
@@ -450,6 +455,8 @@ class Turn:
         return self._complete()  # the old form of the API gives no ids, and ends a stream in no other way
 
     def _recover(self) -> list[Event]:
+        if not self.recorded:
+            return self._fail(Code.UPSTREAM_FAILED)
         self._go("recovering")
         self._broke = True
         return [Notice("recovering")]

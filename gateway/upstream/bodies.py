@@ -12,8 +12,8 @@ def chat_body(request: ChatRequest) -> dict[str, Any]:
         "bot_id": request.bot_id,
         "user_id": request.user_id,
         "stream": True,
-        "auto_save_history": True,
-        "additional_messages": [_question(request)],
+        "auto_save_history": request.auto_save_history,
+        "additional_messages": [*_earlier(request), _question(request)],
     }
     if request.custom_variables:
         body["custom_variables"] = request.custom_variables
@@ -21,6 +21,13 @@ def chat_body(request: ChatRequest) -> dict[str, Any]:
         body["meta_data"] = request.meta_data
     if request.parameters:
         body["parameters"] = request.parameters
+    if (shortcut := request.shortcut_command) is not None:
+        body["shortcut_command"] = {
+            "command_id": shortcut["commandId"],
+            "parameters": shortcut.get("parameters", {}),
+        }
+    if request.enable_card is not None:
+        body["enable_card"] = request.enable_card
     return body
 
 
@@ -33,10 +40,19 @@ def chatflow_body(request: ChatRequest) -> dict[str, Any]:
     }
     return {
         "workflow_id": request.workflow_id,
-        "additional_messages": [_question(request)],
+        "additional_messages": [*_earlier(request), _question(request)],
         "parameters": request.parameters or {},
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def _earlier(request: ChatRequest) -> list[dict[str, str]]:
+    """What was said before. A history that Coze saves may only have questions and answers."""
+    types = {"user": "question", "assistant": "answer"}
+    return [
+        {"role": said["role"], "type": types[said["role"]], "content": said["content"], "content_type": "text"}
+        for said in request.context
+    ]
 
 
 def _question(request: ChatRequest) -> dict[str, str]:

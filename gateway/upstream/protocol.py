@@ -197,6 +197,10 @@ class ChatRequest(Struct, frozen=True):
     app_id: str = ""
     parameters: dict[str, Any] | None = None
     coze: CozeRequest | None = None
+    context: tuple[dict[str, str], ...] = ()
+    shortcut_command: dict[str, Any] | None = None
+    enable_card: bool | None = None
+    auto_save_history: bool = True
 
 
 class ChatState(Struct, frozen=True):

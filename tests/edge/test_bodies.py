@@ -39,6 +39,10 @@ async def test_a_body_with_every_field_is_taken_as_it_is(serve: Serve) -> None:
         "shopId": "s" * 128,
         "message": "你" * 16_000,
         "attachments": [{"type": "image", "url": "https://a.example/x.png"}, {"type": "file", "fileId": "7"}],
+        "context": [{"role": "user", "content": "问"}, {"role": "assistant", "content": "答" * 16_000}],
+        "shortcutCommand": {"commandId": "7", "parameters": {"a": '[{"type":"text","text":"b"}]'}},
+        "enableCard": False,
+        "autoSaveHistory": False,
         "customVariables": {"a": "b"},
         "metaData": {"k" * 64: "v" * 512},
         "onBusy": "queue",
@@ -81,6 +85,25 @@ async def test_a_body_with_every_field_is_taken_as_it_is(serve: Serve) -> None:
         ({"metaData": {str(i): "v" for i in range(17)}}, "metaData"),
         ({"metaData": {"k" * 65: "v"}}, "metaData"),
         ({"metaData": {"k": "v" * 513}}, "metaData[...]"),
+        ({"metaData": {"": "v"}}, "metaData"),
+        ({"metaData": {"k": ""}}, "metaData[...]"),
+        ({"context": {}}, "context"),
+        ({"context": [{"role": "user", "content": "x"}] * 100}, "context"),
+        ({"context": [{"role": "system", "content": "x"}]}, "context[0].role"),
+        ({"context": [{"role": "user", "content": ""}]}, "context[0].content"),
+        ({"context": [{"role": "user"}]}, "context[0]"),
+        ({"context": [{"role": "user", "content": "x", "type": "answer"}]}, "context[0]"),
+        (
+            {"context": [{"role": "user", "content": "x"}] * 2 + [{"role": "user", "content": "x" * 16_001}]},
+            "context[2].content",
+        ),
+        ({"shortcutCommand": "7"}, "shortcutCommand"),
+        ({"shortcutCommand": {}}, "shortcutCommand"),
+        ({"shortcutCommand": {"commandId": ""}}, "shortcutCommand.commandId"),
+        ({"shortcutCommand": {"commandId": "7", "parameters": {"a": 1}}}, "shortcutCommand.parameters[...]"),
+        ({"enableCard": "yes"}, "enableCard"),
+        ({"autoSaveHistory": None}, "autoSaveHistory"),
+        ({"autoSaveHistory": 0}, "autoSaveHistory"),
         ({"appId": "a"}, "appId"),
         ({"appId": "a", "workflowId": "w"}, "appId"),
         ({"workflowId": ""}, "workflowId"),
@@ -303,8 +326,33 @@ def test_a_chatflow_needs_no_bot_and_may_have_one_or_an_app() -> None:
         assert "botId" in {mistake.field for mistake in caught.value.errors}
 
 
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"shortcutCommand": {"commandId": "7"}}, "shortcutCommand"),
+        ({"enableCard": False}, "enableCard"),
+        ({"autoSaveHistory": False}, "autoSaveHistory"),
+        ({"context": [{"role": "user", "content": "x"}] * 50}, "context"),
+    ],
+)
+def test_what_a_chatflow_has_no_place_for_is_refused(more: dict[str, Any], field: str) -> None:
+    message = {"userId": "u", "message": "hi", "workflowId": "w"}
+    with pytest.raises(InvalidRequest) as caught:
+        chat_from(message | more, SETTINGS)
+    assert [mistake.field for mistake in caught.value.errors] == [field]
+    assert chat_from(message | {"context": [{"role": "user", "content": "x"}] * 49}, SETTINGS).context
+    assert chat_from(GOOD | more, SETTINGS)
+
+
+async def test_a_message_before_that_is_too_long_is_named_beside_other_mistakes(serve: Serve) -> None:
+    context = [{"role": "user", "content": "x" * 16_001}]
+    _, problem = await post(await serve(), GOOD | {"context": context, "onBusy": "x"})
+    assert fields_of(problem) == {"context[0].content", "onBusy"}
+
+
 def test_absent_and_null_are_the_same_for_what_is_optional() -> None:
     nothing = dict.fromkeys(("shopId", "conversationId", "attachments", "customVariables", "metaData"))
+    nothing |= dict.fromkeys(("context", "shortcutCommand", "enableCard"))
     assert chat_from(GOOD | nothing, SETTINGS) == chat_from(GOOD, SETTINGS)
 
 

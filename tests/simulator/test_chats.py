@@ -149,6 +149,9 @@ async def test_a_chat_that_is_not_saved_cannot_be_asked_for(caller: Caller) -> N
     chat = records[0][1]
     ids = {"conversation_id": chat["conversation_id"], "chat_id": chat["id"]}
     assert (await caller.ask("GET", "/v3/chat/retrieve", params=ids))[1]["code"] == 4001
+    outputs = {"stream": True, "tool_outputs": [{"tool_call_id": "1", "output": "x"}]}
+    _, answer = await caller.ask("POST", "/v3/chat/submit_tool_outputs", params=ids, json=outputs)
+    assert answer["code"] == 5000
 
 
 async def test_a_running_chat_survives_the_death_of_its_simulator_with_the_same_text_and_ids(

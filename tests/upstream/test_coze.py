@@ -90,6 +90,31 @@ async def test_a_message_to_a_chatflow_goes_to_its_own_address(connect: Connect)
     assert json.loads(request.body)["app_id"] == "app"
 
 
+async def test_earlier_messages_stand_before_the_message(connect: Connect) -> None:
+    context = ({"role": "user", "content": "问"}, {"role": "assistant", "content": "答"})
+    request = await sent(connect, ChatRequest("b", "u", "m", context=context))
+    assert json.loads(request.body)["additional_messages"] == [
+        {"role": "user", "type": "question", "content": "问", "content_type": "text"},
+        {"role": "assistant", "type": "answer", "content": "答", "content_type": "text"},
+        {"role": "user", "type": "question", "content": "m", "content_type": "text"},
+    ]
+    request = await sent(connect, ChatRequest("", "u", "m", workflow_id="w", context=context))
+    assert [said["content"] for said in json.loads(request.body)["additional_messages"]] == ["问", "答", "m"]
+
+
+async def test_what_a_request_may_carry_is_sent_in_cozes_words_and_what_is_absent_is_not(connect: Connect) -> None:
+    shortcut = {"commandId": "7", "parameters": {"a": "[]"}}
+    request = await sent(
+        connect, ChatRequest("b", "u", "m", shortcut_command=shortcut, enable_card=False, auto_save_history=False)
+    )
+    body = json.loads(request.body)
+    assert body["shortcut_command"] == {"command_id": "7", "parameters": {"a": "[]"}}
+    assert (body["enable_card"], body["auto_save_history"]) == (False, False)
+    request = await sent(connect, ChatRequest("b", "u", "m", shortcut_command={"commandId": "7"}, enable_card=True))
+    body = json.loads(request.body)
+    assert (body["shortcut_command"], body["enable_card"]) == ({"command_id": "7", "parameters": {}}, True)
+
+
 # -- retrieve
 
 
