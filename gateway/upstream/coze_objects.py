@@ -51,7 +51,12 @@ class _FunctionCall(Struct):
     plugin_type: int | str | None = None
 
 
+class _Verbose(Struct):
+    msg_type: str
+
+
 _decode_call = msgspec.json.Decoder(_FunctionCall).decode
+_decode_verbose = msgspec.json.Decoder(_Verbose).decode
 _LOCAL = (6, "6")
 """The type of a local plug-in, which the caller runs: the chat then waits for its output, and names the call again."""
 _CALL_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]{1,200})"')
@@ -79,6 +84,17 @@ def message_items(message: Message) -> list[Item]:
             return []
         case _:
             return [Skipped("unknown_event")]
+
+
+def interrupts(message: Message) -> bool:
+    """Whether the message says that the bot waits for something. Of a chatflow's question, Coze's documentation shows
+    nothing else: no `requires_action`."""
+    if message.type != "verbose" or not message.content or '"interrupt"' not in message.content:
+        return False
+    try:
+        return _decode_verbose(message.content).msg_type == "interrupt"
+    except UNREADABLE:
+        return False
 
 
 def failure_of(error: Any, code: Any = None, text: Any = None) -> ChatFailed:

@@ -19,6 +19,7 @@ from gateway.upstream.coze_objects import (
     coze_code,
     failure_of,
     failure_of_chat,
+    interrupts,
     message_items,
     status_of,
     usage_of,
@@ -57,6 +58,8 @@ _CHAT_STATES = frozenset(
 _CHAT_FAILED = b"conversation.chat.failed"
 _FAILURES = frozenset({_CHAT_FAILED, b"error"})
 _DONE = frozenset({b"done", b"conversation.stream.done"})
+_CHATFLOW = b'"debug_url"'
+"""What the data of `done` have in a chatflow alone."""
 _UNNAMED = frozenset({b"", b"message"})
 _NO_ID = frozenset({"", "0", None})
 _PIECES = frozenset({"content", "reasoning_content"})
@@ -97,12 +100,14 @@ class ChatReader:
     After `Done` there are no more items. Records of another chat, and unreadable ones, become `Skipped`.
     """
 
-    __slots__ = ("_chat_id", "_created", "_halves", "done")
+    __slots__ = ("_chat_id", "_created", "_halves", "_interrupted", "_reasoned", "done")
 
     def __init__(self, chat_id: str = "") -> None:
         self._chat_id = chat_id
         self._created = False
         self._halves = Halves()
+        self._interrupted = False  # the bot waits for something, and the chat's state does not say it yet
+        self._reasoned = False
         self.done = False
 
     def items(self, events: Iterable[SseEvent]) -> list[Item]:
@@ -165,6 +170,7 @@ class ChatReader:
     def _say(self, message_id: str, reasoning: str | None, content: str | None, items: list[Item]) -> None:
         """Adds pieces of text. Halves of surrogate pairs at their edges wait for their partners."""
         if reasoning and (text := self._halves.join(Reasoning, message_id, reasoning)):
+            self._reasoned = True
             items.append(Reasoning(message_id, text))
         if content and (text := self._halves.join(Delta, message_id, content)):
             items.append(Delta(message_id, text))
@@ -190,15 +196,21 @@ class ChatReader:
             if message.content and not self._foreign(message.chat_id, items):
                 items.append(Audio(message.content))
         elif name in _DONE:
+            if self._interrupted and _CHATFLOW in data:
+                self._said(items)
+                items.append(ActionRequired([]))  # a chatflow waits for nothing but the user
             self._end(items)
         else:
             items.append(Skipped("unknown_event"))
 
     def _whole(self, message: Message, items: list[Item]) -> None:
-        whole = message_items(message)
         if message.type == "answer":
             self._halves.drop(Delta, message.id or "")
-        items += whole
+            if message.reasoning_content and not self._reasoned:  # otherwise it repeats the pieces that were sent
+                self._reasoned = True
+                items.append(Reasoning(message.id or "", message.reasoning_content))
+        self._interrupted |= interrupts(message)
+        items += message_items(message)
 
     def _chat(self, name: bytes, data: bytes, items: list[Item]) -> None:
         """Reads a chat's state. A status that says the chat has ended counts in any event; success needs its own
@@ -211,6 +223,7 @@ class ChatReader:
             self._created = True
             self._chat_id = "" if chat.id in _NO_ID else chat.id
             items.append(Created(chat.id, chat.conversation_id or ""))
+        known = len(items)
         if name.endswith((b"celed", b"celled")) or status == "canceled":
             self._said(items)
             items.append(ChatCanceled())
@@ -223,6 +236,8 @@ class ChatReader:
         elif name.endswith(b".completed"):
             self._said(items)
             items.append(ChatCompleted(usage_of(chat)))
+        if len(items) > known:
+            self._interrupted = False
 
     def _failed(self, name: bytes, data: bytes, items: list[Item]) -> None:
         """Reads a failure. It counts as one even if its details can't be read."""

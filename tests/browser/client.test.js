@@ -182,6 +182,15 @@ test("where nothing can read a stream, the older way answers by itself", async (
   }
 });
 
+for (const streaming of [true, false]) {
+  test(`a turn that asks the user something says so, ${streaming ? "streamed" : "in the older way"}`, async () => {
+    const last = await ask(await world({ asks: true, streaming })).done;
+    assert.deepEqual([last.event, last.awaitingReply], ["completed", true]);
+    const other = await ask(await world({ streaming })).done;
+    assert.ok(!("awaitingReply" in other));
+  });
+}
+
 test("an answer that failed resolves with its error", async () => {
   const w = await world({ fail: { code: "upstream_failed", error: "Coze broke off." } });
   const last = await ask(w).done;

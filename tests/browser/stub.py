@@ -39,6 +39,8 @@ class Manners:
     tools: list[dict[str, Any]] = field(default_factory=list)
     """The calls whose outputs the turn waits for at half of its text."""
     suggestions: list[str] = field(default_factory=list)
+    asks: bool = False
+    """The answer ends with a question to the user."""
     fail: dict[str, Any] = field(default_factory=dict)
     """The fields of an `error` that ends the answer at half of its text."""
     streaming: bool = True
@@ -180,7 +182,7 @@ class World:
             await self.append(turn, {"event": "suggestion", "content": suggestion})
         turn.status = "completed"
         last = {"event": "completed", **ids, "content": turn.text, "usage": {"token_count": 7}, "recovered": False}
-        await self.append(turn, last)
+        await self.append(turn, last | ({"awaitingReply": True} if m.asks else {}))
 
     def begin(self, scope: str, ident: str, after: str | None) -> int:
         """The index in the log after which a listener goes on."""
@@ -322,7 +324,9 @@ async def ask(request: web.Request) -> web.Response:
 
 
 def record(w: World, turn: Turn, **headers: str) -> web.Response:
-    waits = {"toolCalls": w.manners.tools} if turn.status == "action_required" else {}
+    waits: dict[str, Any] = {"toolCalls": w.manners.tools} if turn.status == "action_required" else {}
+    if w.manners.asks and turn.status == "completed":
+        waits["awaitingReply"] = True
     return web.json_response(
         {
             **waits,

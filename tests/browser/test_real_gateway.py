@@ -57,6 +57,23 @@ async def test_a_quick_question_is_answered_exactly(new_tab: NewTab, quick_gatew
     assert await written(tab) == record["content"]
 
 
+@pytest.mark.parametrize("fault", ["question", "question-card"])
+async def test_after_a_question_of_the_bot_the_composer_is_ready_for_the_reply(
+    new_tab: NewTab, quick_gateway: GatewayProcess, fault: str
+) -> None:
+    tab = await opened(new_tab, quick_gateway)
+    await tab.ask(f"/fault {fault} -- the weather?")
+    await tab.over()
+    assert "Which city" in await tab.page.locator(".turn").last.inner_text()
+    assert (await kept(tab))["awaitingReply"] is True
+    assert await tab.page.locator(".turn .outputs").count() == 0
+    await tab.ask("/fault plain pieces:4 -- Hangzhou")
+    await tab.over()
+    question, reply = await kept(tab, 0), await kept(tab, 1)
+    assert (reply["status"], reply["conversationId"]) == ("completed", question["conversationId"])
+    assert "awaitingReply" not in reply
+
+
 @pytest.mark.parametrize("transport", ["websocket", "longpoll", "eventsource", "whole"])
 async def test_the_text_on_the_page_is_exact_over_every_transport(
     new_tab: NewTab, quick_gateway: GatewayProcess, transport: str

@@ -113,6 +113,14 @@ def test_reasoning_comes_before_the_answer() -> None:
     assert text_of(items, Reasoning)
 
 
+def test_reasoning_that_comes_only_with_the_whole_answer_is_told_before_it() -> None:
+    assert completed(reasoning_content="hm") == [Reasoning("9", "hm"), Answer("9", "hi", "text")]
+    piece, answer = ANSWER | {"content": "", "reasoning_content": "h"}, ANSWER | {"reasoning_content": "hm"}
+    text = f"event:conversation.message.delta\ndata:{json.dumps(piece)}\n\n"
+    text += f"event:conversation.message.completed\ndata:{json.dumps(answer)}\n\n"
+    assert items_of(text.encode()) == [Reasoning("9", "h"), Answer("9", "hi", "text")]
+
+
 def test_tools_are_named() -> None:
     call, output = of(items_of(sample("chat-tool-call.sse")), Tool)
     assert isinstance(call, Tool)
@@ -457,6 +465,38 @@ def test_the_call_of_a_local_plugin_is_told_only_as_the_required_action(plugin_t
     content = json.dumps({"name": "ts-home-light", "arguments": {"plugin_type": 6}, "plugin_type": plugin_type})
     tool = [Tool("9", "call", "ts-home-light", content)]
     assert completed(type="function_call", content=content) == (tool if told else [])
+
+
+def chatflow(*kinds: str, state: str = "", done: str = '{"debug_url":"https://www.coze.cn/x"}') -> list[Item]:
+    """The end of a chatflow that says these kinds of `verbose`."""
+    said = [ANSWER | {"type": "verbose", "content": json.dumps({"msg_type": kind, "data": ""})} for kind in kinds]
+    records = [("message.completed", ANSWER), *(("message.completed", message) for message in said)]
+    records += [(f"chat.{state}", CHAT | {"status": state})] if state else []
+    text = "".join(f"event: conversation.{name}\ndata: {json.dumps(data)}\n\n" for name, data in records)
+    return items_of(f"{text}event: done\ndata: {done}\n\n".encode(), "7")[1:]
+
+
+def test_a_chatflow_that_is_interrupted_waits_for_a_reply() -> None:
+    assert chatflow("interrupt", "generate_answer_finish") == [ActionRequired([]), Done()]
+    assert chatflow("generate_answer_finish", "empty result") == [Done()]
+    assert chatflow("interrupt", done='"[DONE]"') == [Done()]  # of a bot's chat, Coze's record tells what it waits for
+
+
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [("requires_action", ActionRequired([])), ("completed", ChatCompleted(None)), ("canceled", ChatCanceled())],
+)
+def test_what_the_chats_state_says_of_an_interrupted_chatflow_counts(state: str, end: Item) -> None:
+    assert chatflow("interrupt", state=state) == [Created("7", "8"), end, Done()]
+
+
+@pytest.mark.parametrize(
+    "content", ['"interrupt"', '{"msg_type":"x","data":"\\"interrupt\\""}', '["interrupt"]', "{", ""]
+)
+def test_what_only_looks_like_an_interruption_is_none(content: str) -> None:
+    said = json.dumps(ANSWER | {"type": "verbose", "content": content})
+    text = f'event:conversation.message.completed\ndata:{said}\n\nevent:done\ndata:{{"debug_url":"x"}}\n\n'
+    assert items_of(text.encode(), "7") == [Done()]
 
 
 def test_an_empty_required_action_alone_says_nothing() -> None:
