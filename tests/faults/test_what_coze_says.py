@@ -61,6 +61,8 @@ def failed(code: int) -> bytes:
 DONE = event("done", "[DONE]")
 GOOD = H + chat("created") + delta("hi") + whole("hi") + chat("completed") + DONE
 CREATED = chat("created")
+ASKS = {"submit_tool_outputs": {"tool_calls": [{"id": "", "type": "reply_message", "function": None}]}}
+INTERRUPTED = whole('{"msg_type":"interrupt","data":""}', "verbose", "10")
 
 
 def broken(text: bytes) -> bytes:
@@ -85,6 +87,7 @@ class Row:
     record: str = "hi"
     empty_lists: int = 0
     within: float = 4.0
+    asks: bool = False
 
 
 LATER = {4009: "upstream_rate_limited", 4013: "upstream_rate_limited", 4016: "conversation_busy"}
@@ -169,6 +172,32 @@ ROWS = [
         4028,
         LOG_ID,
     ),
+    Row(
+        "a question",
+        (H + CREATED + delta("h") + whole("hi") + chat("requires_action", required_action=ASKS) + DONE,),
+        asks=True,
+    ),
+    Row("a question without words", (H + CREATED + chat("requires_action", required_action=ASKS),), text="", asks=True),
+    Row("a question without a call", (H + CREATED + whole("hi") + chat("requires_action") + DONE,), asks=True),
+    Row(
+        "a question that only the record has",
+        (H + CREATED + chat("requires_action") + DONE,),
+        asks=True,
+        recovered=True,
+        status="requires_action",
+    ),
+    Row(
+        "a question of a chatflow",
+        (H + CREATED + delta("h") + whole("hi") + INTERRUPTED + event("done", {"debug_url": "x"}),),
+        asks=True,
+    ),
+    Row(
+        "an interruption of a bot's chat, which the record explains",
+        (H + CREATED + whole("hi") + INTERRUPTED + DONE,),
+        asks=True,
+        recovered=True,
+        status="requires_action",
+    ),
 ]
 UNCERTAIN = [row for row in ROWS if row.ends in ("upstream_rejected", "upstream_failed")]
 """Those that no operator's wish to repeat what is uncertain may repeat."""
@@ -245,6 +274,7 @@ def judge(row: Row, play: Play) -> None:
     assert last.get("upstream", {}).get("code") == row.code
     assert last.get("upstream", {}).get("logId") == row.log_id
     assert last.get("recovered", False) is row.recovered
+    assert last.get("awaitingReply", False) is row.asks
     assert [e["content"] for e in play.reader.named("suggestion")] == list(row.suggestions)
     assert play.seconds < patience(row.within)
 
