@@ -1,5 +1,6 @@
 """Coze's own clients for Python, and what is asked with them."""
 
+import json
 import warnings
 from typing import Any
 
@@ -10,7 +11,7 @@ for _warning in _raised:
     if "authlib.jose" not in str(_warning.message):
         warnings.warn_explicit(_warning.message, _warning.category, _warning.filename, _warning.lineno)
 
-__all__ = ["QUESTION", "asked", "cozepy", "text_of"]
+__all__ = ["QUESTION", "asked", "cozepy", "records", "text_of"]
 
 QUESTION = "你好，请介绍一下你自己"
 
@@ -18,6 +19,18 @@ QUESTION = "你好，请介绍一下你自己"
 def asked(message: str, user: str = "u", **more: Any) -> dict[str, Any]:
     question = cozepy.Message.build_user_question_text(message)
     return {"bot_id": "7561209983316475943", "user_id": user, "additional_messages": [question], **more}
+
+
+def records(text: str) -> list[tuple[str, Any]]:
+    """The records of a stream in Coze's exact form: names and data. Empty lines between them are heartbeats."""
+    lines = [line for line in text.split("\n") if line]
+    found = []
+    for event, data in zip(lines[::2], lines[1::2], strict=True):
+        assert f"{event}\n{data}\n\n" in text
+        assert event.startswith("event:"), event
+        assert data.startswith("data:"), data
+        found.append((event.removeprefix("event:"), json.loads(data.removeprefix("data:"))))
+    return found
 
 
 def text_of(events: list[cozepy.ChatEvent]) -> str:
