@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "./share.js";
 
-const { chat, connect, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
+const { chat, connect, upload, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
 const STUB = process.env.STUB_URL;
 const FAST = { firstByteMs: 400, penaltyMs: 300, backoffMaxMs: 500, quietAfterMs: 50 };
 const LONG = Array.from({ length: 60 }, (_, i) => `word${i} 你好 `).join("");
@@ -1001,4 +1001,39 @@ test("a long line in small pieces costs time in proportion to its length", () =>
   };
   time(100_000);
   assert.ok(time(4_000_000) < 2_000);
+});
+
+test("a file is sent where there is only fetch, and its beginning and end are told", async () => {
+  const w = await world();
+  const told = [];
+  const file = new File([new Uint8Array(100_000)], "图.png", { type: "image/png" });
+  const answer = await upload(file, { baseUrl: w.base, userId: "u", shopId: "s", onProgress: (progress) => told.push(progress) });
+  assert.deepEqual(answer, { fileId: "107000", fileName: "图.png", bytes: 100_000, createdAt: 1 });
+  assert.deepEqual(told, [{ sent: 0, total: 100_000 }, { sent: 100_000, total: 100_000 }]);
+  const [{ query, name, field }] = (await w.seen()).seen;
+  assert.deepEqual({ query, name, field }, { query: { userId: "u", shopId: "s" }, name: "图.png", field: "file" });
+});
+
+test("a file without a name gets one, and any other value is a TypeError", async () => {
+  const w = await world();
+  assert.equal((await upload(new Blob(["x"]), { baseUrl: w.base, fileName: "a.txt" })).fileName, "a.txt");
+  assert.equal((await upload(new Blob(["x"]), { baseUrl: w.base })).fileName, "file");
+  assert.throws(() => upload("a path", { baseUrl: w.base }), TypeError);
+});
+
+test("an upload that is refused, unheard or given up rejects, and is not repeated", async () => {
+  const w = await world({ busy: 1 });
+  const file = new Blob(["x"]);
+  await assert.rejects(upload(file, { baseUrl: w.base }), { code: "overloaded", status: 503, retryAfterMs: 1_000 });
+  assert.equal((await w.seen()).seen.length, 0);
+  await assert.rejects(upload(file, { baseUrl: "http://127.0.0.1:9" }), { name: "GatewayError", code: "unreachable", status: 0 });
+  await assert.rejects(upload(file, { baseUrl: w.base, signal: AbortSignal.abort() }), { name: "AbortError" });
+  await w.tell({ delay: 5 });
+  const ending = new AbortController();
+  const given = upload(file, { baseUrl: w.base, signal: ending.signal });
+  setTimeout(() => ending.abort(), 50);
+  await assert.rejects(given, { name: "AbortError" });
+  await w.tell({ tokens: ["good"], delay: 0 });
+  await assert.rejects(upload(file, { baseUrl: w.base, token: "bad" }), { code: "unauthorized" });
+  assert.equal((await upload(file, { baseUrl: w.base, token: () => "good" })).bytes, 1);
 });

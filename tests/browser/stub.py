@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import BodyPartReader, WSMsgType, web
 
 from adapters.browser import PAGE_PATH, add_routes
 
@@ -270,6 +270,7 @@ async def config(request: web.Request) -> web.Response:
             "retryMs": m.retry,
             "heartbeatSeconds": m.heartbeat,
             "maxMessageChars": 16000,
+            "maxUploadBytes": 10_000_000,
             "simulated": m.simulated,
             "needsToken": bool(m.tokens) and token(request) not in m.tokens,
             "version": "0",
@@ -298,6 +299,20 @@ async def start(request: web.Request) -> web.StreamResponse:
         return web.Response()
     headers = {"X-Turn-Id": turn.id, "X-Conversation-Id": turn.conversation}
     return await stream(request, "turns", turn.id, w.begin("turns", turn.id, after(request)), headers)
+
+
+async def files(request: web.Request) -> web.Response:
+    w = world(request)
+    if refused := busy(request):
+        return refused
+    part = await (await request.multipart()).next()
+    assert isinstance(part, BodyPartReader)
+    note(request, "file", name=part.filename, field=part.name, query=dict(request.query))
+    size = 0
+    while piece := await part.read_chunk(65536):
+        size += len(piece)
+        await asyncio.sleep(w.manners.delay)  # as slow as a test wants it
+    return web.json_response({"fileId": f"{7000 + size}", "fileName": part.filename, "bytes": size, "createdAt": 1})
 
 
 async def ask(request: web.Request) -> web.Response:
@@ -554,6 +569,7 @@ def make_app() -> web.Application:
         app.router.add_get(f"{api}/config", config)
         app.router.add_post(f"{api}/chat/stream", start)
         app.router.add_post(f"{api}/chat", ask)
+        app.router.add_post(f"{api}/files", files)
         listening = f"{api}/{{scope:turns|conversations|shops}}/{{ident}}"
         app.router.add_get(f"{listening}/events", events)
         app.router.add_get(f"{listening}/ws", websocket)

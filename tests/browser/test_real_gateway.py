@@ -19,7 +19,7 @@ from tests.transports.nginx import UPGRADES, nginx
 
 NewTab = Callable[..., Awaitable[Tab]]
 Start = Callable[..., Awaitable[GatewayProcess]]
-APP = Path(__file__).parent.parent.parent / "adapters" / "browser" / "page" / "app.js"
+APP = Path(__file__).parent.parent.parent / "adapters" / "browser" / "page" / "choices.js"
 
 
 async def kept(tab: Tab, nth: int = -1) -> dict[str, Any]:

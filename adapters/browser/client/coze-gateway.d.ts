@@ -29,7 +29,7 @@ export interface Audio extends Positioned { event: "audio"; content: string }
 export interface Suggestion extends Positioned { event: "suggestion"; content: string }
 export interface Notice extends Positioned {
   event: "notice";
-  code: "queued" | "retrying" | "recovering";
+  code: "queued" | "retrying" | "recovering" | "unrecoverable";
   attempt?: number;
   delayMs?: number;
 }
@@ -198,8 +198,14 @@ export interface ChatOptions extends LineOptions {
   shopId?: string | undefined;
   conversationId?: string | undefined;
   attachments?: { type: "image" | "file" | "audio"; url?: string | undefined; fileId?: string | undefined }[] | undefined;
+  /** What was said before, oldest first: 99 messages at most. */
+  context?: { role: "user" | "assistant"; content: string }[] | undefined;
   customVariables?: Record<string, string> | undefined;
   metaData?: Record<string, string> | undefined;
+  shortcutCommand?: { commandId: string; parameters?: Record<string, string> | undefined } | undefined;
+  enableCard?: boolean | undefined;
+  /** With `false` Coze keeps no record, and a turn that breaks can't be recovered. */
+  autoSaveHistory?: boolean | undefined;
   onBusy?: "reject" | "queue" | "interrupt" | undefined;
   onDisconnect?: "continue" | "cancel" | undefined;
   /** `false` asks for the whole answer at once, the older way. Default true. */
@@ -237,6 +243,41 @@ export interface Chat extends Connection {
   readonly conversationId: string | undefined;
   readonly turnId: string | undefined;
 }
+
+export interface UploadOptions {
+  /** As in `LineOptions`. */
+  baseUrl?: string | URL | undefined;
+  token?: string | (() => string | undefined | Promise<string | undefined>) | undefined;
+  language?: string | undefined;
+  userId?: string | undefined;
+  shopId?: string | undefined;
+  /** Default: the file's own name. */
+  fileName?: string | undefined;
+  /** Ends the upload; Coze then gets no more of the file. */
+  signal?: AbortSignal | undefined;
+  /** In a browser it is called as bytes leave; elsewhere only with 0 and at the end. */
+  onProgress?: ((progress: { sent: number; total: number }) => void) | undefined;
+  /** With a `fetch` but no `XMLHttpRequest` of your own, `fetch` is used. */
+  network?: {
+    fetch?: ((url: URL, init: RequestInit) => Promise<Response>) | undefined;
+    XMLHttpRequest?: (new () => any) | undefined;
+  } | undefined;
+}
+
+export interface UploadedFile {
+  /** For `attachments`. */
+  fileId: string;
+  fileName: string;
+  bytes: number;
+  /** Unix seconds. */
+  createdAt: number;
+}
+
+/**
+ * Sends a file through the gateway to Coze. Rejects with a `GatewayError`, or with an `AbortError` after the signal. It is
+ * not repeated: whether to is your decision.
+ */
+export function upload(file: Blob, options?: UploadOptions): Promise<UploadedFile>;
 
 export function connect(options: ConnectOptions): Connection;
 export function chat(options: ChatOptions): Chat;

@@ -3,11 +3,12 @@
  * others are internal and may change with any version.
  *
  * `chat()` asks a question and streams the answer, `connect()` listens to a turn, a conversation or a shop. Both use a
- * `Line`.
+ * `Line`. `upload()` sends a file that a question may then name.
  */
 import { Line } from "./line.js";
 import { headerValue } from "./options.js";
 import { Question } from "./question.js";
+import { send } from "./upload.js";
 
 // All files are named here, so that a browser requests them at once instead of level by level, with a round trip each.
 import "./decisions.js";
@@ -87,4 +88,16 @@ export function chat(options = {}) {
     get transport() { return line.state.transport; },
     get state() { return line.state.name; },
   };
+}
+
+/**
+ * Sends a file through the gateway to Coze. Resolves with `{fileId, fileName, bytes, createdAt}`; rejects with a
+ * `GatewayError`, or with an `AbortError` after the signal. It is not repeated: whether to is the caller's decision.
+ * @param {Blob} file
+ * @param {import("./coze-gateway").UploadOptions} options
+ * @returns {Promise<import("./coze-gateway").UploadedFile>}
+ */
+export function upload(file, options = {}) {
+  if (!(file instanceof Blob)) throw new TypeError("upload() takes a File or a Blob");
+  return send(file, options);
 }

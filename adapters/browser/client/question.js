@@ -6,8 +6,8 @@ import { parseObject } from "./values.js";
 /** @typedef {import("./errors.js").Outcome} Outcome */
 
 const BODY_FIELDS = [
-  "userId", "message", "botId", "workflowId", "appId", "parameters", "shopId", "conversationId", "attachments",
-  "customVariables", "metaData", "onBusy", "onDisconnect",
+  "userId", "message", "botId", "workflowId", "appId", "parameters", "shopId", "conversationId", "attachments", "context",
+  "customVariables", "metaData", "shortcutCommand", "enableCard", "autoSaveHistory", "onBusy", "onDisconnect",
 ];
 
 export class Question {

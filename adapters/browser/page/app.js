@@ -1,6 +1,8 @@
 /** The page's composition: finds the page's elements, builds the parts, and connects buttons and fields to them. */
 import { request, sentence } from "./api.js";
+import { Attaching } from "./attaching.js";
 import { BadNetwork } from "./bad-network.js";
+import { FAULTS, QUICK } from "./choices.js";
 import { Conversation } from "./conversation.js";
 import { make, refocus, say, sayAnew } from "./dom.js";
 import { addDeletion } from "./deletion.js";
@@ -14,17 +16,6 @@ import { Scrolling } from "./scrolling.js";
 import { shownLength } from "./shown-length.js";
 
 const LIKING = ["sse", "websocket", "longpoll", "eventsource"];
-const QUICK = [
-  ["zh", "你好，请介绍一下你自己"], ["zh", "用表格比较 SSE 和 WebSocket"],
-  ["en", "What can you do?"], ["en", "Show me a streaming client in Python"],
-  ["es", "¿Qué puedes hacer?"], ["es", "Explica qué es el streaming con un ejemplo"],
-];
-const FAULTS = [
-  ["", "fault_none"], ["drop-after:8", "fault_drop"], ["stall-after:8", "fault_stall"], ["status:503 times:2", "fault_busy"],
-  ["failed", "fault_failed"], ["rewrite", "fault_rewrite"], ["rate:5", "fault_slow"], ["rate:400", "fault_fast"],
-  ["reasoning", "fault_reasoning"], ["tool", "fault_tool"], ["action", "fault_action"], ["multi", "fault_multi"],
-  ["audio", "fault_audio"], ["hostile", "fault_hostile"],
-];
 const SAID = {
   started: "says_started", action_required: "says_waits", completed: "says_completed", error: "says_failed", cancelled: "says_cancelled",
 };
@@ -47,6 +38,15 @@ const transports = () => {
   return LIKING.includes(choice) ? [choice, ...LIKING.filter((name) => name !== choice)] : ["sse", "websocket", "longpoll"];
 };
 
+const attaching = new Attaching({ opener: at("attach"), input: at("attach-file"), list: at("attachments") }, {
+  settings: () => conversation.page.settings(),
+  onTrouble: warn,
+  onChosen: unwarn,
+  onReady: () => {
+    if (at("hint").querySelector("[data-t=attach_wait]")) at("hint").hidden = true;
+  },
+});
+
 const conversation = new Conversation({
   log: at("log"),
   figures,
@@ -60,7 +60,10 @@ const conversation = new Conversation({
     streaming: at("transport").value !== "whole",
     fault: at("fault").value,
     network: parts,
+    attachments: attaching.attachments,
+    files: attaching.names,
   }),
+  onAsked: () => attaching.clear(),
   isTyping: () => message.value !== "",
   onState: showState,
   edit: fill,
@@ -166,6 +169,7 @@ at("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   if ([...message.value].length > limit) return warn(say("span", "error_long", { "data-n": limit }));
   unwarn();
+  if (attaching.busy) return hint("attach_wait");
   if (conversation.ask(message.value)) {
     message.value = "";
     placeSend();
@@ -275,6 +279,7 @@ function askWhatIsOn() {
   const settings = { baseUrl: HOME, token: at("token").value.trim() || undefined, network: globalThis };
   request(settings, "config").then((config) => {
     limit = config.maxMessageChars ?? limit;
+    attaching.limit = config.maxUploadBytes ?? attaching.limit;
     at("simulated").hidden = !config.simulated;
     if (!config.needsToken) return sayAnew(at("token-label"), "token");
     askForToken();

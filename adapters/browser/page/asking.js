@@ -4,7 +4,8 @@ import { tabMemory } from "./memory.js";
 const KEY = "gateway.asking";
 const ASK_AGAIN_MS = 600_000; // a tab that is opened again on another day asks nothing by itself
 
-/** @param {{id?: string, question: string, message: string, key: string, onBusy?: string}} asked `id` is the conversation's */
+/** @param {{id?: string, question: string, message: string, key: string, onBusy?: string, attachments?: object[], files?: string[]}} asked
+ *   `id` is the conversation's */
 export function keepAsked(asked) { tabMemory.keep(KEY, JSON.stringify({ ...asked, at: Date.now() })); }
 
 /** Forgets the question: the gateway has accepted it, or nobody wants it any more. */
@@ -16,8 +17,10 @@ export function recallAsked() {
   return asked !== null && Date.now() - asked.at < ASK_AGAIN_MS ? asked : undefined;
 }
 
-/** The message to send. A fault at its beginning makes the simulated Coze misbehave. */
-export const withFault = (fault, question) => (fault ? `/fault ${fault} -- ${question}` : question);
-
-/** An idempotency key. */
-export const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+/** What is sent for a new question. A fault at its beginning makes the simulated Coze misbehave. */
+export const fresh = (question, { fault, attachments, files }) => ({
+  message: fault ? `/fault ${fault} -- ${question}` : question,
+  key: crypto.getRandomValues(new Uint32Array(4)).join("-"), // the idempotency key
+  attachments,
+  files, // their names, for the page
+});

@@ -5,7 +5,7 @@
  */
 import { leaveStepBack, recallConversation, rememberConversation, watchAddress } from "./address.js";
 import { giveOutputs, request, sentence } from "./api.js";
-import { forgetAsked, keepAsked, newKey, recallAsked, withFault } from "./asking.js";
+import { fresh, forgetAsked, keepAsked, recallAsked } from "./asking.js";
 import { Connection } from "./connection.js";
 import { make, say } from "./dom.js";
 import { Now } from "./now.js";
@@ -24,7 +24,9 @@ export class Conversation {
   /**
    * @param {object} page
    * @param {HTMLElement} page.log where turns go
-   * @param {() => object} page.settings `baseUrl`, `userId`, `botId`, `shopId`, `token`, `transports`, `streaming`, `network`
+   * @param {() => object} page.settings `baseUrl`, `userId`, `botId`, `shopId`, `token`, `transports`, `streaming`, `network`,
+   *   and the `attachments` of the next question with the `files`' names
+   * @param {() => void} page.onAsked a question went, and its attachments with it
    * @param {() => boolean} page.isTyping whether somebody is writing a question
    * @param {import("./figures.js").Figures} page.figures
    * @param {(state: string, detail: object) => void} page.onState what the connection does; `reason` is a key of words
@@ -120,23 +122,19 @@ export class Conversation {
   ask(question, again) {
     if (!question.trim()) return false;
     if (this.busy) return this.#enqueue(question, again);
-    const { fault, ...settings } = this.page.settings();
-    const message = again?.message ?? withFault(fault, question);
-    const key = again?.key ?? newKey();
-    const onBusy = again?.onBusy;
-    keepAsked({ id: this.id, question, message, key, onBusy });
-    const view = this.#turns.ask(question);
+    const settings = this.page.settings();
+    const { message, key, onBusy, attachments, files } = again ?? fresh(question, settings);
+    keepAsked({ id: this.id, question, message, key, onBusy, attachments, files });
+    const view = this.#turns.ask(question, files);
+    if (!again) this.page.onAsked();
     this.page.onTurn();
     const heard = this.connection.position; // where to listen on if the question is refused: others may say something meanwhile
     this.#asked = view;
     this.page.figures.begin({ late: again?.at !== undefined }); // it was asked before a reload
-    view.again = { message, key, onBusy, whose: this.#whose() };
+    view.again = { message, key, onBusy, attachments, files, whose: this.#whose() };
     const line = this.connection.ask({
       ...settings,
-      message,
-      onBusy,
-      idempotencyKey: key,
-      conversationId: this.id,
+      message, onBusy, attachments, idempotencyKey: key, conversationId: this.id,
       onEvent: (event) => {
         if (event.conversationId && !this.id) this.#remember(event.conversationId);
         if (event.event === "started") forgetAsked();
@@ -157,13 +155,13 @@ export class Conversation {
   /** Hands the gateway a question while an answer runs. */
   #enqueue(question, again) {
     if (!this.id) return false; // the first question is on its way: there is no conversation to wait in
-    const { fault, userId, botId, shopId, ...settings } = this.page.settings();
+    const { userId, botId, shopId, ...settings } = this.page.settings();
     const before = again?.onBusy ? again : undefined; // a key is for one body
-    const message = before?.message ?? withFault(fault, question);
-    const key = before?.key ?? newKey();
-    const view = this.#turns.ask(question);
-    view.again = { message, key, onBusy: "queue", whose: this.#whose() };
-    const body = { userId, botId, shopId, message, conversationId: this.id, onBusy: "queue" };
+    const { message, key, attachments, files } = before ?? fresh(question, again ? { ...settings, ...again } : settings);
+    const view = this.#turns.ask(question, files);
+    if (!again) this.page.onAsked();
+    view.again = { message, key, onBusy: "queue", attachments, files, whose: this.#whose() };
+    const body = { userId, botId, shopId, message, attachments, conversationId: this.id, onBusy: "queue" };
     this.#queue.handOver(settings, view, { body, key, onRefused: (error) => this.#fails(view, error) });
     this.page.onTurn();
     this.page.onChange();
@@ -263,10 +261,12 @@ export class Conversation {
 
   /**
    * Asks again. As far as this page knows the gateway never took a question without an id, so the new question replaces
-   * it on the page. It has the same key, in case the gateway did take it.
+   * it on the page. It has the same key, in case the gateway did take it. Files go along again.
    */
   #retry(view) {
-    const again = !view.turnId && view.again?.whose === this.#whose() ? view.again : undefined;
+    const same = !view.turnId && view.again?.whose === this.#whose();
+    const { attachments, files } = view.again ?? {};
+    const again = same ? view.again : fresh(view.question, { ...this.page.settings(), attachments, files });
     if (this.ask(view.question, again) && !view.turnId) view.element.remove();
   }
 

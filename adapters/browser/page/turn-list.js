@@ -1,4 +1,5 @@
 /** The turns that the page shows, by id and in their order: those that the gateway has taken stand above the others. */
+import { make } from "./dom.js";
 import { TurnView } from "./turn-view.js";
 
 export class TurnList {
@@ -19,9 +20,10 @@ export class TurnList {
   /** The gateway has given the turn its id. */
   set(turnId, view) { this.#byId.set(turnId, view); }
 
-  /** A question that is asked on this page goes to the end. @returns {TurnView} */
-  ask(question) {
+  /** A question that is asked on this page, perhaps with files, goes to the end. @param {string[]} files their names @returns {TurnView} */
+  ask(question, files = []) {
     const view = new TurnView(question, this.#buttons);
+    view.asked.append(...files.map((name) => make("small", { class: "went-along", dir: "auto" }, name)));
     this.#log.append(view.element);
     return view;
   }
