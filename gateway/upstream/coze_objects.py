@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.bounds import USAGE_PARTS
-from gateway.upstream.json_text import UNREADABLE, plain
+from gateway.bounds import STATE_BYTES, STATE_PARTS, USAGE_PARTS
+from gateway.upstream.json_text import EXACT, UNREADABLE, BadJson, parts, plain, read
 from gateway.upstream.protocol import Answer, ChatFailed, Item, Skipped, Suggestion, Tool
 
 _STATUS_SPELLINGS = {"cancelled": "canceled", "required_action": "requires_action"}
@@ -33,7 +33,8 @@ class Message(Struct, gc=False):
 
 
 class Chat(Struct):
-    """A chat, in the stream or retrieved. `code` and `msg` hold a failure in its flat form, as in the event `error`."""
+    """A chat, in the stream or retrieved. `code` and `msg` hold a failure in its flat form, as in the event `error`.
+    Only the self-hosted studio's chatflows have an `execute_id`."""
 
     id: str | None = None
     conversation_id: str | None = None
@@ -41,6 +42,7 @@ class Chat(Struct):
     usage: Any = None
     last_error: Any = None
     required_action: Any = None
+    execute_id: Any = None
     code: Any = None
     msg: Any = None
     detail: Any = None
@@ -55,11 +57,19 @@ class _Verbose(Struct):
     msg_type: str
 
 
+_decode_chat = msgspec.json.Decoder(Chat).decode
 _decode_call = msgspec.json.Decoder(_FunctionCall).decode
 _decode_verbose = msgspec.json.Decoder(_Verbose).decode
 _LOCAL = (6, "6")
 """The type of a local plug-in, which the caller runs: the chat then waits for its output, and names the call again."""
 _CALL_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]{1,200})"')
+
+
+def read_chat(data: bytes) -> Chat:
+    """A chat's state. Raises BadJson, also for one that has more than such a state may have."""
+    if len(data) > STATE_PARTS and (len(data) > STATE_BYTES or parts(data) > STATE_PARTS):
+        raise BadJson("malformed")
+    return read(data, _decode_chat, Chat)
 
 
 def message_items(message: Message) -> list[Item]:
@@ -126,7 +136,7 @@ def usage_of(chat: Chat) -> dict[str, Any] | None:
     if not isinstance(chat.usage, dict):
         return None
     scalars = ((str(key)[:USAGE_PARTS], value) for key, value in islice(chat.usage.items(), USAGE_PARTS))
-    kept = {key: plain(value) for key, value in scalars if isinstance(value, int | float | str)}
+    kept = {key: plain(value, numbers=EXACT) for key, value in scalars if isinstance(value, int | float | str)}
     counts = {key: _short(value) for key, value in kept.items() if value is not None}
     if status_of(chat) == "requires_action" and not any(counts.values()):
         return None
@@ -142,7 +152,7 @@ def action_of(chat: Chat) -> tuple[list[dict[str, Any]], str | None]:
     action = chat.required_action
     outputs = action.get("submit_tool_outputs") if isinstance(action, dict) else None
     found = outputs.get("tool_calls") if isinstance(outputs, dict) else None
-    calls = [plain(call) for call in found if isinstance(call, dict)] if isinstance(found, list) else []
+    calls = [plain(call, numbers=EXACT) for call in found if isinstance(call, dict)] if isinstance(found, list) else []
     questions = {_question_in(call): None for call in calls if call.get("type") == _REPLY}
     question = "\n\n".join(filter(None, questions)) if questions else None
     return [_with_text_id(call) for call in calls if call.get("type") != _REPLY], question

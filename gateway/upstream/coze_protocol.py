@@ -1,8 +1,9 @@
 """Coze's chat stream: events of the event stream in, items out, no I/O.
 
 Four dialects, told apart by what arrives: v3 (event line, flat JSON), chatflow (v3 with other spacing, no bot), the
-self-hosted studio (ends with `conversation.stream.done` and empty data), and v2 or the web's (`message` with the
-message inside; v2 names its type in the JSON). The type decides what a record is, never the shape of its data.
+self-hosted studio (ends with `conversation.stream.done` and empty data; in its chatflows all messages have one id, and
+a completed one is only the last piece), and v2 or the web's (`message` with the message inside; v2 names its type in
+the JSON). The type decides what a record is, never the shape of its data.
 """
 
 from collections.abc import Iterable
@@ -11,9 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.upstream.coze_objects import (
-    Chat,
     Message,
     action_of,
     coze_code,
@@ -21,11 +20,12 @@ from gateway.upstream.coze_objects import (
     failure_of_chat,
     interrupts,
     message_items,
+    read_chat,
     status_of,
     usage_of,
 )
 from gateway.upstream.halves import REPLACEMENT, Halves, mend
-from gateway.upstream.json_text import UNREADABLE, BadJson, parts, read, read_again
+from gateway.upstream.json_text import UNREADABLE, BadJson, read, read_again
 from gateway.upstream.protocol import (
     ActionRequired,
     Audio,
@@ -90,7 +90,6 @@ class _Wrapped(Struct):
 
 _decode_piece = msgspec.json.Decoder(_Piece).decode
 _decode_message = msgspec.json.Decoder(Message).decode
-_decode_chat = msgspec.json.Decoder(Chat).decode
 _decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
 
 
@@ -100,12 +99,13 @@ class ChatReader:
     After `Done` there are no more items. Records of another chat, and unreadable ones, become `Skipped`.
     """
 
-    __slots__ = ("_chat_id", "_created", "_halves", "_interrupted", "_reasoned", "done")
+    __slots__ = ("_chat_id", "_created", "_halves", "_in_parts", "_interrupted", "_reasoned", "done")
 
     def __init__(self, chat_id: str = "") -> None:
         self._chat_id = chat_id
         self._created = False
         self._halves = Halves()
+        self._in_parts = False  # a message that is said to be complete is only the next piece of it
         self._interrupted = False  # the bot waits for something, and the chat's state does not say it yet
         self._reasoned = False
         self.done = False
@@ -204,7 +204,12 @@ class ChatReader:
             items.append(Skipped("unknown_event"))
 
     def _whole(self, message: Message, items: list[Item]) -> None:
-        if message.type == "answer":
+        if self._in_parts and message.type == "answer":
+            if message.content_type in ("text", "", None):
+                self._say(message.id or "", message.reasoning_content, message.content, items)
+                return
+            message.id = ""  # a card shares its id with the text around it
+        elif message.type == "answer":
             self._halves.drop(Delta, message.id or "")
             if message.reasoning_content and not self._reasoned:  # otherwise it repeats the pieces that were sent
                 self._reasoned = True
@@ -215,10 +220,11 @@ class ChatReader:
     def _chat(self, name: bytes, data: bytes, items: list[Item]) -> None:
         """Reads a chat's state. A status that says the chat has ended counts in any event; success needs its own
         event."""
-        chat = _read_chat(data)
+        chat = read_chat(data)
         if self._foreign(chat.id, items):
             return
         (tool_calls, question), status = action_of(chat), status_of(chat)
+        self._in_parts |= bool(chat.execute_id)
         if not self._created and chat.id and (chat.id not in _NO_ID or name.endswith((b"created", b"in_progress"))):
             self._created = True
             self._chat_id = "" if chat.id in _NO_ID else chat.id
@@ -243,7 +249,7 @@ class ChatReader:
         """Reads a failure. It counts as one even if its details can't be read."""
         exists = name == _CHAT_FAILED
         try:
-            chat = _read_chat(data)
+            chat = read_chat(data)
         except BadJson as bad:
             items.append(Skipped(bad.fault))
             self._said(items)
@@ -291,9 +297,3 @@ class ChatReader:
             return False
         items.append(Skipped("foreign_chat"))
         return True
-
-
-def _read_chat(data: bytes) -> Chat:
-    if len(data) > STATE_PARTS and (len(data) > STATE_BYTES or parts(data) > STATE_PARTS):
-        raise BadJson("malformed")
-    return read(data, _decode_chat, Chat)

@@ -35,7 +35,8 @@ _LOOKED_AT = 4 * 1024
 """Characters of a text that is searched for those; a longer text is parsed faster than searched."""
 _SURROGATES = 100_000
 """Halves of surrogate pairs in a text that the slow parser reads."""
-_EXACT = range(-(2**53) + 1, 2**53)
+_INT64 = range(-(2**63), 2**63)
+EXACT = range(-(2**53) + 1, 2**53)
 """Whole numbers that every reader of JSON reads exactly: JavaScript's have 53 bits. Coze's ids have more."""
 
 
@@ -185,18 +186,18 @@ def write(value: Any) -> bytes:
         return msgspec.json.encode(_mended(value, 0))
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """`value` fit to be written as JSON by anyone: numbers beyond 53 bits as strings, no number that is not finite.
+def plain(value: Any, depth: int = 0, *, numbers: range = _INT64) -> Any:
+    """`value` fit to be written as JSON: whole numbers outside of `numbers` as strings, none that is not finite.
 
     Raises BadJson when it is nested too deeply to be passed on.
     """
     if depth > DEPTH_LIMIT:
         raise BadJson("too_deep")
     if isinstance(value, dict):
-        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1, numbers=numbers) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(item, depth + 1) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and value not in _EXACT:
+        return [plain(item, depth + 1, numbers=numbers) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and value not in numbers:
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -129,6 +129,7 @@ ASKED = [
     Row("question-card", asks=True, text=""),
     Row("question-in-call", asks=True, text=QUESTION),
     Row("question-bare", asks=True),
+    Row("question-card question-bare", asks=True, text=""),
     Row("drop-after:2 question", asks=True, recovered=True),
     Row("drop-after:2 question-bare", asks=True, recovered=True),
     Row("drop-after:2 question list-empty:2", asks=True, recovered=True, within=5),

@@ -26,6 +26,7 @@ from gateway.upstream.protocol import (
     Tool,
 )
 from gateway.upstream.sse import SseDecoder
+from tests.turns import last, new_turn
 from tests.upstream.servers import SAMPLES, sample
 
 CHAT = {"id": "7", "conversation_id": "8"}
@@ -212,6 +213,38 @@ def test_each_sample_gives_the_same_items_however_it_is_cut(path: Any, size: int
     for i in range(0, len(text), size):
         again += reader.items(decoder.feed(text[i : i + size]))
     assert again == items_of(text)
+
+
+def studio_flow(*records: tuple[str, Any]) -> list[Item]:
+    """What a chatflow of the self-hosted studio says: one id for all messages, and no message that is whole."""
+    begin = ("chat.created", CHAT | {"status": "created", "execute_id": "5"})
+    lines = (f"event: conversation.{name}\ndata: {json.dumps(data)}\n\n" for name, data in (begin, *records))
+    return items_of("".join(lines).encode())[1:]
+
+
+def test_in_the_studios_chatflows_a_completed_message_is_the_last_piece() -> None:
+    def said(text: str) -> dict[str, Any]:
+        return ANSWER | {"content": text}
+
+    card = ANSWER | {"content": "{}", "content_type": "card"}
+    waits = ("chat.requires_action", CHAT | {"status": "requires_action", "execute_id": "5"})
+    items = studio_flow(
+        ("message.delta", said("Hel")),
+        ("message.completed", said("lo.")),
+        ("message.delta", said(" And")),
+        ("message.completed", said("")),
+        ("message.completed", card),
+        ("message.completed", said(" Which?")),
+        waits,
+    )
+    assert items == [
+        *(Delta("9", text) for text in ("Hel", "lo.", " And")),
+        Answer("", "{}", "card"),
+        Delta("9", " Which?"),
+        ActionRequired([]),
+    ]
+    events = new_turn().take([Created("7", "8"), *items, Done()])
+    assert last(events).content == "Hello. And Which?"
 
 
 # -- deltas
