@@ -5,6 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Protocol
 
@@ -36,6 +37,7 @@ from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import Observers
 from gateway.turns.abandonment import Abandonment
+from gateway.turns.asking import heard_elsewhere
 from gateway.turns.context import Means
 from gateway.turns.notifications import Notifications
 from gateway.turns.others import Nobody
@@ -84,6 +86,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             clock=clock,
             observer=observer,
             follow=None if cluster is None else cluster.follow,
+            taken_back=metrics.nodes.log_taken_back,
             most_batches=MOST_BATCHES if cluster is None else _MOST_BATCHES,
         )
         orphans = await storage.opened(log)
@@ -108,7 +111,8 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             stack.push_async_callback(asks_for_callers.close)
         upstream = WithCallers(own if shops is None else shops.tenants, asks_for_callers)
         stack.push_async_callback(upstream.close)
-        abandonment = Abandonment(settings.abandon_seconds)
+        others = Nobody() if cluster is None else cluster.claims(store.settled)
+        abandonment = Abandonment(settings.abandon_seconds, partial(heard_elsewhere, others) if others.any else None)
         hub = Hub(
             log.shelf,
             ledger=ledger,
@@ -131,10 +135,10 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             retries=settings.upstream_retries,
             retry_uncertain=settings.retry_uncertain,
             readers=hub,
-            others=Nobody() if cluster is None else cluster.claims(store.settled),
+            others=others,
         )
         notifications = Notifications(
-            log, retention=settings.retention_seconds, clock=clock, faults=faults, others=means.others
+            log, retention=settings.retention_seconds, clock=clock, faults=faults, others=others
         )
         turns = Turns(means, store=store, notifications=notifications, abandonment=abandonment)
         stack.push_async_callback(turns.close)

@@ -31,6 +31,11 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Starts it, or starts it again, and waits until it answers."""
         with (self._folder / f"{self.port}.log").open("ab") as log:

@@ -16,8 +16,8 @@ class Forks:
     `told` is called for each.
     """
 
-    def __init__(self) -> None:
-        self.told: Callable[[], None] = lambda: None
+    def __init__(self, told: Callable[[], None]) -> None:
+        self._told = told
 
     def compare(self, tail: Tail, epochs: str, last: int) -> None:
         """The database has the log at least up to `last`, under these epochs; what the tail has beyond may come."""
@@ -34,5 +34,5 @@ class Forks:
 
     def _take_back(self, tail: Tail, after: int, epochs: Epochs) -> None:
         logger.warning("log.taken_back", log=tail.key, after=after, had=tail.head)
-        self.told()
+        self._told()
         tail.take_back(after, epochs)

@@ -38,11 +38,12 @@ class EventLog:
         until_told: bool = False,
         faults: Faults | None = None,
         follow: Callable[[Shelf], Follower] | None = None,
+        taken_back: Callable[[], None] = lambda: None,
         most_batches: int = MOST_BATCHES,
     ) -> None:
         self._journal = journal
         self._faults = faults or Faults(observer)
-        self.shelf = Shelf(journal, follow)
+        self.shelf = Shelf(journal, follow, taken_back)
         showing = Showing(self.shelf, observer=observer, faults=self._faults)
         self.committer = Committer(journal, self.shelf, showing, ledger=ledger, clock=clock, faults=self._faults)
         self.keeper = Keeper(

@@ -55,8 +55,8 @@ class PostgresJournal:
 
     A node's row in `log_nodes` is its licence: the statement that inserts a batch does so only if it finds the row. To
     bury a node, another one deletes the row, which waits for a batch that is under way. From then on the node is
-    `Fenced`. The unsaved stretches of a buried node have no node until one adopts them. A node that
-    only `visits`, as a command does, adopts them only if no other node lives.
+    `Fenced`. The unsaved stretches of a buried node have no node until one adopts them. A node that only `visits`, as a
+    command does, adopts them only if no other node lives.
     """
 
     shared = True
@@ -71,12 +71,13 @@ class PostgresJournal:
         visits: bool = False,
         watch: Watch | None = None,
         told: Told | None = None,
+        when_back: Callable[[], None] = lambda: None,
     ) -> None:
+        """`when_back` is called after a broken connection: the database may have lost its last moments."""
         self._watch = watch
         self._visits = visits
         self._told = told
-        self.when_back: Callable[[], None] = lambda: None
-        """Called when there is a new connection after one that broke: the database may have lost its last moments."""
+        self._when_back = when_back
         self._writer = Line(conninfo(url), ledger, opened=self._look_after_break)
         self._reader = Line(conninfo(url), ledger)
         self.licence = Licence(self._writer, name=name, lease=lease)
@@ -94,8 +95,7 @@ class PostgresJournal:
         await self.licence.give_back(() if self._in_doubt is None else self._in_doubt.ghosts)
         made = await self.licence.take()
         self._last_batch = 0
-        self._unended.clear()
-        self._unsure.clear()
+        self._unended, self._unsure = {}, set()
         self._unheard, self._in_doubt, self._written = False, None, Written()
         self._is_node = True
         await self.licence.bury_the_dead()
@@ -262,7 +262,7 @@ class PostgresJournal:
             if self._told is not None:
                 self._told.batches_written_again(again)
         self.licence.breaks += 1
-        self.when_back()
+        self._when_back()
 
     async def _write_again(self, rows: Rows) -> list[Any]:
         return await self._uncertainly(self._writer.within(lambda run: write_again(run, self.licence.node, rows)))

@@ -35,9 +35,15 @@ class Shelf:
     However many wait for the same data, the journal is read once. Methods that read raise `JournalError`.
     """
 
-    def __init__(self, journal: Journal, follow: "Callable[[Shelf], Follower] | None" = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        follow: "Callable[[Shelf], Follower] | None" = None,
+        taken_back: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`taken_back` is called when the database has lost the end of a log that was shown here."""
         self._journal = journal
-        self.forks = Forks()
+        self.forks = Forks(taken_back)
         self._follower = None if follow is None else follow(self)
         self.made = ""
         """The random text that the journal was given when it was made."""

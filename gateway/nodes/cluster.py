@@ -48,7 +48,10 @@ class Cluster:
         self._bus = None if bus_url is None else self._made(bus_url)
         self._news = News(self._rings, self._bus)
         metrics.news_goes(redis=None if self._bus is None else False)
-        self.journal = PostgresJournal(url, ledger=ledger, name=name, visits=visits, watch=self._news, told=metrics)
+        self.journal = PostgresJournal(
+            url, ledger=ledger, name=name, visits=visits, watch=self._news, told=metrics, when_back=self._back
+        )
+        self._when_back: Callable[[], None] | None = None
         self._database = Database(url, ledger)
         self._post = Post(self._database, self.journal.licence, self._rings)
         self._following: Following | None = None
@@ -70,9 +73,13 @@ class Cluster:
 
     def follow(self, shelf: Shelf) -> Following:
         """Makes the part that keeps a shelf's tails up to date with other nodes."""
-        shelf.forks.told = self._metrics.log_taken_back
         self._following = Following(
-            self._database, self.journal.licence, shelf, began=self._news.follow, metrics=self._metrics
+            self._database,
+            self.journal.licence,
+            shelf,
+            began=self._news.follow,
+            missed=self._missed,
+            metrics=self._metrics,
         )
         return self._following
 
@@ -96,7 +103,7 @@ class Cluster:
     ) -> None:
         """From now on this node reports that it lives, and listens to the others."""
         assert self._following is not None
-        self.journal.when_back = when_back
+        self._when_back = when_back
         self._membership = Membership(
             log,
             self.journal,
@@ -119,6 +126,14 @@ class Cluster:
     def _heard(self, ring: Ring) -> None:
         if self._membership is not None:
             self._membership.heard(ring)
+
+    def _missed(self, node: int) -> None:
+        if self._membership is not None:
+            self._membership.missed(node)
+
+    def _back(self) -> None:
+        if self._when_back is not None:
+            self._when_back()
 
     def _brought(self, message: Message) -> None:
         assert self._following is not None

@@ -50,6 +50,7 @@ class Following:
         shelf: Shelf,
         *,
         began: Callable[[int], None] = lambda _: None,
+        missed: Callable[[int], None] = lambda _: None,
         metrics: NodeMetrics | None = None,
     ) -> None:
         self._database = database
@@ -57,7 +58,7 @@ class Following:
         self._shelf = shelf
         self._began = began
         self._metrics = metrics or NodeMetrics(CollectorRegistry())
-        self.missed: Callable[[int], None] = lambda _: None
+        self._missed = missed
         self._feeds: dict[int, Feed] = {}
         self._lock = asyncio.Lock()
 
@@ -86,7 +87,7 @@ class Following:
             seconds = monotonic() - came
             self._metrics.batch_heard(message.waited + seconds, seconds)
         if feed.inbox.told > feed.last or feed.begun:
-            self.missed(feed.node)
+            self._missed(feed.node)
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[None]:

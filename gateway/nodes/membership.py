@@ -55,7 +55,6 @@ class Membership:
         self._news = news
         self._following = following
         self._post = post
-        following.missed = self.missed
         self._adopt = adopt
         self._answer = answer
         self._start_over = start_over

@@ -31,9 +31,9 @@ class Abandonment:
     With `elsewhere` it first asks other nodes whether they have listeners. `heard` answers their questions.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, elsewhere: Elsewhere | None = None) -> None:
         self._seconds = seconds
-        self.elsewhere: Elsewhere | None = None
+        self._elsewhere = elsewhere
         self._left: dict[tuple[str, str], float] = {}  # when the last listener left, as long as other nodes may ask
         self._watched: dict[str, _Watched] = {}
         self._listeners: Counter[tuple[str, str]] = Counter()  # by topic: a turn, or a whole log
@@ -50,7 +50,7 @@ class Abandonment:
         self._listeners[topic] -= 1
         if not self._listeners[topic]:
             del self._listeners[topic]
-            if self.elsewhere is not None:
+            if self._elsewhere is not None:
                 self._remember(topic)
         for watched in self._concerned(key, turn):
             self._start(watched, self._seconds)
@@ -84,10 +84,10 @@ class Abandonment:
         watched.timer = None
         if self._is_heard(watched):
             return
-        if self.elsewhere is None:
+        if self._elsewhere is None:
             watched.cancel()
         elif watched.asking is None:
-            watched.asking = asyncio.get_running_loop().create_task(self._ask(watched, self.elsewhere))
+            watched.asking = asyncio.get_running_loop().create_task(self._ask(watched, self._elsewhere))
 
     async def _ask(self, watched: _Watched, elsewhere: Elsewhere) -> None:
         """Cancels the turn, unless it has a listener at another node, or had one too short a time ago."""

@@ -3,7 +3,6 @@ returns."""
 
 import asyncio
 from collections.abc import Awaitable
-from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -27,7 +26,6 @@ from gateway.turns.asking import (
     answer,
     ask,
     decode_question,
-    heard_elsewhere,
     until_taken_over,
 )
 from gateway.turns.books import kept
@@ -80,8 +78,6 @@ class Turns:
         )
         self._keeping: asyncio.Task[None] | None = None
         self._abandonment = abandonment
-        if means.others.any:
-            abandonment.elsewhere = partial(heard_elsewhere, means.others)
 
     # -- one turn -----------------------------------------------------------------------------------------------
 

@@ -114,12 +114,15 @@ def _number(position: str) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _nodes(count: int, coze: str, server: PostgresServer, **settings: str) -> AsyncIterator[list[Own]]:
+async def nodes_of(
+    count: int, coze: str, server: PostgresServer, *, pinned: bool = True, **settings: str
+) -> AsyncIterator[list[Own]]:
+    """Warm nodes, all of them on one core where they are `pinned`."""
     url = await server.make()
     async with contextlib.AsyncExitStack() as stack:
         found = []
         for _ in range(count):
-            with on_core(1):
+            with on_core(1) if pinned else contextlib.nullcontext():
                 own = await stack.enter_async_context(own_gateway(coze, GATEWAY_DATABASE_URL=url, **settings))
             found.append(own)
         for own in found:
@@ -144,15 +147,15 @@ async def run(programs: Path, *, rounds: int, share: float, redis: str) -> dict[
                 async with single as own:
                     await measures.warm(own)
                     note("sqlite", await relay(own, share))
-                async with _nodes(1, coze, server) as nodes:
+                async with nodes_of(1, coze, server) as nodes:
                     note("postgres", await relay(nodes[0], share))
                     note("started", await measures.first_byte(nodes[0], share))
-                async with _nodes(2, coze, server) as nodes:
+                async with nodes_of(2, coze, server) as nodes:
                     note("owner", await delays(nodes, share, at=0))
                     note("other", await delays(nodes, share, at=1))
                     note("back", await back(nodes, share))
                 if redis:
-                    async with _nodes(2, coze, server, GATEWAY_BUS_URL=redis) as nodes:
+                    async with nodes_of(2, coze, server, GATEWAY_BUS_URL=redis) as nodes:
                         note("redis", await delays(nodes, share, at=1))
     medians = {name: median(figures) for name, figures in found.items()}
     medians["relay_ratio"] = {"": medians["postgres"]["cpu_us"] / medians["sqlite"]["cpu_us"]}

@@ -81,11 +81,11 @@ class Nodes:
         self._to_coze = to_coze
         self._lasting: set[asyncio.Task[None]] = set()
 
-    async def strike(self, strike: Strike, chance: random.Random) -> None:
-        """Begins a blow; the next one may come before this one is over."""
+    async def strike(self, strike: Strike, chance: random.Random, seconds: float) -> None:
+        """Begins a blow; the next one may come before this one is over. A pause or a cut takes so many seconds."""
         await asyncio.sleep(strike.after)
         self.blows[strike.blow] += 1
-        task = asyncio.create_task(self._befall(strike, chance.choice(self.nodes), chance.choice(LASTS)))
+        task = asyncio.create_task(self._befall(strike, chance.choice(self.nodes), seconds))
         self._lasting.add(task)
 
     async def over(self) -> None:
@@ -185,7 +185,7 @@ async def run_nodes(
     say: Callable[[str], None] = lambda _: None,
 ) -> Nodes:
     """One whole run. Raises an exception group that holds `Broken` when a promise is, or the nodes find no rest."""
-    plan = node_strikes(seed, seconds)
+    plan = node_strikes(seed, seconds, planted)
     with servers_of(programs, with_redis=has_redis(seed)) as servers:
         await servers.make(fails_over=any(one.blow == "fail over" for one in plan))
         async with nodes_of(seed, servers, planted) as here, _kept(here, seed), client() as session:
@@ -193,7 +193,7 @@ async def run_nodes(
 
             async def strike() -> None:
                 for one in plan:
-                    await here.strike(one, chance)
+                    await here.strike(one, chance, LASTS[-1] if planted else chance.choice(LASTS))
                     say(f"{one.blow} after {one.after:.2f}")
                 await here.over()
 

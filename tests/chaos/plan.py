@@ -102,7 +102,10 @@ def has_redis(seed: int) -> bool:
     return seed % 2 == 1
 
 
-def node_strikes(seed: int, seconds: float) -> list[Strike]:
+def node_strikes(seed: int, seconds: float, planted: str = "") -> list[Strike]:
+    """The blows of a run over nodes; with a planted fault, those that bring it to light."""
+    if planted:
+        return strikes(seed, seconds, ("pause", "cut off") if planted == "double-writer" else ("kill",))
     return strikes(seed, seconds, NODE_BLOWS + REDIS_BLOWS if has_redis(seed) else NODE_BLOWS)
 
 

@@ -20,11 +20,10 @@ class Speaker(Node):
     """A node whose batches are kept as they would be sent, and that notes which nodes it has to read in PostgreSQL."""
 
     def __init__(self, url: str, ledger: Ledger) -> None:
-        super().__init__(url, ledger)
-        self.told: list[Message] = []
         self.missed: set[int] = set()
+        super().__init__(url, ledger, missed=self.missed.add)
+        self.told: list[Message] = []
         self._readers: list[Subscription] = []
-        self.following.missed = self.missed.add
         self.journal._watch = self
 
     def committed(self, node: int, number: int, begun: Sequence[str], body: bytes) -> None:

@@ -42,14 +42,12 @@ class Losing(Nodes):
         self.back = 0
 
     async def open(self) -> PostgresJournal:
-        journal = PostgresJournal(self.url, ledger=self._ledger, told=self.told)
-        self._journals.append(journal)
-        await journal.open()
-
         def when_back() -> None:
             self.back += 1
 
-        journal.when_back = when_back
+        journal = PostgresJournal(self.url, ledger=self._ledger, told=self.told, when_back=when_back)
+        self._journals.append(journal)
+        await journal.open()
         return journal
 
     def remember(self) -> None:
