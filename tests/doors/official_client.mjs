@@ -1,0 +1,50 @@
+// Coze's own client for node against the door: streams, a poll, a refusal, tool outputs; what it saw, as JSON.
+const [packageUrl, baseURL, question] = process.argv.slice(2);
+const { CozeAPI } = await import(packageUrl);
+
+const coze = new CozeAPI({ token: "pat_x", baseURL });
+const ask = (content) => ({
+  bot_id: "7561209983316475943",
+  user_id: "u",
+  additional_messages: [{ role: "user", content, content_type: "text" }],
+});
+
+async function read(stream) {
+  const events = [];
+  let text = "";
+  let last = null;
+  for await (const part of stream) {
+    events.push(part.event);
+    if (part.event === "conversation.message.delta") text += part.data.content;
+    if (part.event !== "done") last = part.data;
+  }
+  return { events, text, last };
+}
+
+const whole = await read(coze.chat.stream(ask(question)));
+const cut = await read(coze.chat.stream(ask(`/fault drop-after:7 plain ${question}`)));
+const poll = await coze.chat.createAndPoll(ask(question));
+const refused = await read(coze.chat.stream(ask("/fault code:4016 times:9 x")));
+
+const waits = await read(coze.chat.stream(ask("/fault action 开灯")));
+const calls = waits.last.required_action.submit_tool_outputs.tool_calls;
+const outputs = await read(
+  coze.chat.submitToolOutputs({
+    conversation_id: waits.last.conversation_id,
+    chat_id: waits.last.id,
+    tool_outputs: calls.map((call) => ({ tool_call_id: call.id, output: "ok" })),
+    stream: true,
+  }),
+);
+
+console.log(
+  JSON.stringify({
+    whole,
+    cut,
+    status: poll.chat.status,
+    polled: poll.messages.filter((message) => message.type === "answer").map((message) => message.content),
+    refused: refused.last.code,
+    waits: waits.events,
+    outputs: outputs.events,
+  }),
+);
