@@ -1,7 +1,7 @@
 """Which worker runs which tests, where several run side by side."""
 
-from collections.abc import Sequence
-from itertools import chain, groupby, zip_longest
+import os
+from itertools import chain, groupby
 from pathlib import Path
 
 import pytest
@@ -55,28 +55,24 @@ WAITING = (
 )
 """The folders and files whose tests are slow because they wait, the slowest first."""
 
+PROCESSORS = os.cpu_count() or 2
+
 _HERE = Path(__file__).parent
 
 
 def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Slow tests come first, because otherwise one worker is still busy with them when all others have ended.
-
-    Those that need a processor alternate with those that wait.
-    """
+    """Slow tests come first, because otherwise one worker is still busy with them when all others have ended."""
     measured = [item for item in items if is_measured(item.nodeid)]
     others = (item for item in items if not is_measured(item.nodeid))
     files = [list(tests) for _, tests in groupby(others, key=lambda item: item.path)]
-
-    def of(rooms: Sequence[str]) -> list[list[pytest.Item]]:
-        return [tests for room in rooms for tests in files if _room(tests[0]) == room]
-
-    in_turn = chain.from_iterable(zip_longest(of(WORKING), of(WAITING), fillvalue=[]))
-    rest = [tests for tests in files if _room(tests[0]) not in (*WORKING, *WAITING)]
-    return [*measured, *chain.from_iterable([*in_turn, *rest])]
+    rooms = (*WORKING, *WAITING)
+    slow = [tests for room in rooms for tests in files if _room(tests[0].nodeid) == room]
+    rest = [tests for tests in files if _room(tests[0].nodeid) not in rooms]
+    return [*measured, *chain.from_iterable([*slow, *rest])]
 
 
-def _room(item: pytest.Item) -> str:
-    return item.path.relative_to(_HERE).parts[0]
+def _room(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/").partition("/")[0]
 
 
 def is_measured(nodeid: str) -> bool:
@@ -87,29 +83,48 @@ def is_measured(nodeid: str) -> bool:
 class Quietly(LoadFileScheduling):  # type: ignore[misc]
     """Gives a worker one file at a time, whose tests share what they start, or all tests that measure.
 
-    While those run, only the first two workers have work. The others get theirs when the last of those tests has ended.
+    While those run, only the first two workers have work, and the second one files of which each is one busy process at
+    most. The others get theirs when the last of those tests has ended. From then on one processor is for files that
+    wait, as long as there are any, and never more files than processors need one: a worker for which there is nothing
+    else is not needed any more.
     """
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
-        measuring = self._measuring
         super().mark_test_complete(node, item_index, duration)
-        if measuring and not self._measuring:
-            for waiting in self.nodes[2:]:
-                self._reschedule(waiting)
+        for other in self.nodes:
+            if other is not node:
+                self._reschedule(other)
 
     def _split_scope(self, nodeid: str) -> str:
         return "" if is_measured(nodeid) else str(super()._split_scope(nodeid))
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if not self._waits(node):
+        scope = self._next_for(node)
+        if scope is not None:
+            self.workqueue.move_to_end(scope, last=False)
             super()._assign_work_unit(node)
+        elif not self._measuring:
+            node.shutdown()  # after the tests that it has
 
-    def _reschedule(self, node: WorkerController) -> None:
-        if not self._waits(node):
-            super()._reschedule(node)
+    def _next_for(self, node: WorkerController) -> str | None:
+        scopes: list[str] = list(self.workqueue)
+        waiting = next((scope for scope in scopes if _room(scope) in WAITING), None)
+        working = next((scope for scope in scopes if _room(scope) not in WAITING), None)
+        if self._measuring:
+            if node not in self.nodes[:2]:
+                return None
+            return next((scope for scope in scopes if _room(scope) not in (*WORKING, *WAITING)), waiting or working)
+        busy = sum(self._needs_a_processor(other) for other in self.nodes if other is not node)
+        if working is not None and (busy < PROCESSORS - 1 or (waiting is None and busy < PROCESSORS)):
+            return working
+        return waiting
 
-    def _waits(self, node: WorkerController) -> bool:
-        return self._measuring and node not in self.nodes[:2]
+    def _needs_a_processor(self, node: WorkerController) -> bool:
+        """Whether it runs such a file. With a single test left it waits for another file, or for the end."""
+        files = self.assigned_work[node]
+        return self._pending_of(files) > 1 and any(
+            _room(scope) not in WAITING and not all(tests.values()) for scope, tests in files.items()
+        )
 
     @property
     def _measuring(self) -> bool:
