@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from runpy import run_module
 from typing import BinaryIO
 
 _MOST = 1024 * 1024
@@ -64,11 +65,11 @@ class Hatchery:
             )
         atexit.register(self.close)
 
-    async def hatch(self, arguments: Sequence[str], environment: Mapping[str, str], *, limit: int) -> Hatched:
-        """A new gateway with these arguments and this environment, in the folder in which this process is."""
+    async def hatch(self, command: Sequence[str], environment: Mapping[str, str], *, limit: int) -> Hatched:
+        """`python -m …` for this module with its arguments, in the folder in which this process is."""
         stderr, its_stderr = os.pipe()
         report, its_report = os.pipe()
-        request = json.dumps([list(arguments), dict(environment), os.getcwd()]).encode()
+        request = json.dumps([list(command), dict(environment), os.getcwd()]).encode()
         try:
             socket.send_fds(self._control, [request], [its_stderr, its_report])
         finally:
@@ -107,8 +108,8 @@ def _import_gateway() -> None:
             import_module(module)
 
 
-def _serve(control: socket.socket) -> Sequence[str] | None:
-    """Forks until nobody asks any more. Returns a gateway's arguments in its process, and None in the hatchery."""
+def _serve(control: socket.socket) -> list[str]:
+    """Forks until nobody asks any more. In a new process it returns the command, and in the hatchery nothing."""
     wake, waker = socket.socketpair()
     for end in (wake, waker):
         end.setblocking(False)
@@ -125,9 +126,9 @@ def _serve(control: socket.socket) -> Sequence[str] | None:
             continue
         request, descriptors, _, _ = socket.recv_fds(control, _MOST, 2)
         if not request:
-            return None
+            return []
         stderr, report = descriptors
-        arguments, environment, folder = json.loads(request)
+        command, environment, folder = json.loads(request)
         if not (pid := os.fork()):
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -137,7 +138,7 @@ def _serve(control: socket.socket) -> Sequence[str] | None:
             for descriptor in (report, *reports.values()):
                 os.close(descriptor)
             _move_in(stderr, environment, folder)
-            return [str(argument) for argument in arguments]
+            return [str(part) for part in command]
         os.close(stderr)
         reports[pid] = report
         os.write(report, b"%d\n" % pid)
@@ -166,18 +167,15 @@ def _move_in(stderr: int, environment: Mapping[str, str], folder: str) -> None:
     gc.enable()
 
 
-def main() -> int:
+def main() -> None:
     gc.disable()
     control = socket.socket(fileno=int(sys.argv[1]))
     _import_gateway()
     gc.freeze()
-    arguments = _serve(control)
-    if arguments is None:
-        return 0
-    from gateway.__main__ import main as run
-
-    return run(arguments)
+    if command := _serve(control):
+        sys.argv = command
+        run_module(command[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -46,7 +46,7 @@ class Node:
         """Starts it, again and again while PostgreSQL is away, as a supervisor does."""
         while True:
             module, planted = ("tests.chaos.planted", [self._planted]) if self._planted else ("gateway", [])
-            life = await GatewayProcess.start(
+            life = await GatewayProcess.hatch(
                 *planted, "serve", "--port", "0", environment=self._settings, module=module
             )
             self.lives.append(life)
