@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from gateway.simulator import whole_text
-from gateway.simulator.faults import Fault
+from gateway.simulator.faults import ASKING, Fault
 from tests.doors.clients import QUESTION, asked, cozepy, text_of
 from tests.doors.conftest import TOKEN, Door
 
 Event = cozepy.ChatEventType
 
 
-@pytest.mark.parametrize("faults", ["plain", "reasoning", "tool", "multi", "audio", "card-only", "crlf", "no-done"])
+SAID = ["plain", "reasoning", "tool", "multi", "audio", "card-only", "crlf", "no-done", "action question"]
+
+
+@pytest.mark.parametrize("faults", [*SAID, *ASKING])
 async def test_the_stream_is_the_one_that_coze_sent(coze: cozepy.Coze, door: Door, faults: str) -> None:
     message = f"/fault {faults} {QUESTION}"
     events = await asyncio.to_thread(lambda: list(coze.chat.stream(**asked(message))))
