@@ -109,7 +109,7 @@ async def test_all_nodes_are_killed_and_started_again(nodes: Cluster, coze: Simu
     for told in running:
         for node in owners:
             await told.hang_up(node)
-    await waits.hang_up(owners[1], pieces=3)
+    await waits.hang_up(owners[1], pieces=2)
     await nodes.stands(owners[1], waits.turn, "action_required")
     await asyncio.gather(*(nodes.nodes[node].kill() for node in owners))
     first, second = len(nodes.nodes), len(nodes.nodes) + 1
