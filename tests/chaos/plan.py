@@ -104,8 +104,10 @@ def has_redis(seed: int) -> bool:
 
 def node_strikes(seed: int, seconds: float, planted: str = "") -> list[Strike]:
     """The blows of a run over nodes; with a planted fault, those that bring it to light."""
+    if planted == "double-writer":
+        return strikes(seed, seconds, ("pause",))[:2]  # they sleep until the others have taken them for dead
     if planted:
-        return strikes(seed, seconds, ("pause", "cut off") if planted == "double-writer" else ("kill",))
+        return strikes(seed, seconds, ("kill",))
     return strikes(seed, seconds, NODE_BLOWS + REDIS_BLOWS if has_redis(seed) else NODE_BLOWS)
 
 
