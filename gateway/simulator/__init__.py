@@ -13,8 +13,9 @@ from gateway.simulator.composer import whole_text
 from gateway.simulator.faults import Fault
 from gateway.simulator.recording import ORIGINAL_RATE, read_recording
 from gateway.simulator.server import Simulator, steady_clock
+from gateway.simulator.workflow import whole_run
 
-__all__ = ["Fault", "Simulator", "start_simulator", "whole_text"]
+__all__ = ["Fault", "Simulator", "start_simulator", "whole_run", "whole_text"]
 
 
 async def start_simulator(

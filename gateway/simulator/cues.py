@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gateway.simulator.disturbance import disturbed
 from gateway.simulator.faults import FAILING, Fault, FaultPlan, Fire
 from gateway.simulator.framing import encoder
-from gateway.simulator.objects import Frame
+from gateway.simulator.objects import Dialect, Frame
 
 
 class End(StrEnum):
@@ -51,16 +51,16 @@ _UNBOUNDED_AFTER = 3
 _BLOCK = 65536
 
 
-def cues(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Cue]:
+def cues(frames: Iterable[Frame], plan: FaultPlan, fire: Fire, dialect: Dialect = "chat") -> Iterator[Cue]:
     """The cues of a response; the last one has its end. Unbounded faults give cues for as long as somebody takes
     them."""
     if Fault.GZIP_BOMB in plan:
         return _bomb(fire)
-    found = _framed(frames, plan, fire)
+    found = _framed(frames, plan, fire, dialect)
     return _bytewise(found, fire) if Fault.BYTES in plan else found
 
 
-def _framed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Cue]:
+def _framed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire, dialect: Dialect) -> Iterator[Cue]:
     for fault, end in _BEFORE_CREATED.items():
         if fault in plan:
             fire(fault)
@@ -71,7 +71,7 @@ def _framed(frames: Iterable[Frame], plan: FaultPlan, fire: Fire) -> Iterator[Cu
         fire(Fault.SLOW_FIRST)
         earliest = plan.number(Fault.SLOW_FIRST) / 1000
     breaks = [(plan.number(fault), fault, end) for fault, end in _AFTER.items() if fault in plan]
-    encode = encoder(plan, fire)
+    encode = encoder(plan, fire, dialect)
     count, at = 0, 0.0
     for frame in disturbed(frames, plan, fire):
         data, at = encode(frame), max(frame.at, earliest)

@@ -148,7 +148,8 @@ def _unknown(frame: Frame) -> Iterator[Frame]:
     yield Frame(frame.at, "conversation.message.sparkle", _ghost(frame))
     yield Frame(frame.at, _COMPLETED, _ghost(frame, type="sparkle"))
     yield Frame(frame.at, "PING", b'{"content":"{}"}')
-    yield Frame(frame.at, "message", _ghost(frame))
+    if frame.event == _DELTA:  # a workflow has that event
+        yield Frame(frame.at, "message", _ghost(frame))
 
 
 def _broken(*edits: Callable[[bytes], bytes]) -> Callable[[Frame], Iterator[Frame]]:

@@ -104,6 +104,11 @@ class Fault(StrEnum):
     FAILED = "failed", "fails half-way: `conversation.chat.failed` with this code", 5000
     FAILED_FLAT = "failed-flat", "the same in the flat format, with the code as a string", 720702204
     ERROR_EVENT = "error-event", "fails half-way: the event `error` with this code; 0 leaves its data empty", 4013
+    FAILED_FIRST = (
+        "failed-first",
+        "fails at once: a flat failure with this code is the only record",
+        720702204,
+    )
     CANCELED = "canceled", "is cancelled half-way by someone else: `conversation.chat.canceled`"
     # Pieces and records that are not as they should be; the completed text is right.
     DOUBLED = "doubled", "sends each third piece twice"
@@ -125,6 +130,7 @@ class Fault(StrEnum):
     SPACE = "space", "puts a space after each colon"
     COMMENTS = "comments", "puts comments between and inside the records"
     IDS = "ids", "gives the records an `id` (one of them with a NUL) and `retry`"
+    ID_GAPS = "id-gaps", "leaves out every fifth number of a workflow's records"
     MULTILINE_DATA = "multiline-data", "spreads the data over two lines"
     DATA_FIRST = "data-first", "puts `data` before `event`"
     NO_LAST_BLANK = "no-last-blank", "ends without the last blank line"
@@ -163,7 +169,7 @@ SHAPING = frozenset(
 )  # fmt: skip
 """The faults that say what the chat says; they act when it is started."""
 
-FAILING = (Fault.FAILED, Fault.FAILED_FLAT, Fault.ERROR_EVENT, Fault.CANCELED)
+FAILING = (Fault.FAILED_FIRST, Fault.FAILED, Fault.FAILED_FLAT, Fault.ERROR_EVENT, Fault.CANCELED)
 
 Fire = Callable[[Fault], None]
 """Is told of each fault at the moment when it acts."""

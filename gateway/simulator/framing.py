@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.simulator.faults import Fault, FaultPlan, Fire
 from gateway.simulator.ids import second_of
-from gateway.simulator.objects import SURROGATE_MARK, Frame, Json
+from gateway.simulator.objects import SURROGATE_MARK, Dialect, Frame, Json
 
 Encode = Callable[[Frame], bytes]
 """The bytes of one record, including its blank line; empty for a frame that the format does not have."""
@@ -16,11 +16,14 @@ _FRAMINGS = frozenset(
     {
         Fault.CRLF, Fault.CR, Fault.MIXED, Fault.BOM, Fault.SPACE, Fault.COMMENTS, Fault.IDS, Fault.MULTILINE_DATA,
         Fault.DATA_FIRST, Fault.NO_LAST_BLANK, Fault.STUDIO, Fault.V2, Fault.SURROGATE, Fault.DONE_BARE,
-        Fault.DONE_DEBUG,
+        Fault.DONE_DEBUG, Fault.ID_GAPS,
     }
 )  # fmt: skip
 _BOM = b"\xef\xbb\xbf"
 _MARK, _HALF_PAIR = SURROGATE_MARK.encode(), b"\\ud83d"
+_WORKFLOW_NAMES = {
+    "message": "Message", "interrupt": "Interrupt", "ping": "PING", "error": "Error", "done": "Done",
+}  # fmt: skip
 _LAST_WORDS = frozenset({"done", "error", "conversation.chat.failed", "conversation.chat.canceled"})
 
 _json = msgspec.json.Encoder().encode
@@ -31,10 +34,10 @@ def with_half_pairs(encoded: bytes) -> bytes:
     return encoded.replace(_MARK, _HALF_PAIR)
 
 
-def encoder(plan: FaultPlan, fire: Fire) -> Encode:
+def encoder(plan: FaultPlan, fire: Fire, dialect: Dialect = "chat") -> Encode:
     """The encoder for this stream's frames: by default `event:` and `data:` lines, LF, no space after the colon."""
     asked = [fault for fault in _FRAMINGS if fault in plan]
-    return _Framing(plan, asked, fire) if asked else _plain
+    return _Framing(plan, asked, fire, dialect) if asked or dialect != "chat" else _plain
 
 
 def _plain(frame: Frame) -> bytes:
@@ -45,9 +48,11 @@ def _plain(frame: Frame) -> bytes:
 
 
 class _Framing:
-    """The formats that the real service does not use today. It counts its records, so each stream needs its own."""
+    """Chatflows, workflows, and formats that the real service does not use today. It counts its records, so each stream
+    needs its own."""
 
-    def __init__(self, plan: FaultPlan, asked: list[Fault], fire: Fire) -> None:
+    def __init__(self, plan: FaultPlan, asked: list[Fault], fire: Fire, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._plan = plan
         self._asked = asked
         self._fire = fire
@@ -76,22 +81,28 @@ class _Framing:
             data = b"[DONE]"
         if event == "done" and Fault.DONE_DEBUG in plan:
             data = b'{"debug_url":"https://www.coze.cn/work_flow?execute_id=1\\u0026space_id=2"}'
-        if Fault.STUDIO in plan:
+        workflow = self._dialect == "workflow"
+        if workflow and Fault.STUDIO not in plan:  # the studio writes them in lower case
+            event = _WORKFLOW_NAMES.get(event, event)
+        elif Fault.STUDIO in plan and not workflow:
             event, data = _studio(event, data)
-        if Fault.V2 in plan:
+        if Fault.V2 in plan and not workflow:
             if (older := self._v2.shape(frame)) is None:
                 return None
             event, data = "", older
         text = data if isinstance(data, bytes) else _json(data)
         if Fault.SURROGATE in plan:
             text = with_half_pairs(text)
-        colon = b": " if Fault.SPACE in plan else b":"
+        colon = b": " if Fault.SPACE in plan or self._dialect != "chat" else b":"
         halves = text.split(b',"', 1) if Fault.MULTILINE_DATA in plan and isinstance(data, dict) else [text]
         lines = [
             b"data" + colon + half for half in (halves if len(halves) == 1 else [halves[0] + b",", b'"' + halves[1]])
         ]
         if event:
             lines.insert(len(lines) if Fault.DATA_FIRST in plan else 0, b"event" + colon + event.encode())
+        if workflow:
+            left_out = self._count // 4 if Fault.ID_GAPS in plan else 0
+            lines.insert(0, b"id: %d" % (self._count + left_out))
         return self._dressed(lines)
 
     def _dressed(self, lines: list[bytes]) -> list[bytes]:
@@ -124,17 +135,19 @@ def _studio(event: str, data: Json | bytes) -> tuple[str, Json | bytes]:
     if isinstance(data, bytes):
         return event, data
     if "chat_id" in data:
-        bot = {"bot_id": data["bot_id"], "agent_name": "", "agent_id": data["bot_id"]}
+        bot_id = data.get("bot_id", "")
+        bot = {"bot_id": bot_id, "agent_name": "", "agent_id": bot_id}
         shown: Json = {key: value for key, value in data.items() if key != "updated_at"}
         shown.setdefault("created_at", second_of(data["chat_id"]))
         shown["content"] = shown["content"].replace('"from_module":null,"from_unit":null', '"from_unit":""')
         keys = ("id", "conversation_id", "bot_id", "role", "type", "content", "content_type")
-        return event, {key: shown.pop(key) for key in keys} | {"meta_data": {"bot_state": _json(bot).decode()}} | shown
+        first = {key: shown.pop(key) for key in keys if key in shown}
+        return event, first | {"meta_data": {"bot_state": _json(bot).decode()}} | shown
     if event == "conversation.chat.failed" and "last_error" in data:
         return "error", dict(data["last_error"])
     if "status" in data:
         times = {key: data.get(key, 0) for key in ("created_at", "completed_at", "failed_at")}
-        kept = {key: data[key] for key in ("id", "conversation_id", "bot_id")}
+        kept = {key: data[key] for key in ("id", "conversation_id", "bot_id") if key in data}
         action = {"required_action": data["required_action"]} if "required_action" in data else {}
         return event, {**kept, **times, "status": data["status"], **action, "section_id": data["section_id"]}
     return event, data

@@ -7,6 +7,8 @@ from msgspec import Struct
 
 Status = Literal["created", "in_progress", "completed", "failed", "requires_action", "canceled"]
 Json = dict[str, Any]
+Dialect = Literal["chat", "chatflow", "workflow"]
+"""How a stream is written: chatflows and workflows put a space after each colon, and workflows number their records."""
 
 
 class Chat(Struct, frozen=True):
@@ -14,7 +16,8 @@ class Chat(Struct, frozen=True):
 
     Times are unix seconds, `first_ms` milliseconds, `rate` pieces per second. A chat that is not
     `saved` is running like any other but can't be asked for. `resumed_at` and `outputs` (tool call id
-    and output) are set once the caller has submitted the outputs of its tools.
+    and output) are set once the caller has submitted the outputs of its tools. A chat with a `workflow_id` is one with
+    a chatflow, or a `run` of a workflow, which has no conversation and is never `saved`.
     """
 
     id: str
@@ -29,6 +32,14 @@ class Chat(Struct, frozen=True):
     canceled_at: float | None = None
     resumed_at: float | None = None
     outputs: tuple[tuple[str, str], ...] = ()
+    workflow_id: str = ""
+    run: bool = False
+
+    @property
+    def dialect(self) -> Dialect:
+        if self.run:
+            return "workflow"
+        return "chatflow" if self.workflow_id else "chat"
 
 
 class Outcome(Struct, frozen=True):
@@ -90,12 +101,12 @@ def chat_object(
         calls = {"tool_calls": list(outcome.tool_calls)}
         data["required_action"] = {"type": "submit_tool_outputs", "submit_tool_outputs": calls}
     data["section_id"] = chat.conversation_id
-    return data
+    return _without_bot(data) if chat.workflow_id else data
 
 
 def message_object(chat: Chat, message_id: str, kind: str, content: str, content_type: str = "text") -> Json:
     """A Message without its times, as a delta has it."""
-    return {
+    data = {
         "id": message_id,
         "conversation_id": chat.conversation_id,
         "bot_id": chat.bot_id,
@@ -106,3 +117,15 @@ def message_object(chat: Chat, message_id: str, kind: str, content: str, content
         "chat_id": chat.id,
         "section_id": chat.conversation_id,
     }
+    return _without_bot(data) if chat.workflow_id else data
+
+
+def debug_url(chat: Chat) -> str:
+    """With this a chatflow's or a workflow's stream ends."""
+    ids = f"execute_id={chat.id}&space_id=7498204883280412345&workflow_id={chat.workflow_id}"
+    return f"https://www.coze.cn/work_flow?{ids}&execute_mode=2"
+
+
+def _without_bot(data: Json) -> Json:
+    """Chatflows don't name their bot."""
+    return {key: value for key, value in data.items() if key != "bot_id"}

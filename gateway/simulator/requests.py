@@ -9,6 +9,7 @@ from msgspec import Struct
 from gateway.simulator.objects import Json
 
 _MESSAGES_AT_MOST = 100
+_CHATFLOW_MESSAGES_AT_MOST = 50
 _META_AT_MOST = 16
 _META_KEY, _META_VALUE = 64, 512
 _TYPES = {"question", "answer", "function_call", "tool_output", "tool_response"}
@@ -26,7 +27,7 @@ class CozeProblem(Exception):
 
 
 class AskedChat(Struct, frozen=True):
-    """A message to a bot. `conversation_id` is "" for a new conversation."""
+    """A message to a bot or a chatflow, or a run of a workflow. `conversation_id` is "" for a new conversation."""
 
     bot_id: str
     message: str
@@ -34,6 +35,8 @@ class AskedChat(Struct, frozen=True):
     stream: bool
     saved: bool
     meta_data: dict[str, str] | None
+    workflow_id: str = ""
+    run: bool = False
 
 
 class ToolOutputs(Struct, frozen=True):
@@ -63,17 +66,12 @@ def parse_chat(body: Any, conversation_id: str) -> AskedChat:
     for field in ("bot_id", "user_id"):
         if not isinstance(given.get(field), str) or not given[field]:
             raise CozeProblem(4000, f"Request parameter error: {field} is required and is a string.")
-    messages = given.get("additional_messages") or []
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise CozeProblem(4000, "Request parameter error: additional_messages is a list of messages.")
-    if len(messages) > _MESSAGES_AT_MOST:
-        raise CozeProblem(4004, f"additional_messages holds over {_MESSAGES_AT_MOST} messages.")
+    messages = _messages_of(given, _MESSAGES_AT_MOST)
     meta_data = given.get("meta_data")
     if meta_data is not None and not _is_meta_data(meta_data):
         raise CozeProblem(4003, f"meta_data is an object of at most {_META_AT_MOST} short strings.")
     _check_values(given)
-    if conversation_id and not (conversation_id.isascii() and conversation_id.isdecimal()):
-        raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
+    _check_conversation(conversation_id)
     stream, saved = bool(given.get("stream", False)), bool(given.get("auto_save_history", True))
     if not stream and not saved:
         raise CozeProblem(4007, "auto_save_history must be true when stream is false.")
@@ -81,6 +79,54 @@ def parse_chat(body: Any, conversation_id: str) -> AskedChat:
         _check_message(said, saved=saved)
     message = _text_of(messages[-1]) if messages else ""
     return AskedChat(given["bot_id"], message, conversation_id, stream, saved, meta_data or None)
+
+
+def parse_chatflow(body: Any) -> AskedChat:
+    """The body of `POST /v1/workflows/chat`. Raises CozeProblem."""
+    given = body_object(body)
+    workflow_id, bot_id = _workflow(given)
+    conversation_id = given.get("conversation_id") or ""
+    _check_conversation(str(conversation_id))
+    messages = _messages_of(given, _CHATFLOW_MESSAGES_AT_MOST)
+    for said in messages:
+        _check_message(said, saved=True)
+    message = _text_of(messages[-1]) if messages else ""
+    return AskedChat(bot_id, message, conversation_id, True, True, None, workflow_id)
+
+
+def parse_run(body: Any) -> AskedChat:
+    """The body of `POST /v1/workflow/stream_run`. The first text among its parameters counts as the message. Raises
+    CozeProblem."""
+    given = body_object(body)
+    workflow_id, bot_id = _workflow(given)
+    message = next((text for text in (given.get("parameters") or {}).values() if isinstance(text, str)), "")
+    return AskedChat(bot_id, message, "", True, False, None, workflow_id, run=True)
+
+
+def _workflow(given: Json) -> tuple[str, str]:
+    """The ids of the workflow and of its bot, which may be ""."""
+    for field in ("workflow_id", "bot_id", "app_id"):
+        if not isinstance(given.get(field, ""), str) or (field == "workflow_id" and not given.get(field)):
+            raise CozeProblem(4000, f"Request parameter error: {field} is a string, and a workflow_id is required.")
+    if given.get("bot_id") and given.get("app_id"):
+        raise CozeProblem(4000, "Request parameter error: bot_id and app_id can't go together.")
+    if not isinstance(given.get("parameters") or {}, dict):
+        raise CozeProblem(4000, "Request parameter error: parameters is an object.")
+    return given["workflow_id"], given.get("bot_id", "")
+
+
+def _messages_of(given: Json, most: int) -> list[Json]:
+    messages = given.get("additional_messages") or []
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise CozeProblem(4000, "Request parameter error: additional_messages is a list of messages.")
+    if len(messages) > most:
+        raise CozeProblem(4004, f"additional_messages holds over {most} messages.")
+    return messages
+
+
+def _check_conversation(conversation_id: str) -> None:
+    if conversation_id and not (conversation_id.isascii() and conversation_id.isdecimal()):
+        raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
 
 
 def parse_tool_outputs(body: Any) -> ToolOutputs:

@@ -10,7 +10,7 @@ from aiohttp import HttpVersion11, web
 from gateway.simulator import replies
 from gateway.simulator.chats import Chats, Perform
 from gateway.simulator.cues import End, cues
-from gateway.simulator.faults import SHAPING, TAKING_NOTHING, Fault, FaultPlan, UnknownFault, parse_plan
+from gateway.simulator.faults import SHAPING, Fault, FaultPlan, UnknownFault, parse_plan
 from gateway.simulator.files import Files
 from gateway.simulator.ids import IdMint, new_log_id, second_of
 from gateway.simulator.objects import Chat, Json
@@ -53,15 +53,15 @@ class Routes:
         self.players: set[Player] = set()
         self._chats = chats
         self._perform = perform
-        self._tally = tally
-        self._clock = clock
+        self.tally = tally
+        self.clock = clock
         self._first_ms = first_ms
         self._rate = rate
         self._recording = recording
         self._mint = IdMint()
         self._conversations: dict[str, Json] = {}
-        self.opinions = Opinions(chats, tally, authorize=self._authorize, log_id=lambda request: request[_LOG_ID])
-        self.files = Files(mint=self._mint, tally=tally, clock=clock, authorize=self._authorize)
+        self.opinions = Opinions(chats, tally, authorize=self.authorize, log_id=lambda request: request[_LOG_ID])
+        self.files = Files(mint=self._mint, tally=tally, clock=clock, authorize=self.authorize)
 
     @property
     def table(self) -> list[web.RouteDef]:
@@ -83,7 +83,7 @@ class Routes:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Gives each request its log id, and each problem Coze's format."""
-        request[_LOG_ID] = new_log_id(self._clock())
+        request[_LOG_ID] = new_log_id(self.clock())
         try:
             return await handler(request)
         except CozeProblem as problem:
@@ -94,29 +94,33 @@ class Routes:
             return replies.problem(request[_LOG_ID], 4000, f"No such path: {request.method} {request.path}", status=404)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        self._tally.called("chat")
+        self.tally.called("chat")
         asked = parse_chat(await json_body(request), request.query.get("conversation_id", ""))
-        self._tally.posted(asked.message)
-        self._authorize(request, streaming=asked.stream)
+        return await self.answer(request, asked)
+
+    async def answer(self, request: web.Request, asked: AskedChat) -> web.StreamResponse:
+        """Starts a chat or a run, unless its fault plan refuses it."""
+        self.tally.posted(asked.message)
+        self.authorize(request, streaming=asked.stream and not asked.run, code=4100 if asked.run else 700012006)
         try:
             plan = parse_plan(asked.message)
         except UnknownFault as error:
             raise CozeProblem(4000, str(error)) from error
-        if self._refuses(asked.message, plan):
-            return refusal(request, request[_LOG_ID], plan, self._tally.fire)
+        if self.tally.refuses(asked.message, plan):
+            return refusal(request, request[_LOG_ID], plan, self.tally.fire)
         if self._recording is None and self._chats.is_busy(asked.conversation_id):
             raise CozeProblem(4016, "The conversation already has a chat in progress. Wait for it, or use another.")
         chat = self._started(asked)
         for fault in SHAPING.intersection(plan.faults):
-            self._tally.fire(fault)
+            self.tally.fire(fault)
         if asked.stream:
-            return await self._play(request, chat, plan)
+            return await self.play(request, chat, plan)
         return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
-        self._tally.called("submit_tool_outputs")
+        self.tally.called("submit_tool_outputs")
         submitted: ToolOutputs = parse_tool_outputs(await json_body(request))
-        self._authorize(request, streaming=submitted.stream)
+        self.authorize(request, streaming=submitted.stream)
         chat = self._asked_for(request.query, unsaved=5000)
         outcome = self._perform(chat).outcome
         wanted = {call["id"] for call in outcome.tool_calls if call["type"] == "function"}
@@ -125,34 +129,34 @@ class Routes:
         missing = wanted - {identity for identity, _ in submitted.outputs}
         if missing:
             raise CozeProblem(4000, f"tool_outputs lacks an output for tool_call_id {min(missing)}.")
-        chat = msgspec.structs.replace(chat, resumed_at=self._clock(), outputs=submitted.outputs)
+        chat = msgspec.structs.replace(chat, resumed_at=self.clock(), outputs=submitted.outputs)
         self._chats.keep(chat)
         if submitted.stream:
-            return await self._play(request, chat, parse_plan(chat.message))
+            return await self.play(request, chat, parse_plan(chat.message))
         return replies.success(request[_LOG_ID], self._perform(chat).state("in_progress"), ordered=False)
 
     async def _retrieve(self, request: web.Request) -> web.StreamResponse:
-        self._tally.called("retrieve")
-        self._authorize(request)
+        self.tally.called("retrieve")
+        self.authorize(request)
         chat = self._asked_for(request.query)
         plan = parse_plan(chat.message)
         if Fault.RETRIEVE_SLOW in plan:
-            self._tally.fire(Fault.RETRIEVE_SLOW)
+            self.tally.fire(Fault.RETRIEVE_SLOW)
             await asyncio.sleep(plan.number(Fault.RETRIEVE_SLOW) / 1000)
-        if self._tally.spends(chat.id, plan, Fault.RETRIEVE_500):
+        if self.tally.spends(chat.id, plan, Fault.RETRIEVE_500):
             return replies.page(500)
         if Fault.NEVER_COMPLETE in plan:
-            self._tally.fire(Fault.NEVER_COMPLETE)
+            self.tally.fire(Fault.NEVER_COMPLETE)
         return replies.success(request[_LOG_ID], self._chats.state(chat))
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
-        self._tally.called("messages")
-        self._authorize(request)
+        self.tally.called("messages")
+        self.authorize(request)
         chat = self._asked_for(request.query)
         plan = parse_plan(chat.message)
-        if self._tally.spends(chat.id, plan, Fault.LIST_500):
+        if self.tally.spends(chat.id, plan, Fault.LIST_500):
             return replies.page(500)
-        if self._tally.spends(chat.id, plan, Fault.LIST_EMPTY):
+        if self.tally.spends(chat.id, plan, Fault.LIST_EMPTY):
             return replies.success(request[_LOG_ID], [])
         if self._chats.status(chat) == "failed":
             return replies.success(request[_LOG_ID], None)  # the list of a failed chat has no `data`
@@ -160,40 +164,40 @@ class Routes:
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         """Changes the status. The chat's stream goes on to its end, as in the real service."""
-        self._tally.called("cancel")
-        self._authorize(request)
+        self.tally.called("cancel")
+        self.authorize(request)
         asked = body_object(await json_body(request))
         chat = self._asked_for({key: str(asked.get(key, "")) for key in ("conversation_id", "chat_id")})
-        if self._tally.spends(chat.id, parse_plan(chat.message), Fault.CANCEL_500):
+        if self.tally.spends(chat.id, parse_plan(chat.message), Fault.CANCEL_500):
             return replies.page(500)
         status = self._chats.status(chat)
         if status not in ("in_progress", "canceled"):
             raise CozeProblem(4104, f"The chat cannot be canceled: its status is {status}.")
         if chat.canceled_at is None:
-            chat = msgspec.structs.replace(chat, canceled_at=self._clock())
+            chat = msgspec.structs.replace(chat, canceled_at=self.clock())
             self._chats.keep(chat)
         return replies.success(request[_LOG_ID], self._chats.state(chat))
 
     async def _create_conversation(self, request: web.Request) -> web.StreamResponse:
-        self._tally.called("conversation")
-        self._authorize(request)
+        self.tally.called("conversation")
+        self.authorize(request)
         asked = body_object(await json_body(request)) if request.can_read_body else {}
-        made = self._conversation(self._mint.new(self._clock()), asked)
+        made = self._conversation(self._mint.new(self.clock()), asked)
         if len(self._conversations) >= _CONVERSATIONS_AT_MOST:
             del self._conversations[next(iter(self._conversations))]
         self._conversations[made["id"]] = made
         return replies.success(request[_LOG_ID], made, ordered=False)
 
     async def _retrieve_conversation(self, request: web.Request) -> web.StreamResponse:
-        self._tally.called("conversation")
-        self._authorize(request)
+        self.tally.called("conversation")
+        self.authorize(request)
         identity = request.query.get("conversation_id", "")
         if not identity.isdecimal():
             raise CozeProblem(4002, "conversation_id is not the id of a conversation.")
         return replies.success(request[_LOG_ID], self._conversations.get(identity) or self._conversation(identity, {}))
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
-        self._tally.called("token")
+        self.tally.called("token")
         signed = read_bearer(request.headers.get("Authorization", ""))
         try:
             token, expires = self._tokens.exchange(signed, body_object(await json_body(request)))
@@ -203,12 +207,13 @@ class Routes:
         answer = {"access_token": token, "expires_in": expires, "token_type": "Bearer"}
         return web.json_response(answer, headers={"X-Tt-Logid": request[_LOG_ID]})
 
-    def _authorize(self, request: web.Request, *, streaming: bool = False) -> None:
+    def authorize(self, request: web.Request, *, streaming: bool = False, code: int = 700012006) -> None:
+        """Raises CozeProblem for a token that is not taken; `code` tells of it outside of chats."""
         if self._tokens.takes(read_bearer(request.headers.get("Authorization", ""))):
             return
         if streaming:
             raise CozeProblem(4101, "The token you entered is incorrect. Please check the token and try again.")
-        raise CozeProblem(700012006, "access token invalid", status=401)
+        raise CozeProblem(code, "access token invalid", status=401)
 
     def _asked_for(self, ids: Any, unsaved: int = 4001) -> Chat:
         chat = self._chats.get(ids.get("conversation_id", ""), ids.get("chat_id", ""))
@@ -217,12 +222,13 @@ class Routes:
         return chat
 
     def _started(self, asked: AskedChat) -> Chat:
-        now, taped = self._clock(), self._recording
+        now, taped = self.clock(), None if asked.run else self._recording
+        identity = (taped.chat_id if taped is not None else "") or self._mint.new(now)
         chat = Chat(
-            id=(taped.chat_id if taped is not None else "") or self._mint.new(now),
+            id=identity,
             conversation_id=(taped.conversation_id if taped is not None else "")
             or asked.conversation_id
-            or self._mint.new(now),
+            or (identity if asked.run else self._mint.new(now)),
             bot_id=(taped.bot_id if taped is not None else "") or asked.bot_id,
             message=asked.message,
             started_at=now,
@@ -230,39 +236,31 @@ class Routes:
             rate=self._rate,
             meta_data=asked.meta_data,
             saved=asked.saved,
+            workflow_id=asked.workflow_id,
+            run=asked.run,
         )
         self._chats.keep(chat)
-        self._tally.chats_started += 1
+        self.tally.chats_started += 1
         return chat
 
-    def _refuses(self, message: str, plan: FaultPlan) -> bool:
-        """Whether the plan refuses this request."""
-        if not plan.asks_any(TAKING_NOTHING):
-            return False
-        if Fault.TIMES in plan:
-            if self._tally.posts_of(message) > plan.number(Fault.TIMES):
-                return False
-            self._tally.fire(Fault.TIMES)
-        return True
-
-    async def _play(self, request: web.Request, chat: Chat, plan: FaultPlan) -> web.StreamResponse:
+    async def play(self, request: web.Request, chat: Chat, plan: FaultPlan) -> web.StreamResponse:
         """Streams the chat's current part. The chat itself needs no stream: it goes on by the clock."""
         transport = request.transport
         assert transport is not None
         if Fault.RESET_BEFORE_HEAD in plan:
-            self._tally.fire(Fault.RESET_BEFORE_HEAD)
+            self.tally.fire(Fault.RESET_BEFORE_HEAD)
             reset(transport)
             return web.Response()
         if Fault.NO_HEAD in plan:
-            self._tally.fire(Fault.NO_HEAD)
+            self.tally.fire(Fault.NO_HEAD)
             await asyncio.Event().wait()
         if Fault.SLOW_HEAD in plan:
-            self._tally.fire(Fault.SLOW_HEAD)
+            self.tally.fire(Fault.SLOW_HEAD)
             await asyncio.sleep(plan.number(Fault.SLOW_HEAD) / 1000)
         response = web.StreamResponse(headers={"X-Tt-Logid": request[_LOG_ID], "Cache-Control": "no-cache"})
         response.content_type = "text/event-stream"
         if Fault.WRONG_TYPE in plan:
-            self._tally.fire(Fault.WRONG_TYPE)
+            self.tally.fire(Fault.WRONG_TYPE)
             response.content_type = "text/plain"
         if Fault.GZIP_BOMB in plan:
             response.headers["Content-Encoding"] = "gzip"
@@ -271,9 +269,9 @@ class Routes:
         performance = self._perform(chat)
         player = Player(
             transport,
-            cues(performance.frames(), plan, self._tally.fire),
+            cues(performance.frames(), plan, self.tally.fire, chat.dialect),
             begins=performance.begins,
-            clock=self._clock,
+            clock=self.clock,
             chunked=chunked,
             joined=Fault.BYTES not in plan,
         )

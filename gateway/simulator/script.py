@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gateway.simulator.faults import Fault, parse_plan
 from gateway.simulator.ids import message_id
-from gateway.simulator.objects import Chat, Frame, Json, Outcome, Status, chat_object, message_object
+from gateway.simulator.objects import Chat, Frame, Json, Outcome, Status, chat_object, debug_url, message_object
 
 _AUDIO = base64.b64encode(
     b"".join(int(9000 * math.sin(n / 24 * math.tau)).to_bytes(2, "little", signed=True) for n in range(240))
@@ -59,6 +59,9 @@ class Script(Struct, frozen=True):
     def frames(self) -> Iterator[Frame]:
         """The well-formed stream, in order and in time."""
         chat, over = self.chat, self.over
+        if Fault.FAILED_FIRST in parse_plan(chat.message):
+            yield self._end(0.0)
+            return
         if chat.resumed_at is None:
             yield Frame(0.0, "conversation.chat.created", chat_object(chat, "created"))
         yield Frame(0.0, "conversation.chat.in_progress", chat_object(chat, "in_progress"))
@@ -70,7 +73,8 @@ class Script(Struct, frozen=True):
         for late in range(self.audio - self.audio // 2):
             yield self._sound(over + self.step, late)
         if self.outcome.status not in ("failed", "canceled"):
-            yield Frame(over + self.step * (self.audio > 0), "done", b'"[DONE]"')
+            done = {"debug_url": debug_url(chat)} if chat.workflow_id else b'"[DONE]"'
+            yield Frame(over + self.step * (self.audio > 0), "done", done)
 
     def messages(self, until: float) -> list[Json]:
         """The messages that Coze has kept after `until` seconds, as its list shows them."""
@@ -112,7 +116,7 @@ class Script(Struct, frozen=True):
         outcome, plan = self.outcome, parse_plan(self.chat.message)
         if Fault.ERROR_EVENT in plan:
             return Frame(at, "error", {"code": outcome.code, "msg": outcome.msg} if outcome.code else {})
-        if Fault.FAILED_FLAT in plan:
+        if Fault.FAILED_FLAT in plan or Fault.FAILED_FIRST in plan:
             return Frame(at, "conversation.chat.failed", {"code": str(outcome.code), "msg": outcome.msg})
         usage = self.usage if outcome.status == "completed" else None
         state = chat_object(self.chat, outcome.status, over_at=self.begins + at, outcome=outcome, usage=usage)

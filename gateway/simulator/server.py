@@ -16,6 +16,8 @@ from gateway.simulator.recording import Recording, Replay
 from gateway.simulator.routes import Routes
 from gateway.simulator.tally import Tally
 from gateway.simulator.tokens import Tokens
+from gateway.simulator.workflow import Run
+from gateway.simulator.workflow_routes import WorkflowRoutes
 
 _BODY_LIMIT = 15 * 2**20
 _BACKLOG = 1024
@@ -33,8 +35,8 @@ def steady_clock() -> Callable[[], float]:
 class Simulator:
     """A running simulated Coze. `close` ends it; its chats go on when one with the same `data_dir` starts.
 
-    `requests` counts requests by operation: chat, submit_tool_outputs, retrieve, messages, cancel, conversation,
-    feedback, token, upload, file.
+    `requests` counts requests by operation: chat, submit_tool_outputs, retrieve, messages, cancel, run_workflow,
+    resume_workflow, conversation, feedback, token, upload, file.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Simulator:
         token_life: float | None,
     ) -> None:
         def perform(chat: Chat) -> Performance:
+            if chat.run:
+                return Run(compose(chat))
             return compose(chat) if recording is None else Replay(chat, recording)
 
         self.url = ""
@@ -108,6 +112,7 @@ class Simulator:
     async def listen(self, host: str, port: int) -> None:
         app = web.Application(middlewares=[self._routes.answered], client_max_size=_BODY_LIMIT)
         app.add_routes(self._routes.table)
+        app.add_routes(WorkflowRoutes(self._routes, self._chats).table)
         # Without cancellation a handler whose stream stalls would outlive its client.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable
 
-from gateway.simulator.faults import Fault, FaultPlan
+from gateway.simulator.faults import TAKING_NOTHING, Fault, FaultPlan
 
 _MESSAGES_AT_MOST = 10_000
 _CALLS_AT_MOST = 10_000
@@ -33,6 +33,16 @@ class Tally:
 
     def posts_of(self, message: str) -> int:
         return self._posts[message]
+
+    def refuses(self, message: str, plan: FaultPlan) -> bool:
+        """Whether the plan refuses this request."""
+        if not plan.asks_any(TAKING_NOTHING):
+            return False
+        if Fault.TIMES in plan:
+            if self.posts_of(message) > plan.number(Fault.TIMES):
+                return False
+            self.fire(Fault.TIMES)
+        return True
 
     def fire(self, fault: Fault) -> None:
         self.faults_fired[fault] += 1
