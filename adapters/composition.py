@@ -20,7 +20,7 @@ from adapters.edge.guard import Guard
 from adapters.edge.limits import Connections, TurnRate
 from adapters.edge.refusals import Refusals
 from adapters.facades.coze import chats, passing
-from adapters.native import chat, conversations, files, operations, shared, stream
+from adapters.native import chat, conversations, files, operations, shared, stream, workflows
 from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
 from adapters.upstreams import Maker
@@ -190,7 +190,19 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     app.middlewares.append(explaining)
     Guard(settings).install(app)
     # The routes with the most requests come first, because aiohttp tries them in this order.
-    for adapter in (stream, sse, websocket, longpoll, chat, files, conversations, shared, operations, browser):
+    for adapter in (
+        stream,
+        sse,
+        websocket,
+        longpoll,
+        chat,
+        workflows,
+        files,
+        conversations,
+        shared,
+        operations,
+        browser,
+    ):
         adapter.add_routes(app)
     if "coze" in settings.doors:
         chats.add_routes(app)

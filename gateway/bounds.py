@@ -10,7 +10,18 @@ from typing import Final
 
 import msgspec
 
-from gateway.events import ActionNeeded, Cancelled, Completed, CozeRecord, Event, Failed, Message, Notice, Text
+from gateway.events import (
+    ActionNeeded,
+    Cancelled,
+    Completed,
+    CozeRecord,
+    Event,
+    Failed,
+    Message,
+    NodeChange,
+    Notice,
+    Text,
+)
 
 MIB: Final = 1024 * 1024
 
@@ -109,6 +120,9 @@ class Allowance:
             self._parts += 1
             if isinstance(event, ActionNeeded):
                 self.bytes += len(msgspec.json.encode(event.tool_calls))
+                continue
+            if isinstance(event, NodeChange):
+                self.bytes += size(event.title) + size(event.node_id)
                 continue
             used = len(event.data) if isinstance(event, CozeRecord) else size(getattr(event, "content", ""))
             self.bytes += used

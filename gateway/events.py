@@ -52,6 +52,14 @@ class Notice(Struct, frozen=True, tag_field="event", tag="notice", rename="camel
     delay_ms: int | UnsetType = UNSET
 
 
+class NodeChange(Struct, frozen=True, tag_field="event", tag="node", rename="camel"):
+    """The text from here on comes from this node of a workflow. `finished`: nothing follows from it after that."""
+
+    title: str
+    node_id: str
+    finished: bool
+
+
 class ActionNeeded(Struct, frozen=True, tag_field="event", tag="action_required", rename="camel"):
     tool_calls: list[dict[str, Any]]
 
@@ -141,19 +149,8 @@ class Unknown(Struct, frozen=True):
 
 
 Last = Completed | Cancelled | Failed
-Event = (
-    Text
-    | Started
-    | Message
-    | ToolUse
-    | AudioPiece
-    | FollowUp
-    | Notice
-    | ActionNeeded
-    | Last
-    | Notification
-    | CozeRecord
-)
+_Middle = Message | ToolUse | AudioPiece | FollowUp | Notice | NodeChange | ActionNeeded
+Event = Text | Started | _Middle | Last | Notification | CozeRecord
 
 _encode = msgspec.json.Encoder().encode
 
@@ -229,7 +226,7 @@ class _Reasoning(Struct, frozen=True, tag_field="event", tag="reasoning"):
     content: str
 
 
-_Decoded = _Reasoning | Started | Message | ToolUse | AudioPiece | FollowUp | Notice | ActionNeeded | Last
+_Decoded = _Reasoning | Started | _Middle | Last
 _decoder = msgspec.json.Decoder(_Decoded | Notification | CozeRecord | Reset)
 
 

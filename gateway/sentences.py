@@ -167,6 +167,15 @@ _TOO_MUCH: Final = (
     "La respuesta del asistente es más larga de lo permitido y termina aquí. Prueba con una pregunta más concreta.",
 )
 
+_RUN_LOST: Final = (
+    "",
+    "与流程的连接中断，无法再收到它的结果。它可能仍在继续执行；重新运行可能会重复已经完成的操作。",
+    "The connection to the workflow broke, so the rest of its result can't be shown. It may still be running: "
+    "if you start it again, it may repeat what it has already done.",
+    "Se cortó la conexión con el flujo y no se puede mostrar el resto de su resultado. Puede que siga en marcha: "
+    "si lo inicias otra vez, podría repetir lo que ya ha hecho.",
+)
+
 _COLUMN: Final[dict[Language, int]] = {"zh": 1, "en": 2, "es": 3}
 
 
@@ -178,6 +187,11 @@ def sentence(code: Code, language: Language) -> str:
 def too_much(language: Language) -> str:
     """The sentence of an `upstream_failed` whose answer was larger than one turn may hold."""
     return _TOO_MUCH[_COLUMN[language]]
+
+
+def run_lost(language: Language) -> str:
+    """The sentence of an `upstream_failed` whose workflow went on where nobody can hear it."""
+    return _RUN_LOST[_COLUMN[language]]
 
 
 def title(code: Code) -> str:

@@ -171,5 +171,6 @@ def test_the_lists_of_labels_are_those_of_the_events_and_of_the_contract() -> No
     tags = {kind.__struct_config__.tag for kind in get_args(events.Event) if kind is not events.Text}
     assert set(EVENTS) == tags | {"message", "reasoning"}
     assert get_args(Operation) == (
-        "chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "token", "upload",
-    )  # fmt: skip
+        *("chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "run_workflow", "resume_workflow"),
+        *("feedback", "pass_on", "token", "upload"),
+    )

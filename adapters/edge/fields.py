@@ -1,8 +1,7 @@
-"""The fields of a body: those of a message and of tool outputs, and every mistake in them by its field's name."""
+"""The fields of a body: those of a message, a run, tool outputs and others, as far as they can be checked alone."""
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from itertools import islice
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -14,22 +13,18 @@ from msgspec import Meta, Struct
 from adapters.edge.body import NUL, read_body, strict_json
 from adapters.edge.callers import ANYONE, Caller
 from adapters.edge.failures import InvalidRequest, Mistake
+from adapters.edge.mistakes import MOST, mistakes_in
 from adapters.edge.query import conversation_id
 from gateway.config.settings import Settings
 from gateway.upstream.json_text import DEPTH_LIMIT, BadJson, plain
 
 S = TypeVar("S", bound=Struct)
 
-_MISTAKES: Final = 20
-"""The most mistakes named in one answer: a body with 10,000 unknown fields must not be answered with 10,000 entries."""
+ID_LENGTH: Final = 64
+"""The most characters of an id of Coze's."""
 
-_SUGGESTIONS: Final = 3
-"""The most unknown fields for which a known name is suggested, because each is compared with every known name."""
-
-_SHOWN: Final = 64
-"""How many characters of an unknown field's name are repeated to the client."""
-
-Id64 = Annotated[str, Meta(min_length=1, max_length=64)]
+B = TypeVar("B", "ChatBody", "RunBody")
+Id64 = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH)]
 Id128 = Annotated[str, Meta(min_length=1, max_length=128)]
 _MetaData = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(min_length=1, max_length=512)]],
@@ -38,9 +33,7 @@ _MetaData = Annotated[
 _EARLIER_OF_CHATFLOW: Final = 49
 """The most earlier messages that a chatflow takes; a bot takes 99. Coze counts the message itself, too."""
 
-_UNKNOWN = "is not a known field"
 _BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]")
-_PATH = re.compile(r" - at `\$(.*)`", re.DOTALL)
 
 
 class Attachment(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
@@ -93,6 +86,19 @@ class ChatBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", 
     on_disconnect: Literal["continue", "cancel"] = "continue"
 
 
+class RunBody(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
+    """A run of the workflow that the address names."""
+
+    user_id: Id128 = ""
+    parameters: dict[str, Any] | None = None
+    bot_id: Id64 = ""
+    app_id: Id64 = ""
+    shop_id: Id128 | None = None
+    conversation_id: str | None = None
+    on_busy: Literal["reject", "queue", "interrupt"] = "reject"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+
+
 class ToolOutput(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     tool_call_id: Annotated[str, Meta(min_length=1, max_length=256)]
     output: str
@@ -133,15 +139,35 @@ def chat_from(fields: object, settings: Settings, caller: Caller = ANYONE) -> Ch
     try:
         body = msgspec.convert(fields, ChatBody)
     except msgspec.ValidationError:
-        wrong = _mistakes(fields, ChatBody)
+        wrong = mistakes_in(fields, ChatBody)
         if isinstance(fields, Mapping):
             named = {mistake.field for mistake in wrong}
             beyond = _beyond_types(fields.get("userId", ""), fields.get("message"), settings, caller)
             beyond += _too_long(fields.get("context"), settings)
             beyond += _target(fields.get("botId"), fields.get("workflowId"), fields.get("appId"))
             wrong += [mistake for mistake in beyond if mistake.field not in named]
-        raise InvalidRequest(wrong[:_MISTAKES]) from None
+        raise InvalidRequest(wrong[:MOST]) from None
     return _complete(body, settings, caller)
+
+
+async def read_run(request: web.Request, workflow_id: str, settings: Settings, caller: Caller = ANYONE) -> RunBody:
+    """The run of a workflow that `caller` asks for; the same, with `read_chat`'s errors."""
+    return run_from(strict_json(await read_body(request, settings)), workflow_id, settings, caller)
+
+
+def run_from(fields: object, workflow_id: str, settings: Settings, caller: Caller = ANYONE) -> RunBody:
+    """The same for JSON that is parsed already."""
+    try:
+        body = msgspec.convert(fields, RunBody)
+        wrong = _beyond_types(body.user_id, None, settings, caller) + _unfit(body.parameters)
+        wrong += _target(body.bot_id, workflow_id, body.app_id)
+    except msgspec.ValidationError:
+        wrong = mistakes_in(fields, RunBody)
+    if not 0 < len(workflow_id) <= ID_LENGTH:
+        wrong.append(Mistake("workflowId", f"has 1 to {ID_LENGTH} characters"))
+    if wrong:
+        raise InvalidRequest(wrong[:MOST])
+    return _placed(body, caller)
 
 
 async def read_tool_outputs(request: web.Request, settings: Settings) -> ToolOutputs:
@@ -154,7 +180,7 @@ async def read_fields(request: web.Request, settings: Settings, kind: type[S]) -
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError:
-        raise InvalidRequest(_mistakes(fields, kind)[:_MISTAKES]) from None
+        raise InvalidRequest(mistakes_in(fields, kind)[:MOST]) from None
 
 
 _CHAT = msgspec.json.Decoder(ChatBody)
@@ -180,6 +206,11 @@ def _complete(body: ChatBody, settings: Settings, caller: Caller) -> ChatBody:
     wrong += _unfit(body.parameters)
     if wrong:
         raise InvalidRequest(wrong)
+    return _placed(body, caller)
+
+
+def _placed(body: B, caller: Caller) -> B:
+    """The body with its user and its shop."""
     user = body.user_id or caller.user_id
     shop = caller.shop_for(body.shop_id)
     if body.conversation_id:  # "" means a new conversation
@@ -229,7 +260,7 @@ def _too_long(context: object, settings: Settings) -> list[Mistake]:
     ]
     wrong = (number for number, content in enumerate(contents) if isinstance(content, str) and len(content) > most)
     told = f"is longer than {most} characters"
-    return [Mistake(f"context[{number}].content", told) for number in islice(wrong, _MISTAKES)]
+    return [Mistake(f"context[{number}].content", told) for number in islice(wrong, MOST)]
 
 
 def _unfit(parameters: dict[str, Any] | None) -> list[Mistake]:
@@ -239,35 +270,3 @@ def _unfit(parameters: dict[str, Any] | None) -> list[Mistake]:
     except BadJson:
         return [Mistake("parameters", f"is nested more than {DEPTH_LIMIT} deep")]
     return [] if fit else [Mistake("parameters", "has a number beyond 64 bits")]
-
-
-def _mistakes(fields: object, kind: type[Struct]) -> list[Mistake]:
-    """Every field's mistake, because decoding the whole body names only the first one."""
-    if not isinstance(fields, Mapping):
-        return [Mistake("", "is not a JSON object")]
-    wrong = []
-    known = set()
-    for field in msgspec.structs.fields(kind):
-        name = field.encode_name
-        known.add(name)
-        if name not in fields:
-            if field.required:
-                wrong.append(Mistake(name, "is required"))
-            continue
-        try:
-            msgspec.convert(fields[name], field.type)
-        except msgspec.ValidationError as error:
-            text = str(error)
-            path = _PATH.search(text)
-            wrong.append(Mistake(name + (path[1] if path else ""), _PATH.sub("", text)))
-    strange = (str(name)[:_SHOWN] for name in fields if name not in known)
-    for number, name in enumerate(islice(strange, _MISTAKES)):
-        wrong.append(Mistake(name, _unknown(name, known) if number < _SUGGESTIONS else _UNKNOWN, True))
-    return wrong
-
-
-def _unknown(name: str, known: set[str]) -> str:
-    """Suggests the name that was probably meant, as the settings do."""
-    near = get_close_matches(name.lower(), [field.lower() for field in known], n=1)
-    meant = next((field for field in known if near and field.lower() == near[0]), None)
-    return f"{_UNKNOWN}; did you mean {meant}?" if meant else _UNKNOWN

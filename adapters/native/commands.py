@@ -6,7 +6,7 @@ from typing import Any
 from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.transports.listening import Topic, topic_from
 
-COMMANDS = ("subscribe", "unsubscribe", "chat", "cancel", "ping")
+COMMANDS = ("subscribe", "unsubscribe", "chat", "run", "cancel", "ping")
 RequestId = str | int | float | None
 
 

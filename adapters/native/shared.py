@@ -12,10 +12,10 @@ from aiohttp import web
 from adapters.edge.body import strict_json
 from adapters.edge.callers import Caller
 from adapters.edge.failures import COME_BACK, InvalidRequest, Mistake, refusal
-from adapters.edge.fields import chat_from
+from adapters.edge.fields import chat_from, run_from
 from adapters.edge.query import checked_key
 from adapters.native.commands import COMMANDS, RequestId, nothing_more, request_id_of, topic_asked
-from adapters.native.starting import order_from, start
+from adapters.native.starting import order_from, run_order_from, start
 from adapters.native.turns import cancel
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
@@ -29,6 +29,7 @@ from gateway.reading.outlet import Encode
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.metrics import Connection
 from gateway.telemetry.words import Closing
+from gateway.turns.orders import Order
 
 logger = structlog.get_logger()
 
@@ -209,6 +210,8 @@ class SharedSocket(Socket):
                 self._say({"type": "ack", "topic": str(topic)}, request_id)
             case "chat":
                 await self._chat(command, request_id)
+            case "run":
+                await self._run(command, request_id)
             case "cancel":
                 turn_id = command.pop("turnId", None)
                 if not isinstance(turn_id, str):
@@ -221,12 +224,21 @@ class SharedSocket(Socket):
                 raise InvalidRequest([Mistake("type", f"{asked} is none of {', '.join(COMMANDS)}")])
 
     async def _chat(self, command: dict[str, Any], request_id: RequestId) -> None:
-        services = self._services
-        given = command.pop("idempotencyKey", None)
-        key = checked_key(given) if given is not None else ""
-        body = chat_from(command, services.settings, self._caller)
-        order = order_from(body, self._caller, key=key, request=self._request)
-        accepted = await start(services, self._caller, order, key_field="idempotencyKey", check_room=self._check_room)
+        key = _key_of(command)
+        body = chat_from(command, self._services.settings, self._caller)
+        await self._start(order_from(body, self._caller, key=key, request=self._request), request_id)
+
+    async def _run(self, command: dict[str, Any], request_id: RequestId) -> None:
+        key, workflow_id = _key_of(command), command.pop("workflowId", None)
+        if not isinstance(workflow_id, str):
+            raise InvalidRequest([Mistake("workflowId", "is required: a workflow's id")])
+        body = run_from(command, workflow_id, self._services.settings, self._caller)
+        await self._start(run_order_from(body, workflow_id, self._caller, key=key, request=self._request), request_id)
+
+    async def _start(self, order: Order, request_id: RequestId) -> None:
+        accepted = await start(
+            self._services, self._caller, order, key_field="idempotencyKey", check_room=self._check_room
+        )
         topic = Topic("turns", accepted.turn_id)
         ids = {"conversationId": accepted.conversation_id, "turnId": accepted.turn_id}
         await self._open(topic, None, {"type": "ack", "topic": str(topic), **ids}, request_id)
@@ -251,6 +263,11 @@ class SharedSocket(Socket):
         if request_id is not None:
             answer["requestId"] = request_id
         self.write(wire.frame(wire.TEXT, msgspec.json.encode(answer)))
+
+
+def _key_of(command: dict[str, Any]) -> str:
+    given = command.pop("idempotencyKey", None)
+    return checked_key(given) if given is not None else ""
 
 
 async def shared_socket(request: web.Request) -> web.StreamResponse:

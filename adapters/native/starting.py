@@ -8,7 +8,7 @@ from aiohttp import web
 
 from adapters.edge.callers import Caller
 from adapters.edge.failures import InvalidRequest, Mistake, request_id
-from adapters.edge.fields import ChatBody, read_chat
+from adapters.edge.fields import ChatBody, RunBody, read_chat, read_run
 from adapters.edge.languages import language
 from adapters.edge.limits import Seat
 from adapters.edge.query import idempotency_key
@@ -27,6 +27,34 @@ async def read_order(request: web.Request, services: Services, caller: Caller, *
     body = await read_chat(request, services.settings, caller)
     order = order_from(body, caller, key=idempotency_key(request) or "", request=request)
     return msgspec.structs.replace(order, streamed=streamed)
+
+
+async def read_run_order(request: web.Request, services: Services, caller: Caller, *, streamed: bool) -> Order:
+    """The same for a run of the workflow that the address names."""
+    workflow_id = request.match_info["id"]
+    body = await read_run(request, workflow_id, services.settings, caller)
+    order = run_order_from(body, workflow_id, caller, key=idempotency_key(request) or "", request=request)
+    return msgspec.structs.replace(order, streamed=streamed)
+
+
+def run_order_from(body: RunBody, workflow_id: str, caller: Caller, *, key: str, request: web.BaseRequest) -> Order:
+    """Makes the caller's order of a run's checked body."""
+    return Order(
+        kind="run",
+        user_id=body.user_id or caller.user_id or "",
+        bot_id=body.bot_id,
+        message="",
+        shop_id=body.shop_id,
+        conversation_id=body.conversation_id or "",
+        workflow_id=workflow_id,
+        app_id=body.app_id,
+        parameters=body.parameters,
+        on_busy=body.on_busy,
+        on_disconnect=body.on_disconnect,
+        language=language(request),
+        idempotency_key=key,
+        request_id=request_id(request),
+    )
 
 
 def order_from(body: ChatBody, caller: Caller, *, key: str, request: web.BaseRequest) -> Order:
@@ -118,6 +146,7 @@ async def start(
             turnId=accepted.turn_id,
             messageLength=len(order.message),
             requestId=order.request_id,
+            **({"workflowId": order.workflow_id} if order.workflow_id else {}),
         )
     return accepted
 

@@ -13,6 +13,7 @@ from gateway.events import (
     FollowUp,
     Last,
     Message,
+    NodeChange,
     Reset,
     Started,
     ToolUse,
@@ -83,7 +84,7 @@ def _add(found: Outline, content: list[str], event: Event | Reset | Unknown) -> 
         case ActionNeeded():
             found.waits = True
             found.tool_calls = event.tool_calls
-        case ToolUse():
+        case ToolUse() | NodeChange():
             found.waits = False
         case Completed() | Cancelled() | Failed():
             found.waits = False

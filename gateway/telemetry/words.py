@@ -13,6 +13,7 @@ EVENTS = (
     "audio",
     "suggestion",
     "notice",
+    "node",
     "action_required",
     "completed",
     "cancelled",
@@ -22,7 +23,17 @@ EVENTS = (
 )
 
 Operation = Literal[
-    "chat", "retrieve", "messages", "cancel", "submit_tool_outputs", "feedback", "pass_on", "token", "upload"
+    "chat",
+    "retrieve",
+    "messages",
+    "cancel",
+    "submit_tool_outputs",
+    "run_workflow",
+    "resume_workflow",
+    "feedback",
+    "pass_on",
+    "token",
+    "upload",
 ]
 """A kind of request to Coze."""
 

@@ -25,7 +25,7 @@ from gateway.turns.pen import Pen
 from gateway.turns.recovering import Recovering
 from gateway.turns.sending import CONVERSATION_GONE, Sending
 from gateway.turns.turn import Turn
-from gateway.upstream.protocol import ChatRef
+from gateway.upstream.protocol import ChatRef, StreamEnd
 
 LEARN = 10.0
 """Seconds for which Coze is read on after a cancel, to learn the chat's id; also the deadline for telling Coze."""
@@ -110,7 +110,11 @@ class LiveTurn:
         elif turn.phase == "recovering":
             if self.status != "action_required":
                 self.pen.append([Notice("recovering")])
-        elif self.note.stage != "accepted" and not self._means.retry_uncertain:
+        elif turn.memory.run == "going":  # nobody can join its stream again
+            given = bool(self.note.outputs)  # perhaps to Coze, too
+            lost = GatewayError(Code.UPSTREAM_UNCERTAIN)
+            self.pen.append(turn.fail(lost) if given else turn.stream_ended(StreamEnd.BROKEN))
+        elif not turn.memory.run and self.note.stage != "accepted" and not self._means.retry_uncertain:
             self.pen.append(turn.fail(GatewayError(Code.UPSTREAM_UNCERTAIN)))
 
     def announced(self) -> None:
@@ -167,7 +171,7 @@ class LiveTurn:
                 await self._drive()
                 if turn.overfull:  # Coze goes on with the chat
                     self._abandon()
-                if not self._line.wanted and turn.ref is None:
+                if not self._line.wanted and turn.ref is None and self.order.kind == "chat":
                     await self._line.learn()
         except TimeoutError:
             if turn.phase != "ended":
@@ -218,7 +222,8 @@ class LiveTurn:
         there."""
         failure = self.turn.failure
         upstream = failure.upstream if failure is not None else UNSET
-        return self.turn.ref is None and upstream is not UNSET and upstream.get("code") == CONVERSATION_GONE
+        told = upstream is not UNSET and upstream.get("code") == CONVERSATION_GONE
+        return told and self.turn.ref is None and self.order.kind == "chat"
 
     async def _tell_coze(self) -> None:
         if (ref := self.turn.ref) is not None:

@@ -11,13 +11,16 @@ from gateway.errors import Language
 from gateway.turns.answer import common
 from gateway.turns.turn import Memory
 from gateway.upstream.protocol import ChatRequest, CozeRequest
+from gateway.upstream.runs import RunRequest
 
 OnBusy = Literal["reject", "queue", "interrupt"]
 OnDisconnect = Literal["continue", "cancel"]
+Kind = Literal["chat", "run"]
+"""A message to a bot or a chatflow; a run of a workflow, which has no message."""
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message of a user, checked. `conversation_id` is "" for a new conversation.
+    """One message of a user, or one run of a workflow, checked. `conversation_id` is "" for a new conversation.
 
     `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed` says whether the
     order came over the SSE route. `request_id` is the id of the HTTP request that brought the order, for the log. With
@@ -47,6 +50,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     shortcut_command: dict[str, Any] | None = None
     enable_card: bool | None = None
     auto_save_history: bool = True
+    kind: Kind = "chat"
 
     @property
     def recorded(self) -> bool:
@@ -54,6 +58,11 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.coze is not None:
             return _read_saving(self.coze.body).auto_save_history is not False
         return self.auto_save_history
+
+    @property
+    def input(self) -> str:
+        """What the caller said: the message, or a run's parameters as JSON."""
+        return self.message if self.kind == "chat" else msgspec.json.encode(self.parameters or {}).decode()
 
     def mark(self) -> str:
         """The mark by which the log finds the turn that an idempotent request started; "" without a key."""
@@ -86,6 +95,9 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
             enable_card=self.enable_card,
             auto_save_history=self.auto_save_history,
         )
+
+    def run(self) -> RunRequest:
+        return RunRequest(self.workflow_id, self.parameters, self.bot_id, self.app_id)
 
 
 class _Saving(msgspec.Struct):
@@ -130,6 +142,7 @@ class _Change(msgspec.Struct, omit_defaults=True):
     naming: int | None = None
     chat_id: str | None = None
     chat_conversation_id: str | None = None
+    run: Literal["", "going", "waiting"] | None = None
     kept: int = 0
     answers: list[tuple[str, int]] | None = None
     seen: list[str] = []
@@ -176,6 +189,7 @@ def _fields(note: Note) -> dict[str, Any]:
         "naming": note.naming,
         "chat_id": memory.chat_id,
         "chat_conversation_id": memory.coze_conversation_id,
+        "run": memory.run,
         "outputs": note.outputs,
     }
 
@@ -220,6 +234,7 @@ def _apply(note: Note, change: _Change) -> None:
     for name in ("stage", "announced", "coze_conversation_id", "naming", "outputs"):
         if (value := getattr(change, name)) is not None:
             setattr(note, name, value)
+    memory.run = change.run if change.run is not None else memory.run
     memory.chat_id = change.chat_id if change.chat_id is not None else memory.chat_id
     if change.chat_conversation_id is not None:
         memory.coze_conversation_id = change.chat_conversation_id

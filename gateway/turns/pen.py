@@ -63,7 +63,7 @@ class Pen:
         note.stage = "accepted"
         self.writer = self._log.begin(self.tail, turn.turn_id, note.pack(), mark=mark, owner=owner)
         self.stretch = self.writer.stretch
-        self.writer.append(Started(turn.conversation_id, turn.turn_id, note.order.message))
+        self.writer.append(Started(turn.conversation_id, turn.turn_id, note.order.input))
         if not turn.recorded:
             self.writer.append(Notice("unrecoverable"))
 
@@ -101,7 +101,7 @@ class Pen:
         turn, note, naming = self._turn, self._context.note, self._context.naming
         turn.memory_changed = False
         note.memory = turn.memory
-        if turn.ref is not None and note.stage != "taken":
+        if (turn.ref is not None or turn.memory.run) and note.stage != "taken":
             note.stage = "taken"
         if name := turn.memory.coze_conversation_id:
             naming.told(self.question, name)

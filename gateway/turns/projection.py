@@ -25,7 +25,7 @@ def begun(turn_id: str, note: Note) -> TurnBegun:
         user_id=UserId(order.user_id),
         shop_id=ShopId(order.shop_id) if order.shop_id is not None else None,
         bot_id=order.bot_id,
-        message=order.message,
+        message=order.input,
         created_at=note.started_at,
         digest=order.digest(),
     )

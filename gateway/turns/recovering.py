@@ -82,6 +82,9 @@ class Recovering:
         self._refused += error.code in (Code.UPSTREAM_REJECTED, Code.UPSTREAM_UNAUTHORIZED)
         if self._refused >= REFUSALS:
             self._over(Recovery.FAILED)
+            if self._context.note.order.workflow_id and error.code is Code.UPSTREAM_REJECTED:
+                # Nothing was wrong with the message: Coze has no record of this chatflow's answer.
+                error.code = Code.UPSTREAM_FAILED
             raise error
         self._context.course.failed(error, "asking for Coze's record")
         self._context.means.observer.turn_troubled(self._context.ids, "record_not_readable", error)

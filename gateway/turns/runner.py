@@ -166,7 +166,7 @@ class Runner:
         try:
             try:
                 if order.shop_id is not None and not live.note.announced:
-                    await self._notify(live, "turn.started", order.message)
+                    await self._notify(live, "turn.started", order.input)
                     live.announced()
                 await live.run()
             except asyncio.CancelledError:
@@ -185,7 +185,7 @@ class Runner:
             if not live.erased:
                 self._telling.stands(live)
             outcome = turn.outcome or "failed"
-            await self._notify(live, f"turn.{outcome}", "" if live.erased else beginning or order.message)
+            await self._notify(live, f"turn.{outcome}", "" if live.erased else beginning or order.input)
         finally:
             if not self.draining:
                 self._next(live.tail)

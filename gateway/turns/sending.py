@@ -7,7 +7,8 @@ from gateway.turns.context import Context
 from gateway.turns.line import Line
 from gateway.turns.pen import Pen
 from gateway.upstream.backoff import delay
-from gateway.upstream.protocol import StreamEnd
+from gateway.upstream.protocol import ChatStream, StreamEnd
+from gateway.upstream.runs import Resumption
 
 CONVERSATION_GONE = 4002
 """Coze's code for: there is no such conversation, or not for this token."""
@@ -25,7 +26,7 @@ class Sending:
 
     async def send(self) -> None:
         """Sends the message, as often as is safe, until Coze accepts or refuses it, and listens to Coze's answer."""
-        means, turn, naming = self._context.means, self._turn, self._context.naming
+        means, turn, note, naming = self._context.means, self._turn, self._note, self._context.naming
         attempt = 0
         while turn.phase == "starting":
             try:
@@ -37,8 +38,9 @@ class Sending:
                 naming.over(self._pen.question)
                 if turn.outcome is not None:
                     return
-                gone = error.coze_code == CONVERSATION_GONE and error.taken == "no" and self._note.order.coze is None
-                if gone and naming.gone(self._note.coze_conversation_id):
+                ours = note.order.coze is None and note.order.kind == "chat"
+                gone = error.coze_code == CONVERSATION_GONE and error.taken == "no" and ours
+                if gone and naming.gone(note.coze_conversation_id):
                     means.observer.turn_troubled(self._context.ids, "conversation_gone_at_coze", error)
                     continue
                 attempt += 1
@@ -47,7 +49,7 @@ class Sending:
                 if not (error.retryable and safe) or wait is None:
                     raise
                 self._context.course.failed(error)
-                self._note.stage = "accepted"
+                note.stage = "accepted"
                 self._say_again(attempt, wait, error)
                 self._pen.remember()
                 await self._context.waking.pause(wait, turn)
@@ -55,7 +57,8 @@ class Sending:
     async def _try_to_send(self) -> None:
         """Makes one attempt. Before it sends the message, it makes durable that it is about to."""
         means, naming, note = self._context.means, self._context.naming, self._note
-        await self._await_name()
+        if note.order.kind == "chat":
+            await self._await_name()
         if self._turn.outcome is not None:
             return
         self._context.course.attempts += 1
@@ -72,9 +75,7 @@ class Sending:
             if self._turn.phase == "ended":
                 breaker.released()
                 return
-            self._pen.question = naming.ask()
-            request = note.order.request(note.coze_conversation_id)
-            self._line.open(await self._context.upstream.chat(request, self._line.take))
+            self._line.open(await self._ask())
         except UpstreamError as error:
             if error.code is Code.UPSTREAM_UNAVAILABLE:
                 breaker.failed(error.detail)
@@ -85,6 +86,13 @@ class Sending:
             breaker.released()
             raise
         breaker.succeeded()
+
+    async def _ask(self) -> ChatStream:
+        order, upstream = self._note.order, self._context.upstream
+        if order.kind == "run":
+            return await upstream.run_workflow(order.run(), self._line.take)
+        self._pen.question = self._context.naming.ask()
+        return await upstream.chat(order.request(self._note.coze_conversation_id), self._line.take)
 
     async def _await_name(self) -> None:
         """Waits while an earlier turn, which was cancelled, may still learn the conversation's name at Coze.
@@ -97,17 +105,15 @@ class Sending:
             await asyncio.wait((news, waking.changed()), return_when=asyncio.FIRST_COMPLETED)
 
     async def submit(self) -> None:
-        """Sends the tool outputs; the same chat continues in a new stream. Retried in the same way as a message."""
+        """Sends the tool outputs; the same chat, or run, continues in a new stream. Retried in the same way as a
+        message."""
         turn, course = self._turn, self._context.course
-        ref = turn.ref
-        assert ref is not None, turn
         attempt = 0
         recovering = turn.phase == "recovering"  # after a crash, or a break: Coze still waits for them
         turn.outputs_given()
         while turn.phase == "streaming":
             try:
-                upstream, outputs = self._context.upstream, self._note.outputs
-                self._line.open(await upstream.submit_tool_outputs(ref, outputs, self._line.take))
+                self._line.open(await self._hand_over())
                 self._note.outputs = []
                 self._pen.remember()
                 return
@@ -124,6 +130,16 @@ class Sending:
                     raise
                 self._say_again(attempt, wait, error)
                 await self._context.waking.pause(wait, turn)
+
+    async def _hand_over(self) -> ChatStream:
+        turn, order, outputs = self._turn, self._note.order, self._note.outputs
+        upstream = self._context.upstream
+        if order.kind == "run":
+            [(event_id, output)] = outputs
+            answer = Resumption(order.workflow_id, event_id, turn.tool_calls[0]["interruptType"], output)
+            return await upstream.resume_workflow(answer, self._line.take)
+        assert turn.ref is not None, turn
+        return await upstream.submit_tool_outputs(turn.ref, outputs, self._line.take)
 
     def _wait(self, attempt: int, error: UpstreamError) -> float | None:
         """Seconds until the next attempt; None if there will be none."""

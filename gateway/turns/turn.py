@@ -35,13 +35,14 @@ from gateway.events import (
     FollowUp,
     Last,
     Message,
+    NodeChange,
     Notice,
     Outcome,
     Text,
     ToolUse,
 )
 from gateway.ids import ConversationId, TurnId
-from gateway.sentences import too_much
+from gateway.sentences import run_lost, too_much
 from gateway.turns.answer import SEPARATOR, Answers, common, real_id
 from gateway.turns.failure import failed
 from gateway.turns.part import Part
@@ -69,6 +70,7 @@ from gateway.upstream.protocol import (
     Tool,
     Verbatim,
 )
+from gateway.upstream.runs import Begun, Node
 
 Phase = Literal["starting", "streaming", "settling", "action_required", "recovering", "ended"]
 
@@ -91,6 +93,8 @@ class Memory(Struct):
     coze_conversation_id: str = ""
     answers: list[tuple[str, int]] = []
     """Each answer's message id, and the offset at which it starts in the turn's text, in code points."""
+    run: Literal["", "going", "waiting"] = ""
+    """What the workflow does, as far as we know; "" before it has begun, and in chats."""
     seen: list[str] = []
     """The ids of the cards, tools and suggestions that were shown already, as far as Coze gave them ids."""
 
@@ -167,7 +171,9 @@ class Turn:
         turn._broke = True
         if turn.ref is not None:
             turn.phase = "recovering"
-        elif content or reasoning or turn._cards or audio:
+        elif memory.run == "waiting":
+            turn.phase = "action_required"
+        elif memory.run or content or reasoning or turn._cards or audio:
             turn.phase = "streaming"
         return turn
 
@@ -254,6 +260,9 @@ class Turn:
             return self._fail_too_much()
         if self.ref is not None:
             return self._recover()
+        if self.memory.run:
+            words = "" if end is StreamEnd.FAILING else run_lost(self.language)
+            return self._fail(Code.UPSTREAM_FAILED, words=words)
         uncertain = self.phase == "starting" and end is not StreamEnd.FAILING
         return self._fail(Code.UPSTREAM_UNCERTAIN if uncertain else Code.UPSTREAM_FAILED)
 
@@ -316,7 +325,10 @@ class Turn:
         """
         if self.phase in ("action_required", "recovering"):
             self._go("streaming")
-            self.tool_calls = []
+            if self.memory.run:
+                self._run_is("going")  # the calls are kept, because the answer to an interrupt repeats its type
+            else:
+                self.tool_calls = []
         return []
 
     def retrying(self, attempt: int, delay_ms: int) -> list[Event]:
@@ -351,6 +363,12 @@ class Turn:
                 self._begin()
                 if len(chat_id) <= ID_LENGTH and len(conversation_id) <= ID_LENGTH:  # longer ones can't be Coze's
                     self._take_ids(real_id(chat_id), real_id(conversation_id))
+            case Begun():
+                self._begin()
+                self._run_is("going")
+            case Node(title, node_id, finished):
+                self._begin()
+                events.append(NodeChange(title, node_id, finished))
             case ActionRequired():
                 self._take_demand(item, events)
             case ChatCompleted(usage):
@@ -443,6 +461,10 @@ class Turn:
         self._go("settling")
         self.usage = demand.usage
 
+    def _run_is(self, state: Literal["going", "waiting"]) -> None:
+        self.memory_changed |= self.memory.run != state
+        self.memory.run = state
+
     def _begin(self) -> None:
         """Coze has said something: from now on there is a stream to lose."""
         if self.phase == "starting":
@@ -465,6 +487,8 @@ class Turn:
         waiting = self.phase == "action_required"
         if not waiting:
             self._go("action_required")
+        if self.memory.run:
+            self._run_is("waiting")
         if tool_calls == self.tool_calls and (waiting or tool_calls):
             return []  # already asked for: Coze said it twice, or said it before a crash
         self.tool_calls = tool_calls
@@ -537,7 +561,7 @@ class Turn:
         return not (self._answers.parts or self._cards or self._audio)
 
     def _complete(self) -> list[Event]:
-        if self._is_silent and not self._asked:
+        if self._is_silent and not self._asked and not self.memory.run:
             return self._fail(Code.UPSTREAM_EMPTY)
         events = self._flush()
         last = Completed(

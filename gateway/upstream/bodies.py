@@ -1,9 +1,48 @@
-"""The bodies of the requests that start an answer at Coze."""
+"""The bodies of the requests that start or continue an answer at Coze, and the addresses that they go to."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from msgspec import Raw, structs
+
 from gateway.upstream.json_text import write
-from gateway.upstream.protocol import ChatRequest
+from gateway.upstream.protocol import ChatRef, ChatRequest
+from gateway.upstream.runs import Resumption, RunRequest
+
+Call = tuple[str, dict[str, str], Any]
+"""A path, a query and a body, for POST."""
+
+
+def message_call(request: ChatRequest) -> Call:
+    """A message to a bot or a chatflow."""
+    conversation = _given(conversation_id=request.coze_conversation_id)
+    if (coze := request.coze) is not None:
+        return coze.path, {} if coze.in_body else conversation, Raw(coze.body.encode())
+    if request.workflow_id:
+        return "/v1/workflows/chat", {}, chatflow_body(request)
+    return "/v3/chat", conversation, chat_body(request)
+
+
+def outputs_call(ref: ChatRef, outputs: Sequence[tuple[str, str]]) -> Call:
+    """The outputs of a chat's tools."""
+    calls = [{"tool_call_id": call, "output": output} for call, output in outputs]
+    return "/v3/chat/submit_tool_outputs", query_of(ref), {"stream": True, "tool_outputs": calls}
+
+
+def run_call(request: RunRequest) -> Call:
+    """A run of a workflow."""
+    optional = _given(parameters=request.parameters, bot_id=request.bot_id, app_id=request.app_id)
+    return "/v1/workflow/stream_run", {}, {"workflow_id": request.workflow_id, **optional}
+
+
+def resume_call(answer: Resumption) -> Call:
+    """The answer to an interrupt of a run."""
+    return "/v1/workflow/stream_resume", {}, structs.asdict(answer)
+
+
+def query_of(ref: ChatRef) -> dict[str, str]:
+    """How a chat is named in a query."""
+    return {"conversation_id": ref.conversation_id, "chat_id": ref.chat_id}
 
 
 def chat_body(request: ChatRequest) -> dict[str, Any]:
@@ -33,16 +72,11 @@ def chat_body(request: ChatRequest) -> dict[str, Any]:
 
 def chatflow_body(request: ChatRequest) -> dict[str, Any]:
     """POST /v1/workflows/chat. It has no user, always streams, and names its conversation in the body."""
-    optional = {
-        "bot_id": request.bot_id,
-        "app_id": request.app_id,
-        "conversation_id": request.coze_conversation_id,
-    }
     return {
         "workflow_id": request.workflow_id,
         "additional_messages": [*_earlier(request), _question(request)],
         "parameters": request.parameters or {},
-        **{name: value for name, value in optional.items() if value},
+        **_given(bot_id=request.bot_id, app_id=request.app_id, conversation_id=request.coze_conversation_id),
     }
 
 
@@ -53,6 +87,10 @@ def _earlier(request: ChatRequest) -> list[dict[str, str]]:
         {"role": said["role"], "type": types[said["role"]], "content": said["content"], "content_type": "text"}
         for said in request.context
     ]
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
 
 
 def _question(request: ChatRequest) -> dict[str, str]:

@@ -9,36 +9,38 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import aiohttp
-import msgspec
 
 from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.errors import Code, TooMuch, UpstreamError
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.telemetry.observer import UNHEARD, Observer
 from gateway.telemetry.words import Operation
-from gateway.upstream.bodies import chat_body, chatflow_body
+from gateway.upstream import verbatim
+from gateway.upstream.bodies import message_call, outputs_call, query_of, resume_call, run_call
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.caller_tokens import CallerToken, CallerTokens
 from gateway.upstream.calls import Calls
-from gateway.upstream.coze_objects import Chat, action_of, failure_of_chat, message_items, status_of, usage_of
+from gateway.upstream.chat_state import state_of
+from gateway.upstream.coze_objects import message_items
 from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.exchange import Exchanges, excerpt, not_coze, unpacker_of
-from gateway.upstream.json_text import BadJson, converted, parts
+from gateway.upstream.json_text import BadJson, parts
 from gateway.upstream.listing import entries_of, messages_of
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.passed import PassedRequest
 from gateway.upstream.passing import Passed
 from gateway.upstream.protocol import ChatRef, ChatRequest, ChatState, ChatStream, CozeRequest, Item, OnItems, Skipped
 from gateway.upstream.refusal import OVER_ALREADY, data_of, log_id_of, refused
-from gateway.upstream.stream import CozeStream
+from gateway.upstream.runs import Resumption, RunRequest
+from gateway.upstream.sse import SseDecoder
+from gateway.upstream.stream import CozeStream, Reader
 from gateway.upstream.tokens import TokenSource
 from gateway.upstream.unpack import BadPacking
 from gateway.upstream.uploads import Form, FormBroke, StoredFile, stored_file
-from gateway.upstream.verbatim import VerbatimReader, state_of, with_entry
+from gateway.upstream.verbatim import VerbatimReader, with_entry
+from gateway.upstream.workflow_protocol import WorkflowReader
 
 T = TypeVar("T")
-
-_STATUSES = {"created", "in_progress", "completed", "failed", "requires_action", "canceled"}
 
 
 def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
@@ -97,41 +99,29 @@ class CozeUpstream:
         return other
 
     async def chat(self, request: ChatRequest, on_items: OnItems) -> ChatStream:
-        if request.workflow_id:
-            return await self._stream("chat", "/v1/workflows/chat", {}, chatflow_body(request), "", on_items)
-        query = {"conversation_id": request.coze_conversation_id} if request.coze_conversation_id else {}
-        if (coze := request.coze) is not None:
-            if coze.in_body:
-                query = {}
-            return await self._stream("chat", coze.path, query, msgspec.Raw(coze.body.encode()), "", on_items)
-        return await self._stream("chat", "/v3/chat", query, chat_body(request), "", on_items)
+        return await self._stream("chat", *message_call(request), self._reader(), on_items)
 
     async def submit_tool_outputs(
         self, ref: ChatRef, outputs: Sequence[tuple[str, str]], on_items: OnItems
     ) -> ChatStream:
-        body = {
-            "stream": True,
-            "tool_outputs": [{"tool_call_id": call, "output": output} for call, output in outputs],
-        }
-        path = "/v3/chat/submit_tool_outputs"
-        return await self._stream("submit_tool_outputs", path, _query(ref), body, ref.chat_id, on_items)
+        call, read = outputs_call(ref, outputs), self._reader(ref.chat_id)
+        return await self._stream("submit_tool_outputs", *call, read, on_items, began=True)
+
+    async def run_workflow(self, request: RunRequest, on_items: OnItems) -> ChatStream:
+        return await self._stream("run_workflow", *run_call(request), WorkflowReader, on_items)
+
+    async def resume_workflow(self, answer: Resumption, on_items: OnItems) -> ChatStream:
+        return await self._stream("resume_workflow", *resume_call(answer), WorkflowReader, on_items)
 
     async def retrieve(self, ref: ChatRef) -> ChatState:
-        data = await self._ask("retrieve", "GET", "/v3/chat/retrieve", query=_query(ref))
-        try:
-            chat = converted(data, Chat)
-            status = status_of(chat)
-            if status not in _STATUSES:
-                raise BadJson("malformed")
-            calls, question = action_of(chat) if status == "requires_action" else ([], None)
-            failure = failure_of_chat(chat) if status == "failed" else None
-            said = state_of(data) if self._verbatim else None
-            return ChatState(status, usage_of(chat), failure, tuple(calls), question, said)  # type: ignore[arg-type]
-        except (msgspec.ValidationError, BadJson):
-            raise not_coze("Coze's record of the chat cannot be read") from None
+        data = await self._ask("retrieve", "GET", "/v3/chat/retrieve", query=query_of(ref))
+        said = verbatim.state_of(data) if self._verbatim else None
+        if (state := state_of(data, said)) is None:
+            raise not_coze("Coze's record of the chat cannot be read")
+        return state
 
     async def messages(self, ref: ChatRef) -> list[Item]:
-        entries = await self._ask("messages", "GET", "/v3/chat/message/list", query=_query(ref), read=entries_of)
+        entries = await self._ask("messages", "GET", "/v3/chat/message/list", query=query_of(ref), read=entries_of)
         items: list[Item] = []
         async for message, entry in messages_of(entries):
             if message.chat_id in (ref.chat_id, "0", "", None):
@@ -179,15 +169,27 @@ class CozeUpstream:
         await self._tokens.close()
         await self._exchanges.close()
 
+    def _reader(self, chat_id: str = "") -> Callable[[SseDecoder], Reader]:
+        kind = VerbatimReader if self._verbatim else ChatReader
+        return lambda _: kind(chat_id)
+
     async def _stream(
-        self, operation: Operation, path: str, query: dict[str, str], body: Any, chat_id: str, on_items: OnItems
+        self,
+        operation: Operation,
+        path: str,
+        query: dict[str, str],
+        body: Any,
+        read: Callable[[SseDecoder], Reader],
+        on_items: OnItems,
+        *,
+        began: bool = False,
     ) -> ChatStream:
         async def once(token: str) -> CozeStream:
             held = self._ledger.open("upstream", f"{__name__}:{operation}")
             try:
                 response = await self._exchanges.send("POST", path, query, body, token, accept="text/event-stream")
                 try:
-                    return await self._accept(response, chat_id, on_items, held)
+                    return await self._accept(response, read, on_items, held, began=began)
                 except BaseException:
                     response.close()
                     raise
@@ -199,7 +201,13 @@ class CozeUpstream:
             return await self._renewing(once)
 
     async def _accept(
-        self, response: aiohttp.ClientResponse, chat_id: str, on_items: OnItems, held: Held
+        self,
+        response: aiohttp.ClientResponse,
+        read: Callable[[SseDecoder], Reader],
+        on_items: OnItems,
+        held: Held,
+        *,
+        began: bool,
     ) -> CozeStream:
         """The response's event stream. If the response is no event stream, raises what it means instead."""
         if response.status != 200:
@@ -211,9 +219,9 @@ class CozeUpstream:
         stream = CozeStream(
             response,
             unpacker,
-            VerbatimReader(chat_id) if self._verbatim else ChatReader(chat_id),
+            read,
             on_items,
-            began=bool(chat_id),
+            began=began,
             idle_timeout=self._idle_timeout,
             held=held,
             log=MaskedLog(self._log_bytes) if self._log_bytes else None,
@@ -278,7 +286,3 @@ class CozeUpstream:
 
     def __repr__(self) -> str:
         return f"CozeUpstream({self._exchanges.base.host}, {len(self._streams)} streams)"
-
-
-def _query(ref: ChatRef) -> dict[str, str]:
-    return {"conversation_id": ref.conversation_id, "chat_id": ref.chat_id}

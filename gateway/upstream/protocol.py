@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.passed import PassedAnswer, PassedRequest
+from gateway.upstream.runs import Begun, Node, Resumption, RunRequest
 from gateway.upstream.uploads import Form, StoredFile
 
 
@@ -105,9 +106,9 @@ class Done(Struct, frozen=True):
 
 
 class Skipped(Struct, frozen=True):
-    """A record that could not be used; `reason` comes from a closed list and is counted, never its content."""
+    """A record that could not be used, or that is missing; `reason` is counted, never its content."""
 
-    reason: Literal["malformed", "encoding", "not_finite", "too_deep", "foreign_chat", "unknown_event"]
+    reason: Literal["malformed", "encoding", "not_finite", "too_deep", "foreign_chat", "unknown_event", "missing"]
 
 
 class Verbatim(Struct, frozen=True):
@@ -125,6 +126,8 @@ class Verbatim(Struct, frozen=True):
 Item = (
     Opened
     | Created
+    | Begun
+    | Node
     | Delta
     | Reasoning
     | Audio
@@ -254,6 +257,11 @@ class Upstream(Protocol):
     async def submit_tool_outputs(
         self, ref: ChatRef, outputs: Sequence[tuple[str, str]], on_items: OnItems
     ) -> ChatStream: ...
+
+    async def run_workflow(self, request: RunRequest, on_items: OnItems) -> ChatStream: ...
+
+    async def resume_workflow(self, answer: Resumption, on_items: OnItems) -> ChatStream:
+        """Answers an interrupt; the run goes on in a new stream. Coze accepts three answers in one run."""
 
     async def retrieve(self, ref: ChatRef) -> ChatState: ...
 

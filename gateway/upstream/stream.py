@@ -1,7 +1,8 @@
 """A chat's stream: from the response's bytes to items, until its end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import aiohttp
 
@@ -9,16 +10,30 @@ from gateway.errors import UpstreamError
 from gateway.telemetry.ledger import Held
 from gateway.upstream import opening
 from gateway.upstream.codes import is_refusal
-from gateway.upstream.coze_protocol import ChatReader
 from gateway.upstream.mask import MaskedLog
 from gateway.upstream.paced import PacedBody
 from gateway.upstream.protocol import ChatFailed, Item, OnItems, Opened, Skipped, StreamEnd, Verbatim
 from gateway.upstream.refusal import log_id_of, refused, refused_in_stream
-from gateway.upstream.sse import SseDecoder
+from gateway.upstream.sse import SseDecoder, SseEvent
 from gateway.upstream.unpack import Unpacker
 
 LINGER_SECONDS = 1.0
 """How long a response may stay open after the end of the stream, so that its connection can be reused."""
+
+
+class Reader(Protocol):
+    """Makes items of one stream's records. After `done` there are no more."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def items(self, events: Iterable[SseEvent]) -> list[Item]: ...
+
+    def last_items(self, record: SseEvent) -> list[Item] | None:
+        """The items of a last record without its blank line, after a clean end; None if the record is cut."""
+
+    def tells_of_failure(self, name: bytes) -> bool:
+        """Whether a record of this type reports a failure, whatever its data are."""
 
 
 class CozeStream:
@@ -59,7 +74,7 @@ class CozeStream:
         self,
         response: aiohttp.ClientResponse,
         unpacker: Unpacker | None,
-        reader: ChatReader,
+        read: Callable[[SseDecoder], Reader],
         on_items: OnItems,
         *,
         began: bool,
@@ -70,7 +85,6 @@ class CozeStream:
     ) -> None:
         self.log_id = log_id_of(response.headers)
         self._response = response
-        self._reader = reader
         self._began = began
         self._listener = on_items
         self._on_items: OnItems = self._first_items  # until Coze has said what happens to the message
@@ -83,6 +97,7 @@ class CozeStream:
         self._log = log
         self._on_gone = on_gone
         self._decoder = SseDecoder()
+        self._reader = read(self._decoder)
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._opened: asyncio.Future[UpstreamError | None] = self._loop.create_future()

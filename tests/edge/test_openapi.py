@@ -11,7 +11,7 @@ import schemathesis
 from schemathesis.core.result import Ok
 
 from adapters.edge.failures import status_of
-from adapters.edge.fields import ChatBody, FeedbackBody, Renaming, ToolOutputs
+from adapters.edge.fields import ChatBody, FeedbackBody, Renaming, RunBody, ToolOutputs
 from adapters.native.openapi import document
 from gateway import events
 from gateway.config.settings import Settings
@@ -83,7 +83,7 @@ def test_whatever_is_429_or_503_says_when_to_come_again() -> None:
         assert "Retry-After" in COMPONENTS["responses"][name]["headers"]
 
 
-@pytest.mark.parametrize("model", [ChatBody, ToolOutputs, FeedbackBody, Renaming])
+@pytest.mark.parametrize("model", [ChatBody, RunBody, ToolOutputs, FeedbackBody, Renaming])
 def test_bodies_are_described_as_they_are_checked(model: type[msgspec.Struct]) -> None:
     """Names, required fields, bounds: those of the types that decode them."""
     described = COMPONENTS["schemas"][model.__name__]

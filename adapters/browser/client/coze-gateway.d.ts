@@ -33,6 +33,8 @@ export interface Notice extends Positioned {
   attempt?: number;
   delayMs?: number;
 }
+/** The text from here on comes from this node of a workflow. `finished`: nothing follows from it after that. */
+export interface Node extends Positioned { event: "node"; title: string; nodeId: string; finished: boolean }
 export interface ActionRequired extends Positioned { event: "action_required"; toolCalls: Record<string, unknown>[] }
 export interface Completed extends Positioned {
   event: "completed";
@@ -82,7 +84,7 @@ export interface ShopNotification extends Positioned {
 
 export type LastEvent = Completed | Cancelled | Failed;
 export type GatewayEvent =
-  | Started | Message | Reasoning | Tool | Audio | Suggestion | Notice | ActionRequired | LastEvent | Reset | ShopNotification;
+  | Started | Message | Reasoning | Tool | Audio | Suggestion | Notice | Node | ActionRequired | LastEvent | Reset | ShopNotification;
 
 export interface StateDetail {
   position: string | undefined;
@@ -214,6 +216,14 @@ export interface ChatOptions extends LineOptions {
   idempotencyKey?: string | undefined;
 }
 
+export interface RunOptions extends Pick<
+  ChatOptions,
+  "userId" | "botId" | "appId" | "parameters" | "shopId" | "conversationId" | "onBusy" | "onDisconnect" | "streaming" | "idempotencyKey"
+>, LineOptions {
+  /** The workflow that is run. It may belong to `botId` or `appId`. */
+  workflowId: string;
+}
+
 export interface Connection {
   /** Stops listening. The turn goes on. */
   close(): void;
@@ -281,6 +291,8 @@ export function upload(file: Blob, options?: UploadOptions): Promise<UploadedFil
 
 export function connect(options: ConnectOptions): Connection;
 export function chat(options: ChatOptions): Chat;
+/** Runs a workflow; otherwise like `chat()`. */
+export function run(options: RunOptions): Chat;
 
 /** The text of an answer after one more event: pieces are appended, `replace` and `reset` start over. */
 export function fold(text: string, event: GatewayEvent): string;

@@ -2,8 +2,9 @@
  * Browser and Node client of the Coze stream gateway: ES modules without any dependency. Import only this one; the
  * others are internal and may change with any version.
  *
- * `chat()` asks a question and streams the answer, `connect()` listens to a turn, a conversation or a shop. Both use a
- * `Line`. `upload()` sends a file that a question may then name.
+ * `chat()` asks a question and streams the answer, `run()` does so with a workflow, `connect()` listens to a turn, a
+ * conversation or a shop. All use a `Line`. `upload()` sends a file
+ * that a question may then name.
  */
 import { Line } from "./line.js";
 import { headerValue } from "./options.js";
@@ -69,12 +70,26 @@ export function connect(options) {
  * @returns {import("./coze-gateway").Chat}
  */
 export function chat(options = {}) {
+  return ask(options, new Question(options));
+}
+
+/**
+ * Runs a workflow; otherwise like `chat()`.
+ * @param {import("./coze-gateway").RunOptions} options
+ * @returns {import("./coze-gateway").Chat}
+ */
+export function run(options = {}) {
+  if (!options.workflowId) throw new TypeError("workflowId is needed");
+  return ask(options, new Question(options, String(options.workflowId)));
+}
+
+function ask(options, question) {
   let settle;
   const done = new Promise((resolve, reject) => {
     settle = (last, error) => (error ? reject(error) : resolve(last));
   });
   done.catch(() => {}); // callers that ignore `done` must not get an unhandled rejection
-  const line = new Line(options, { question: new Question(options) }, settle);
+  const line = new Line(options, { question }, settle);
   line.run();
   return {
     done,

@@ -15,9 +15,17 @@ export class Question {
   tries = 0; // how many attempts failed
   underway = false; // whether the gateway may have the question, as far as we know
 
-  /** @param {object} options those of `chat()` */
-  constructor(options) {
+  /**
+   * @param {object} options those of `chat()` or `run()`
+   * @param {string} [workflowId] of the workflow that is run
+   */
+  constructor(options, workflowId) {
     for (const field of BODY_FIELDS) if (options[field] !== undefined) this.body[field] = options[field];
+    if (workflowId !== undefined) delete this.body.workflowId; // it is in the address
+    const run = workflowId === undefined ? undefined : `/api/coze/workflows/${encodeURIComponent(workflowId)}/run`;
+    this.path = run ?? "/api/coze/chat";
+    this.streamPath = run ?? "/api/coze/chat/stream";
+    this.input = run ? JSON.stringify(this.body.parameters ?? {}) : this.body.message;
     this.key = headerValue("idempotencyKey", options.idempotencyKey ?? randomId());
     this.text = JSON.stringify(this.body);
   }
@@ -43,7 +51,7 @@ export class Question {
 
   /** Sends the question without streaming. The response is the turn's answer, or after `wait` seconds the turn's state. */
   put(gateway, wait, options) {
-    return gateway.request("/api/coze/chat", {
+    return gateway.request(this.path, {
       method: "POST", headers: { ...this.headers, Prefer: `wait=${wait}` }, body: this.text, sending: (send) => this.sending(send),
       ...options,
     });

@@ -18,7 +18,7 @@ export function isOver({ status }) {
  */
 export async function askWhole({ gateway, state, presence }, signal) {
   const { question } = state;
-  const input = question.body.message;
+  const input = question.input;
   try {
     const { response, text } = await question.put(gateway, 50, { timeoutMs: 900_000, signal });
     if (state.closed) return undefined;

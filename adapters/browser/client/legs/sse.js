@@ -102,7 +102,7 @@ function open({ gateway, state }, headers, signal) {
   const { question } = state;
   if (!question) return gateway.fetch(gateway.url(`${state.path}/events`, { after: state.position === "0" ? "0" : undefined }), how);
   const { text: body } = question;
-  return question.sending(() => gateway.fetch(gateway.url("/api/coze/chat/stream"), { ...how, method: "POST", body }));
+  return question.sending(() => gateway.fetch(gateway.url(question.streamPath), { ...how, method: "POST", body }));
 }
 
 function streams(response) {
