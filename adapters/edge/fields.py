@@ -16,7 +16,6 @@ from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.mistakes import MOST, mistakes_in
 from adapters.edge.query import conversation_id
 from gateway.config.settings import Settings
-from gateway.upstream.json_text import DEPTH_LIMIT, BadJson, plain
 
 S = TypeVar("S", bound=Struct)
 
@@ -24,6 +23,9 @@ ID_LENGTH: Final = 64
 """The most characters of an id of Coze's."""
 
 B = TypeVar("B", "ChatBody", "RunBody")
+_DEPTH: Final = 64
+"""The deepest nesting of a start node's values."""
+
 Id64 = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH)]
 Id128 = Annotated[str, Meta(min_length=1, max_length=128)]
 _MetaData = Annotated[
@@ -265,8 +267,14 @@ def _too_long(context: object, settings: Settings) -> list[Mistake]:
 
 def _unfit(parameters: dict[str, Any] | None) -> list[Mistake]:
     """The mistake in values that can't be kept and passed on exactly."""
-    try:
-        fit = parameters is None or plain(parameters) == parameters
-    except BadJson:
-        return [Mistake("parameters", f"is nested more than {DEPTH_LIMIT} deep")]
-    return [] if fit else [Mistake("parameters", "has a number beyond 64 bits")]
+    wrong = _unfit_value(parameters, 0)
+    return [Mistake("parameters", wrong)] if wrong else []
+
+
+def _unfit_value(value: Any, depth: int) -> str:
+    if depth > _DEPTH:
+        return f"is nested more than {_DEPTH} deep"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "has a number beyond 64 bits"
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((wrong for one in inner if (wrong := _unfit_value(one, depth + 1))), "")
