@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "./share.js";
 
-const { chat, connect, upload, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
+const { chat, connect, run, upload, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
 const STUB = process.env.STUB_URL;
 const FAST = { firstByteMs: 400, penaltyMs: 300, backoffMaxMs: 500, quietAfterMs: 50 };
 const LONG = Array.from({ length: 60 }, (_, i) => `word${i} 你好 `).join("");
@@ -23,9 +23,13 @@ async function world(manners = {}) {
 
 /** Asks, keeps everything, and checks what must always hold. */
 function ask(w, options = {}) {
+  return keep(w, chat, { botId: "b", message: "hi", ...options });
+}
+
+function keep(w, begin, options) {
   const kept = { events: [], states: [], text: "", transports: [] };
-  const line = chat({
-    baseUrl: w.base, userId: "u", botId: "b", message: "hi", timing: FAST, ...options,
+  const line = begin({
+    baseUrl: w.base, userId: "u", timing: FAST, ...options,
     onEvent: (event) => {
       kept.events.push(event);
       kept.text = fold(kept.text, event);
@@ -68,6 +72,23 @@ for (const first of ["sse", "websocket", "longpoll"]) {
     assert.equal((await w.seen()).turns, 1);
   });
 }
+
+for (const [how, options] of Object.entries({
+  sse: { transports: ["sse"] }, websocket: { transports: ["websocket"] }, longpoll: { transports: ["longpoll"] },
+  "whole answer": { streaming: false },
+})) {
+  test(`a workflow runs over ${how}, and through cuts`, async () => {
+    const w = await world({ answer: LONG, delay: 0.002, cuts: how === "whole answer" ? 0 : 3, cut_after: 9 });
+    const kept = keep(w, run, { workflowId: "7/5", parameters: { city: "上海" }, ...options });
+    await exact(kept, LONG);
+    assert.equal((await w.seen()).turns, 1);
+    if (how === "whole answer") assert.equal(kept.events[0].input, '{"city":"上海"}');
+  });
+}
+
+test("a workflow needs an id", () => {
+  assert.throws(() => run({ baseUrl: STUB, userId: "u" }), TypeError);
+});
 
 test("a proxy that buffers the stream is noticed and the next transport goes on", async () => {
   const w = await world({ answer: LONG, delay: 0.02, buffer_sse: true });

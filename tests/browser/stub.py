@@ -122,7 +122,7 @@ class World:
         if key and key in self.keys:
             return self.turns[self.keys[key]]
         conversation = body.get("conversationId") or f"conv_{uuid.uuid4()}"
-        turn = Turn(f"turn_{uuid.uuid4()}", conversation, body["message"], body.get("userId", ""))
+        turn = Turn(f"turn_{uuid.uuid4()}", conversation, body.get("message", ""), body.get("userId", ""))
         turn.first = len(self.logs[conversation])
         others = [other for other in self.turns.values() if other.conversation == conversation]
         self.turns[turn.id] = turn
@@ -288,7 +288,7 @@ async def start(request: web.Request) -> web.StreamResponse:
     if w.manners.refuse_sse:
         return web.Response(status=w.manners.refuse_sse, text="<h1>proxy</h1>")
     body = await request.json()
-    if not body.get("message"):
+    if not body.get("message") and "workflow" not in request.match_info:
         return problem(422, "invalid_request")
     turn = w.start(body, request.headers.get("Idempotency-Key"))
     await asyncio.sleep(w.manners.hold_post)  # as slow as a test wants it
@@ -336,6 +336,13 @@ async def ask(request: web.Request) -> web.Response:
     fields = {"turnId": turn.id, "conversationId": turn.conversation, **fail, "detail": fail["error"], "status": status}
     fields.pop("error")
     return web.json_response(fields, status=status, headers=ids, content_type="application/problem+json")
+
+
+async def run(request: web.Request) -> web.StreamResponse:
+    """A run of a workflow: its stream, or, with `Prefer`, one answer."""
+    if {"message", "workflowId"} & (await request.json()).keys():
+        return problem(422, "invalid_request")
+    return await (ask if "Prefer" in request.headers else start)(request)
 
 
 def record(w: World, turn: Turn, **headers: str) -> web.Response:
@@ -570,6 +577,7 @@ def make_app() -> web.Application:
         app.router.add_post(f"{api}/chat/stream", start)
         app.router.add_post(f"{api}/chat", ask)
         app.router.add_post(f"{api}/files", files)
+        app.router.add_post(f"{api}/workflows/{{workflow}}/run", run)
         listening = f"{api}/{{scope:turns|conversations|shops}}/{{ident}}"
         app.router.add_get(f"{listening}/events", events)
         app.router.add_get(f"{listening}/ws", websocket)

@@ -3,8 +3,7 @@
  * others are internal and may change with any version.
  *
  * `chat()` asks a question and streams the answer, `run()` does so with a workflow, `connect()` listens to a turn, a
- * conversation or a shop. All use a `Line`. `upload()` sends a file
- * that a question may then name.
+ * conversation or a shop. All use a `Line`. `upload()` sends a file that a question may then name.
  */
 import { Line } from "./line.js";
 import { headerValue } from "./options.js";
