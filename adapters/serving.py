@@ -99,8 +99,11 @@ async def drain(settings: Settings, services: Services) -> None:
     services.hub.drain()
     seconds = 0.0 if services.turns.others_go_on else settings.drain_seconds
     waiting = asyncio.ensure_future(services.turns.drain(seconds))
-    while not waiting.done():
-        await asyncio.wait([waiting], timeout=_DRAIN_LOOK)
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + settings.drain_seconds
+    # No other node can go on with an upload.
+    while not waiting.done() or (services.ledger.count("upload") and loop.time() < latest):
+        await (asyncio.sleep(_DRAIN_LOOK) if waiting.done() else asyncio.wait([waiting], timeout=_DRAIN_LOOK))
         services.hub.drain()
     services.hub.drain(also_running=True)
     await asyncio.sleep(_DRAIN_LOOK)  # until the farewells have been sent

@@ -26,7 +26,8 @@ async def upload(request: web.Request) -> web.Response:
     if services.turns.draining:
         raise GatewayError(Code.DRAINING)
     began = asyncio.get_running_loop().time()
-    with services.connections.acquire(caller.account(user) if user else caller.listener_account):
+    seat = services.connections.acquire(caller.account(user) if user else caller.listener_account)
+    with seat, services.ledger.open("upload"):
         form = await read_form(request, services.settings.max_upload_bytes)
         # Uploads and turns are counted apart: a message may have ten attachments.
         if (counted := count(services, f"\0files\0{caller.account(user)}", shop, None)) is not None:

@@ -20,6 +20,8 @@ CHECKS = (
     "unsupported_method",
     "negative_data_rejection",
 )
+LIMITS = {"max_connections_per_user": 1000, "max_body_bytes": 2**20}
+"""Wrong bodies with many long texts are refused for what is wrong in them, and not because they are too large."""
 ENDLESS = ("/api/coze/shops/{shopId}/events", "/api/coze/shops/{shopId}/poll")
 """What waits for news of any shop that one can name. The other scopes' names don't exist, or their turns have ended."""
 
@@ -39,14 +41,14 @@ async def schemathesis(folder: Path, url: str, *more: str, phases: str = "covera
 
 
 async def test_no_example_gets_a_server_error_or_an_answer_that_is_not_described(tmp_path: Path) -> None:
-    async with whole(tmp_path, max_connections_per_user=1000) as gateway:
+    async with whole(tmp_path, **LIMITS) as gateway:
         printed = await schemathesis(tmp_path, gateway.url)
         assert "Tested: 28" in printed
         await quiet(gateway)
 
 
 async def test_with_a_token_every_answer_is_as_described(tmp_path: Path) -> None:
-    async with whole(tmp_path, max_connections_per_user=1000, **with_tokens(tmp_path)) as gateway:
+    async with whole(tmp_path, **LIMITS, **with_tokens(tmp_path)) as gateway:
         header = person("ann", shop="a", scope="shop")["Authorization"]
         await schemathesis(tmp_path, gateway.url, "--header", f"Authorization: {header}")
         await quiet(gateway)
@@ -54,7 +56,7 @@ async def test_with_a_token_every_answer_is_as_described(tmp_path: Path) -> None
 
 async def test_without_the_token_that_is_needed_every_answer_is_as_described(tmp_path: Path) -> None:
     """Only the route is looked at before the token is missed, so what is fuzzed is left to SCHEMATHESIS_EXAMPLES."""
-    async with whole(tmp_path, max_connections_per_user=1000, **with_tokens(tmp_path)) as gateway:
+    async with whole(tmp_path, **LIMITS, **with_tokens(tmp_path)) as gateway:
         phases = "coverage,fuzzing" if "SCHEMATHESIS_EXAMPLES" in os.environ else "coverage"
         await schemathesis(tmp_path, gateway.url, phases=phases)
         await quiet(gateway)

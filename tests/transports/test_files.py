@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jwt
 import pytest
 
 from gateway.simulator import Simulator, start_simulator
+from tests.processes import GatewayProcess
 from tests.transports.conftest import Serve, Served
 from tests.waiting import until
 
@@ -191,6 +193,36 @@ async def test_a_gateway_that_drains_takes_no_file(served: Served) -> None:
     served.services.turns.start_nothing_more()
     status, problem = await upload(served)
     assert (status, problem["code"]) == (503, "draining")
+
+
+async def test_a_stop_waits_for_a_file_that_is_on_its_way(
+    start_gateway: Callable[..., Awaitable[GatewayProcess]], coze: Simulator
+) -> None:
+    gateway = await start_gateway(COZE_API_TOKEN="pat", COZE_API_BASE=coze.url)
+    stopping = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x" * 200_000
+        await stopping.wait()
+        yield b"x" * 200_000
+
+    async with aiohttp.ClientSession() as session:
+
+        async def send(data: Any) -> int:
+            async with session.post(f"{gateway.url}/api/coze/files", data=data) as response:
+                return response.status
+
+        async def refused() -> bool:
+            return await send(form()) == 503
+
+        sending = asyncio.create_task(send(form(slowly())))
+        await until(lambda: coze.bytes_received > 0)
+        gateway.send_signal(signal.SIGTERM)
+        await gateway.logged("gateway.draining")
+        await until(refused)
+        stopping.set()
+        assert await sending == 200
+    assert await gateway.ended() == 0
 
 
 async def test_the_gateway_never_fetches_what_a_message_names(served: Served) -> None:
