@@ -89,8 +89,10 @@ class Course:
             self.add(f"{who} that the chat is complete, and there is no answer in it")
         elif failure is not None and status == "completed":
             self.add("Coze's record of the finished chat lacks the end of an answer that had begun")
+        elif failure is not None and turn.memory.run and self.skipped:
+            self.add("the workflow failed, or a text of it could not be read")
         elif failure is not None:
-            self.add(f"{who} that the chat failed")
+            self.add(f"{who} that the {'workflow' if turn.memory.run else 'chat'} failed")
 
     def unfinished(self, status: str) -> None:
         """Coze's record was read, but does not say yet how the answer continues."""

@@ -24,8 +24,14 @@ for await (const part of coze.chat.stream(ask("/fault code:4016 x"))) {
   refused = part.data.code;
 }
 
+let ran = "";
+for await (const part of coze.workflows.runs.stream({ workflow_id: "75", parameters: { input: question } })) {
+  if (part.event === "Message") ran += part.data.content;
+}
+
 console.log(
   JSON.stringify({
+    ran,
     events,
     streamed,
     status: poll.chat.status,

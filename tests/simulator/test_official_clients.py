@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.simulator import whole_text
+from gateway.simulator import whole_run, whole_text
 from tests.conftest import Require
 from tests.simulator.caller import Caller
 from tests.simulator.conftest import Start
@@ -131,6 +131,56 @@ async def test_cozepy_submits_tool_outputs(coze: cozepy.Coze) -> None:
     assert events[-1].event == cozepy.ChatEventType.CONVERSATION_CHAT_COMPLETED
 
 
+async def test_cozepy_talks_to_a_chatflow(coze: cozepy.Coze) -> None:
+    message = f"/fault plain {QUESTION}"
+    question = cozepy.Message.build_user_question_text(message)
+    flow: dict[str, Any] = {"workflow_id": "75", "additional_messages": [question], "parameters": {"city": "上海"}}
+    events = await asyncio.to_thread(lambda: list(coze.workflows.chat.stream(**flow)))
+    deltas = [e.message.content for e in events if e.event == cozepy.ChatEventType.CONVERSATION_MESSAGE_DELTA]
+    assert "".join(deltas) == whole_text(message)
+    chat = events[-1].chat
+    assert (chat.status, chat.bot_id) == (cozepy.ChatStatus.COMPLETED, None)
+    ids = {"conversation_id": chat.conversation_id, "chat_id": chat.id}
+    assert (await asyncio.to_thread(lambda: coze.chat.retrieve(**ids))).status == cozepy.ChatStatus.COMPLETED
+
+
+def said(events: list[Any]) -> str:
+    return "".join(event.message.content for event in events if event.event == cozepy.WorkflowEventType.MESSAGE)
+
+
+async def test_cozepy_runs_a_workflow(coze: cozepy.Coze) -> None:
+    message = f"/fault plain {QUESTION}"
+    run: dict[str, Any] = {"workflow_id": "75", "parameters": {"input": message}}
+    events = await asyncio.to_thread(lambda: list(coze.workflows.runs.stream(**run)))
+    assert said(events) == whole_run(message)
+    assert events[-1].message.node_title == "End"  # their client keeps `Done` to itself
+
+
+async def test_cozepy_answers_an_interrupt(coze: cozepy.Coze) -> None:
+    message = f"/fault action plain {QUESTION}"
+
+    def act() -> tuple[list[Any], list[Any]]:
+        first = list(coze.workflows.runs.stream(workflow_id="75", parameters={"input": message}))
+        asked = first[-1].interrupt.interrupt_data
+        answer: dict[str, Any] = {"event_id": asked.event_id, "interrupt_type": asked.type, "resume_data": "上海"}
+        return first, list(coze.workflows.runs.resume(workflow_id="75", **answer))
+
+    first, rest = await asyncio.to_thread(act)
+    assert first[-1].event == cozepy.WorkflowEventType.INTERRUPT
+    assert (said(first), said(rest)) == (whole_run(message), whole_run(message, answer="上海"))
+
+
+async def test_cozepy_sees_a_workflow_fail_and_be_refused(coze: cozepy.Coze) -> None:
+    def run(message: str) -> list[Any]:
+        return list(coze.workflows.runs.stream(workflow_id="75", parameters={"input": message}))
+
+    [failed] = await asyncio.to_thread(lambda: run("/fault failed-first:4000 x"))
+    assert (failed.event, failed.error.error_code) == (cozepy.WorkflowEventType.ERROR, 4000)
+    with pytest.raises(cozepy.CozeAPIError) as raised:
+        await asyncio.to_thread(lambda: run("/fault code:4009 x"))
+    assert raised.value.code == 4009
+
+
 async def test_cozepy_makes_a_conversation(coze: cozepy.Coze) -> None:
     made = await asyncio.to_thread(lambda: coze.conversations.create(meta_data={"k": "v"}))
     again = await asyncio.to_thread(lambda: coze.conversations.retrieve(conversation_id=made.id))
@@ -195,6 +245,7 @@ async def test_coze_s_client_for_node_streams_and_polls(
     assert seen["status"] == "completed"
     assert seen["polled"] == [whole_text(QUESTION)]
     assert seen["refused"] == 4016
+    assert seen["ran"] == whole_run(QUESTION)
 
 
 async def test_cozepy_uploads_a_file_and_looks_it_up(coze: cozepy.Coze) -> None:

@@ -10,6 +10,8 @@ from structlog.typing import EventDict
 from gateway.simulator import whole_run, whole_text
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import LISTENING, Event, everything, sse_events
+from tests.upstream.servers import STREAM_HEAD, Peer, chunk, json_answer, sample, streaming
+from tests.upstream.servers import serving as coze
 from tests.waiting import until
 
 RUN = "/api/coze/workflows/7522804697494045679/run"
@@ -216,6 +218,25 @@ async def test_a_cancelled_run_ends_at_once_and_closes_cozes_stream(served: Serv
     assert whole_run("/fault plain pieces:1000 -- long").startswith(state["content"])
 
 
+async def test_a_run_is_started_over_the_shared_socket(served: Served) -> None:
+    message = "/fault plain pieces:10 -- 你好"
+    heard: list[Event] = []
+    async with asyncio.timeout(15), served.session.ws_connect(f"{served.url}/api/coze/ws") as socket:
+        for wrong in ({}, {"workflowId": 5}, {"workflowId": "75", "message": "x"}):
+            await socket.send_json({"type": "run", "requestId": 1, "userId": "u", **wrong})
+            problem = await socket.receive_json()
+            assert (problem["type"], problem["code"], problem["requestId"]) == ("problem", "invalid_request", 1)
+        asked = {"type": "run", "requestId": 2, "workflowId": "75", "idempotencyKey": "k", **body(message)}
+        await socket.send_json(asked)
+        ack = await socket.receive_json()
+        assert (ack["type"], ack["topic"]) == ("ack", f"turns/{ack['turnId']}")
+        while not heard or heard[-1]["event"] != "completed":
+            heard += (await socket.receive_json())["events"]
+        await socket.send_json(asked)
+        assert (await socket.receive_json())["turnId"] == ack["turnId"]
+    assert text_of(heard) == whole_run(message)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -286,3 +307,35 @@ async def test_a_chatflow_waits_for_tools(served: Served) -> None:
     status, _, _ = await served.post(f"/api/coze/turns/{waits['turnId']}/tool-outputs", {"toolOutputs": outputs})
     assert status == 202
     assert (await served.ended(waits["turnId"]))["status"] == "completed"
+
+
+async def test_a_chatflow_of_which_coze_has_no_record_fails_as_an_answer_not_as_a_message(serve: Serve) -> None:
+    async def play(peer: Peer) -> None:
+        assert peer.request is not None
+        if peer.request.target == "/v1/workflows/chat":
+            await peer.send(STREAM_HEAD + chunk(sample("chatflow.sse")[:1500]))
+            peer.writer.close()
+        else:
+            await peer.send(json_answer(b'{"code":4001,"msg":"no such chat"}'))
+
+    async with coze(play) as server:
+        served = await serve(coze_api_base=server.url, coze_api_token="x")
+        events = await served.ask("hi", workflowId="75")
+    assert text_of(events) == events[-1]["content"] != ""
+    assert (events[-1]["event"], events[-1]["code"], events[-1]["upstream"]["code"]) == (
+        "error",
+        "upstream_failed",
+        4001,
+    )
+    assert [request.target for request in server.requests].count("/v1/workflows/chat") == 1
+
+
+async def test_a_text_that_could_not_be_read_is_told_in_the_log(serve: Serve, logs: list[EventDict]) -> None:
+    text = sample("workflow.sse").replace(b'"node_seq_id":"3"', b'"node_seq_id":3"')
+    async with coze(streaming(text)) as server:
+        served = await serve(coze_api_base=server.url, coze_api_token="x")
+        events = await run(served, "hi")
+    assert (events[-1]["event"], events[-1]["code"]) == ("error", "upstream_failed")
+    [line] = [line for line in logs if line["event"] == "SSE stream ended"]
+    assert line["reason"] == "the workflow failed, or a text of it could not be read"
+    assert line["skippedRecords"] == {"malformed": 1}
