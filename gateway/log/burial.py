@@ -6,21 +6,19 @@ from typing import Any, Final
 import msgspec
 
 from gateway.log.feed import replay
-from gateway.log.packing import pack, unpack
+from gateway.log.packing import unpack
+from gateway.log.saving import GIVEN, HEADS, portions
 from gateway.log.stretch import Stretch
 from gateway.postgres.line import Run
 
 COLUMNS: Final = "number, key, epochs, first, turn, mark, ended, state, body"
 """The columns of a stored stretch, in the order in which `stretch_of` takes them."""
 
-HEAD: Final = (
-    "INSERT INTO log_heads (key, epochs, head) VALUES (%s, %s, %s) ON CONFLICT (key) DO UPDATE"
-    " SET epochs = excluded.epochs, head = excluded.head WHERE excluded.head >= log_heads.head"
-)
 _LICENCE = "DELETE FROM log_nodes WHERE id = %s AND beat <= now() - make_interval(secs => %s) RETURNING id"
 _ORPHAN = (
-    "UPDATE log_stretches SET node = NULL, batch = 0, epochs = %s, last = %s, state = %s, body = %s, ended = %s"
-    " WHERE number = %s"
+    f"WITH {GIVEN}, saved AS (UPDATE log_stretches AS s SET node = NULL, batch = 0, epochs = given.epochs,"
+    " last = given.last, state = given.state, body = given.body, ended = given.ended"
+    f" FROM given WHERE s.number = given.number RETURNING given.key, given.epochs, given.last), {HEADS} SELECT 1"
 )
 _UNCLAIM = (
     "UPDATE log_heads SET node = CASE WHEN key IN (SELECT home FROM log_stretches WHERE node IS NULL AND NOT kept)"
@@ -53,9 +51,8 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
         for record in _decode(data):
             if record[0] in saved and number > saved[record[0]]:
                 replay(found, record, number)
-    for s in found.values():
-        await run(_ORPHAN, (s.epochs, s.last, s.state, pack(s), s.ended, s.number))
-        await run(HEAD, (s.key, s.epochs, s.last))
+    for portion, _ in portions(found.values()):
+        await run(_ORPHAN, portion)
     await run(_UNCLAIM, (-node, node))
     for table in ("log_batches", "log_locks"):
         await run(f"DELETE FROM {table} WHERE node = %s", (node,))

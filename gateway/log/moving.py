@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import aiosqlite
 
-from gateway.log.burial import HEAD
 from gateway.log.packing import pack
 from gateway.log.sqlite_file import SCHEMA_VERSION, read_only, recover
 from gateway.log.stretch import Stretch
@@ -24,6 +23,10 @@ _KEPT: Final = "FROM stretches WHERE ended IS NOT NULL AND key <> 'erased ' || n
 _NOBODY: Final = -1
 """A node that is no more: until its stretches are adopted, no node claims their conversations."""
 
+_HEAD: Final = (
+    "INSERT INTO log_heads (key, epochs, head) VALUES (%s, %s, %s) ON CONFLICT (key) DO UPDATE"
+    " SET epochs = excluded.epochs, head = excluded.head WHERE excluded.head >= log_heads.head"
+)
 _CLAIM: Final = (
     "INSERT INTO log_heads (key, epochs, head, node) VALUES (%s, '', 0, %s)"
     " ON CONFLICT (key) DO UPDATE SET node = excluded.node"
@@ -59,7 +62,7 @@ async def move(
         "log_heads", ("key", "epochs", "head"), source.execute("SELECT key, epoch, head FROM heads"), of=count
     )
     for s in unsaved:
-        await target.run(HEAD, s.key, s.epochs, s.last)
+        await target.run(_HEAD, s.key, s.epochs, s.last)
         await target.run(_CLAIM, home(s), _NOBODY)
     await target.run("UPDATE log_made SET mark = %s", made(source))
     await target.run(

@@ -11,11 +11,11 @@ import structlog
 from psycopg import Error
 
 from gateway.log.breaks import Known, look_after_break, write_again
-from gateway.log.burial import COLUMNS, HEAD, stretch_of
+from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered, Uncertain
 from gateway.log.licence import LEASE, Licence, translated
-from gateway.log.packing import pack
-from gateway.log.rows import LICENCE, LIVES, Rows, Unended
+from gateway.log.rows import LICENCE, Rows, Unended
+from gateway.log.saving import FENCED, Saving
 from gateway.log.stretch import Stretch
 from gateway.log.watch import Told, Watch
 from gateway.log.written import Written
@@ -30,11 +30,6 @@ T = TypeVar("T")
 _TRIM_AT_ONCE = 500
 _NUMBERS = 32  # low bits of a stretch's number, which its node counts; the bits above are the node's number
 
-_SAVE = (
-    f"WITH {LIVES} UPDATE log_stretches SET epochs = %s, last = %s, state = %s, body = %s, batch = %s, ended = %s,"
-    " kept = %s, kept_at = CASE WHEN %s THEN now() END, node = CASE WHEN %s THEN NULL ELSE node END"
-    " WHERE number = %s AND node = (SELECT id FROM lives) RETURNING number"
-)
 _EMPTY = msgspec.msgpack.encode([])
 _FORGET = (
     "WITH gone AS (DELETE FROM log_batches WHERE node = %s AND number < least(%s, %s))"
@@ -47,7 +42,6 @@ _ERASE = (
     "DELETE FROM log_heads WHERE key = ANY(%s) AND node IS NULL",
     "UPDATE log_heads SET epochs = '', head = 0 WHERE key = ANY(%s)",  # it stays claimed
 )
-_FENCED = "another node has taken over this one's turns"
 
 
 class PostgresJournal:
@@ -147,26 +141,12 @@ class PostgresJournal:
         return there
 
     async def save(self, stretches: list[Stretch]) -> None:
-        statements: list[tuple[tuple[str, Any], tuple[str, Any]]] = []
-        size = 0
-        for s in stretches:
-            over, body = s.ended is not None, pack(s)
-            values = (s.epochs, s.last, s.state, body, self._last_batch, s.ended, over, over, over, s.number)
-            statements.append(((_SAVE, (self.licence.node, *values)), (HEAD, (s.key, s.epochs, s.last))))
-            size += len(body) + len(s.state)
-
-        async def save(run: Run) -> None:
-            for kept, head in statements:
-                if await run(*kept):
-                    await run(*head)
-                elif not await run(f"WITH {LIVES} SELECT id FROM lives", (self.licence.node,)):
-                    raise Fenced(_FENCED)  # else another node has erased it
-
+        saving = Saving(self.licence.node, self._last_batch, stretches)
         numbers = {s.number for s in stretches}
         self._unsure |= numbers
-        await self._within(self._writer, save)
+        await self._within(self._writer, saving)
         self._unsure -= numbers
-        self._written.add(save, size)
+        self._written.add(saving, saving.size)
         for s in stretches:
             if s.ended is not None:
                 self._unended.pop(s.number, None)
@@ -236,7 +216,7 @@ class PostgresJournal:
 
     async def probe(self) -> None:
         if not await self.licence.renew():
-            raise Fenced(_FENCED)
+            raise Fenced(FENCED)
 
     async def close(self) -> None:
         """Gives the licence back, so that other nodes can adopt what is left at once."""
@@ -272,7 +252,7 @@ class PostgresJournal:
     def _require(self, rows: Iterable[Any]) -> None:
         """Raises `Fenced` if a write returned no rows: it did not find this node's licence, and wrote nothing."""
         if not rows:
-            raise Fenced(_FENCED)
+            raise Fenced(FENCED)
 
     async def _read(self, sql: str, *parameters: Any) -> list[Any]:
         return await self._ask(self._reader, sql, *parameters)

@@ -1,4 +1,4 @@
-"""The bench of several nodes beside the single one: `python -m tests.bench.nodes [--rounds R] [--share S] [--redis]`.
+"""The bench of several nodes beside the single one: `python -m tests.bench.nodes [--rounds R] [--share S]`.
 
 Everything runs on this machine's own cores, so what counts is processor time per piece and per delivery, and delays
 under a load that leaves the cores room; throughput of many machines can't be measured on one.
@@ -27,6 +27,7 @@ from tests.load.plan import Plan, allow_files
 from tests.load.transports import Door, sse
 from tests.processes import ROOT
 from tests.programs import program
+from tests.redis_servers import redis_server
 
 GOALS = (
     ("relay, PostgreSQL over SQLite: processor time per piece", "relay_ratio", 1.15, "×"),
@@ -37,6 +38,10 @@ GOALS = (
     ("delay at another node with Redis, p50", "redis.delay_p50", 0, "ms"),
     ("the same, p99", "redis.delay_p99", 50, "ms"),
     ("a follower's processor time per delivered piece, over the owner's", "follower_ratio", 1.0, "×"),
+    ("delay at the single node, p50", "single.delay_p50", 0, "ms"),
+    ("the same, p99", "single.delay_p99", 0, "ms"),
+    ("`started` at the single node, p50", "first.started_p50", 0, "ms"),
+    ("the same, p99", "first.started_p99", 0, "ms"),
     ("`started` with PostgreSQL, p50", "started.started_p50", 10, "ms"),
     ("the same, p99", "started.started_p99", 50, "ms"),
     ("1,000 listeners of a dead node, 100 pieces behind, until all are at the top", "back.back_s", 3, "s"),
@@ -131,7 +136,7 @@ async def nodes_of(
 
 
 async def run(programs: Path, *, rounds: int, share: float, redis: str) -> dict[str, Figures]:
-    """The medians of each measure. Each round measures the single node, too."""
+    """The medians of each measure. Each round measures the single node, too. `redis` is the path of its server."""
     end_on_sigterm()
     found: dict[str, list[Figures]] = defaultdict(list)
 
@@ -147,6 +152,8 @@ async def run(programs: Path, *, rounds: int, share: float, redis: str) -> dict[
                 async with single as own:
                     await measures.warm(own)
                     note("sqlite", await relay(own, share))
+                    note("first", await measures.first_byte(own, share))
+                    note("single", await delays([own], share, at=0))
                 async with nodes_of(1, coze, server) as nodes:
                     note("postgres", await relay(nodes[0], share))
                     note("started", await measures.first_byte(nodes[0], share))
@@ -155,8 +162,9 @@ async def run(programs: Path, *, rounds: int, share: float, redis: str) -> dict[
                     note("other", await delays(nodes, share, at=1))
                     note("back", await back(nodes, share))
                 if redis:
-                    async with nodes_of(2, coze, server, GATEWAY_BUS_URL=redis) as nodes:
-                        note("redis", await delays(nodes, share, at=1))
+                    with redis_server(redis) as news:
+                        async with nodes_of(2, coze, server, GATEWAY_BUS_URL=news.url) as nodes:
+                            note("redis", await delays(nodes, share, at=1))
     medians = {name: median(figures) for name, figures in found.items()}
     medians["relay_ratio"] = {"": medians["postgres"]["cpu_us"] / medians["sqlite"]["cpu_us"]}
     medians["follower_ratio"] = {"": medians["other"]["cpu_us"] / medians["owner"]["cpu_us"]}
@@ -177,7 +185,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.nodes", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="(2)")
     parser.add_argument("--share", type=float, default=1.0, help="of the full load, for a quick look (1)")
-    parser.add_argument("--redis", default="", help="the URL of a Redis, for news between nodes")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for nodes.md and .json (build)")
     options = parser.parse_args()
     if (found := program("postgres")) is None:
@@ -185,7 +192,7 @@ def main() -> int:
         return 2
     allow_files(3000)
     programs = Path(found).resolve().parent
-    medians = uvloop.run(run(programs, rounds=options.rounds, share=options.share, redis=options.redis))
+    medians = uvloop.run(run(programs, rounds=options.rounds, share=options.share, redis=program("redis-server") or ""))
     text = markdown(medians)
     sys.stdout.write(text)
     options.out.mkdir(parents=True, exist_ok=True)

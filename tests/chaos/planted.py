@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from gateway.__main__ import main
-from gateway.log import postgres, rows
+from gateway.log import rows, saving
 from gateway.log.journal import BEGIN, END, Record
 from gateway.log.licence import Licence
 from gateway.log.postgres import PostgresJournal
@@ -14,7 +14,7 @@ _EVERY = 40
 
 def double_writer() -> None:
     """A node that was taken for dead goes on writing, because it does not learn of it."""
-    for module, name in ((rows, "_COMMIT"), (rows, "_COMMIT_MORE"), (postgres, "_SAVE")):
+    for module, name in ((rows, "_COMMIT"), (rows, "_COMMIT_MORE"), (saving, "_SAVE")):
         text = getattr(module, name)
         assert rows.LICENCE in text
         setattr(module, name, text.replace(rows.LICENCE, "SELECT %s::bigint AS id"))
