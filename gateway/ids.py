@@ -60,7 +60,7 @@ def shop_log(shop: str) -> LogKey:
     return LogKey(f"shop:{shop}")
 
 
-_OWNER = re.compile(r"token:([0-9a-f]{128}):.*", re.ASCII | re.DOTALL)
+_OWNER = re.compile(r"token:([0-9a-f]{128}):(.*)", re.ASCII | re.DOTALL)
 
 
 def token_owner(token_hash: str, user: str) -> UserId:
@@ -76,7 +76,8 @@ def owned_by_token(owner: str) -> str:
 
 def user_in(owner: str) -> str:
     """The user in an owner, for log lines."""
-    return owner.rpartition(":")[2] if owned_by_token(owner) else owner
+    found = _OWNER.fullmatch(owner)
+    return owner if found is None else found[2]
 
 
 class Position(NamedTuple):

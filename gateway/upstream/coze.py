@@ -160,8 +160,12 @@ class CozeUpstream:
     async def pass_on(self, request: PassedRequest) -> Passed:
         token = await self._tokens.token(self._user_id)
         with self._calls.counted("pass_on"):
-            response = await self._exchanges.pass_on(request, token)
-            return Passed(response, self._ledger.open("upstream", f"{__name__}:pass_on"))
+            held = self._ledger.open("upstream", f"{__name__}:pass_on")
+            try:
+                return Passed(await self._exchanges.pass_on(request, token), held)
+            except BaseException:
+                held.close()
+                raise
 
     async def close(self) -> None:
         for stream in list(self._streams):

@@ -54,7 +54,8 @@ def order_of(body: dict[str, Any], request: web.Request, caller: Caller) -> Orde
     conversation = request.query.get("conversation_id", "") if path == CHAT else _word(body, "conversation_id")
     return Order(
         user_id=owner_of(caller, user),
-        bot_id=_word(body, "bot_id" if path == CHAT else "workflow_id", required=True),
+        bot_id=_word(body, "bot_id", required=path == CHAT),
+        workflow_id=_word(body, "workflow_id", required=True) if path == CHATFLOW else "",
         message=_text(body.get("additional_messages")),
         shop_id=None if caller.token_hash else caller.shop_for(None),
         language=language(request),

@@ -34,6 +34,7 @@ _DONE = b"done"
 _CHAT = b"conversation.chat."
 _NO_HEAD = b'{"role":"assistant","type":"answer","content_type":"text"}'
 _SEPARATOR = SEPARATOR.encode("unicode_escape")
+_LOST = b'{"code":5000,"msg":"The chat cannot be continued exactly where this stream was."}'
 _FAILED = (b"conversation.chat.failed", b"error")
 _CANCELED = b"conversation.chat.canceled"
 
@@ -75,6 +76,8 @@ class Framer:
                 parts.append(self._sound(entry))
             elif name == "action_required":
                 return b"".join((*parts, self._done(entry.sequence))), True
+            elif name == "reset":  # the database has lost what the reader was given, and Coze's form can't say so
+                return b"".join((*parts, self.framed(b"error", _LOST))), True
             elif name in ("completed", "cancelled", "error"):
                 return b"".join((*parts, self._last(entry))), True
             after = entry.sequence
