@@ -1,4 +1,4 @@
-"""A hatchery: a process that has imported the gateway, and forks one whenever a test wants a gateway.
+"""A hatchery: a process that has imported the gateway, and forks whenever a test wants one or a command of it.
 
 The imports of a gateway take a second of processor time. What is forked has run nothing of the gateway yet, and is a
 process of its own in every respect: its environment, folder, descriptors, signals and exit status are its own.
@@ -17,7 +17,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from runpy import run_module
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 _MOST = 1024 * 1024
@@ -35,9 +37,8 @@ class Hatched:
         self._end = asyncio.create_task(self._ended())
 
     async def _ended(self) -> int:
-        self.returncode = os.waitstatus_to_exitcode(
-            int(await self._report.read())
-        )  # to the end of the pipe, which is closed by that
+        status = await self._report.read()  # to the end of the pipe, which is closed by that
+        self.returncode = os.waitstatus_to_exitcode(int(status))
         return self.returncode
 
     async def wait(self) -> int:
@@ -66,18 +67,48 @@ class Hatchery:
         atexit.register(self.close)
 
     async def hatch(self, command: Sequence[str], environment: Mapping[str, str], *, limit: int) -> Hatched:
-        """`python -m …` for this module with its arguments, in the folder in which this process is."""
+        """`python -m …` for this module with its arguments, in the folder in which this process is. If it is cancelled,
+        there is no such process."""
+        hatching = asyncio.create_task(self._hatch(command, environment, limit))
+        try:
+            return await asyncio.shield(hatching)
+        except asyncio.CancelledError:
+            process = await hatching
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            raise
+
+    async def _hatch(self, command: Sequence[str], environment: Mapping[str, str], limit: int) -> Hatched:
         stderr, its_stderr = os.pipe()
         report, its_report = os.pipe()
-        request = json.dumps([list(command), dict(environment), os.getcwd()]).encode()
-        try:
-            socket.send_fds(self._control, [request], [its_stderr, its_report])
-        finally:
-            os.close(its_stderr)
-            os.close(its_report)
+        self._ask(command, environment, os.getcwd(), os.open(os.devnull, os.O_WRONLY), its_stderr, its_report)
         said = await _reader(os.fdopen(stderr, "rb", 0), limit)
         reported = await _reader(os.fdopen(report, "rb", 0), 1024)
         return Hatched(int(await reported.readline()), said, reported)
+
+    def run(
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, *, within: float
+    ) -> subprocess.CompletedProcess[str]:
+        """The same, as `subprocess.run` does it with everything captured."""
+        report, its_report = os.pipe()
+        with TemporaryFile("w+") as out, TemporaryFile("w+") as err, os.fdopen(report, "rb") as told:
+            self._ask(command, environment, str(folder), os.dup(out.fileno()), os.dup(err.fileno()), its_report)
+            pid = int(told.readline())
+            if not select.select([told], [], [], within)[0]:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(list(command), within)
+            status = os.waitstatus_to_exitcode(int(told.read()))
+            said = [file.read() for file in (out, err) if file.seek(0) == 0]
+            return subprocess.CompletedProcess(list(command), status, *said)
+
+    def _ask(self, command: Sequence[str], environment: Mapping[str, str], folder: str, *descriptors: int) -> None:
+        """The descriptors, which are closed here, are its stdout, its stderr, and a pipe for the report."""
+        try:
+            request = json.dumps([list(command), dict(environment), folder]).encode()
+            socket.send_fds(self._control, [request], descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def close(self) -> None:
         self._control.close()
@@ -95,7 +126,6 @@ async def _reader(pipe: BinaryIO, limit: int) -> asyncio.StreamReader:
 
 def _import_gateway() -> None:
     for module in (
-        "gateway.__main__",
         "gateway.config.loading",
         "adapters.serving",
         "adapters.edge.jwts",
@@ -124,10 +154,10 @@ def _serve(control: socket.socket) -> list[str]:
             _bury(reports)
         if control not in ready:
             continue
-        request, descriptors, _, _ = socket.recv_fds(control, _MOST, 2)
+        request, descriptors, _, _ = socket.recv_fds(control, _MOST, 3)
         if not request:
             return []
-        stderr, report = descriptors
+        *output, report = descriptors
         command, environment, folder = json.loads(request)
         if not (pid := os.fork()):
             signal.set_wakeup_fd(-1)
@@ -137,9 +167,10 @@ def _serve(control: socket.socket) -> list[str]:
                 end.close()
             for descriptor in (report, *reports.values()):
                 os.close(descriptor)
-            _move_in(stderr, environment, folder)
+            _move_in(output, environment, folder)
             return [str(part) for part in command]
-        os.close(stderr)
+        for descriptor in output:
+            os.close(descriptor)
         reports[pid] = report
         os.write(report, b"%d\n" % pid)
 
@@ -155,12 +186,10 @@ def _bury(reports: dict[int, int]) -> None:
             os.close(report)
 
 
-def _move_in(stderr: int, environment: Mapping[str, str], folder: str) -> None:
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for number, descriptor in enumerate((nothing, nothing, stderr)):
+def _move_in(output: Sequence[int], environment: Mapping[str, str], folder: str) -> None:
+    for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), *output)):
         os.dup2(descriptor, number)
-    os.close(nothing)
-    os.close(stderr)
+        os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

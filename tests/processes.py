@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,12 @@ def _environment() -> dict[str, str]:
 @functools.cache
 def _hatchery() -> Hatchery:
     return Hatchery(_environment())
+
+
+def hatched(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs one of the gateway's commands to its end, forked where all is imported already."""
+    command = ("gateway", *arguments)
+    return _hatchery().run(command, clean_environment() | AS_INSTALLED | environment, folder, within=90)
 
 
 class GatewayProcess:

@@ -12,8 +12,7 @@ import pytest
 from tests.databases import PostgresServer
 from tests.faults.coze import SWIFT, simulated
 from tests.nodes.cluster import Cluster, cluster
-from tests.processes import GatewayProcess
-from tests.test_cli import run
+from tests.processes import GatewayProcess, hatched
 from tests.transports.readers import Event, sse
 from tests.waiting import until
 
@@ -44,7 +43,7 @@ def traces(url: str) -> list[str]:
 
 
 async def command(folder: Path, url: str, *arguments: str) -> Any:
-    return await asyncio.to_thread(partial(run, *arguments, folder=folder, GATEWAY_DATABASE_URL=url))
+    return await asyncio.to_thread(partial(hatched, *arguments, folder=folder, GATEWAY_DATABASE_URL=url))
 
 
 async def _over(found: Cluster, node: int, topic: str, begun: asyncio.Event) -> list[Event]:
@@ -137,7 +136,7 @@ async def test_processes_that_start_at_once_on_an_empty_database_all_find_its_ta
 def test_a_database_that_is_not_there_is_a_sentence_without_its_password(
     tmp_path: Path, postgres: PostgresServer, arguments: tuple[str, ...]
 ) -> None:
-    done = run(*arguments, folder=tmp_path, GATEWAY_DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/gateway")
+    done = hatched(*arguments, folder=tmp_path, GATEWAY_DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/gateway")
     assert done.returncode == 1
     assert done.stderr.endswith("PostgreSQL does not answer: postgresql://u@127.0.0.1:1/gateway\n")
     assert list(tmp_path.iterdir()) == []

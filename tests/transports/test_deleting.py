@@ -9,8 +9,7 @@ import aiohttp
 import jwt
 import pytest
 
-from tests.processes import GatewayProcess
-from tests.test_cli import run
+from tests.processes import GatewayProcess, hatched
 from tests.transports.conftest import Serve, Served
 from tests.transports.readers import sse_events
 from tests.waiting import until
@@ -241,16 +240,16 @@ async def test_the_operator_deletes_what_a_user_wrote_while_the_gateway_is_stopp
         async with session.post(f"{gateway.url}/api/coze/chat/stream", json=body) as response:
             turns["running"] = response.headers["X-Turn-Id"]
             await response.content.readline()
-            refused = await asyncio.to_thread(run, "delete", "--user", "ann", folder=tmp_path)
+            refused = await asyncio.to_thread(hatched, "delete", "--user", "ann", folder=tmp_path)
             assert refused.returncode == 1
             assert "another gateway is using the data folder" in refused.stderr
             await gateway.kill()
-    done = await asyncio.to_thread(run, "delete", "--user", "ann", "--shop", "b", folder=tmp_path)
+    done = await asyncio.to_thread(hatched, "delete", "--user", "ann", "--shop", "b", folder=tmp_path)
     assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 2, "")
     assert traces(folder, f"{SECRET}-first")
     assert not traces(folder, f"{SECRET}-second")
     assert not traces(folder, f"{SECRET} question")
-    done = await asyncio.to_thread(run, "delete", "--user", "ann", "--shop", "b", folder=tmp_path)
+    done = await asyncio.to_thread(hatched, "delete", "--user", "ann", "--shop", "b", folder=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     again: GatewayProcess = await start_gateway()
     async with aiohttp.ClientSession() as session:
@@ -270,7 +269,7 @@ async def test_the_operator_deletes_what_a_user_wrote_while_the_gateway_is_stopp
 def test_a_mistaken_delete_says_what_is_wrong_and_makes_no_folder(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    done = run("delete", *arguments, folder=tmp_path)
+    done = hatched("delete", *arguments, folder=tmp_path)
     assert done.returncode in (1, 2)
     assert words in done.stderr
     assert not (tmp_path / "data").exists()
