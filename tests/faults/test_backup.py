@@ -41,6 +41,17 @@ def restore(data: Path, backup: Path, *names: str) -> None:
         shutil.copy(backup / name, data / name)
 
 
+async def stored(data: Path, *readers: Reader) -> None:
+    """Waits until the database has the ends of these readers' turns."""
+
+    def ended() -> bool:
+        with closing(sqlite3.connect(f"file:{data / 'gateway.db'}?mode=ro", uri=True)) as db:
+            found = dict(db.execute("SELECT id, status FROM turns").fetchall())
+        return all(found.get(reader.turn_id) in ("completed", "failed", "cancelled") for reader in readers)
+
+    await until(ended)
+
+
 def at(reader: Reader) -> Reader:
     """A reader who has what this one has now."""
     other = Reader(reader.book)
@@ -110,7 +121,7 @@ async def test_a_database_older_than_the_log_is_told_what_it_lacks_and_nothing_t
         await deleted.ask(session, process.url, "/fault plain rate:0 pieces:5 -- deleted")
         first = Reader()
         await first.ask(session, process.url, "/fault plain rate:0 pieces:5 -- first")
-        await asyncio.sleep(0.5)  # the database is written a tenth of a second after
+        await stored(data, deleted, first)
         with closing(sqlite3.connect(data / "gateway.db")) as db:
             db.execute("DELETE FROM turns WHERE id = ?", (deleted.turn_id,))
             db.commit()
@@ -180,7 +191,7 @@ async def test_a_log_older_than_the_database_loses_no_answer_that_the_database_h
         await asking
         after, same = Reader(), {"conversationId": reader.conversation_id}
         await after.ask(session, process.url, "/fault plain rate:0 pieces:5 -- after", **same)
-        await asyncio.sleep(0.5)  # the database is written a tenth of a second after
+        await stored(data, reader, after)
         await process.kill()
         restore(data, tmp_path / "backup", "log.db")
         await process.start()
@@ -207,7 +218,7 @@ async def test_a_last_event_that_is_told_from_the_database_is_the_same_to_the_le
             await reader.ask(session, process.url, f"/fault plain rate:0 {plan} -- {plan}")
         assert [reader.last.get("recovered") for reader in readers] == [False, True, None, False]
         assert [reader.last.get("awaitingReply") for reader in readers] == [None, None, None, True]
-        await asyncio.sleep(0.5)  # the database is written a tenth of a second after
+        await stored(data, *readers)
         await process.kill()
         for part in data.glob("log.db*"):
             part.unlink()

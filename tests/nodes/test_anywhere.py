@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from gateway.simulator import Simulator, whole_text
 from tests.databases import PostgresServer
-from tests.faults.coze import simulated
+from tests.faults.coze import patience, simulated
 from tests.nodes.cluster import Cluster, cluster
 from tests.transports.book import Book, Reader
 from tests.transports.readers import LISTENING, TRANSPORTS, Event, Read, first
@@ -96,7 +96,7 @@ async def test_a_conversation_is_followed_at_another_node_over_turns_of_several_
         turn, _ = await nodes.begin(node, "/fault plain pieces:20 rate:90 -- again", conversationId=conversation)
         turns.append(turn)
         await nodes.last(node, turn)
-    everybody = await asyncio.wait_for(asyncio.gather(*following), 15)
+    everybody = await asyncio.wait_for(asyncio.gather(*following), patience(5))
     for found in everybody:
         assert [event["turnId"] for event in found if event["event"] == "completed"] == turns
         assert len({event["id"] for event in found}) == len(found)

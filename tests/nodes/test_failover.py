@@ -44,7 +44,9 @@ class Pair:
 
     async def fall_behind(self) -> None:
         """The standby hears of nothing more."""
-        await until(lambda: self._finds(self.primary, "pg_stat_replication WHERE sent_lsn = flush_lsn"), within=10)
+        ((now,),) = await self._say(self.primary, "SELECT pg_current_wal_insert_lsn()")
+        has_all = f"pg_stat_replication WHERE flush_lsn >= '{now}'"
+        await until(lambda: self._finds(self.primary, has_all), within=10)
         await self._say(self.standby, "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
         await until(self._is_deaf, within=10)
 
