@@ -9,6 +9,7 @@ import { OpenBlock } from "./open-block.js";
 
 const CATCH_UP_MS = 120; // time constant of the typing
 const STEP_MS = 40; // between two steps: each costs a frame, and 25 per second look like typing
+const MOST = 20_000; // characters of one step, which would otherwise hold the page where a very long text came at once
 const LATE_MS = 60; // a step later than this was delayed by the browser: the text of that time is typed, too
 const PAUSE_MS = 120; // between two renderings of the open block, however short it is
 const PAUSE_CHARACTERS = 60; // fewer new characters than this wait for the next rendering
@@ -78,8 +79,9 @@ export class AnswerText {
     this.text = this.#arrived;
     const behind = this.text.length - this.#shown;
     if (behind) {
-      const share = calm.matches ? behind : Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
-      this.#shown += Math.max(share, 1);
+      const share = Math.ceil(behind * (1 - Math.exp(-elapsed / CATCH_UP_MS)));
+      const atOnce = calm.matches || elapsed === Infinity;
+      this.#shown += atOnce ? behind : Math.max(Math.min(share, MOST), 1);
       if (isHalf(this.text, this.#shown)) this.#shown++;
     }
     if (!this.#finished || this.#shown < this.text.length) {
