@@ -56,6 +56,15 @@ async def spread(nodes: list[Own], server: PostgresServer, turns: int, seconds: 
     }
 
 
+async def bystander(nodes: list[Own], turns: int, seconds: float) -> float:
+    """What it costs a node, per piece that another one writes, to follow that node for the sake of one listener."""
+    many = Plan(simulated=True, turns=turns, listeners=1, rate=turns, pieces=int(PACE * seconds), pace=PACE)
+    one = Plan(simulated=True, turns=1, listeners=1, rate=1, pieces=int(PACE * (seconds + 1)), pace=PACE)
+    used = Usage.of(nodes[1].pid).cpu
+    load, own = await asyncio.gather(run_load(many, nodes[0].url), run_load(one, nodes[0].url, listen_at=nodes[1].url))
+    return (Usage.of(nodes[1].pid).cpu - used) / (load.tally.pieces + own.tally.pieces) * 1e6
+
+
 async def run(programs: Path, turns: int, seconds: float, *, with_redis: bool) -> dict[str, Figures]:
     end_on_sigterm()
     found: dict[str, Figures] = {}
@@ -66,6 +75,8 @@ async def run(programs: Path, turns: int, seconds: float, *, with_redis: bool) -
                     figures = await spread(nodes, server, turns, seconds, redis)
                     sys.stderr.write(f"{count}: {', '.join(f'{k} {v:.3g}' for k, v in figures.items())}\n")
                     found[f"{count}"] = figures
+                    if count > 1:
+                        figures["bystander_us"] = await bystander(nodes, turns, seconds)
     return found
 
 
@@ -80,14 +91,15 @@ def _news(with_redis: bool) -> Iterator[tuple[dict[str, str], int]]:
 
 def markdown(found: dict[str, Figures]) -> str:
     lines = [
-        "| nodes | gateways together, µs per piece | × one node | PostgreSQL, µs per piece | Redis, µs per piece |",
-        "|---:|---:|---:|---:|---:|",
+        "| nodes | gateways together, µs per piece | × one node | PostgreSQL, µs per piece | Redis, µs per piece"
+        " | a node that follows for one listener, µs per piece of the other |",
+        "|---:|---:|---:|---:|---:|---:|",
     ]
     one = found["1"]["gateways_us"]
     for count, figures in found.items():
         lines.append(
             f"| {count} | {figures['gateways_us']:.0f} | {figures['gateways_us'] / one:.2f}"
-            f" | {figures['postgres_us']:.1f} | {figures['redis_us']:.1f} |"
+            f" | {figures['postgres_us']:.1f} | {figures['redis_us']:.1f} | {figures.get('bystander_us', 0):.1f} |"
         )
     return "\n".join(lines) + "\n"
 
