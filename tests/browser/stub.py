@@ -61,6 +61,8 @@ class Manners:
     retry_after: str = "1"
     break_poll: int = 0
     """How many more long-polls get a proxy's 502."""
+    busy_feedback: int = 0
+    """How many more times feedback gets 503."""
     busy_cancel: int = 0
     """How many more stops get 503 with `retry_after`."""
     told: int = 0
@@ -115,6 +117,8 @@ class World:
         self.configs = 0
         """How often the configuration was asked for."""
         self.outputs: list[dict[str, Any]] = []
+        self.titles: dict[str, str | None] = {}
+        self.feedback: dict[str, str] = {}
         self.news = asyncio.Condition()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -546,8 +550,34 @@ async def messages(request: web.Request) -> web.Response:
         common = {"turnId": turn.id, "status": turn.status, "createdAt": "2026-01-01T00:00:00Z"}
         found.append({"id": f"{turn.id}-q", "role": "user", "content": turn.input, **common})
         if turn.over:
-            found.append({"id": f"{turn.id}-a", "role": "assistant", "content": turn.text, **common})
+            given = {"feedback": w.feedback[turn.id]} if w.feedback.get(turn.id, "none") != "none" else {}
+            found.append({"id": f"{turn.id}-a", "role": "assistant", "content": turn.text, **common, **given})
     return web.json_response({"messages": found, "hasMore": False})
+
+
+async def conversations(request: web.Request) -> web.Response:
+    w = world(request)
+    found: dict[str, dict[str, Any]] = {}
+    for turn in w.turns.values():
+        title = w.titles.get(turn.conversation) or turn.input[:80]
+        common = {"botId": "b", "shopId": None, "createdAt": 1_760_000_000.0, "updatedAt": 1_760_000_000.0}
+        found.setdefault(turn.conversation, {"conversationId": turn.conversation, "title": title, **common})
+    return web.json_response({"conversations": list(found.values())[::-1], "next": None})
+
+
+async def rename(request: web.Request) -> web.Response:
+    ident = request.match_info["ident"]
+    title = world(request).titles[ident] = (await request.json())["title"]
+    return web.json_response({"conversationId": ident, "title": title})
+
+
+async def feedback(request: web.Request) -> web.Response:
+    w, ident = world(request), request.match_info["ident"]
+    if w.manners.busy_feedback > 0:
+        w.manners.busy_feedback -= 1
+        return problem(503, "storage_unavailable")
+    given = w.feedback[ident] = (await request.json())["feedback"]
+    return web.json_response({"turnId": ident, "feedback": given, "comment": "", "atCoze": True})
 
 
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:
@@ -585,5 +615,8 @@ def make_app() -> web.Application:
         app.router.add_get(f"{api}/turns/{{ident}}", turn_record)
         app.router.add_post(f"{api}/turns/{{ident}}/cancel", cancel)
         app.router.add_post(f"{api}/turns/{{ident}}/tool-outputs", outputs)
+        app.router.add_put(f"{api}/turns/{{ident}}/feedback", feedback)
+        app.router.add_get(f"{api}/conversations", conversations)
+        app.router.add_patch(f"{api}/conversations/{{ident}}", rename)
         app.router.add_get(f"{api}/conversations/{{ident}}/messages", messages)
     return app

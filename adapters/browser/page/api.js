@@ -6,7 +6,7 @@ import { language } from "./language.js";
 const TIMEOUT_MS = 15_000;
 
 /**
- * Requests JSON from a path below the gateway's `/api/coze/`. With `body` it is a POST; with the idempotency key `key` it has
+ * Requests JSON from a path below the gateway's `/api/coze/`. With `body` it is a POST, unless a `method` is named; with the idempotency key `key` it has
  * its effect once, however often it is sent. `baseUrl` ends with a slash.
  * @returns the answer's JSON. Rejects with a `GatewayError`; its `status` is 0 when nobody answered.
  */
@@ -14,7 +14,7 @@ export async function request({ baseUrl, token, network }, path, { body, method,
   const headers = { "Accept-Language": language(), ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   const init = { method, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) };
   if (body !== undefined) {
-    Object.assign(init, { method: "POST", body: JSON.stringify(body) });
+    Object.assign(init, { method: method ?? "POST", body: JSON.stringify(body) });
     headers["Content-Type"] = "application/json";
   }
   if (key) headers["Idempotency-Key"] = key;
@@ -49,6 +49,15 @@ export async function giveOutputs(settings, turnId, toolOutputs) {
     const turn = error.status ? await request(settings, `turns/${turnId}`).catch(() => undefined) : undefined;
     error.answered = turn !== undefined && turn.status !== "action_required";
     throw error;
+  }
+}
+
+/** Says what the user thinks of a turn's answer. Rejects with what went wrong, for a person. */
+export async function giveFeedback(settings, turnId, feedback) {
+  try {
+    await request(settings, `turns/${turnId}/feedback`, { method: "PUT", body: { feedback } });
+  } catch (error) {
+    throw sentence(error);
   }
 }
 

@@ -14,6 +14,7 @@ import { fitToText, replaceText, sendOnEnter } from "./message-field.js";
 import { addThemeButton, keepField } from "./preferences.js";
 import { Scrolling } from "./scrolling.js";
 import { shownLength } from "./shown-length.js";
+import { Talks } from "./talks.js";
 
 const LIKING = ["sse", "websocket", "longpoll", "eventsource"];
 const SAID = {
@@ -24,7 +25,8 @@ const PRESSING_HELPS_MS = 1_500; // a shorter pause is over before anybody can p
 const HOME = new URL(".", location.href).href; // a proxy may serve the gateway below a path
 const at = (id) => document.getElementById(id);
 
-const dock = new Dock({ main: at("main"), side: at("side"), opener: at("panel-button"), closer: at("panel-close") });
+const dock = new Dock({ name: "docked", main: at("main"), side: at("side"), opener: at("panel-button"), closer: at("panel-close") });
+const drawer = new Dock({ name: "listed", main: at("main"), side: at("talks"), opener: at("talks-button"), closer: at("talks-close") });
 const network = new BadNetwork();
 const parts = network.parts();
 const figures = new Figures(at("figures"));
@@ -75,6 +77,11 @@ const conversation = new Conversation({
     at("welcome").hidden = at("log").childElementCount > 0;
   },
   keepPlace: (change) => scrolling.keepPlace(change),
+});
+
+const talks = new Talks({ list: at("talks-list"), more: at("talks-more"), hint: at("talks-hint") }, {
+  settings: conversation.page.settings,
+  onChosen: () => drawer.close(),
 });
 
 /** Says what went wrong, in a place that people see on any screen, until they do something about it. */
@@ -145,6 +152,7 @@ function showProgress(event) {
   placeSend();
   for (const asks of document.querySelectorAll(".chip, .retry")) asks.disabled = running;
   at("delete").hidden = !conversation.id;
+  talks.mark(conversation.id);
   at("earlier").hidden = !conversation.hasEarlier;
   const said = SAID[event?.event];
   // A screen reader is told when an answer begins, waits and ends. Read out piece by piece, the answer would be noise.
@@ -207,6 +215,7 @@ addDeletion({
   opener: at("delete"), dialog: at("deletion"), yes: at("deletion-yes"), no: at("deletion-no"), trouble: at("deletion-trouble"),
 }, async () => {
   await conversation.remove();
+  talks.load();
   unwarn();
   hint("deleted");
   message.focus();
@@ -268,6 +277,7 @@ onLanguage(() => {
 });
 addThemeButton(at("theme"));
 for (const id of ["userId", "botId", "shopId"]) keepField(at(id));
+for (const id of ["userId", "shopId"]) at(id).addEventListener("change", () => talks.load());
 keepField(at("token"), tabMemory); // a token is forgotten when its tab is closed
 at("token").addEventListener("change", () => {
   unwarn();
@@ -281,6 +291,7 @@ function askWhatIsOn() {
     limit = config.maxMessageChars ?? limit;
     attaching.limit = config.maxUploadBytes ?? attaching.limit;
     at("simulated").hidden = !config.simulated;
+    if (!config.needsToken) talks.load();
     if (!config.needsToken) return sayAnew(at("token-label"), "token");
     askForToken();
     return hint("token_needed");

@@ -1,10 +1,9 @@
 /**
- * The conversation that the page shows. It asks by `chat()`, and listens by `connect()` while it asks nothing, so that an
- * answer which was started in another tab, or before a reload, appears here too. It has one connection at a time: over
- * HTTP/1.1 browsers allow six per host, for all tabs together.
+ * The conversation that the page shows. It asks by `chat()`, and listens by `connect()` while it asks nothing: answers may be
+ * started in other tabs, or before a reload. It has one connection at a time, since browsers allow six per host over HTTP/1.1.
  */
 import { leaveStepBack, recallConversation, rememberConversation, watchAddress } from "./address.js";
-import { giveOutputs, request, sentence } from "./api.js";
+import { giveFeedback, giveOutputs, request, sentence } from "./api.js";
 import { fresh, forgetAsked, keepAsked, recallAsked } from "./asking.js";
 import { Connection } from "./connection.js";
 import { make, say } from "./dom.js";
@@ -46,6 +45,7 @@ export class Conversation {
       takeBack: (view) => this.#queue.takeBack(view),
       tryNow: () => this.connection.tryNow(),
       giveOutputs: (turnId, toolOutputs) => giveOutputs(page.settings(), turnId, toolOutputs),
+      giveFeedback: (turnId, feedback) => giveFeedback(page.settings(), turnId, feedback).then(() => true, page.onTrouble),
     });
     this.connection = new Connection((state, detail) => this.#tell(state, detail));
     this.#queue = new Queue(page, this.#turns);

@@ -1,11 +1,12 @@
 /**
- * The panel's place: beside the conversation on a wide screen; on a narrow one docked below it once it is asked for, so
+ * A panel's place: beside the conversation on a wide screen; on a narrow one docked below it once it is asked for, so
  * that the answer stays in sight while its network is cut.
  */
 export class Dock {
   /**
    * @param {object} parts
-   * @param {HTMLElement} parts.main has the class `docked` while the panel is open on a narrow screen
+   * @param {HTMLElement} parts.main has the class `name` while the panel is open on a narrow screen
+   * @param {string} parts.name
    * @param {HTMLElement} parts.side the panel's place
    * @param {HTMLButtonElement} parts.opener
    * @param {HTMLButtonElement} parts.closer
@@ -26,17 +27,17 @@ export class Dock {
     });
   }
 
-  get isOpen() { return this.parts.main.classList.contains("docked"); }
+  get isOpen() { return this.parts.main.classList.contains(this.parts.name); }
 
   open() {
-    this.parts.main.classList.add("docked");
+    this.parts.main.classList.add(this.parts.name);
     this.parts.opener.setAttribute("aria-expanded", "true");
   }
 
   close() {
-    const { main, side, opener } = this.parts;
+    const { main, side, opener, name } = this.parts;
     const held = side.contains(document.activeElement);
-    main.classList.remove("docked");
+    main.classList.remove(name);
     opener.setAttribute("aria-expanded", "false");
     if (held) opener.focus();
   }

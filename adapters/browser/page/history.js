@@ -17,7 +17,7 @@ export class History {
     this.#settings = settings;
   }
 
-  /** The next older page of turns, oldest first: `[{turnId, question, answer?, status?}]`. */
+  /** The next older page of turns, oldest first: `[{turnId, question, answer?, status?, opinion?}]`. */
   async earlier() {
     const before = this.#oldest === undefined ? "" : `&before=${encodeURIComponent(this.#oldest)}`;
     const page = await request(this.#settings(), `conversations/${this.id}/messages?limit=${PAGE}${before}`);
@@ -25,7 +25,9 @@ export class History {
     for (const message of [...page.messages, ...(this.#cut ? [this.#cut] : [])]) {
       const turn = turns.get(message.turnId);
       if (message.role === "user") turns.set(message.turnId, { turnId: message.turnId, question: message.content });
-      else if (turn && ENDED.has(message.status)) Object.assign(turn, { answer: message.content, status: message.status });
+      else if (turn && ENDED.has(message.status)) {
+        Object.assign(turn, { answer: message.content, status: message.status, opinion: message.feedback });
+      }
     }
     const [first] = page.messages;
     this.#oldest = first?.id ?? this.#oldest;

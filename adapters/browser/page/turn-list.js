@@ -39,9 +39,9 @@ export class TurnList {
 
   /** Makes turns of those in a page of the record that are not known yet; `place` shows them. @returns {TurnView[]} */
   recall(turns) {
-    return turns.filter(({ turnId }) => !this.#byId.has(turnId)).map(({ turnId, question, answer, status }) => {
+    return turns.filter(({ turnId }) => !this.#byId.has(turnId)).map(({ turnId, question, answer, status, opinion }) => {
       const view = new TurnView(question, this.#buttons);
-      view.turnId = turnId;
+      Object.assign(view, { turnId, opinion });
       if (answer !== undefined) view.recall(answer, status);
       this.#byId.set(turnId, view);
       return view;

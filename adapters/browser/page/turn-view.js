@@ -2,8 +2,8 @@
 import { fold } from "../client/coze-gateway.js";
 import { AnswerBody } from "./answer-body.js";
 import { isText, structured } from "./cards.js";
-import { copyButton, iconButton, make, say, sayAnew } from "./dom.js";
-import { figuresShown } from "./foot.js";
+import { iconButton, make, say, sayAnew } from "./dom.js";
+import { acts, figuresShown, retryButton } from "./foot.js";
 import { t } from "./language.js";
 import { spoken } from "./media.js";
 import { Notice } from "./notice.js";
@@ -30,7 +30,8 @@ export class TurnView {
 
   /** @param {{retry: (view: TurnView) => void, ask: (text: string) => void, edit: (text: string) => void,
    *   takeBack: (view: TurnView) => void, tryNow: () => void,
-   *   giveOutputs: (turnId: string, outputs: object[]) => Promise<void>}} page what the turn's buttons do */
+   *   giveOutputs: (turnId: string, outputs: object[]) => Promise<void>, giveFeedback: (turnId: string, feedback: string)
+   *   => Promise<boolean>}} page what the turn's buttons do */
   constructor(question, page) {
     this.question = question;
     this.page = page;
@@ -174,11 +175,7 @@ export class TurnView {
     this.#end("error");
     const trace = [code, upstream?.code, upstream?.logId].filter(Boolean).join(" · ");
     this.#showFailure(sentence, trace);
-    if (!wrong) this.failure.append(this.#retryButton());
-  }
-
-  #retryButton() {
-    return quietButton("retry", () => this.page.retry(this), "quiet-button retry");
+    if (!wrong) this.failure.append(retryButton(this));
   }
 
   /** The gateway may go on with the turn, but this page is not allowed to hear it. Says why, until it is heard again. */
@@ -192,9 +189,7 @@ export class TurnView {
   figures(summary) {
     if (this.state === "error" && !this.text) return;
     this.foot.hidden = false;
-    this.foot.replaceChildren(...figuresShown(summary));
-    const acts = [...(this.state === "cancelled" ? [this.#retryButton()] : []), ...(this.text ? [copyButton(() => this.text)] : [])];
-    if (acts.length) this.foot.append(make("span", { class: "acts" }, ...acts));
+    this.foot.replaceChildren(...figuresShown(summary), ...acts(this));
     if (this.element.classList.contains("recovered")) this.foot.prepend(say("span", "recovered", { class: "badge" }));
     if (this.state === "cancelled") this.foot.prepend(say("span", "stopped", { class: "badge plain" }));
   }
@@ -296,4 +291,4 @@ export class TurnView {
   }
 }
 
-const quietButton = (key, onclick, look = "quiet-button") => say("button", key, { type: "button", class: look, onclick });
+const quietButton = (key, onclick) => say("button", key, { type: "button", class: "quiet-button", onclick });
