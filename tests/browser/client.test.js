@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "./share.js";
 
-const { chat, connect, run, upload, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
+const { chat, connect, conversations, run, upload, fold, EventStreamParser, GatewayError } = await import(process.env.MODULE);
 const STUB = process.env.STUB_URL;
 const FAST = { firstByteMs: 400, penaltyMs: 300, backoffMaxMs: 500, quietAfterMs: 50 };
 const LONG = Array.from({ length: 60 }, (_, i) => `word${i} 你好 `).join("");
@@ -1057,4 +1057,43 @@ test("an upload that is refused, unheard or given up rejects, and is not repeate
   await w.tell({ tokens: ["good"], delay: 0 });
   await assert.rejects(upload(file, { baseUrl: w.base, token: "bad" }), { code: "unauthorized" });
   assert.equal((await upload(file, { baseUrl: w.base, token: () => "good" })).bytes, 1);
+});
+
+test("a user's conversations are listed, renamed and deleted, and answers get feedback", async () => {
+  const w = await world({ answer: "Hello.", delay: 0 });
+  const turns = [];
+  for (const message of ["one", "two"]) {
+    const kept = ask(w, { message });
+    turns.push(await kept.done);
+  }
+  const mine = conversations({ baseUrl: w.base, userId: "u" });
+  const { conversations: found, next } = await mine.list({ limit: 5 });
+  assert.deepEqual([found.map(({ title }) => title), next], [["two", "one"], null]);
+  const [{ conversationId, turnId }] = turns;
+  assert.deepEqual(await mine.rename(conversationId, "Another/title?"), { conversationId, title: "Another/title?" });
+  assert.equal((await mine.list()).conversations[1].title, "Another/title?");
+  assert.equal((await mine.feedback(turnId, "unlike", "too long")).feedback, "unlike");
+  assert.equal(await mine.remove(conversationId), undefined);
+  assert.deepEqual((await mine.list()).conversations.map(({ title }) => title), ["two"]);
+  await assert.rejects(mine.remove(conversationId), { name: "GatewayError", status: 404, code: "not_found" });
+});
+
+test("a request about conversations that fails rejects once and says why", async () => {
+  const w = await world({ tokens: ["right"], busy_feedback: 1 });
+  await assert.rejects(conversations({ baseUrl: w.base, userId: "u" }).list(), { name: "GatewayError", code: "unauthorized" });
+  const mine = conversations({ baseUrl: w.base, token: async () => "right" });
+  assert.deepEqual((await mine.list()).conversations, []);
+  await assert.rejects(mine.feedback("turn_x", "like"), { status: 503, code: "storage_unavailable" });
+  const away = conversations({ baseUrl: "http://127.0.0.1:9", userId: "u" });
+  await assert.rejects(away.list(), { name: "GatewayError", status: 0, code: "unreachable" });
+  const abort = new AbortController();
+  const slow = conversations({
+    baseUrl: w.base, signal: abort.signal, network: { fetch: (_, { signal }) => new Promise((_, no) => signal.addEventListener("abort", () => no(signal.reason))) },
+  });
+  const asked = slow.list();
+  abort.abort();
+  await assert.rejects(asked, { name: "AbortError" });
+  const portal = conversations({ baseUrl: w.base, network: { fetch: async () => new Response("<h1>Sign in</h1>") } });
+  await assert.rejects(portal.list(), { name: "GatewayError", code: "unknown" });
+  assert.throws(() => conversations({ baseUrl: "ftp://x" }), TypeError);
 });

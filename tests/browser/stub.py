@@ -571,6 +571,14 @@ async def rename(request: web.Request) -> web.Response:
     return web.json_response({"conversationId": ident, "title": title})
 
 
+async def delete(request: web.Request) -> web.Response:
+    w, ident = world(request), request.match_info["ident"]
+    if ident not in [turn.conversation for turn in w.turns.values()]:
+        return problem(404, "not_found")
+    w.turns = {turn.id: turn for turn in w.turns.values() if turn.conversation != ident}
+    return web.Response(status=204)
+
+
 async def feedback(request: web.Request) -> web.Response:
     w, ident = world(request), request.match_info["ident"]
     if w.manners.busy_feedback > 0:
@@ -618,5 +626,6 @@ def make_app() -> web.Application:
         app.router.add_put(f"{api}/turns/{{ident}}/feedback", feedback)
         app.router.add_get(f"{api}/conversations", conversations)
         app.router.add_patch(f"{api}/conversations/{{ident}}", rename)
+        app.router.add_delete(f"{api}/conversations/{{ident}}", delete)
         app.router.add_get(f"{api}/conversations/{{ident}}/messages", messages)
     return app

@@ -289,6 +289,44 @@ export interface UploadedFile {
  */
 export function upload(file: Blob, options?: UploadOptions): Promise<UploadedFile>;
 
+export type ConversationsOptions = Pick<LineOptions, "baseUrl" | "token" | "language" | "signal" | "timing" | "network"> & {
+  /** Whose conversations. Not needed with a token that names the user. */
+  userId?: string | undefined;
+};
+
+export interface Listed {
+  conversationId: string;
+  /** The first message's first 80 characters until somebody gives another one. */
+  title: string;
+  botId: string;
+  shopId: string | null;
+  /** Unix seconds. */
+  createdAt: number;
+  updatedAt: number;
+}
+
+/** Each call is one request. Rejects with a `GatewayError`, or with an `AbortError` after the signal. */
+export interface Conversations {
+  /** A page of the list, the newest first. `next` is the `cursor` of the next page. */
+  list(page?: {
+    shopId?: string | undefined;
+    limit?: number | undefined;
+    cursor?: string | undefined;
+  }): Promise<{ conversations: Listed[]; next: string | null }>;
+  /** With null the first message is the title again. */
+  rename(conversationId: string, title: string | null): Promise<{ conversationId: string; title: string | null }>;
+  /** Deletes a conversation for good. */
+  remove(conversationId: string): Promise<void>;
+  /** What the user thinks of a turn's answer. `atCoze` says whether Coze has taken it, too. */
+  feedback(turnId: string, feedback: "like" | "unlike" | "none", comment?: string): Promise<{
+    turnId: string;
+    feedback: "like" | "unlike" | "none";
+    comment: string;
+    atCoze: boolean;
+  }>;
+}
+
+export function conversations(options?: ConversationsOptions): Conversations;
 export function connect(options: ConnectOptions): Connection;
 export function chat(options: ChatOptions): Chat;
 /** Runs a workflow; otherwise like `chat()`. */

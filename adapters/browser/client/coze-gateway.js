@@ -3,11 +3,13 @@
  * others are internal and may change with any version.
  *
  * `chat()` asks a question and streams the answer, `run()` does so with a workflow, `connect()` listens to a turn, a
- * conversation or a shop. All use a `Line`. `upload()` sends a file that a question may then name.
+ * conversation or a shop. All use a `Line`. `upload()` sends a file that a question may then name;
+ * `conversations()` makes plain requests about a user's conversations.
  */
 import { Line } from "./line.js";
 import { headerValue } from "./options.js";
 import { Question } from "./question.js";
+import { Talks } from "./talks.js";
 import { send } from "./upload.js";
 
 // All files are named here, so that a browser requests them at once instead of level by level, with a round trip each.
@@ -114,4 +116,19 @@ function ask(options, question) {
 export function upload(file, options = {}) {
   if (!(file instanceof Blob)) throw new TypeError("upload() takes a File or a Blob");
   return send(file, options);
+}
+
+/**
+ * A user's conversations: `list()`, `rename()`, `remove()`, and `feedback()` on answers.
+ * @param {import("./coze-gateway").ConversationsOptions} options
+ * @returns {import("./coze-gateway").Conversations}
+ */
+export function conversations(options = {}) {
+  const talks = new Talks(options);
+  return {
+    list: (page) => talks.list(page),
+    rename: (conversationId, title) => talks.rename(conversationId, title),
+    remove: (conversationId) => talks.remove(conversationId),
+    feedback: (turnId, feedback, comment) => talks.feedback(turnId, feedback, comment),
+  };
 }
