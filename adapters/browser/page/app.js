@@ -26,7 +26,6 @@ const HOME = new URL(".", location.href).href; // a proxy may serve the gateway 
 const at = (id) => document.getElementById(id);
 
 const dock = new Dock({ name: "docked", main: at("main"), side: at("side"), opener: at("panel-button"), closer: at("panel-close") });
-const drawer = new Dock({ name: "listed", main: at("main"), side: at("talks"), opener: at("talks-button"), closer: at("talks-close") });
 const network = new BadNetwork();
 const parts = network.parts();
 const figures = new Figures(at("figures"));
@@ -79,10 +78,7 @@ const conversation = new Conversation({
   keepPlace: (change) => scrolling.keepPlace(change),
 });
 
-const talks = new Talks({ list: at("talks-list"), more: at("talks-more"), hint: at("talks-hint") }, {
-  settings: conversation.page.settings,
-  onChosen: () => drawer.close(),
-});
+const talks = new Talks(at, conversation.page.settings);
 
 /** Says what went wrong, in a place that people see on any screen, until they do something about it. */
 function warn(words) {
@@ -277,7 +273,6 @@ onLanguage(() => {
 });
 addThemeButton(at("theme"));
 for (const id of ["userId", "botId", "shopId"]) keepField(at(id));
-for (const id of ["userId", "shopId"]) at(id).addEventListener("change", () => talks.load());
 keepField(at("token"), tabMemory); // a token is forgotten when its tab is closed
 at("token").addEventListener("change", () => {
   unwarn();

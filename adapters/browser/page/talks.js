@@ -1,5 +1,9 @@
-/** The list of the user's conversations: each is a link that opens it, and may be given another title. */
+/**
+ * The list of the user's conversations: each is a link that opens it, and may be given another title. On a narrow screen it
+ * is a drawer.
+ */
 import { request, sentence } from "./api.js";
+import { Dock } from "./dock.js";
 import { iconButton, make, say } from "./dom.js";
 import { onLanguage, t } from "./language.js";
 
@@ -9,7 +13,7 @@ const LONGEST = 200; // characters of a title
 
 export class Talks {
   #parts;
-  #page;
+  #settings;
   #known = new Map(); // the conversations in the list, by id
   #next; // the cursor of the next page
   #shown; // the id of the conversation that the page shows
@@ -17,16 +21,17 @@ export class Talks {
   #round = 0; // an answer to an earlier round comes too late
 
   /**
-   * @param {{list: HTMLElement, more: HTMLButtonElement, hint: HTMLElement}} parts
-   * @param {object} page
-   * @param {() => object} page.settings `baseUrl`, `userId`, `shopId`, `token` and `network`
-   * @param {() => void} page.onChosen somebody chose a conversation
+   * @param {(id: string) => HTMLElement} at the page's element with an id
+   * @param {() => object} settings `baseUrl`, `userId`, `shopId`, `token` and `network`
    */
-  constructor(parts, page) {
-    this.#parts = parts;
-    this.#page = page;
-    parts.more.addEventListener("click", () => this.#fetch(this.#next));
-    parts.list.addEventListener("click", ({ target }) => { if (target.closest(".talk")) page.onChosen(); });
+  constructor(at, settings) {
+    this.#parts = { list: at("talks-list"), more: at("talks-more"), hint: at("talks-hint") };
+    this.#settings = settings;
+    const places = { main: at("main"), side: at("talks"), opener: at("talks-button"), closer: at("talks-close") };
+    const drawer = new Dock({ ...places, name: "listed" });
+    this.#parts.more.addEventListener("click", () => this.#fetch(this.#next));
+    this.#parts.list.addEventListener("click", ({ target }) => { if (target.closest(".talk")) drawer.close(); });
+    for (const id of ["userId", "shopId"]) at(id).addEventListener("change", () => this.load());
     onLanguage(() => this.#show());
   }
 
@@ -44,7 +49,7 @@ export class Talks {
   }
 
   async #fetch(cursor) {
-    const { userId, shopId, token, ...settings } = this.#page.settings();
+    const { userId, shopId, token, ...settings } = this.#settings();
     const round = ++this.#round;
     if (!userId && !token) return this.#replace([]);
     const query = new URLSearchParams({ limit: PAGE, ...(userId && { userId }), ...(shopId && { shopId }), ...(cursor && { cursor }) });
@@ -107,7 +112,7 @@ export class Talks {
       event.preventDefault();
       try {
         const body = { title: field.value.trim() || null };
-        await request(this.#page.settings(), `conversations/${one.conversationId}`, { method: "PATCH", body });
+        await request(this.#settings(), `conversations/${one.conversationId}`, { method: "PATCH", body });
         if (body.title) one.title = body.title;
         else await this.load();
         this.#tell();
