@@ -158,11 +158,11 @@ class CozeUpstream:
             raise not_coze("Coze's answer about the file cannot be read") from None
 
     async def pass_on(self, request: PassedRequest) -> Passed:
-        token = await self._tokens.token(self._user_id)
         with self._calls.counted("pass_on"):
             held = self._ledger.open("upstream", f"{__name__}:pass_on")
             try:
-                return Passed(await self._exchanges.pass_on(request, token), held)
+                token = await self._tokens.token(self._user_id)
+                return Passed(await self._exchanges.pass_on(request, token), held, self._calls)
             except BaseException:
                 held.close()
                 raise

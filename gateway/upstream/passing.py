@@ -9,6 +9,7 @@ import aiohttp
 
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.telemetry.ledger import Held
+from gateway.upstream.calls import Calls
 from gateway.upstream.passed import PassedRequest
 from gateway.upstream.refusal import log_id_of
 
@@ -37,9 +38,11 @@ _THEIRS = frozenset({"set-cookie", "server", "date", "content-length", "x-tt-log
 
 
 class Passed:
-    """Implements `PassedAnswer`."""
+    """Implements `PassedAnswer`. Until it is closed it counts as a call that is under way."""
 
-    def __init__(self, response: aiohttp.ClientResponse, held: Held) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, held: Held, calls: Calls) -> None:
+        calls.under_way += 1
+        self._calls: Calls | None = calls
         self._response = response
         self._held = held
         self.status = response.status
@@ -58,6 +61,9 @@ class Passed:
     def close(self) -> None:
         self._response.close()
         self._held.close()
+        if (calls := self._calls) is not None:
+            self._calls = None
+            calls.under_way -= 1
 
 
 def passes(name: str) -> bool:

@@ -38,11 +38,14 @@ def may_pass(services: Services, caller: Caller) -> bool:
     """Whether the caller may ask Coze for anything at all: with a token of its own, or as a trusted backend.
 
     With the gateway's credentials one reads what belongs to all users, so a single user may not. Nor may a key of some
-    shops, unless it is of one shop that has credentials of its own.
+    shops, unless it is of one shop that has credentials of its own and no list of bots: what is passed on may name any.
     """
-    if caller.kind != "api-key":
-        return caller.kind in ("coze-token", "none")
-    return caller.shops == ALL or (len(caller.shops) == 1 and services.shops is not None)
+    if caller.kind != "api-key" or caller.shops == ALL:
+        return caller.kind in ("coze-token", "none", "api-key")
+    if len(caller.shops) > 1 or services.shops is None:
+        return False
+    shop = services.shops.tenants.table.get(next(iter(caller.shops), ""))
+    return shop is not None and shop.bots is None
 
 
 async def pass_on(request: web.Request, caller: Caller) -> web.StreamResponse:
