@@ -170,7 +170,7 @@ def body(event: Event | Reset) -> bytes:
     """
     if isinstance(event, Text):
         return text_body(event.kind, event.content)
-    return _one_line(_encode(event)[1:-1])
+    return one_line(_encode(event)[1:-1])
 
 
 def text_body(kind: str, text: str) -> bytes:
@@ -249,10 +249,11 @@ def decode(body: bytes) -> Event | Reset | Unknown:
 def text_json(text: str) -> bytes:
     """`text` as a JSON string, quotes included, safe on one line for any reader. `text` holds no lone surrogate."""
     data = _encode(text)
-    return data if text.isascii() else _one_line(data)
+    return data if text.isascii() else one_line(data)
 
 
-def _one_line(data: bytes) -> bytes:
+def one_line(data: bytes) -> bytes:
+    """JSON without the characters at which some readers would cut a line."""
     if b"\xe2\x80" in data:
         data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     if b"\xc2\x85" in data:

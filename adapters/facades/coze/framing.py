@@ -17,7 +17,9 @@ from gateway.events import (
     LOG_ID,
     Cancelled,
     Failed,
+    one_line,
     record_of,
+    text_json,
     text_of,
 )
 from gateway.log.entry import Entry
@@ -31,6 +33,7 @@ BETWEEN = b"\n"
 _DELTA, _AUDIO = b"conversation.message.delta", b"conversation.audio.delta"
 _HEAD, _LOG_ID = HEAD.encode(), LOG_ID.encode()
 _DONE = b"done"
+_ENDING = b"\n\n"
 _CHAT = b"conversation.chat."
 _NO_HEAD = b'{"role":"assistant","type":"answer","content_type":"text"}'
 _SEPARATOR = SEPARATOR.encode("unicode_escape")
@@ -54,12 +57,13 @@ class Framer:
     The result depends on the stretch, the position and the entries alone, so that the same may be asked for again.
     """
 
-    __slots__ = ("_colon", "_head", "_stretch")
+    __slots__ = ("_colon", "_head", "_opening", "_stretch")
 
     def __init__(self, stretch: Stretch, *, spaced: bool) -> None:
         self._stretch = stretch
         self._colon = b": " if spaced else b":"
         self._head: Head | None = None
+        self._opening = b""  # how the records of the text under this head begin, up to the text itself
 
     def frames(self, after: int, entries: list[Entry]) -> tuple[bytes, bool]:
         """The records for entries that follow the position `after`, and whether the stream ends with them."""
@@ -88,7 +92,7 @@ class Framer:
 
     def rest(self, sequence: int, text: str, kind: str = "message") -> bytes:
         """A record with text that belongs after the position `sequence`."""
-        return self._delta(self._at(sequence), msgspec.json.encode(text), kind)
+        return self._delta(self._at(sequence), text_json(text), kind)
 
     # -- pieces ---------------------------------------------------------------------------------------------------
 
@@ -104,18 +108,24 @@ class Framer:
     def _delta(self, head: Head, content: bytes, kind: str) -> bytes:
         if kind == "reasoning":
             return self.framed(_DELTA, b'%b,"content":"","reasoning_content":%b}' % (head.fields[:-1], content))
-        return self.framed(_DELTA, b"".join((head.fields[:-1], b',"content":', content, b"}")))
+        return b"".join((self._opening, content, b"}\n\n"))
 
     def _sound(self, entry: Entry) -> bytes:
         head = msgspec.json.decode(self._at(entry.sequence).fields)
         content = msgspec.json.decode(b"{%b}" % entry.body)["content"]
-        return self.framed(_AUDIO, msgspec.json.encode(head | {"content_type": "audio", "content": content}))
+        return self.framed(_AUDIO, _json(head | {"content_type": "audio", "content": content}))
 
     def _at(self, sequence: int) -> Head:
         """The head that counts at a position."""
         head = self._head
         if head is None or head.sequence > sequence:
-            head = self._head = head_at(self._stretch, sequence)
+            head = self._stands(head_at(self._stretch, sequence))
+        return head
+
+    def _stands(self, head: Head) -> Head:
+        """From now on text stands under this head."""
+        self._head = head
+        self._opening = self.framed(_DELTA, head.fields[:-1])[: -len(_ENDING)] + b',"content":'
         return head
 
     # -- records --------------------------------------------------------------------------------------------------
@@ -123,7 +133,7 @@ class Framer:
     def _record(self, entry: Entry) -> bytes:
         name, begins, data = record_of(entry.body)
         if name == _HEAD:
-            self._head = Head(entry.sequence, data, begins)
+            self._stands(Head(entry.sequence, data, begins))
             return b""
         if name in (_LOG_ID, _DONE):
             return b""
@@ -137,7 +147,7 @@ class Framer:
         if isinstance(last, Failed) and (known is None or known[0] not in _FAILED):
             error = {"code": code_of(last), "msg": last.error}
             if known is None:
-                said = self.framed(b"error", msgspec.json.encode(error))
+                said = self.framed(b"error", _json(error))
             else:
                 said = self.framed(_FAILED[0], _state(known[1], "failed", last_error=error))
         elif isinstance(last, Cancelled) and known is not None and known[0] != _CANCELED:
@@ -185,4 +195,8 @@ def text_after(stretch: Stretch, sequence: int) -> int:
 
 def _state(chat: bytes, status: str, **fields: object) -> bytes:
     known = msgspec.json.decode(chat)
-    return msgspec.json.encode((known if isinstance(known, dict) else {}) | {"status": status, **fields})
+    return _json((known if isinstance(known, dict) else {}) | {"status": status, **fields})
+
+
+def _json(fields: dict[str, object]) -> bytes:
+    return one_line(msgspec.json.encode(fields))
