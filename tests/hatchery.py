@@ -155,7 +155,9 @@ def _serve(control: socket.socket) -> list[str]:
         if control not in ready:
             continue
         request, descriptors, _, _ = socket.recv_fds(control, _MOST, 3)
-        if not request:
+        if not request:  # the test run has ended, or was killed: nothing outlives it
+            for pid in reports:
+                os.kill(pid, signal.SIGKILL)
             return []
         *output, report = descriptors
         command, environment, folder = json.loads(request)
