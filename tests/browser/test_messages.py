@@ -111,7 +111,7 @@ async def test_code_can_be_copied(tab: Tab, stub: Stub) -> None:
     content = await shown(tab, stub, MARKDOWN)
     await content.locator(".code-bar button").click()
     assert await tab.page.evaluate("navigator.clipboard.readText()") == "def f(x):\n    return x  # <b>\n"
-    await tab.page.locator(".foot button").click()
+    await tab.page.locator(".foot [data-t=copy]").click()
     assert await tab.page.evaluate("navigator.clipboard.readText()") == MARKDOWN
 
 

@@ -33,7 +33,7 @@ async def kept(tab: Tab, nth: int = -1) -> dict[str, Any]:
 async def written(tab: Tab, nth: int = -1) -> str:
     """The source of an answer on the page, as its copy button gives it."""
     await tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await tab.page.locator(".turn").nth(nth).locator(".foot button").click()
+    await tab.page.locator(".turn").nth(nth).locator(".foot [data-t=copy]").click()
     text: str = await tab.page.evaluate("navigator.clipboard.readText()")
     return text
 

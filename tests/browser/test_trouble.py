@@ -205,7 +205,7 @@ async def test_copying_works_without_a_secure_context_or_says_that_it_cannot(tab
             Object.defineProperty(navigator, "clipboard", { value: undefined });
         }"""
     )
-    button = page.locator(".foot button")
+    button = page.locator(".foot button[data-t^=cop]")
     await button.click()
     await page.locator(".foot button", has_text="Copied").wait_for()
     assert await page.evaluate("clipboard.readText()") == "Copy **me**."
