@@ -16,7 +16,7 @@ Event = cozepy.ChatEventType
 SAID = ["plain", "reasoning", "tool", "multi", "audio", "card-only", "crlf", "no-done", "action question"]
 
 
-@pytest.mark.parametrize("faults", [*SAID, *ASKING])
+@pytest.mark.parametrize("faults", [*SAID, *sorted(ASKING)])
 async def test_the_stream_is_the_one_that_coze_sent(coze: cozepy.Coze, door: Door, faults: str) -> None:
     message = f"/fault {faults} {QUESTION}"
     events = await asyncio.to_thread(lambda: list(coze.chat.stream(**asked(message))))
