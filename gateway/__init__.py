@@ -14,7 +14,7 @@ over.
 - `longtext`, `waiting`: a text of megabytes, and a task that outlives its waiter.
 - `upstream`: Coze's HTTP API. `turns`: what one turn does, and how turns wait for one another. `log`: the event log.
   `reading`: how readers follow it. `store`: conversations and messages, in a database.
-- `nodes`: several processes on one PostgreSQL. `postgres`: how it is reached.
+- `nodes`: several processes on one PostgreSQL. `postgres`, `redis`: how each is reached, and its failures in words.
 - `config`: settings. `telemetry`: the observer, logs, metrics, the ledger, faults. `simulator`: a simulated Coze.
 
 `adapters` puts HTTP around all this; nothing here imports it.

@@ -20,7 +20,7 @@ from gateway.telemetry import logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, or 2 if the operator must correct something."""
+    """Runs one command and returns its exit status: 0; 1 if the work failed; 2 if a setting or an argument is wrong."""
     # Until a command has a handler of its own, Ctrl-C just ends the process, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _fill_closed_streams()

@@ -16,7 +16,7 @@ from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Delays, Metrics
 from gateway.telemetry.observer import TurnIds
 from gateway.telemetry.scrape import render
-from gateway.telemetry.words import EVENTS, RETRY_REASONS, Closing, Operation, Recovery
+from gateway.telemetry.words import EVENTS, PARTS, RETRY_REASONS, Closing, Operation, Recovery
 from gateway.upstream.protocol import Skipped
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -164,6 +164,9 @@ def test_the_closed_lists_in_the_docs_are_those_in_the_code() -> None:
     assert listed("Why a connection closed") == [reason.value for reason in Closing]
     assert listed("Why a request to Coze was tried again") == [reason.value for reason in RETRY_REASONS]
     assert listed("How a recovery ended") == [outcome.value for outcome in Recovery]
+    failed = text.split("## Where the gateway itself failed\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|", failed, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(PARTS)
     assert set(listed("Why a record was skipped")) == set(get_args(Skipped.__annotations__["reason"]))
 
 

@@ -1,5 +1,5 @@
-"""The OpenAPI 3.1 description of every route. It is written by hand in `openapi.json`; tests compare it with the
-code."""
+"""The OpenAPI 3.1 description of every route of the gateway's own API. It is written by hand in `openapi.json`; tests
+compare it with the code."""
 
 import json
 from functools import lru_cache

@@ -55,7 +55,6 @@ class Closing(StrEnum):
     UNAUTHORIZED = "unauthorized"
     PROTOCOL = "protocol"
     DRAINING = "draining"
-    OVERLOADED = "overloaded"
     ERROR = "error"
 
 
