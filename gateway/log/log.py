@@ -100,6 +100,7 @@ class EventLog:
         for tail in self.shelf.tails():
             tail.writer = None
             tail.next = tail.head + 1
+            self.shelf.drop(tail, None)  # unless somebody reads it
         adopted = await self._join()
         self.committer.rejoin()
         return adopted

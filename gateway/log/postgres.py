@@ -187,6 +187,7 @@ class PostgresJournal:
     async def trim(self, *, before: float, now: float) -> list[str]:
         """A time in the future was written when the database's clock was ahead, and is set to now."""
         await self._ask(self._writer, "UPDATE log_stretches SET kept_at = now() WHERE kept_at > now()")
+        await self._ask(self._writer, "DELETE FROM log_post WHERE at < now() - interval '1 minute'")
         sql = (
             "DELETE FROM log_stretches WHERE number IN (SELECT number FROM log_stretches WHERE"
             " kept_at < now() - make_interval(secs => %s) LIMIT %s) RETURNING key"

@@ -119,12 +119,12 @@ class Claims:
 
     @asynccontextmanager
     async def alone_with(self, mark: str) -> AsyncIterator[None]:
-        node = self._licence.node
         try:
             async with asyncio.timeout(_LOCKED_ELSEWHERE):
-                while not await self._locked(node, mark):  # noqa: ASYNC110 - no event tells when another node unlocks
+                while not await self._locked(node := self._licence.node, mark):  # noqa: ASYNC110 - no event tells when another node unlocks
                     await asyncio.sleep(_LOOK_AGAIN)
         except TimeoutError:
+            self._later(self._unlock(mark, self._licence.node))  # the last attempt may have locked it
             raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node is starting it", retry_after=1) from None
         try:
             yield

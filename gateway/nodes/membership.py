@@ -170,7 +170,8 @@ class Membership:
             self._metrics.nodes_counted(0)
             await self._start_over()
             self._adopted = []
-            adopted = await self._log.rejoin()
+            self._adopted = await self._log.rejoin()
+            self._steady_from = asyncio.get_running_loop().time()
             self._metrics.node_rejoined()
             logger.warning("nodes.rejoined", node=self._journal.licence.node, why="was taken for dead, or cut off")
         else:
@@ -180,12 +181,12 @@ class Membership:
                 logger.warning("nodes.buried", nodes=buried)
                 self._rings.adopt()
             self._adopted += await self._journal.adopt()
-            await self._log.take_in(self._adopted)  # which may fail, and be done again in the next round
-            adopted, self._adopted = self._adopted, []
-        if adopted:
-            self._metrics.stretches_adopted(len(adopted))
+            await self._log.take_in(self._adopted)
+        if adopted := self._adopted:
             ended = [stretch for stretch in adopted if stretch.ended is not None]
             await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended)
+            self._adopted = []  # whatever has failed until here is done again in the next round
+            self._metrics.stretches_adopted(len(adopted))
             self._look = True
             self._wake.set()
 

@@ -132,6 +132,10 @@ class Store:
         """The database may have lost what was written last: looks, and writes it once more."""
         self._writer.look_after_break()
 
+    def forget_written(self) -> None:
+        """Other nodes may have changed what was written here."""
+        self._writer.forget_written()
+
     def erased_elsewhere(self, conversation_id: ConversationId) -> None:
         """Another node has erased a conversation: nothing brings it back."""
         self._writer.erased_elsewhere(conversation_id)

@@ -74,8 +74,14 @@ class Writer:
 
     def erased_elsewhere(self, conversation_id: ConversationId) -> None:
         """Another node has erased a conversation: it must not come back."""
+        self.queued.erase(conversation_id)
         for _, _, batch in self._written:
             batch.erase(conversation_id)
+
+    def forget_written(self) -> None:
+        """This process may have missed what other nodes changed since: it writes nothing of it again."""
+        self._written.clear()
+        self._remembered = 0
 
     async def _look(self) -> None:
         """Queues what the database may have lost, so that it is written before anything else is."""

@@ -81,7 +81,12 @@ class Erasure:
         await self._store.erase(conversation_id)
         self._send_away(keys)  # readers that came in the meantime
         if self._others.any:
-            await ask_all(self._others, GoneAsked(keys))
+
+            async def tell() -> bool | None:
+                """A node that does not hear of it might write it again; one that is silent for long is buried."""
+                return True if None not in await ask_all(self._others, GoneAsked(keys)) else None
+
+            await until_taken_over(tell)
 
     async def erased_elsewhere(self, keys: list[LogKey]) -> None:
         """Another node has erased these logs."""

@@ -21,6 +21,9 @@ from gateway.turns.telling import Telling
 GRACE = 10.0
 """The least number of seconds that a turn gets that outlived its process, or that waits for its first listener."""
 
+_OVER_WITHIN = 2.0
+"""Seconds that fenced turns have to come to their ends."""
+
 
 class Runner:
     """The only owner of running turns: one task per turn, which doesn't end when a connection closes."""
@@ -87,7 +90,11 @@ class Runner:
             if live.task is None:
                 self._forget(live)
         if running := [live.task for live in self.turns.values() if live.task is not None]:
-            await asyncio.wait(running)
+            _, late = await asyncio.wait(running, timeout=_OVER_WITHIN)
+            for task in late:
+                task.cancel()  # it only tells Coze something
+            if late:
+                await asyncio.wait(late)
         self._means.others.lose_all()
 
     def tell(self, turn_id: str) -> None:

@@ -51,7 +51,14 @@ class Accepted(Struct, frozen=True):
 
 
 class _TakenForDead(Exception):
-    """While this process started a turn, its node was taken for dead, or the database may have lost what it claimed."""
+    """While this process started a turn, its node was taken for dead, or the database may have lost what it claimed.
+
+    `perhaps` is a turn that had begun. If PostgreSQL has its first batch, another node goes on with it.
+    """
+
+    def __init__(self, perhaps: Accepted | None = None) -> None:
+        super().__init__()
+        self.perhaps = perhaps
 
 
 class Starting:
@@ -75,12 +82,20 @@ class Starting:
         """Goes on if its request is cancelled, so that a quick second request with the same key waits for the first."""
         try:
             return await self._find_or_start_in_term(order, owns, admit, position, mark)
-        except _TakenForDead:  # its claims and findings may be out of date, but it was admitted
+        except _TakenForDead as dead:  # its claims and findings may be out of date, but it was admitted
+            await self._patiently(self._require_storage)  # once this node has joined again, its old batches are settled
+            if (begun := dead.perhaps) is not None and await self._is_known(begun):
+                return begun
             return await self._find_or_start(order, owns, lambda _: None, position, mark)
+
+    async def _is_known(self, begun: Accepted) -> bool:
+        return await self._patiently(lambda: self._finding.key_of(begun.turn_id)) is not None
 
     async def _find_or_start_in_term(
         self, order: Order, owns: Owns, admit: Admit, position: str, mark: str
     ) -> Accepted:
+        if self._means.others.any and self._log.fenced:
+            await self._patiently(self._require_storage)  # until then the log knows turns that never began
         if not order.conversation_id:
             return await self._start_once(order, None, admit, position, mark)
         async with self._runner.gate(order.conversation_id):
@@ -162,7 +177,7 @@ class Starting:
             if isinstance(there, Accepted):
                 return there
             term = there
-            tail = await self._claimed(key, naming)
+            tail = await self._claimed(key, naming, term)
         busy, waiting = self._runner.is_busy(tail), object()
         try:
             if busy and order.on_busy == "reject":
@@ -176,12 +191,11 @@ class Starting:
                 tail.users.discard(waiting)  # no await follows until the turn keeps the tail
         except BaseException:
             self._log.shelf.drop(tail, waiting)  # the tail may have been read for this order alone
-            others.release(key)
+            self._release(key, term)
             raise
         if (others.term, others.breaks) != (term, breaks):  # another node may have the conversation now, or the mark
             self._log.shelf.drop(tail, waiting)
-            if others.term == term:
-                others.release(key)
+            self._release(key, term)
             raise _TakenForDead
         note = Note(order, naming.conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
@@ -193,12 +207,13 @@ class Starting:
         try:
             await self._runner.accept(live, mark, queued=busy)
         except GatewayError as error:
-            if others.any and self._log.fenced:  # it waits until this node has joined again
-                raise _TakenForDead from error
+            if others.any and self._log.fenced:
+                begun = Accepted(naming.conversation_id, turn.turn_id, tail.key, queued=busy)
+                raise _TakenForDead(begun) from error
             raise
         if order.coze is not None:
             self._names.recall(note)
-        if others.any and not order.streamed:  # a reader of this stream learns the turn's id from what it reads here
+        if others.any:
             with suppress(GatewayError, TimeoutError):  # the turn runs in any case, and the store will be told of it
                 async with asyncio.timeout(PATIENCE):
                     await self._patiently(self._store.settled)  # so that any node that is asked next knows the turn
@@ -211,7 +226,12 @@ class Starting:
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         return await patiently(self._means.others, work)
 
-    async def _claimed(self, key: LogKey, naming: Naming) -> Tail:
+    def _release(self, key: LogKey, term: int) -> None:
+        """Gives back what was claimed in this term. A later one may have adopted a turn of the conversation."""
+        if self._means.others.term == term:
+            self._means.others.release(key)
+
+    async def _claimed(self, key: LogKey, naming: Naming, term: int) -> Tail:
         """The tail of a conversation that this node has just claimed, with everything that other nodes wrote to it."""
         try:
             if self._means.others.any:
@@ -221,10 +241,10 @@ class Starting:
                 naming.known(row.coze_conversation_id, row.naming)
             return await self._patiently(lambda: self._log.shelf.tail(key, newest=True))
         except JournalError as error:
-            self._means.others.release(key)
+            self._release(key, term)
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         except BaseException:
-            self._means.others.release(key)
+            self._release(key, term)
             raise
 
     async def _at_its_node(self, order: Order, key: LogKey, mark: str, admit: Admit, position: str) -> Accepted | int:
@@ -251,7 +271,7 @@ class Starting:
         # Looks again even if no node had the conversation: since the first look, one may have run the whole turn.
         if not (nodes or (mark and others.any)) or (earlier := await self._earlier(order, asked)) is None:
             return found
-        others.release(key)
+        self._release(key, found)
         return earlier
 
 

@@ -64,26 +64,50 @@ class TakeOver:
             await self._names.read(name)
         await self._log.probe()
         writable = self._log.trouble is None
+        tails = await self._tails(orphans)
         running: list[LiveTurn] = []
-        for stretch in orphans:
+        for stretch in orphans:  # without an await, so that no turn is left behind whatever fails or is deleted
+            if stretch.number not in self._log.shelf.unsaved:
+                continue  # its conversation was deleted meanwhile
             if not stretch.turn:
                 writer = self._log.take_over(stretch, self._notifications)
                 writer.end() if writable else writer.owe()
                 self._notifications.adopted(writer)
                 continue
-            note = read_note(stretch.state)
+            note, tail = read_note(stretch.state), tails[stretch.number]
             if note.stage == "queued":
-                tail = await self._log.shelf.tail(LogKey(note.conversation_id))
                 turn = Turn(ConversationId(note.conversation_id), TurnId(stretch.turn), note.order.language)
                 self._runner.queues.line_up(self._taken(stretch, note, turn, tail, queued=True))
             else:
-                tail = await self._log.shelf.tail(LogKey(stretch.key))
                 running.append(self._taken(stretch, note, _restored(stretch, note), tail, queued=False))
+        for tail in tails.values():
+            self._log.shelf.drop(tail, self)
+        for stretch in ended:  # PostgreSQL claimed their conversations with them
+            key = LogKey(read_note(stretch.state).conversation_id if stretch.turn else stretch.key)
+            self._means.others.hold(key)
+            self._means.others.release(key)
         if writable:
             self._go_on(running)
         else:
             logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
             self._runner.track(self._go_on_later(running))
+
+    async def _tails(self, orphans: list[Stretch]) -> dict[int, Tail]:
+        """The tails in which these turns go on, by the numbers of their stretches. This object uses them until it
+        drops them. Raises `JournalError`."""
+        found: dict[int, Tail] = {}
+        try:
+            for stretch in orphans:
+                if stretch.turn:
+                    note = read_note(stretch.state)
+                    key = LogKey(note.conversation_id) if note.stage == "queued" else LogKey(stretch.key)
+                    tail = found[stretch.number] = await self._log.shelf.tail(key)
+                    tail.users.add(self)
+        except BaseException:
+            for tail in found.values():
+                self._log.shelf.drop(tail, self)
+            raise
+        return found
 
     def _repeat_ends(self, ended: list[Stretch]) -> None:
         """Tells the store again how these turns ended, and Coze which of them were cancelled: both may not know yet."""

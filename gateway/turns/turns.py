@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from gateway.errors import Code, GatewayError, no_such
@@ -26,6 +27,7 @@ from gateway.turns.asking import (
     answer,
     ask,
     decode_question,
+    encode,
     until_taken_over,
 )
 from gateway.turns.books import kept
@@ -180,7 +182,10 @@ class Turns:
 
     async def answer(self, asked: bytes) -> bytes:
         """Does what another node asks for, and returns the answer."""
-        question = decode_question(asked)
+        try:
+            question = decode_question(asked)
+        except msgspec.MsgspecError:
+            return encode(Answer(code=Code.STORAGE_UNAVAILABLE, detail="a newer node asks what this one does not know"))
         match question:
             case StartAsked():
                 work: Awaitable[Any] = self._starting.start(
@@ -207,6 +212,7 @@ class Turns:
         """This node was taken for dead: others go on with its turns."""
         waiting = [(live.turn.turn_id, live.tail.key) for live in self.runner.turns.values() if live.stretch is None]
         await self.runner.start_over()
+        self._store.forget_written()
         for turn, conversation in waiting:
             self._elsewhere.watch(turn, conversation)
 
