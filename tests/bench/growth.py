@@ -19,9 +19,9 @@ BUSY = 0.7
 
 
 class Costs(Struct, frozen=True):
-    """Microseconds of processor time."""
+    """Microseconds of processor time, as measured under load; `passed` is an estimate."""
 
-    piece: float = 120.0
+    piece: float = 115.0
     """Of the owner, for a piece that Coze sends: parsed, committed, shown."""
     delivery: float = 23.0
     """For one piece to one listener."""
@@ -29,9 +29,9 @@ class Costs(Struct, frozen=True):
     """For a piece of another node's turn that has listeners here, besides their deliveries."""
     passed: float = 6.0
     """For a piece of another node's turn without a listener here, if its node is followed."""
-    commit: float = 400.0
+    commit: float = 600.0
     """Of PostgreSQL, for one commit."""
-    read: float = 300.0
+    read: float = 1000.0
     """Of PostgreSQL, for one read of another node's newest batches, where Redis does not bring them."""
 
 
