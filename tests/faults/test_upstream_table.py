@@ -441,12 +441,14 @@ HARMLESS = frozenset(
         *(Fault.NO_DONE, Fault.NO_CREATED, Fault.HOLD_OPEN, Fault.LATE, Fault.DONE_BARE, Fault.DONE_DEBUG),
         *(Fault.CRLF, Fault.CR, Fault.MIXED, Fault.BOM, Fault.SPACE, Fault.COMMENTS, Fault.IDS, Fault.MULTILINE_DATA),
         *(Fault.DATA_FIRST, Fault.NO_LAST_BLANK, Fault.STUDIO, Fault.V2, Fault.BYTES, Fault.WRONG_TYPE),
+        Fault.ID_GAPS,
     }
 )
 """What costs a turn nothing by itself, so that there is nothing to explain."""
 
-ELSEWHERE = frozenset({Fault.CANCEL_500})
-"""Has a line of its own, since the turn is over by then: see `tests/transports/test_course.py`."""
+ELSEWHERE = frozenset({Fault.CANCEL_500, Fault.FAILED_FIRST})
+"""A cancel that fails has a line of its own, since the turn is over by then: see `tests/transports/test_course.py`.
+What fails at its first record is a refusal, and told as one: see `tests/transports/test_workflows.py`."""
 
 
 def test_each_fault_that_there_is_has_an_explanation_or_needs_none() -> None:
