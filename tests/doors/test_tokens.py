@@ -7,8 +7,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from structlog.typing import EventDict
 
+from adapters.edge.callers import Caller
+from adapters.facades.coze.asking import order_of
 from gateway.simulator import whole_text
 from tests.doors.clients import QUESTION, records
 from tests.doors.conftest import TOKEN, Door, Open
@@ -128,6 +131,38 @@ async def test_with_auth_a_key_of_ours_is_asked_for_and_ours_goes_to_coze(opened
     status, _, _ = await door.served.get(f"/api/coze/turns/{turn}", **person("ann"))
     assert status == 200  # the native routes show it to its owner
     assert set(seen) == {"pat_gateway"}
+
+
+async def test_with_our_credentials_nobody_writes_into_a_conversation_in_which_they_have_no_turn(
+    opened: Open, tmp_path: Path
+) -> None:
+    door = await opened(**with_tokens(tmp_path))
+    post = door.served.post
+    whole = BODY | {"stream": False, "user_id": "ann"}
+    flow = {"additional_messages": BODY["additional_messages"], "workflow_id": "77", "bot_id": "75"}
+    owners = ((person("ann"), person("bob"), "bob"), (key("key-b"), key("key-a"), "ann"))
+    for mine, theirs, name in owners:
+        _, _, said = await post("/v3/chat", whole, **mine)
+        conversation = said["data"]["conversation_id"]
+        await post("/v3/chat/cancel", {"conversation_id": conversation, "chat_id": said["data"]["id"]}, **mine)
+        started = door.simulator.chats_started
+        asked = whole | {"user_id": name}
+        status, _, said = await post(f"/v3/chat?conversation_id={conversation}", asked, **theirs)
+        assert (status, said["code"]) == (200, 4200)
+        status, _, said = await post("/v1/workflows/chat", flow | {"conversation_id": conversation}, **theirs)
+        assert (status, said["code"]) == (200, 4200)
+        assert door.simulator.chats_started == started
+        _, _, said = await post("/v3/chat", asked | {"conversation_id": conversation}, **theirs)
+        assert said["data"]["conversation_id"] != conversation
+        _, _, said = await post(f"/v3/chat?conversation_id={conversation}", whole, **mine)
+        assert said["data"]["conversation_id"] == conversation
+
+
+async def test_the_query_alone_names_the_conversation_of_a_chat() -> None:
+    request = make_mocked_request("POST", "/v3/chat")
+    order = order_of({**BODY, "conversation_id": "75"}, request, Caller())
+    assert order.coze is not None
+    assert "conversation_id" not in order.coze.body
 
 
 async def test_only_a_backend_may_have_requests_passed_on_with_our_credentials(opened: Open, tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def order_of(body: dict[str, Any], request: web.Request, caller: Caller) -> Orde
     streamed = path != CHAT or body.get("stream") is True
     if not streamed and body.get("auto_save_history") is False:
         raise Refusal(NEEDS_HISTORY, "auto_save_history must be true when stream is false.")
-    sent = body if path != CHAT else body | {"stream": True}
+    sent = body
+    if path == CHAT:  # which names its conversation in the query, and nowhere else
+        sent = {name: value for name, value in body.items() if name != "conversation_id"} | {"stream": True}
     conversation = request.query.get("conversation_id", "") if path == CHAT else _word(body, "conversation_id")
     return Order(
         user_id=owner_of(caller, user),

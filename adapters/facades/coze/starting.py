@@ -6,7 +6,9 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from adapters.edge.callers import Caller
+from adapters.facades.coze.failures import Refusal
 from adapters.facades.coze.finding import KNOWN
+from adapters.facades.coze.passing import may_pass
 from adapters.facades.coze.reading import Begun
 from adapters.native import starting as native
 from adapters.services import Services
@@ -16,12 +18,19 @@ from gateway.turns.starting import Accepted
 
 
 async def start(request: web.Request, services: Services, caller: Caller, order: Order) -> Accepted:
-    """Starts the turn in the gateway's conversation that goes by the caller's name for it, or in a new one."""
+    """Starts the turn in the gateway's conversation that goes by the caller's name for it, or in a new one.
+
+    Raises `Refusal` for a conversation in which the caller has no turn, unless the caller may ask Coze for anything:
+    the gateway's credentials would open anybody's.
+    """
     coze = order.coze
     assert coze is not None
     known = request.app[KNOWN]
     name = coze.conversation
     conversation = await known.conversation(name, order.user_id, caller.may_read) if name else None
+    free = not name or may_pass(services, caller)
+    if conversation is None and not free:
+        raise _no_conversation()
 
     try:
         return await native.start(services, caller, replace(order, conversation_id=conversation or ""))
@@ -29,7 +38,13 @@ async def start(request: web.Request, services: Services, caller: Caller, order:
         if error.code is not Code.NOT_FOUND or conversation is None:
             raise
         known.forget(name, order.user_id)  # it was deleted here, but Coze still has it
+        if not free:
+            raise _no_conversation() from error
         return await native.start(services, caller, order)
+
+
+def _no_conversation() -> Refusal:
+    return Refusal(4200, "No such conversation.", Code.NOT_FOUND)
 
 
 async def learn(request: web.Request, services: Services, order: Order, accepted: Accepted, begun: Begun) -> None:
