@@ -145,6 +145,7 @@ async def test_with_our_credentials_nobody_writes_into_a_conversation_in_which_t
         _, _, said = await post("/v3/chat", whole, **mine)
         conversation = said["data"]["conversation_id"]
         await post("/v3/chat/cancel", {"conversation_id": conversation, "chat_id": said["data"]["id"]}, **mine)
+        await door.served.balanced()
         started = door.simulator.chats_started
         asked = whole | {"user_id": name}
         status, _, said = await post(f"/v3/chat?conversation_id={conversation}", asked, **theirs)

@@ -7,11 +7,12 @@ from aiohttp import web
 
 from adapters.edge.callers import Caller
 from adapters.edge.delivery import deliver
+from adapters.edge.failures import tell
 from adapters.edge.limits import Seat
 from adapters.edge.query import turn_id as checked_turn_id
 from adapters.facades.coze.asking import CHAT, CHATFLOW, after, order_of, read_object, streams, tool_outputs
 from adapters.facades.coze.callers import caller_of
-from adapters.facades.coze.failures import Handler, Refusal, failure, in_coze_s_form, success
+from adapters.facades.coze.failures import INTERNAL, Handler, Refusal, failure, in_coze_s_form, success
 from adapters.facades.coze.finding import KNOWN, Known
 from adapters.facades.coze.framing import Framer
 from adapters.facades.coze.passing import may_pass, pass_on
@@ -68,8 +69,11 @@ async def chat(request: web.Request) -> web.StreamResponse:
             holding.subscription = await _subscribe(services, caller, request.headers[TURN])
             return await _go_on(request, caller, holding, streamed=streamed)
         accepted = await start(request, services, caller, order)
-        holding.subscription = await _subscribe(services, caller, accepted.turn_id)
-        found = await begun(services.hub, holding.subscription)
+        try:
+            holding.subscription = await _subscribe(services, caller, accepted.turn_id)
+            found = await begun(services.hub, holding.subscription)
+        except GatewayError as error:
+            return _cut(error, request, accepted.turn_id)
         if isinstance(found, Failed):
             return _named(failure(found, request), accepted.turn_id)
         await learn(request, services, order, accepted, found)
@@ -96,7 +100,10 @@ async def submit(request: web.Request) -> web.StreamResponse:
             raise Refusal(_TOO_LATE, "The chat is over.")
         if not streamed:
             return success(chat_in(stretch) | {"status": "in_progress"}, request)
-        found = await begun(services.hub, subscription, call)
+        try:
+            found = await begun(services.hub, subscription, call)
+        except GatewayError as error:
+            return _cut(error, request, turn_id)
         if isinstance(found, Failed):
             return _named(failure(found, request), turn_id)
         subscription.after = call
@@ -207,6 +214,16 @@ async def _tell(request: web.Request, caller: Caller, holding: Holding, found: B
         seconds=request.app[SERVICES].authenticator.seconds_left(caller),
         first=framer.rest(subscription.after, rest) if rest else b"",
     )
+
+
+def _cut(error: GatewayError, request: web.Request, turn_id: str) -> web.Response:
+    """The answer about a chat that was accepted, when the answer itself can't go on. It names the turn, and nothing in
+    it makes a client send the message again: that would be a second chat."""
+    tell(error, request)
+    if not isinstance(error, Refusal):
+        said = "The chat has begun and goes on. The same request with this X-Gateway-Turn continues it."
+        error = Refusal(INTERNAL, said, Code.INTERNAL)
+    return _named(failure(error, request), turn_id)
 
 
 def _named(answer: web.Response, turn_id: str) -> web.Response:

@@ -31,7 +31,8 @@ _CODES: Final[dict[Code, int]] = {
     Code.UPSTREAM_RATE_LIMITED: 4013,
     Code.UPSTREAM_UNAUTHORIZED: 4101,
 }
-_INTERNAL: Final = 5000
+INTERNAL: Final = 5000
+"""Coze's code for a failure of the service."""
 _OWN_STATUS: Final = frozenset(
     {
         Code.UNAUTHORIZED,
@@ -64,7 +65,7 @@ def code_of(error: GatewayError | Failed) -> int:
         given = upstream.get("code")
     else:
         given = error.coze_code if isinstance(error, UpstreamError | Refusal) else None
-    return given if isinstance(given, int) else _CODES.get(Code(error.code), _INTERNAL)
+    return given if isinstance(given, int) else _CODES.get(Code(error.code), INTERNAL)
 
 
 def failure(error: GatewayError | Failed, request: web.Request) -> web.Response:
