@@ -167,8 +167,8 @@ def conversation_id(text: str) -> ConversationId:
 
 
 def shop_id(text: str) -> ShopId:
-    if not 0 < len(text) <= 128:
-        raise GatewayError(Code.NOT_FOUND)
+    if not 0 < len(text) <= 128 or "\0" in text:  # PostgreSQL can't even look for that character
+        raise GatewayError(Code.NOT_FOUND, "that is no shop's id")
     return ShopId(text)
 
 

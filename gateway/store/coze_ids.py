@@ -2,6 +2,7 @@
 
 from sqlalchemy import select
 
+from gateway.postgres.text import storable
 from gateway.store.inventory import TURN
 from gateway.store.reader import Reader
 from gateway.store.rows import ConversationRow, TurnRow
@@ -14,14 +15,14 @@ _CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__str
 
 
 class CozeIds:
-    """Looks up by Coze's ids. Methods raise `storage_unavailable`."""
+    """Looks up by Coze's ids, which may be any text. Methods raise `storage_unavailable`."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     async def conversations_named(self, name: str) -> list[ConversationRow]:
         """The conversations whose turns went to this conversation at Coze, newest first."""
-        named = conversations.c.coze_conversation_id
+        named, name = conversations.c.coze_conversation_id, storable("coze_conversation_id", name)
         # The second condition lets SQLite use the index.
         found = _CONVERSATION.where(named == name, named != "").order_by(conversations.c.created_at.desc()).limit(_MOST)
         return [ConversationRow(*row) for row in await self._reader.rows(found)]
@@ -29,5 +30,6 @@ class CozeIds:
     async def turns_of_chat(self, name: str, chat_id: str) -> list[TurnRow]:
         """The turns that are this chat in this conversation at Coze; at most one for each caller."""
         ids = [row.id for row in await self.conversations_named(name)]
-        found = TURN.where(turns.c.conversation_id.in_(ids), turns.c.coze_chat_id == chat_id)
+        is_chat = turns.c.coze_chat_id == storable("coze_chat_id", chat_id)
+        found = TURN.where(turns.c.conversation_id.in_(ids), is_chat)
         return [TurnRow(*row) for row in await self._reader.rows(found)] if ids else []

@@ -6,6 +6,7 @@ from typing import Final
 from sqlalchemy import and_, func, or_, select
 
 from gateway.ids import ConversationId
+from gateway.postgres.text import storable
 from gateway.store.reader import Reader
 from gateway.store.rows import Listed
 from gateway.store.schema import conversations, turns
@@ -56,9 +57,9 @@ class Listing:
         older ones. `after` is the time and the id of the last one that the caller has."""
         await self._settle()
         created, name = conversations.c.created_at, conversations.c.id
-        found = _ENTRY.where(conversations.c.user_id == user_id)
+        found = _ENTRY.where(conversations.c.user_id == storable("user_id", user_id))
         if shops is not None:
-            found = found.where(conversations.c.shop_id.in_(sorted(shops)))
+            found = found.where(conversations.c.shop_id.in_([storable("shop_id", shop) for shop in sorted(shops)]))
         if after is not None:
             time, last = after
             # The first condition is what the index is read by.

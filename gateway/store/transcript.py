@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from gateway.errors import Code, GatewayError
+from gateway.postgres.text import storable
 from gateway.store.reader import Reader
 from gateway.store.rows import Feedback, MessageRow
 from gateway.store.schema import messages, turns
@@ -52,7 +53,7 @@ class Transcript:
 
     async def _place(self, of_conversation: ColumnElement[bool], message_id: str) -> tuple[int, str]:
         turn_id, _, role = message_id.rpartition(".")
-        place = select(turns.c.ordinal).where(turns.c.id == turn_id, of_conversation)
+        place = select(turns.c.ordinal).where(turns.c.id == storable("id", turn_id), of_conversation)
         rows = await self._reader.rows(place) if role in {"user", "assistant"} else []
         if not rows:
             raise GatewayError(Code.INVALID_REQUEST, f"before: no message {message_id[:80]!r} in this conversation")

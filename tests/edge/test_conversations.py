@@ -100,6 +100,10 @@ async def test_wrong_questions_are_named(running: Whole) -> None:
         assert (status, [error["field"] for error in problem["errors"]]) == (422, [field]), query
 
 
+async def test_a_shop_s_id_has_no_nul(running: Whole) -> None:
+    assert (await call(running, "GET", "shops/a%00b/poll?wait=0"))[0] == 404
+
+
 async def test_a_token_lists_what_is_its_users_and_its_shops(tmp_path: Path) -> None:
     async with whole(tmp_path, **with_tokens(tmp_path)) as gateway:
         ann_in_a = person("ann", shop="a")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.dialects import sqlite as dialect
 
+from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, TurnId
 from gateway.store import Store
 from gateway.store.listing import _ENTRY
@@ -62,6 +63,22 @@ async def test_a_list_may_be_of_some_shops(store: Store) -> None:
     assert await whole(store, 1, shops=["a"]) == ["conv_3", "conv_0"]
     assert await whole(store, 10, shops={"a", "b"}) == ["conv_3", "conv_1", "conv_0"]
     assert await whole(store, 10, shops=[]) == []
+
+
+async def test_any_text_may_be_looked_for(store: Store) -> None:
+    store.begin(begun(1))
+    store.update(update(1, "completed", coze_chat_id="76"))
+    store.name(ONE, "75", 1)
+    await store.settled()
+    assert len(await store.coze.turns_of_chat("75", "76")) == 1
+    strange = "a\0b"
+    assert await store.coze.turns_of_chat("75", strange) == []
+    assert await store.coze.conversations_named(strange) == []
+    for user, shops in ((strange, None), ("user", [strange])):
+        assert await store.listing.page(user, shops, after=None, limit=5) == ([], False)
+    with pytest.raises(GatewayError) as raised:
+        await store.messages(ONE, before=f"{strange}.user", limit=5)
+    assert raised.value.code is Code.INVALID_REQUEST
 
 
 async def test_the_first_message_is_the_title_until_it_gets_another(store: Store) -> None:
