@@ -64,7 +64,9 @@ async def test_a_chat_that_has_begun_when_the_gateway_stops_is_named_in_the_answ
 async def test_tool_outputs_that_were_taken_when_the_gateway_stops_are_not_asked_for_again(
     door: Door, silence: Silence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with door.served.session.post(f"{door.url}/v3/chat", json=body("/fault action x"), headers=key(TOKEN)) as first:
+    async with door.served.session.post(
+        f"{door.url}/v3/chat", json=body("/fault action x"), headers=key(TOKEN)
+    ) as first:
         name, waits = records(await first.text())[-2]
     assert name == "conversation.chat.requires_action"
     monkeypatch.setattr(CozeUpstream, "submit_tool_outputs", silence.silent)

@@ -91,6 +91,17 @@ async def test_what_a_token_started_is_found_with_it_alone(door: Door) -> None:
     assert door.simulator.chats_started == 1
 
 
+async def test_with_a_renewed_token_coze_is_asked_of_a_chat_that_the_old_one_started(door: Door) -> None:
+    response, _ = await ask(door, TOKEN)
+    turn = await door.served.services.store.turn(response.headers["X-Gateway-Turn"])
+    assert turn is not None
+    path = f"/v3/chat/retrieve?conversation_id={turn.coze_conversation_id}&chat_id={turn.coze_chat_id}"
+    for token, asked in ((TOKEN, 0), ("pat_renewed", 1)):
+        _, _, said = await door.served.get(path, **key(token))
+        assert (said["code"], said["data"]["status"]) == (0, "completed")
+        assert door.simulator.requests["retrieve"] == asked
+
+
 async def test_a_chat_of_another_user_of_the_same_token_is_not_gone_on_with(door: Door) -> None:
     _, first = await ask(door, TOKEN)
     name = first.split('"conversation_id":"')[1].split('"')[0]

@@ -12,44 +12,50 @@ from gateway.store.store import Store
 _MOST = 10_000
 """How many chats are remembered, about 5 MB. Older ones are looked up in the database."""
 
+_Owner = tuple[str, str | None]
+"""A user and a shop."""
+
 Owns = Callable[[str, str | None], bool]
 
 
 class Known:
-    """Remembers the newest chats, so that most questions need no look-up. What it says is only where to look: whoever
-    asks is checked there."""
+    """Remembers the newest chats, so that most questions need no look-up. Nobody is told of a chat of another owner's:
+    Coze may know one by the same ids that is the caller's."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turns: OrderedDict[tuple[str, str], tuple[TurnId, ConversationId]] = OrderedDict()
-        self._conversations: OrderedDict[tuple[str, str], ConversationId] = OrderedDict()
+        self._turns: OrderedDict[tuple[str, str], tuple[TurnId, _Owner]] = OrderedDict()
+        self._conversations: OrderedDict[tuple[str, _Owner], ConversationId] = OrderedDict()
 
-    def learn(self, chat: tuple[str, str], turn_id: TurnId, conversation: ConversationId, owner: str) -> None:
-        """`chat` are Coze's ids of the conversation and of the chat."""
-        _keep(self._turns, chat, (turn_id, conversation))
-        _keep(self._conversations, (chat[0], owner), conversation)
+    def learn(
+        self, chat: tuple[str, str], turn_id: TurnId, conversation: ConversationId, user: str, shop: str | None
+    ) -> None:
+        """`chat` are Coze's ids of the conversation and of the chat, `user` and `shop` their owner."""
+        _keep(self._turns, chat, (turn_id, (user, shop)))
+        _keep(self._conversations, (chat[0], (user, shop)), conversation)
 
     async def turn(self, chat: tuple[str, str], owns: Owns) -> TurnId | None:
-        """The turn of a chat, if it is the caller's; its owner is asked for again where it is used."""
-        if (known := self._turns.get(chat)) is not None:
+        """The turn of a chat, if it is the caller's."""
+        if (known := self._turns.get(chat)) is not None and owns(*known[1]):
             return known[0]
         for found in await self._store.coze.turns_of_chat(*chat):
             if owns(found.user_id, found.shop_id):
                 return found.turn_id
         return None
 
-    async def conversation(self, name: str, owner: str, owns: Owns) -> ConversationId | None:
-        """The newest of the gateway's conversations whose turns of this owner went to the conversation at Coze."""
-        if (known := self._conversations.get((name, owner))) is not None:
+    async def conversation(self, name: str, user: str, shop: str | None, owns: Owns) -> ConversationId | None:
+        """The newest of the gateway's conversations whose turns of this owner went to the conversation at Coze. Without
+        a shop it may be of any shop of the caller's."""
+        if (known := self._conversations.get((name, (user, shop)))) is not None and owns(user, shop):
             return known
         for found in await self._store.coze.conversations_named(name):
-            if found.user_id == owner and owns(found.user_id, found.shop_id):
+            if found.user_id == user and shop in (None, found.shop_id) and owns(found.user_id, found.shop_id):
                 return found.id
         return None
 
-    def forget(self, name: str, owner: str) -> None:
+    def forget(self, name: str, user: str, shop: str | None) -> None:
         """That conversation does not exist any more."""
-        self._conversations.pop((name, owner), None)
+        self._conversations.pop((name, (user, shop)), None)
 
 
 KNOWN = web.AppKey("coze_chats", Known)

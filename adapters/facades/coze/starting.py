@@ -27,7 +27,8 @@ async def start(request: web.Request, services: Services, caller: Caller, order:
     assert coze is not None
     known = request.app[KNOWN]
     name = coze.conversation
-    conversation = await known.conversation(name, order.user_id, caller.may_read) if name else None
+    owner = order.user_id, order.shop_id
+    conversation = await known.conversation(name, *owner, caller.may_read) if name else None
     free = not name or may_pass(services, caller)
     if conversation is None and not free:
         raise _no_conversation()
@@ -37,7 +38,7 @@ async def start(request: web.Request, services: Services, caller: Caller, order:
     except GatewayError as error:
         if error.code is not Code.NOT_FOUND or conversation is None:
             raise
-        known.forget(name, order.user_id)  # it was deleted here, but Coze still has it
+        known.forget(name, *owner)  # it was deleted here, but Coze still has it
         if not free:
             raise _no_conversation() from error
         return await native.start(services, caller, order)
@@ -52,7 +53,8 @@ async def learn(request: web.Request, services: Services, order: Order, accepted
     ids = str(begun.chat.get("conversation_id", "")), str(begun.chat.get("id", ""))
     if not all(ids):
         return
-    request.app[KNOWN].learn(ids, accepted.turn_id, accepted.conversation_id, order.user_id)
+    owner = order.user_id, order.shop_id
+    request.app[KNOWN].learn(ids, accepted.turn_id, accepted.conversation_id, *owner)
     services.turns.runner.tell(accepted.turn_id)
     if services.settings.on_postgresql:
         with suppress(GatewayError):  # it is written as soon as that is possible
