@@ -29,6 +29,7 @@ _BACKLOG = 4096
 _LAST_LINES = 0.2  # seconds that a stop by a second signal waits for the last log lines
 _SWITCH_INTERVAL = 0.0005  # by default the logging thread would wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
+_HERE_ALONE = ("upload", "passed")  # the kinds of which a drain waits for the end
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE_BLOCK = 512 * 1024
 _GC = (10_000, 20, 20)  # connections and turns create many objects but few cycles
@@ -101,8 +102,8 @@ async def drain(settings: Settings, services: Services) -> None:
     waiting = asyncio.ensure_future(services.turns.drain(seconds))
     loop = asyncio.get_running_loop()
     latest = loop.time() + settings.drain_seconds
-    # No other node can go on with an upload.
-    while not waiting.done() or (services.ledger.count("upload") and loop.time() < latest):
+    # No other node can go on with an upload, or with what is passed on.
+    while not waiting.done() or (any(map(services.ledger.count, _HERE_ALONE)) and loop.time() < latest):
         await (asyncio.sleep(_DRAIN_LOOK) if waiting.done() else asyncio.wait([waiting], timeout=_DRAIN_LOOK))
         services.hub.drain()
     services.hub.drain(also_running=True)

@@ -10,7 +10,9 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from adapters.serving import drain
 from tests.transports.conftest import Serve, Served
+from tests.waiting import until
 
 GET, POST, PUT, DELETE = "GET", "POST", "PUT", "DELETE"
 PATHS: dict[str, tuple[str, ...]] = {
@@ -198,6 +200,30 @@ async def test_a_client_that_leaves_ends_the_request_to_coze(served: Served, pee
     await asyncio.wait([upload])
     await asyncio.wait_for(peer.gone.wait(), 10)
     await served.balanced()
+
+
+async def test_a_drain_waits_for_what_is_passed_on_and_passes_nothing_more_on(peer: Peer, serve: Serve) -> None:
+    served = await serve(coze_api_token="pat", coze_api_base=peer.url, drain_seconds=20)
+    more = asyncio.Event()
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        await more.wait()
+        yield b"y"
+
+    upload = asyncio.create_task(ask(served, POST, "/v1/files/upload", data=half()))
+    await asyncio.wait_for(peer.begun.wait(), 10)
+    draining = asyncio.create_task(drain(served.services.settings, served.services))
+    await until(lambda: served.services.turns.draining)
+    status, headers, said = await ask(served, GET, "/v1/bots")
+    assert (status, said["code"]) == (503, 4009)
+    assert headers["Retry-After"]
+    done, _ = await asyncio.wait([draining], timeout=1)  # without anything to wait for, it takes less
+    assert not done
+    more.set()
+    assert (await upload)[0] == 203
+    await asyncio.wait_for(draining, 5)
+    assert peer.bodies == [1001]
 
 
 async def test_a_closed_door_passes_nothing(peer: Peer, serve: Serve) -> None:

@@ -53,11 +53,13 @@ async def pass_on(request: web.Request, caller: Caller) -> web.StreamResponse:
     services = request.app[SERVICES]
     if not may_pass(services, caller):
         raise GatewayError(Code.NOT_FOUND, "only a backend may use what the gateway passes on")
+    if services.turns.draining:
+        raise GatewayError(Code.DRAINING)
     sent = _request(request, services)
     credentials = CozeRequest("", token=caller.token_hash)
     shop = None if caller.kind != "api-key" else caller.shop_for(None)
     upstream = services.upstreams.on_behalf_of("", shop, credentials)
-    with services.connections.acquire(caller.listener_account):
+    with services.connections.acquire(caller.listener_account), services.ledger.open("passed"):
         try:
             async with asyncio.timeout(services.settings.turn_timeout):
                 answer = await upstream.pass_on(sent)
