@@ -4,6 +4,7 @@ The two modules `aiohttp_parts.py` say why each is needed. A new part goes there
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -155,6 +156,33 @@ async def test_a_response_names_the_protocol_of_its_connection_which_anybody_may
             handler.data_received(b"3\r\nabc\r\n0\r\n\r\n")
             assert response.connection is None, "the connection did not come back at the body's end"
             assert await response.read() == b"abc"
+
+
+@pytest.mark.parametrize(("once", "times"), [(False, 2), (True, 1)])
+async def test_a_session_can_be_told_to_repeat_nothing(once: bool, times: int) -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(ANSWER)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    with part("ClientSession._retry_connection", "what is passed on to Coze is sent twice"):
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with asyncio.timeout(10), server, aiohttp.ClientSession() as session:
+            if once:
+                called.repeat_nothing(session)
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with session.delete(url) as response:
+                assert await response.read() == b"ok"
+            try:
+                async with session.delete(url) as response:
+                    assert await response.read() == b"ok"
+            except aiohttp.ServerDisconnectedError:
+                assert once
+            assert len(asked) == 1 + times
 
 
 # -- serving ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Read in aiohttp 3.14.5; `pyproject.toml` bounds the version, and `tests/test_aio
 | `TCPConnector._factory` | the only way to give a connection's protocol a class of ours | a flood of heads costs a second and 140 MiB |
 | `client_proto.ResponseHandler`, its `_payload` and its length | tells whether a read holds heads or a body, and how many heads wait | the same |
 | `Connection.protocol`, a handler that is fed by somebody else | to know when one read is over and when the connection is lost, of which aiohttp tells the body nothing in some cases (a malformed chunk) | bytes are read by a task, with the same result but more slowly |
+| `ClientSession._retry_connection` | aiohttp repeats an idempotent request by itself when a used connection ends before its answer | a request that is passed on is done twice |
 | `StreamReader.feed_data`, its two marks around each chunk, `_timer`, a class that can be swapped | the parser calls the reader that it made (`_http_parser.pyx`: `cb_on_body`, `_on_message_complete`), so the body's bytes are heard there | the same |
 """  # noqa: E501 - a table's row is one line
 
@@ -20,7 +21,18 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
-__all__ = ["Connector", "Handler", "Idle", "ResponseHandler", "StreamReader", "Tap", "can_tap", "handler_of", "tap"]
+__all__ = [
+    "Connector",
+    "Handler",
+    "Idle",
+    "ResponseHandler",
+    "StreamReader",
+    "Tap",
+    "can_tap",
+    "handler_of",
+    "repeat_nothing",
+    "tap",
+]
 
 
 class Handler(ResponseHandler):
@@ -105,6 +117,12 @@ def handler_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:
     connection = response.connection
     handler = connection.protocol if connection is not None else None
     return handler if handler is not None and handler.transport is not None else None
+
+
+def repeat_nothing(session: aiohttp.ClientSession) -> None:
+    """From now on the session sends each request once, also a GET or a DELETE whose connection ends before the
+    answer."""
+    session._retry_connection = False
 
 
 def can_tap(reader: StreamReader) -> bool:

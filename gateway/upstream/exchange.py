@@ -1,6 +1,7 @@
 """One HTTP exchange with Coze: a request that is sent at most once, and an answer's head or body.
 
-aiohttp repeats a request by itself only if its method is idempotent, so never a POST, and redirects are not followed.
+aiohttp repeats a request by itself only if its method is idempotent, so never a POST, and nothing that is passed on.
+Redirects are not followed.
 Its exceptions are translated here into an `UpstreamError`, which says whether the request may have arrived.
 """
 
@@ -16,6 +17,7 @@ from yarl import URL
 
 from gateway.bounds import RECORD_BYTES
 from gateway.errors import Code, TooMuch, UpstreamError
+from gateway.upstream.aiohttp_parts import repeat_nothing
 from gateway.upstream.json_text import write
 from gateway.upstream.opening import ANSWER_SECONDS, LIMIT
 from gateway.upstream.passed import PassedRequest
@@ -46,17 +48,25 @@ class Exchanges:
         self.base = URL(base_url.rstrip("/"))
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
-        self._session = aiohttp.ClientSession(
-            connector=Pool(),
-            proxy=proxy,
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
-            # aiohttp would decompress without a bound.
-            auto_decompress=False,
-            read_bufsize=_READ_AHEAD,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "coze-stream-gateway", "Accept-Encoding": "identity"},
-            trace_configs=[_progress_trace()],
-        )
+        pool = Pool()
+
+        def session(*, owns_pool: bool) -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                connector=pool,
+                connector_owner=owns_pool,
+                proxy=proxy,
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
+                # aiohttp would decompress without a bound.
+                auto_decompress=False,
+                read_bufsize=_READ_AHEAD,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "coze-stream-gateway", "Accept-Encoding": "identity"},
+                trace_configs=[_progress_trace()],
+            )
+
+        self._session = session(owns_pool=True)
+        self._passing = session(owns_pool=False)
+        repeat_nothing(self._passing)
 
     async def send(
         self,
@@ -131,7 +141,7 @@ class Exchanges:
         Raises `UpstreamError`, and what the request's body raises."""
         target = URL(str(self.base) + request.target, encoded=True)
         try:
-            return await self._session.request(
+            return await self._passing.request(
                 request.method,
                 target,
                 data=request.body,
@@ -165,6 +175,7 @@ class Exchanges:
         return bytes(body)
 
     async def close(self) -> None:
+        await self._passing.close()
         await self._session.close()
 
 

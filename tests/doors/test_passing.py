@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -200,6 +201,26 @@ async def test_a_client_that_leaves_ends_the_request_to_coze(served: Served, pee
     await asyncio.wait([upload])
     await asyncio.wait_for(peer.gone.wait(), 10)
     await served.balanced()
+
+
+@pytest.mark.parametrize("method", [GET, DELETE, PUT])
+async def test_what_is_passed_on_is_sent_once_also_if_coze_closes_before_its_answer(serve: Serve, method: str) -> None:
+    heads: list[bytes] = []
+
+    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(closing, "127.0.0.1", 0) as server:
+        served = await serve(
+            coze_api_token="pat", coze_api_base=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        )
+        assert (await ask(served, method, "/v1/bots"))[2] == {}
+        assert (await ask(served, method, "/v1/bots/75"))[2]["code"] == 5000
+    assert [head.split(b" ")[1] for head in heads] == [b"/v1/bots", b"/v1/bots/75"]
 
 
 async def test_a_drain_waits_for_what_is_passed_on_and_passes_nothing_more_on(peer: Peer, serve: Serve) -> None:
