@@ -10,13 +10,13 @@ from adapters.edge.delivery import deliver
 from adapters.edge.failures import tell
 from adapters.edge.limits import Seat
 from adapters.edge.query import turn_id as checked_turn_id
-from adapters.facades.coze.asking import CHAT, CHATFLOW, after, order_of, read_object, streams, tool_outputs
+from adapters.facades.coze.asking import BAD, CHAT, CHATFLOW, after, order_of, read_object, streams, tool_outputs
 from adapters.facades.coze.callers import caller_of
 from adapters.facades.coze.failures import INTERNAL, Handler, Refusal, failure, in_coze_s_form, success
 from adapters.facades.coze.finding import KNOWN, Known
 from adapters.facades.coze.framing import Framer
 from adapters.facades.coze.passing import may_pass, pass_on
-from adapters.facades.coze.reading import Begun, begun, chat_in, messages_in, newest_call, place_after
+from adapters.facades.coze.reading import Begun, begun, call_of, chat_in, messages_in, newest_call, place_after
 from adapters.facades.coze.starting import learn, start
 from adapters.facades.coze.streaming import LABEL, TURN, stream
 from adapters.services import SERVICES, Services
@@ -93,9 +93,12 @@ async def submit(request: web.Request) -> web.StreamResponse:
     with Holding(services.connections.acquire(caller.listener_account)) as holding:
         holding.subscription = subscription = await _subscribe(services, caller, turn_id)
         stretch = _stretch(subscription)
-        call = newest_call(stretch)
         if TURN in request.headers:
+            if not (call := call_of(stretch, (name for name, _ in outputs))):
+                raise Refusal(BAD, "This chat asks for no such outputs.")
+            await _give_again(services, caller, turn_id, outputs)
             return await _go_on(request, caller, holding, streamed=streamed, start=call)
+        call = newest_call(stretch)
         if not await services.turns.give_outputs(turn_id, outputs, owns=caller.may_read):
             raise Refusal(_TOO_LATE, "The chat is over.")
         if not streamed:
@@ -108,6 +111,15 @@ async def submit(request: web.Request) -> web.StreamResponse:
             return _named(failure(found, request), turn_id)
         subscription.after = call
         return await _tell(request, caller, holding, found)
+
+
+async def _give_again(services: Services, caller: Caller, turn_id: str, outputs: list[tuple[str, str]]) -> None:
+    """Hands over outputs that may have been handed over before."""
+    try:
+        await services.turns.give_outputs(turn_id, outputs, owns=caller.may_read)
+    except GatewayError as error:
+        if error.code is not Code.INVALID_REQUEST:  # the chat has them already
+            raise
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from adapters.facades.coze.asking import AFTER, BAD
 from adapters.facades.coze.failures import Refusal, code_of
 from adapters.facades.coze.framing import newest_chat
 from gateway.errors import Code, GatewayError
-from gateway.events import HEAD, HIDDEN, LOG_ID, Failed, decode, record_of
+from gateway.events import HEAD, HIDDEN, LOG_ID, ActionNeeded, Failed, decode, record_of
 from gateway.log.segments import MESSAGE, Last, Run, Segment, Whole
 from gateway.log.stretch import Stretch
 from gateway.reading.hub import Hub
@@ -95,6 +96,17 @@ def newest_call(stretch: Stretch) -> int:
     """The position of the newest `action_required`; 0 if there is none."""
     calls = (segment.first for segment in reversed(stretch.segments) if segment.name == "action_required")
     return next(calls, 0)
+
+
+def call_of(stretch: Stretch, ids: Iterable[str]) -> int:
+    """The position of the newest `action_required` that asks for exactly these outputs; 0 if there is none."""
+    wanted = sorted(ids)
+    for segment in reversed(stretch.segments):
+        if segment.name == "action_required":
+            call = _event(segment)
+            if isinstance(call, ActionNeeded) and sorted(str(one.get("id")) for one in call.tool_calls) == wanted:
+                return segment.first
+    return 0
 
 
 def place_after(stretch: Stretch, start: int, count: int) -> tuple[int, str]:
