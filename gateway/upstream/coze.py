@@ -41,6 +41,7 @@ from gateway.upstream.verbatim import VerbatimReader, with_entry
 from gateway.upstream.workflow_protocol import WorkflowReader
 
 T = TypeVar("T")
+_REFUSED = 401
 
 
 def _data_of(status: int, headers: Mapping[str, str], body: bytes) -> Any:
@@ -162,7 +163,10 @@ class CozeUpstream:
             held = self._ledger.open("upstream", f"{__name__}:pass_on")
             try:
                 token = await self._tokens.token(self._user_id)
-                return Passed(await self._exchanges.pass_on(request, token), held, self._calls)
+                response = await self._exchanges.pass_on(request, token)
+                if response.status == _REFUSED:
+                    self._tokens.invalidate(token)  # the next request gets another; this one is sent once
+                return Passed(response, held, self._calls)
             except BaseException:
                 held.close()
                 raise
