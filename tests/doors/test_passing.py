@@ -174,6 +174,12 @@ async def test_what_is_not_coze_s_is_not_passed_on(served: Served, peer: Peer, p
     assert peer.bodies == []
 
 
+async def test_a_method_that_is_about_the_connection_is_not_passed_on(served: Served, peer: Peer) -> None:
+    status, _, said = await ask(served, "TRACE", "/v1/bots")
+    assert (status, said["code"]) == (405, 4000)
+    assert peer.bodies == []
+
+
 async def test_a_body_that_is_too_large_is_413_before_coze_has_it(peer: Peer, serve: Serve) -> None:
     served = await serve(coze_api_token="pat", coze_api_base=peer.url, max_upload_bytes=1000)
     status, _, said = await ask(served, POST, "/v1/files/upload", data=b"x" * 1001)

@@ -20,6 +20,7 @@ LOG_ID: Final = "X-Tt-Logid"
 _CODES: Final[dict[Code, int]] = {
     Code.INVALID_REQUEST: 4000,
     Code.UNSUPPORTED_MEDIA_TYPE: 4000,
+    Code.METHOD_NOT_ALLOWED: 4000,
     Code.TOO_LARGE: 4000,
     Code.UNAUTHORIZED: 4100,
     Code.NOT_FOUND: 4200,
@@ -38,6 +39,7 @@ _OWN_STATUS: Final = frozenset(
         Code.UNAUTHORIZED,
         Code.TOO_LARGE,
         Code.UNSUPPORTED_MEDIA_TYPE,
+        Code.METHOD_NOT_ALLOWED,
         Code.REQUEST_TIMEOUT,
         Code.RATE_LIMITED,
         Code.TOO_MANY_CONNECTIONS,

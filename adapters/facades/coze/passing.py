@@ -22,6 +22,9 @@ from gateway.upstream.protocol import CozeRequest
 
 PLACES: Final = ("/v1/", "/v3/", "/open_api/")
 _OF_OTHER_DOORS: Final = ("/v1/chat/completions", "/v1/models", "/v1/responses")
+_OF_CONNECTIONS: Final = ("CONNECT", "TRACE")
+"""Methods that ask for a tunnel, or for what was sent to Coze with the credentials in it."""
+
 _IDLE = 30.0
 """Seconds within which each piece of a body has to come, as for the gateway's own routes."""
 
@@ -51,6 +54,8 @@ def may_pass(services: Services, caller: Caller) -> bool:
 async def pass_on(request: web.Request, caller: Caller) -> web.StreamResponse:
     """Hands the request to Coze, and the answer back."""
     services = request.app[SERVICES]
+    if request.method in _OF_CONNECTIONS:
+        raise GatewayError(Code.METHOD_NOT_ALLOWED)
     if not may_pass(services, caller):
         raise GatewayError(Code.NOT_FOUND, "only a backend may use what the gateway passes on")
     if services.turns.draining:
