@@ -25,7 +25,7 @@ async def conversations(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     asked = list_query(request, caller)
     with services.connections.acquire():
-        found, more = await services.store.listing.page(
+        found, rest = await services.store.listing.page(
             asked.user_id, asked.shops, after=asked.after, limit=asked.limit
         )
         entries = [
@@ -39,8 +39,7 @@ async def conversations(request: web.Request) -> web.StreamResponse:
             }
             for one in found
         ]
-        last = found[-1] if more and found else None
-        cursor = None if last is None else asked.cursor(last.created_at, last.id)
+        cursor = None if rest is None else asked.cursor(*rest)
         return await deliver(request, json_answer({"conversations": entries, "next": cursor}))
 
 

@@ -52,9 +52,10 @@ class Listing:
 
     async def page(
         self, user_id: str, shops: Collection[str] | None, *, after: tuple[float, str] | None, limit: int
-    ) -> tuple[list[Listed], bool]:
-        """The user's `limit` newest conversations in some shops, or with None in all and in none, and whether there are
-        older ones. `after` is the time and the id of the last one that the caller has."""
+    ) -> tuple[list[Listed], tuple[float, str] | None]:
+        """The user's `limit` newest conversations in some shops, or with None in all and in none, and the place after
+        which the older ones come, if there are any. `after` is such a place: the time and the id of a conversation.
+        Those that are being erased are left out, which may be all of a page."""
         await self._settle()
         created, name = conversations.c.created_at, conversations.c.id
         found = _ENTRY.where(conversations.c.user_id == storable("user_id", user_id))
@@ -70,4 +71,5 @@ class Listing:
             for id, shop, bot, begun, newest, title, first in rows[:limit]
             if not self._is_erased(id)
         ]
-        return entries, len(rows) > limit
+        last = rows[limit - 1] if len(rows) > limit else None
+        return entries, None if last is None else (last[3], last[0])

@@ -32,13 +32,14 @@ def talks(store: Store, count: int) -> list[str]:
 
 async def whole(store: Store, limit: int, user: str = "user", shops: Collection[str] | None = None) -> list[str]:
     found: list[str] = []
-    after, more = None, True
-    while more:
-        page, more = await store.listing.page(user, shops, after=after, limit=limit)
-        assert len(page) == limit or not more
+    after: tuple[float, str] | None = None
+    while True:
+        page, after = await store.listing.page(user, shops, after=after, limit=limit)
         found += [one.id for one in page]
-        after = (page[-1].created_at, page[-1].id) if page else None
-    return found
+        if after is None:
+            return found
+        assert after == (page[-1].created_at, page[-1].id)
+        assert len(page) == limit
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
@@ -50,10 +51,10 @@ async def test_pages_joined_are_all_conversations_the_newest_first(store: Store,
 
 async def test_a_conversation_that_begins_meanwhile_neither_repeats_nor_hides_another(store: Store) -> None:
     ids = talks(store, 5)
-    page, more = await store.listing.page("user", None, after=None, limit=2)
+    page, after = await store.listing.page("user", None, after=None, limit=2)
     store.begin(begun(1000, "conv_new", created_at=999.0))
-    rest, _ = await store.listing.page("user", None, after=(page[-1].created_at, page[-1].id), limit=10)
-    assert (more, [one.id for one in [*page, *rest]]) == (True, ids)
+    rest, _ = await store.listing.page("user", None, after=after, limit=10)
+    assert [one.id for one in [*page, *rest]] == ids
 
 
 async def test_a_list_may_be_of_some_shops(store: Store) -> None:
@@ -63,6 +64,20 @@ async def test_a_list_may_be_of_some_shops(store: Store) -> None:
     assert await whole(store, 1, shops=["a"]) == ["conv_3", "conv_0"]
     assert await whole(store, 10, shops={"a", "b"}) == ["conv_3", "conv_1", "conv_0"]
     assert await whole(store, 10, shops=[]) == []
+
+
+async def test_a_page_of_which_all_is_being_erased_leads_to_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = talks(store, 5)
+    monkeypatch.setattr(store.listing, "_is_erased", ids[1:3].__contains__)
+    pages: list[list[str]] = []
+    after: tuple[float, str] | None = None
+    for limit in (1, 2, 2):
+        page, after = await store.listing.page("user", None, after=after, limit=limit)
+        pages.append([one.id for one in page])
+    assert pages == [ids[:1], [], ids[3:]]
+    assert after is None
 
 
 async def test_any_text_may_be_looked_for(store: Store) -> None:
@@ -75,7 +90,7 @@ async def test_any_text_may_be_looked_for(store: Store) -> None:
     assert await store.coze.turns_of_chat("75", strange) == []
     assert await store.coze.conversations_named(strange) == []
     for user, shops in ((strange, None), ("user", [strange])):
-        assert await store.listing.page(user, shops, after=None, limit=5) == ([], False)
+        assert await store.listing.page(user, shops, after=None, limit=5) == ([], None)
     with pytest.raises(GatewayError) as raised:
         await store.messages(ONE, before=f"{strange}.user", limit=5)
     assert raised.value.code is Code.INVALID_REQUEST
