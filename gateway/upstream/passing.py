@@ -3,7 +3,7 @@
 Each is sent once. Bodies flow both ways as they come, so that no whole body is ever in memory.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 
 import aiohttp
 
@@ -46,7 +46,10 @@ class Passed:
         self._response = response
         self._held = held
         self.status = response.status
-        self.headers = [(name, value) for name, value in response.headers.items() if _returns(name)]
+        listed = of_connection(response.headers.getall("Connection", ()))
+        self.headers = [
+            (name, value) for name, value in response.headers.items() if _returns(name) and name.lower() not in listed
+        ]
         self.length = response.content_length
         self.log_id = log_id_of(response.headers)
 
@@ -64,6 +67,11 @@ class Passed:
         if (calls := self._calls) is not None:
             self._calls = None
             calls.under_way -= 1
+
+
+def of_connection(values: Iterable[str]) -> frozenset[str]:
+    """The headers that a message's `Connection` says are about the connection, too."""
+    return frozenset(name.strip().lower() for value in values for name in value.split(","))
 
 
 def passes(name: str) -> bool:

@@ -120,6 +120,8 @@ class Peer:
             text = (text + piece)[:100]
         said = {"method": request.method, "path": request.raw_path, "headers": dict(request.headers)}
         headers = {"X-Tt-Logid": "2026log", "X-Of-Coze": "yes", "Set-Cookie": "a=b"}
+        if "X-Listed" in request.query:
+            headers |= {"Connection": "keep-alive, X-Of-Coze"}
         return web.json_response(said | {"body": text.decode("latin-1")}, headers=headers, status=203)
 
 
@@ -172,6 +174,14 @@ async def test_what_is_not_coze_s_is_not_passed_on(served: Served, peer: Peer, p
     status, _, _ = await ask(served, GET, path)
     assert status == 404
     assert peer.bodies == []
+
+
+async def test_headers_that_are_about_the_connection_by_their_senders_own_word_stay_here(served: Served) -> None:
+    sent = {"Connection": "keep-alive, X-Of-Client", "X-Of-Client": "1", "X-Other": "2"}
+    _, headers, said = await ask(served, GET, "/v1/bots?X-Listed=1", headers=sent)
+    assert "X-Of-Client" not in said["headers"]
+    assert said["headers"]["X-Other"] == "2"
+    assert "X-Of-Coze" not in headers
 
 
 async def test_a_method_that_is_about_the_connection_is_not_passed_on(served: Served, peer: Peer) -> None:

@@ -17,7 +17,7 @@ from adapters.facades.coze.failures import LOG_ID, in_coze_s_form
 from adapters.services import SERVICES, Services
 from gateway.errors import Code, GatewayError
 from gateway.upstream.passed import PassedAnswer, PassedRequest
-from gateway.upstream.passing import Bounded, passes
+from gateway.upstream.passing import Bounded, of_connection, passes
 from gateway.upstream.protocol import CozeRequest
 
 PLACES: Final = ("/v1/", "/v3/", "/open_api/")
@@ -83,7 +83,8 @@ def _request(request: web.Request, services: Services) -> PassedRequest:
     length = request.content_length
     if (length or 0) > most:
         raise TooLarge(most)
-    headers = [(name, value) for name, value in request.headers.items() if passes(name)]
+    listed = of_connection(request.headers.getall("Connection", ()))
+    headers = [(name, value) for name, value in request.headers.items() if passes(name) and name.lower() not in listed]
     target = request.raw_path
     if not target.startswith("/") or "access_token" in request.query:
         target = request.rel_url.without_query_params("access_token").raw_path_qs
