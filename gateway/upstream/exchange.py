@@ -107,10 +107,7 @@ class Exchanges:
                     allow_redirects=False,
                     trace_request_ctx=progress,
                 )
-            if response.status == _PROXY_WANTS_ANOTHER_USER:  # of a request that was not tunnelled
-                response.close()
-                raise _refused_by_proxy(response.status)
-            return response
+            return _of_coze(response)
         except aiohttp.ClientHttpProxyError as error:
             raise _refused_by_proxy(error.status) from None
         except aiohttp.ClientProxyConnectionError as error:
@@ -141,7 +138,7 @@ class Exchanges:
         Raises `UpstreamError`, and what the request's body raises."""
         target = URL(str(self.base) + request.target, encoded=True)
         try:
-            return await self._passing.request(
+            response = await self._passing.request(
                 request.method,
                 target,
                 data=request.body,
@@ -150,6 +147,7 @@ class Exchanges:
                 allow_redirects=False,
                 trace_request_ctx=_Progress(self._idle_timeout),
             )
+            return _of_coze(response)
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(body := request.body, Bounded) and body.failure is not None:
                 raise body.failure from None
@@ -224,6 +222,14 @@ def not_coze(detail: str, response: aiohttp.ClientResponse | None = None) -> Ups
     """The error for an answer that Coze would not give. `taken` is `yes`, so that the message is never resent."""
     log_id = log_id_of(response.headers) if response is not None else None
     return UpstreamError(Code.UPSTREAM_FAILED, detail, retryable=True, taken="yes", log_id=log_id)
+
+
+def _of_coze(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+    """The response, unless the proxy gave it, to a request that was not tunnelled: that is raised."""
+    if response.status == _PROXY_WANTS_ANOTHER_USER:
+        response.close()
+        raise _refused_by_proxy(response.status)
+    return response
 
 
 def _refused_by_proxy(status: int) -> UpstreamError:
