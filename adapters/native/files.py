@@ -28,11 +28,15 @@ async def upload(request: web.Request) -> web.Response:
     began = asyncio.get_running_loop().time()
     seat = services.connections.acquire(caller.account(user) if user else caller.listener_account)
     with seat, services.ledger.open("upload"):
-        form = await read_form(request, services.settings.max_upload_bytes)
-        # Uploads and turns are counted apart: a message may have ten attachments.
-        if (counted := count(services, f"\0files\0{caller.account(user)}", shop, None)) is not None:
-            await counted
-        file = await services.upstreams.on_behalf_of(user, shop).upload(form)
+        try:
+            async with asyncio.timeout(services.settings.turn_timeout):
+                form = await read_form(request, services.settings.max_upload_bytes)
+                # Uploads and turns are counted apart: a message may have ten attachments.
+                if (counted := count(services, f"\0files\0{caller.account(user)}", shop, None)) is not None:
+                    await counted
+                file = await services.upstreams.on_behalf_of(user, shop).upload(form)
+        except TimeoutError:
+            raise GatewayError(Code.UPSTREAM_TIMEOUT) from None
     logger.info(
         "file.uploaded",
         userId=user or None,

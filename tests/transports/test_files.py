@@ -189,6 +189,24 @@ async def test_a_client_waits_for_a_coze_that_reads_nothing(serve: Serve, coze: 
     assert sent < 32 * 2**20, "what the kernel's buffers hold, and no more"
 
 
+async def test_an_upload_has_an_end_however_steadily_it_comes(serve: Serve, coze: Simulator) -> None:
+    served = await serve(coze_api_token="pat", coze_api_base=coze.url, turn_timeout=1)
+    over = asyncio.Event()
+
+    async def steady() -> AsyncIterator[bytes]:
+        while not over.is_set():
+            yield b"x" * 100
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 0.05)
+
+    try:
+        async with asyncio.timeout(20):
+            status, problem = await upload(served, form(steady()), userId="u")
+    finally:
+        over.set()
+    assert (status, problem["code"]) == (504, "upstream_timeout")
+
+
 async def test_a_gateway_that_drains_takes_no_file(served: Served) -> None:
     served.services.turns.start_nothing_more()
     status, problem = await upload(served)
