@@ -61,6 +61,20 @@ async def test_a_chat_that_has_begun_when_the_gateway_stops_is_named_in_the_answ
     assert headers["Retry-After"]
 
 
+async def test_a_chat_that_is_cancelled_before_coze_began_it_is_no_chat_that_runs(
+    door: Door, silence: Silence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CozeUpstream, "chat", silence.silent)
+    asking = asyncio.create_task(door.served.post("/v3/chat", body("x", stream=False), **key(TOKEN)))
+    await asyncio.wait_for(silence.asked.wait(), 10)
+    turns = door.served.services.turns
+    (turn,) = turns.runner.turns
+    assert await turns.cancel(turn, owns=lambda user, shop: True)
+    status, headers, said = await asyncio.wait_for(asking, 10)
+    assert (status, said["code"], "data" in said) == (200, 5000, False)
+    assert headers["X-Gateway-Turn"] == turn
+
+
 async def test_tool_outputs_that_were_taken_when_the_gateway_stops_are_not_asked_for_again(
     door: Door, silence: Silence, monkeypatch: pytest.MonkeyPatch
 ) -> None:

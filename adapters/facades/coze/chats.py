@@ -77,6 +77,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
         if isinstance(found, Failed):
             return _named(failure(found, request), accepted.turn_id)
         await learn(request, services, order, accepted, found)
+        if not streamed and "id" not in found.chat:
+            said = Refusal(INTERNAL, "The chat was canceled before Coze began it.")
+            return _named(failure(said, request), accepted.turn_id)
         if streamed:
             await _tell(request, caller, holding, found)
         return _named(success(found.chat | {"status": "in_progress"}, request, log_id=found.log_id), accepted.turn_id)
