@@ -1,12 +1,14 @@
 """The traps that Coze's SDKs set: what they fail on never comes, and what they leave open is answered."""
 
 import asyncio
+import json
 import re
 from typing import Any
 
 import aiohttp
 import httpx
 import pytest
+from aiohttp import web
 
 from gateway.simulator import whole_text
 from tests.doors.clients import QUESTION, asked, cozepy, records, text_of
@@ -121,6 +123,38 @@ async def test_the_lines_in_the_docs_go_on_however_often_the_connection_breaks(d
     assert "".join(text_of(events).split("\n\n")) == straight
     assert events[-1].event == Event.CONVERSATION_CHAT_COMPLETED
     assert door.simulator.chats_started == 1
+
+
+@pytest.mark.parametrize("answers", [2, 100])
+async def test_the_lines_in_the_docs_go_on_after_a_stream_that_was_given_up_but_not_for_ever(answers: int) -> None:
+    page = (ROOT / "docs" / "coze-door.md").read_text(encoding="utf-8")
+    (lines,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def stream" in code]
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    places: list[str | None] = []
+
+    async def play(request: web.Request) -> web.Response:
+        places.append(request.headers.get("X-Gateway-After"))
+        said = {"id": "1", "type": "answer", "content_type": "text", "role": "assistant"}
+        pieces = [said | {"content": text} for text in (("ab",) if len(places) == 1 else ("cd",) * (answers == 2))]
+        text = "".join(f"event:conversation.message.delta\ndata:{json.dumps(piece)}\n\n" for piece in pieces)
+        failed = "event:error\ndata:{}\n\n" if len(places) < answers else 'event:done\ndata:"[DONE]"\n\n'
+        return web.Response(text=text + failed, content_type="text/event-stream", headers={"X-Gateway-Turn": "turn_1"})
+
+    app = web.Application()
+    app.router.add_post("/v3/chat", play)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url, auth = f"http://127.0.0.1:{runner.addresses[0][1]}", cozepy.TokenAuth(TOKEN)
+    reading = asyncio.to_thread(lambda: list(names["stream"](auth, url, **asked("x"))))
+    if answers == 2:
+        assert text_of(await reading) == "abcd"
+    else:
+        with pytest.raises(Exception, match="error event"):
+            await reading
+    assert places == [None, "2"]
+    await runner.cleanup()
 
 
 async def test_an_impossible_place_is_refused_and_starts_nothing(door: Door) -> None:
