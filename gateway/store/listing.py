@@ -71,5 +71,5 @@ class Listing:
             for id, shop, bot, begun, newest, title, first in rows[:limit]
             if not self._is_erased(id)
         ]
-        last = rows[limit - 1] if len(rows) > limit else None
-        return entries, None if last is None else (last[3], last[0])
+        oldest = rows[limit - 1] if len(rows) > limit else None
+        return entries, None if oldest is None else (oldest[3], oldest[0])
