@@ -126,6 +126,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         means = Means(
             log=log,
             upstream=upstream,
+            caller_tokens=callers,
             observer=observer,
             faults=faults,
             ledger=ledger,

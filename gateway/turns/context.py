@@ -16,6 +16,7 @@ from gateway.turns.orders import Note
 from gateway.turns.others import Nobody, Others
 from gateway.turns.readers import Readers
 from gateway.turns.turn import Turn
+from gateway.upstream.caller_tokens import CallerTokens
 from gateway.upstream.protocol import Upstream, Upstreams
 
 
@@ -24,6 +25,7 @@ class Means(Struct):
 
     log: EventLog
     upstream: Upstreams
+    caller_tokens: CallerTokens
     observer: Observer
     faults: Faults
     ledger: Ledger

@@ -71,6 +71,8 @@ class Runner:
     def admit(self, live: LiveTurn) -> None:
         """Adds a turn. It keeps its tail in memory until it is forgotten: one log must not have two tails."""
         self.turns[live.turn.turn_id] = live
+        if token := _token_of(live):
+            self._means.caller_tokens.hold(token)
         live.tail.users.add(live)
         if live.order.on_disconnect == "cancel":
             cancel = partial(self.cancel, live)
@@ -78,10 +80,15 @@ class Runner:
             self._abandonment.watch(live.turn.turn_id, live.tail.key, cancel, at_least=GRACE)
 
     def _forget(self, live: LiveTurn) -> None:
-        self.turns.pop(live.turn.turn_id, None)
+        self._drop(live)
         self._abandonment.forget(live.turn.turn_id)
         self._log.shelf.drop(live.tail, live)
         self._means.others.release(LogKey(live.turn.conversation_id))
+
+    def _drop(self, live: LiveTurn) -> None:
+        """Idempotent."""
+        if self.turns.pop(live.turn.turn_id, None) is not None and (token := _token_of(live)):
+            self._means.caller_tokens.release(token)
 
     async def start_over(self) -> None:
         """This node was taken for dead: forgets all its turns, because other nodes go on with them."""
@@ -234,7 +241,7 @@ class Runner:
     def disown(self, live: LiveTurn) -> None:
         """Forgets an ended turn, although its task may still have something to tell Coze."""
         live.erased = True
-        self.turns.pop(live.turn.turn_id, None)
+        self._drop(live)
 
     async def drain(self, seconds: float) -> None:
         """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""
@@ -254,3 +261,8 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"Runner({len(self.turns)} live, {self.queues!r})"
+
+
+def _token_of(live: LiveTurn) -> str:
+    """The hash of the caller's own token for Coze, "" if the gateway's is used."""
+    return live.order.coze.token if live.order.coze is not None else ""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from gateway.errors import Code, UpstreamError
@@ -18,7 +18,8 @@ def hash_of(token: str) -> str:
 
 
 class CallerTokens:
-    """Tokens by their hash. A token is forgotten `seconds` after its last request, when no turn can need it any more.
+    """Tokens by their hash. A token is forgotten `seconds` after its last request, when no turn can need it any more,
+    or sooner if many others come; but not as long as a turn needs it.
 
     No token is written anywhere. So after a restart a turn that needs one waits until its caller comes again.
     """
@@ -27,27 +28,56 @@ class CallerTokens:
         self._seconds = seconds
         self._clock = clock
         self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._needed: Counter[str] = Counter()
+        self._kept: dict[str, str] = {}  # those of `_needed`, which no flood of made-up tokens pushes out
         self._awaited: dict[str, asyncio.Future[str]] = {}
+        self._waiters: Counter[str] = Counter()
 
     def learn(self, token: str) -> str:
         """A request came with this token. Returns its hash."""
         name, now = hash_of(token), self._clock()
         self._known[name] = token, now
         self._known.move_to_end(name)
+        if name in self._needed:
+            self._kept[name] = token
         while len(self._known) > _MOST or next(iter(self._known.values()))[1] < now - self._seconds:
             self._known.popitem(last=False)
         if (awaited := self._awaited.pop(name, None)) is not None:
             awaited.set_result(token)
         return name
 
+    def hold(self, name: str) -> None:
+        """A turn begins that needs the token with this hash."""
+        self._needed[name] += 1
+        if (known := self._known.get(name)) is not None:
+            self._kept[name] = known[0]
+
+    def release(self, name: str) -> None:
+        """Such a turn is over."""
+        self._needed[name] -= 1
+        if self._needed[name] <= 0:
+            del self._needed[name]
+            self._kept.pop(name, None)
+
     async def wait_for(self, name: str) -> str:
         """The token with this hash, once a request has brought it. The caller bounds the wait."""
+        if (kept := self._kept.get(name)) is not None:
+            return kept
         if (known := self._known.get(name)) is not None:
             return known[0]
         if name not in self._awaited:
             self._awaited[name] = asyncio.get_running_loop().create_future()
         awaited = self._awaited[name]
-        await asyncio.wait([awaited])  # which, unlike awaiting it, leaves it alone when one of its waiters is cancelled
+        self._waiters[name] += 1
+        try:
+            # Unlike awaiting it, this leaves it alone when one of its waiters is cancelled.
+            await asyncio.wait([awaited])
+        finally:
+            self._waiters[name] -= 1
+            if not self._waiters[name]:
+                del self._waiters[name]
+                if self._awaited.get(name) is awaited:
+                    del self._awaited[name]
         return awaited.result()
 
     def __repr__(self) -> str:

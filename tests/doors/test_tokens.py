@@ -124,6 +124,25 @@ async def test_without_a_token_nothing_is_asked(door: Door) -> None:
     assert not door.simulator.requests
 
 
+async def test_a_token_that_is_too_long_to_be_one_is_not_remembered(door: Door) -> None:
+    for length, status in ((2048, 200), (2049, 401)):
+        answered, _, _ = await door.served.post("/v3/chat/cancel", {}, **key("x" * length))
+        assert answered == status
+
+
+async def test_made_up_tokens_take_nothing_from_a_chat_that_runs(door: Door) -> None:
+    asking = BODY | {
+        "additional_messages": [{"role": "user", "content": "/fault drop-after:9 x", "content_type": "text"}]
+    }
+    sent = {**key(TOKEN)}
+    async with door.served.session.post(f"{door.url}/v3/chat", json=asking, headers=sent) as response:
+        for number in range(10_001):
+            door.served.services.caller_tokens.learn(f"made-up-{number}")
+        text = await response.text()
+    assert "conversation.chat.completed" in text
+    await door.served.balanced()
+
+
 async def test_with_auth_a_key_of_ours_is_asked_for_and_ours_goes_to_coze(opened: Open, tmp_path: Path) -> None:
     door = await opened(**with_tokens(tmp_path))
     seen = heard(door)
