@@ -128,13 +128,13 @@ class Store:
         self._writer.wake()
         await self._writer.settled()
 
-    def look_after_break(self) -> None:
-        """The database may have lost what was written last: looks, and writes it once more."""
-        self._writer.look_after_break()
-
-    def forget_written(self) -> None:
-        """Other nodes may have changed what was written here."""
-        self._writer.forget_written()
+    def look_after_break(self, *, write_again: bool = True) -> None:
+        """The database may have lost what was written last: looks, and writes it once more, unless other nodes may have
+        changed it since."""
+        if write_again:
+            self._writer.look_after_break()
+        else:
+            self._writer.forget_written()
 
     def erased_elsewhere(self, conversation_id: ConversationId) -> None:
         """Another node has erased a conversation: nothing brings it back."""

@@ -212,7 +212,7 @@ class Turns:
         """This node was taken for dead: others go on with its turns."""
         waiting = [(live.turn.turn_id, live.tail.key) for live in self.runner.turns.values() if live.stretch is None]
         await self.runner.start_over()
-        self._store.forget_written()
+        self._store.look_after_break(write_again=False)
         for turn, conversation in waiting:
             self._elsewhere.watch(turn, conversation)
 

@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.edge.whole import person, quiet, whole, with_tokens
+
+pytestmark = pytest.mark.timeout(600)  # each run tries thousands of requests, some of which wait
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "10")
 CHECKS = (

@@ -188,7 +188,10 @@ async def test_a_listed_page_may_read_answers_streams_and_problems(serve: Serve,
     assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example"
     assert answer.headers["Access-Control-Allow-Credentials"] == "true"
     exposed = {name.strip() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
-    assert exposed == {"X-Turn-Id", "X-Conversation-Id", "X-Request-Id", "Retry-After", "Location"}
+    assert exposed == {
+        *("X-Turn-Id", "X-Conversation-Id", "X-Request-Id", "Retry-After", "Location"),
+        *("X-Tt-Logid", "X-Gateway-Turn"),
+    }
     assert "Origin" in answer.headers["Vary"]
 
 
