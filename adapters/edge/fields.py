@@ -15,12 +15,10 @@ from adapters.edge.callers import ANYONE, Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from adapters.edge.mistakes import MOST, mistakes_in
 from adapters.edge.query import conversation_id
+from gateway.bounds import ID_LENGTH
 from gateway.config.settings import Settings
 
 S = TypeVar("S", bound=Struct)
-
-ID_LENGTH: Final = 64
-"""The most characters of an id of Coze's."""
 
 B = TypeVar("B", "ChatBody", "RunBody")
 _DEPTH: Final = 64

@@ -1,28 +1,21 @@
 """Operations: health, readiness, metrics, the ledger, the API's description, and the configuration for clients."""
 
-import msgspec
 from aiohttp import web
 
 from adapters.edge import explained
 from adapters.native import openapi
+from adapters.native.answers import NO_STORE, json_answer
 from adapters.services import SERVICES, Services
 from gateway import __version__
 from gateway.errors import Code, GatewayError
 from gateway.telemetry import scrape
 
-_NO_STORE = {"Cache-Control": "no-store"}
-
-
-def _json(fields: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    body = msgspec.json.encode(fields)
-    return web.Response(body=body, status=status, content_type="application/json", headers=headers or _NO_STORE)
-
 
 async def healthz(request: web.Request) -> web.Response:
     """200 while the process works, 503 when a task has ended that it can't work without. Only a restart helps then."""
     if stopped := request.app[SERVICES].faults.stopped:
-        return _json({"status": "broken", "reasons": list(stopped.values())}, 503, {**_NO_STORE, "Retry-After": "2"})
-    return _json({"status": "ok"})
+        return json_answer({"status": "broken", "reasons": list(stopped.values())}, 503, {"Retry-After": "2"})
+    return json_answer({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
@@ -31,9 +24,9 @@ async def readyz(request: web.Request) -> web.Response:
     await services.probes.look()
     reasons = not_ready(services)
     if reasons:
-        return _json({"status": "unavailable", "reasons": reasons}, 503, {**_NO_STORE, "Retry-After": "2"})
+        return json_answer({"status": "unavailable", "reasons": reasons}, 503, {"Retry-After": "2"})
     remarks = services.probes.remarks()
-    return _json({"status": "ready", "remarks": remarks} if remarks else {"status": "ready"})
+    return json_answer({"status": "ready", "remarks": remarks} if remarks else {"status": "ready"})
 
 
 def not_ready(services: Services) -> list[str]:
@@ -50,7 +43,7 @@ def not_ready(services: Services) -> list[str]:
 
 async def metrics(request: web.Request) -> web.Response:
     body, content_type = scrape.render(request.app[SERVICES].metrics, request.headers.get("Accept", ""))
-    return web.Response(body=body, headers={**_NO_STORE, "Content-Type": content_type})
+    return web.Response(body=body, headers={**NO_STORE, "Content-Type": content_type})
 
 
 async def ledger(request: web.Request) -> web.Response:
@@ -58,10 +51,10 @@ async def ledger(request: web.Request) -> web.Response:
     found = request.app[SERVICES].ledger
     kind = request.query.get("list")
     if kind is None:
-        return _json(found.totals())
+        return json_answer(found.totals())
     if kind not in found.totals():
         raise GatewayError(Code.NOT_FOUND, "no such kind")
-    return _json(found.list(kind))
+    return json_answer(found.list(kind))
 
 
 async def config(request: web.Request) -> web.Response:
@@ -69,7 +62,7 @@ async def config(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     settings = services.settings
     transports = ["sse", "websocket", "longpoll"] if settings.use_sse_streaming else ["longpoll"]
-    return _json(
+    return json_answer(
         {
             "streaming": settings.use_sse_streaming,
             "transports": transports,

@@ -197,13 +197,12 @@ class Starting:
             self._log.shelf.drop(tail, waiting)
             self._release(key, term)
             raise _TakenForDead
+        if order.coze is not None and (named := order.coze.conversation) and not naming.name:
+            naming.known(named, 1)
         note = Note(order, naming.conversation_id, self._means.clock())
         note.coze_conversation_id, note.naming = naming.name, naming.version
         turn = Turn(naming.conversation_id, new_turn_id(), order.language)
         live = LiveTurn(self._means, note, turn, tail, naming=naming)
-        if order.coze is not None and (named := order.coze.conversation) and not naming.name:
-            naming.known(named, 1)
-            note.coze_conversation_id, note.naming = naming.name, naming.version
         try:
             await self._runner.accept(live, mark, queued=busy)
         except GatewayError as error:

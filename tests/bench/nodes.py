@@ -181,17 +181,23 @@ def markdown(medians: dict[str, Figures]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's programs; None, and a line that says so, without them."""
+    if (found := program("postgres")) is None:
+        sys.stderr.write("postgres is missing (Debian package postgresql)\n")
+        return None
+    return Path(found).resolve().parent
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.nodes", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="(2)")
     parser.add_argument("--share", type=float, default=1.0, help="of the full load, for a quick look (1)")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for nodes.md and .json (build)")
     options = parser.parse_args()
-    if (found := program("postgres")) is None:
-        sys.stderr.write("postgres is missing (Debian package postgresql)\n")
+    if (programs := postgres_programs()) is None:
         return 2
     allow_files(3000)
-    programs = Path(found).resolve().parent
     medians = uvloop.run(run(programs, rounds=options.rounds, share=options.share, redis=program("redis-server") or ""))
     text = markdown(medians)
     sys.stdout.write(text)

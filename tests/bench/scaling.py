@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from tests.bench.measures import Figures, WrongError
-from tests.bench.nodes import nodes_of
+from tests.bench.nodes import nodes_of, postgres_programs
 from tests.bench.servers import upstream
 from tests.databases import PostgresServer, postgres_server
 from tests.load.client import run_load
@@ -111,11 +111,9 @@ def main() -> int:
     parser.add_argument("--redis", action="store_true", help="news goes over Redis")
     parser.add_argument("--out", type=Path, default=ROOT / "build", help="folder for scaling.json (build)")
     options = parser.parse_args()
-    if (found := program("postgres")) is None:
-        sys.stderr.write("postgres is missing (Debian package postgresql)\n")
+    if (programs := postgres_programs()) is None:
         return 2
     allow_files(3000)
-    programs = Path(found).resolve().parent
     figures = uvloop.run(run(programs, options.turns, options.seconds, with_redis=options.redis))
     sys.stdout.write(markdown(figures))
     options.out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tests.doors.clients import cozepy
 from tests.doors.conftest import TOKEN
+from tests.doors.hosting import hosted
 from tests.edge.whole import key
 from tests.transports.conftest import Serve, Served
 
@@ -87,12 +88,8 @@ async def flow() -> AsyncIterator[Flow]:
     app.router.add_post("/v1/workflows/chat", flow.play)
     app.router.add_get("/v3/chat/retrieve", flow.retrieve)
     app.router.add_get("/v3/chat/message/list", flow.messages)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    flow.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield flow
-    await runner.cleanup()
+    async with hosted(app) as flow.url:
+        yield flow
 
 
 @pytest.fixture

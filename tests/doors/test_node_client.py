@@ -1,8 +1,5 @@
 """Coze's own client for node against the door."""
 
-import asyncio
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ from gateway.simulator import whole_text
 from tests.conftest import Require
 from tests.doors.clients import QUESTION
 from tests.doors.conftest import Door
+from tests.simulator.node import seen_by_node
 from tests.simulator.test_official_clients import node_modules
 
 __all__ = ["node_modules"]
@@ -22,26 +20,7 @@ SCRIPT = Path(__file__).parent / "official_client.mjs"
 async def test_coze_s_client_for_node_streams_polls_and_submits(
     door: Door, node_modules: Path, require: Require
 ) -> None:
-    package = (node_modules / "@coze" / "api" / "dist" / "esm" / "index.mjs").as_uri()
-    node = await asyncio.create_subprocess_exec(
-        require("node"),
-        str(SCRIPT),
-        package,
-        door.url,
-        QUESTION,
-        env={"PATH": os.environ["PATH"]},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(100):
-            output, errors = await node.communicate()
-    except TimeoutError:
-        node.kill()
-        raise
-    assert node.returncode == 0, errors.decode()
-    seen = json.loads(output)
+    seen = await seen_by_node(SCRIPT, node_modules, require, door.url, QUESTION, within=100)
     assert seen["whole"]["events"][0] == "conversation.chat.created"
     assert seen["whole"]["events"][-2:] == ["conversation.chat.completed", "done"]
     assert seen["whole"]["text"] == whole_text(QUESTION)

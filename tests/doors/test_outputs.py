@@ -9,6 +9,7 @@ from aiohttp import web
 
 from tests.doors.clients import records
 from tests.doors.conftest import TOKEN
+from tests.doors.hosting import hosted
 from tests.edge.whole import key
 from tests.transports.conftest import Serve, Served
 
@@ -66,12 +67,8 @@ async def coze() -> AsyncIterator[TwoTools]:
     app = web.Application()
     app.router.add_post("/v3/chat", coze.play)
     app.router.add_post("/v3/chat/submit_tool_outputs", coze.play)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    coze.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield coze
-    await runner.cleanup()
+    async with hosted(app) as coze.url:
+        yield coze
 
 
 @pytest.fixture

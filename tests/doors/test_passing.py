@@ -12,6 +12,7 @@ from aiohttp import web
 from yarl import URL
 
 from adapters.serving import drain
+from tests.doors.hosting import hosted
 from tests.transports.conftest import Serve, Served
 from tests.waiting import until
 
@@ -130,13 +131,8 @@ async def peer() -> AsyncIterator[Peer]:
     peer = Peer()
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/{rest:.*}", peer.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    peer.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield peer
-    await runner.cleanup()
+    async with hosted(app, handler_cancellation=True) as peer.url:
+        yield peer
 
 
 @pytest.fixture

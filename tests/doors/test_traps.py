@@ -13,6 +13,7 @@ from aiohttp import web
 from gateway.simulator import whole_text
 from tests.doors.clients import QUESTION, asked, cozepy, records, text_of
 from tests.doors.conftest import TOKEN, Door, Open
+from tests.doors.hosting import hosted
 from tests.edge.whole import key
 from tests.faults.proxy import Fault, Trap, proxied
 from tests.processes import ROOT
@@ -143,18 +144,15 @@ async def test_the_lines_in_the_docs_go_on_after_a_stream_that_was_given_up_but_
 
     app = web.Application()
     app.router.add_post("/v3/chat", play)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url, auth = f"http://127.0.0.1:{runner.addresses[0][1]}", cozepy.TokenAuth(TOKEN)
-    reading = asyncio.to_thread(lambda: list(names["stream"](auth, url, **asked("x"))))
-    if answers == 2:
-        assert text_of(await reading) == "abcd"
-    else:
-        with pytest.raises(Exception, match="error event"):
-            await reading
+    async with hosted(app) as url:
+        auth = cozepy.TokenAuth(TOKEN)
+        reading = asyncio.to_thread(lambda: list(names["stream"](auth, url, **asked("x"))))
+        if answers == 2:
+            assert text_of(await reading) == "abcd"
+        else:
+            with pytest.raises(Exception, match="error event"):
+                await reading
     assert places == [None, "2"]
-    await runner.cleanup()
 
 
 async def test_an_impossible_place_is_refused_and_starts_nothing(door: Door) -> None:

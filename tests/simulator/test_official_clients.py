@@ -1,8 +1,6 @@
 """Coze's own clients as witnesses: what they accept from the real service they accept from the simulated one."""
 
 import asyncio
-import json
-import os
 import subprocess
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +13,7 @@ from gateway.simulator import whole_run, whole_text
 from tests.conftest import Require
 from tests.simulator.caller import Caller
 from tests.simulator.conftest import Start
+from tests.simulator.node import seen_by_node
 
 with warnings.catch_warnings(record=True) as _raised:
     # cozepy imports a module of authlib that warns, and switches that very warning on again as it does.
@@ -219,26 +218,7 @@ def node_modules(require: Require, pytestconfig: pytest.Config) -> Path:
 async def test_coze_s_client_for_node_streams_and_polls(
     simulated: Caller, node_modules: Path, require: Require
 ) -> None:
-    package = (node_modules / "@coze" / "api" / "dist" / "esm" / "index.mjs").as_uri()
-    node = await asyncio.create_subprocess_exec(
-        require("node"),
-        str(NODE_SCRIPT),
-        package,
-        simulated.simulator.url,
-        QUESTION,
-        env={"PATH": os.environ["PATH"]},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(60):
-            output, errors = await node.communicate()
-    except TimeoutError:
-        node.kill()
-        raise
-    assert node.returncode == 0, errors.decode()
-    seen = json.loads(output)
+    seen = await seen_by_node(NODE_SCRIPT, node_modules, require, simulated.simulator.url, QUESTION, within=60)
     assert seen["events"][0] == "conversation.chat.created"
     assert seen["events"][-2:] == ["conversation.chat.completed", "done"]
     assert seen["streamed"] == whole_text(QUESTION)

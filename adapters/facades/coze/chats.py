@@ -1,5 +1,6 @@
 """The routes of chats: start, retrieve, list, cancel, tool outputs. Their turns are the gateway's, like any other."""
 
+from contextlib import closing
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -130,12 +131,8 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     caller = caller_of(request)
     turn_id = await _turn(request, services, caller, dict(request.query))
-    with services.connections.acquire():
-        subscription = await _subscribe(services, caller, turn_id)
-        try:
-            chat = chat_in(_stretch(subscription))
-        finally:
-            subscription.close()
+    with services.connections.acquire(), closing(await _subscribe(services, caller, turn_id)) as subscription:
+        chat = chat_in(_stretch(subscription))
     running = services.turns.running(turn_id)
     if chat.get("status") == "requires_action" and running is not None and running.status == "running":
         chat["status"] = "in_progress"  # it has its outputs, and Coze has not said so yet
@@ -147,12 +144,9 @@ async def messages(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     turn_id = await _turn(request, services, caller, dict(request.query))
     with services.connections.acquire():
-        subscription = await _subscribe(services, caller, turn_id)
-        try:
+        with closing(await _subscribe(services, caller, turn_id)) as subscription:
             async with services.hub.unsent.making:
                 answer = success(messages_in(_stretch(subscription)), request)
-        finally:
-            subscription.close()
         return await deliver(request, answer)
 
 
@@ -163,11 +157,8 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     turn_id = await _turn(request, services, caller, body)
     if not await services.turns.cancel(turn_id, owns=caller.may_read):
         raise Refusal(_TOO_LATE, "The chat cannot be canceled: it is over.")
-    subscription = await _subscribe(services, caller, turn_id)
-    try:
+    with closing(await _subscribe(services, caller, turn_id)) as subscription:
         return success(chat_in(_stretch(subscription)) | {"status": "canceled"}, request)
-    finally:
-        subscription.close()
 
 
 async def _turn(request: web.Request, services: Services, caller: Caller, ids: dict[str, Any]) -> str:
