@@ -9,11 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.edge.whole import person, quiet, whole, with_tokens
-
-pytestmark = pytest.mark.timeout(600)  # each run tries thousands of requests, some of which wait
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "10")
 CHECKS = (
@@ -26,12 +22,20 @@ CHECKS = (
 )
 LIMITS = {"max_connections_per_user": 1000, "max_message_chars": 1000}
 """Short messages: wrong bodies with a hundred of them are refused for what is wrong in them, not for their size."""
+CONFIG = """
+[phases.coverage.extra-data-sources]
+responses = false
+[phases.fuzzing.extra-data-sources]
+responses = false
+"""
+"""Ids from answers are not asked for again: who listens to a conversation that there is waits for its next turn."""
 ENDLESS = ("/api/coze/shops/{shopId}/events", "/api/coze/shops/{shopId}/poll")
 """What waits for news of any shop that one can name. The other scopes' names don't exist, or their turns have ended."""
 
 
 async def schemathesis(folder: Path, url: str, *more: str, phases: str = "coverage,fuzzing") -> str:
     """Runs it against the gateway at `url`; what it printed."""
+    (folder / "schemathesis.toml").write_text(CONFIG)
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--no-color"]
     command += ["--checks", ",".join(CHECKS), "--phases", phases, "--max-examples", EXAMPLES]
     for path in ENDLESS:
@@ -47,7 +51,7 @@ async def schemathesis(folder: Path, url: str, *more: str, phases: str = "covera
 async def test_no_example_gets_a_server_error_or_an_answer_that_is_not_described(tmp_path: Path) -> None:
     async with whole(tmp_path, **LIMITS) as gateway:
         printed = await schemathesis(tmp_path, gateway.url)
-        assert "Tested: 30" in printed
+        assert "Tested: 29" in printed
         await quiet(gateway)
 
 
