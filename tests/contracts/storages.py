@@ -24,8 +24,8 @@ class Storage(Protocol):
     def kind(self) -> str: ...
 
     @property
-    def journals(self) -> ModuleType:
-        """The module that writes this kind of journal."""
+    def packing(self) -> ModuleType:
+        """The module that packs the stretches which this kind of journal saves."""
 
     def set_aside(self) -> bool:
         """Whether a journal took its storage for damaged."""
@@ -57,7 +57,7 @@ class Memory:
     """Only memory: each journal is a new log."""
 
     kind = "memory"
-    journals = sqlite  # saves nothing
+    packing = sqlite  # saves nothing
 
     def set_aside(self) -> bool:
         return False
@@ -90,7 +90,7 @@ class SqliteFile:
     """SQLite's file `log.db` in a folder."""
 
     kind = "sqlite"
-    journals = sqlite
+    packing = sqlite
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -146,22 +146,22 @@ class PostgresDatabase:
     kind = "postgresql"
 
     def __init__(self, url: str) -> None:
-        from gateway.log import postgres
+        from gateway.log import postgres, saving
 
         self.url = url
-        self.journals = postgres
+        self.packing = saving
+        self._journal = postgres.PostgresJournal
 
     def set_aside(self) -> bool:
         return False
 
     def journal(self, ledger: Ledger) -> Journal:
         """A journal that waits for none: when it is opened, it takes the one before for dead."""
-        journal: Journal = self.journals.PostgresJournal(self.url, ledger=ledger, lease=0.0)
-        return journal
+        return self._journal(self.url, ledger=ledger, lease=0.0)
 
     async def kill(self, journal: Journal) -> None:
         """Cuts its connections, because closing the journal would give its licence back."""
-        assert isinstance(journal, self.journals.PostgresJournal)
+        assert isinstance(journal, self._journal)
         await journal._writer.close()
         await journal._reader.close()
 

@@ -153,7 +153,7 @@ async def test_a_turn_that_cant_be_saved_keeps_none_of_the_others_from_it(
             raise Bug
         return pack(stretch)
 
-    monkeypatch.setattr(durable.storage.journals, "pack", buggy)
+    monkeypatch.setattr(durable.storage.packing, "pack", buggy)
     await durable.fold()
     monkeypatch.undo()
     assert faults.parts == ["fold"]

@@ -113,7 +113,7 @@ async def test_every_position_of_a_running_and_of_a_finished_turn_is_a_good_one_
     serve: Serve, plugin: Path
 ) -> None:
     served = await serve()
-    door = await served.start("/fault plain pieces:45 rate:60 -- positions")
+    door = await served.start("/fault plain pieces:45 rate:25 -- positions")
     book = Book()
     reader = Reader(book)
     arrivals: list[asyncio.Task[None]] = []
