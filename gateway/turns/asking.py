@@ -54,6 +54,12 @@ class GoneAsked(msgspec.Struct, tag="gone"):
     keys: list[LogKey]
 
 
+class InterruptAsked(msgspec.Struct, tag="interrupt"):
+    """Which turns wait for an answer to this question of a workflow? Answered by `Interrupts.here`."""
+
+    event_id: str
+
+
 class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
     """Notify a shop's staff. `again` says that an earlier question may have done so already."""
 
@@ -62,7 +68,7 @@ class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
     again: bool = False
 
 
-Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked | NotifyAsked
+Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked | InterruptAsked | NotifyAsked
 
 
 class Answer(msgspec.Struct, omit_defaults=True):

@@ -97,7 +97,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def run(self) -> RunRequest:
-        return RunRequest(self.workflow_id, self.parameters, self.bot_id, self.app_id)
+        body = "" if self.coze is None else self.coze.body
+        return RunRequest(self.workflow_id, self.parameters, self.bot_id, self.app_id, body)
 
 
 class _Saving(msgspec.Struct):

@@ -21,6 +21,7 @@ from gateway.turns.asking import (
     EraseAsked,
     GoneAsked,
     HeardAsked,
+    InterruptAsked,
     NotifyAsked,
     OutputsAsked,
     StartAsked,
@@ -36,6 +37,7 @@ from gateway.turns.elsewhere import Elsewhere
 from gateway.turns.erasure import Erasure
 from gateway.turns.feedback import Feedbacks
 from gateway.turns.finding import Finding
+from gateway.turns.interrupts import Interrupts
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
@@ -70,6 +72,7 @@ class Turns:
         self.runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
         self._elsewhere = Elsewhere(self.runner, means)
         self.finding = Finding(store, means.log, means.others)
+        self.interrupts = Interrupts(self.runner, means.others)
         self._starting = Starting(self.runner, means, store=store, names=names, finding=self.finding)
         self.feedback = Feedbacks(
             means, store=store, finding=self.finding, state=lambda turn: self.state(turn, owns=_anybody)
@@ -196,6 +199,8 @@ class Turns:
                 work = _known(None) if live is None else self._do(question, live)
             case HeardAsked():
                 work = _known(self._abandonment.heard(question.key, question.turn))
+            case InterruptAsked():
+                work = _known(self.interrupts.here(question.event_id))
             case EraseAsked():
                 work = self.erase(ConversationId(question.conversation))
             case GoneAsked():

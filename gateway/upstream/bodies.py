@@ -31,6 +31,8 @@ def outputs_call(ref: ChatRef, outputs: Sequence[tuple[str, str]]) -> Call:
 
 def run_call(request: RunRequest) -> Call:
     """A run of a workflow."""
+    if request.body:
+        return "/v1/workflow/stream_run", {}, Raw(request.body.encode())
     optional = _given(parameters=request.parameters, bot_id=request.bot_id, app_id=request.app_id)
     return "/v1/workflow/stream_run", {}, {"workflow_id": request.workflow_id, **optional}
 

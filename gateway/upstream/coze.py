@@ -38,6 +38,7 @@ from gateway.upstream.tokens import TokenSource
 from gateway.upstream.unpack import BadPacking
 from gateway.upstream.uploads import Form, FormBroke, StoredFile, stored_file
 from gateway.upstream.verbatim import VerbatimReader, with_entry
+from gateway.upstream.verbatim_run import VerbatimRunReader
 from gateway.upstream.workflow_protocol import WorkflowReader
 
 T = TypeVar("T")
@@ -109,10 +110,10 @@ class CozeUpstream:
         return await self._stream("submit_tool_outputs", *call, read, on_items, began=True)
 
     async def run_workflow(self, request: RunRequest, on_items: OnItems) -> ChatStream:
-        return await self._stream("run_workflow", *run_call(request), WorkflowReader, on_items)
+        return await self._stream("run_workflow", *run_call(request), self._run_reader, on_items)
 
     async def resume_workflow(self, answer: Resumption, on_items: OnItems) -> ChatStream:
-        return await self._stream("resume_workflow", *resume_call(answer), WorkflowReader, on_items)
+        return await self._stream("resume_workflow", *resume_call(answer), self._run_reader, on_items)
 
     async def retrieve(self, ref: ChatRef) -> ChatState:
         data = await self._ask("retrieve", "GET", "/v3/chat/retrieve", query=query_of(ref))
@@ -180,6 +181,9 @@ class CozeUpstream:
     def _reader(self, chat_id: str = "") -> Callable[[SseDecoder], Reader]:
         kind = VerbatimReader if self._verbatim else ChatReader
         return lambda _: kind(chat_id)
+
+    def _run_reader(self, decoder: SseDecoder) -> Reader:
+        return VerbatimRunReader(decoder) if self._verbatim else WorkflowReader(decoder)
 
     async def _stream(
         self,

@@ -7,12 +7,13 @@ from msgspec import Struct
 
 class RunRequest(Struct, frozen=True):
     """A run of a workflow, for the bot or the app that is named, if any. It has no record at Coze, and can't be
-    cancelled."""
+    cancelled. With a `body`, that is its caller's own, in Coze's form, and the other fields are not looked at."""
 
     workflow_id: str
     parameters: dict[str, Any] | None = None
     bot_id: str = ""
     app_id: str = ""
+    body: str = ""
 
 
 class Resumption(Struct, frozen=True):

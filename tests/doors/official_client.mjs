@@ -1,4 +1,4 @@
-// Coze's own client for node against the door: streams, a poll, a refusal, tool outputs; what it saw, as JSON.
+// Coze's own client for node against the door: streams, a poll, a refusal, tool outputs, a workflow; what it saw, as JSON.
 const [packageUrl, baseURL, question] = process.argv.slice(2);
 const { CozeAPI } = await import(packageUrl);
 
@@ -37,6 +37,28 @@ const outputs = await read(
   }),
 );
 
+async function run(stream) {
+  const events = [];
+  let text = "";
+  let last = null;
+  for await (const part of stream) {
+    events.push(part.event);
+    if (part.event === "Message") text += part.data.content;
+    last = part.data;
+  }
+  return { events, text, last };
+}
+
+const stopped = await run(coze.workflows.runs.stream({ workflow_id: "7561", parameters: { input: "/fault action x" } }));
+const resumed = await run(
+  await coze.workflows.runs.resume({
+    workflow_id: "7561",
+    event_id: stopped.last.interrupt_data.event_id,
+    resume_data: "杭州",
+    interrupt_type: stopped.last.interrupt_data.type,
+  }),
+);
+
 console.log(
   JSON.stringify({
     whole,
@@ -46,5 +68,7 @@ console.log(
     refused: refused.last.code,
     waits: waits.events,
     outputs: outputs.events,
+    stopped,
+    resumed,
   }),
 );

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulator import whole_text
+from gateway.simulator import whole_run, whole_text
 from tests.conftest import Require
 from tests.doors.clients import QUESTION
 from tests.doors.conftest import Door
@@ -32,3 +32,7 @@ async def test_coze_s_client_for_node_streams_polls_and_submits(
     assert seen["waits"][-2:] == ["conversation.chat.requires_action", "done"]
     assert seen["outputs"][0] == "conversation.chat.in_progress"
     assert seen["outputs"][-2:] == ["conversation.chat.completed", "done"]
+    assert seen["stopped"]["events"][-1] == "Interrupt"
+    assert seen["stopped"]["text"] == whole_run("/fault action x")
+    assert seen["resumed"]["events"][-1] == "Done"
+    assert seen["resumed"]["text"] == whole_run("/fault action x", answer="杭州")

@@ -80,8 +80,6 @@ PATHS: dict[str, tuple[str, ...]] = {
     "/v1/users/me": (GET,),
     "/v1/variables": (GET, PUT),
     "/v1/workflow/run": (POST,),
-    "/v1/workflow/stream_resume": (POST,),
-    "/v1/workflow/stream_run": (POST,),
     "/v1/workflows": (GET,),
     "/v1/workflows/75": (GET,),
     "/v1/workflows/75/collaborators": (POST,),

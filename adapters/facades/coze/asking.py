@@ -26,6 +26,8 @@ BAD = 4000
 """Coze's code for a wrong parameter."""
 
 CHAT, CHATFLOW = "/v3/chat", "/v1/workflows/chat"
+RUN, RESUME = "/v1/workflow/stream_run", "/v1/workflow/stream_resume"
+OF_RUNS: Final = frozenset({RUN, RESUME})
 AFTER = "X-Gateway-After"
 _LONGEST_USER = 128
 
@@ -66,9 +68,29 @@ def order_of(body: dict[str, Any], request: web.Request, caller: Caller) -> Orde
     )
 
 
+def run_order_of(body: dict[str, Any], request: web.Request, caller: Caller) -> Order:
+    """The order that a run's request makes. It has no user. Raises `Refusal`."""
+    parameters = body.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise Refusal(BAD, "parameters is an object.")
+    return Order(
+        kind="run",
+        user_id=owner_of(caller, ""),
+        bot_id=_word(body, "bot_id"),
+        app_id=_word(body, "app_id"),
+        workflow_id=_word(body, "workflow_id", required=True),
+        parameters=parameters,
+        message="",
+        shop_id=None if caller.token_hash else caller.shop_for(None),
+        language=language(request),
+        request_id=request_id(request),
+        coze=CozeRequest(msgspec.json.encode(body).decode(), RUN, caller.token_hash),
+    )
+
+
 def streams(body: Mapping[str, Any], path: str) -> bool:
-    """Whether the answer is to be streamed. A chatflow's always is."""
-    return path == CHATFLOW or body.get("stream") is True
+    """Whether the answer is to be streamed. That of a chatflow or a workflow always is."""
+    return path == CHATFLOW or path in OF_RUNS or body.get("stream") is True
 
 
 def tool_outputs(body: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -80,6 +102,15 @@ def tool_outputs(body: Mapping[str, Any]) -> list[tuple[str, str]]:
     if len(outputs) != len(given):
         raise Refusal(BAD, "tool_outputs is a list of objects with the strings tool_call_id and output.")
     return outputs
+
+
+def run_outputs(body: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The answer to an interrupt, as the outputs of the tool that the interrupt is for a turn."""
+    _word(body, "workflow_id", required=True)
+    answer = body.get("resume_data")
+    if not isinstance(answer, str):
+        raise Refusal(BAD, "resume_data is required and is a string.")
+    return [(_word(body, "event_id", required=True), answer)]
 
 
 def after(request: web.Request) -> int:

@@ -1,4 +1,5 @@
-"""The routes of chats: start, retrieve, list, cancel, tool outputs. Their turns are the gateway's, like any other."""
+"""The routes of chats and of workflows' runs: start, retrieve, list, cancel, tool outputs, the answer to an interrupt.
+Their turns are the gateway's, like any other."""
 
 from contextlib import closing
 from types import TracebackType
@@ -11,13 +12,28 @@ from adapters.edge.delivery import deliver
 from adapters.edge.failures import tell
 from adapters.edge.limits import Seat
 from adapters.edge.query import turn_id as checked_turn_id
-from adapters.facades.coze.asking import BAD, CHAT, CHATFLOW, after, order_of, read_object, streams, tool_outputs
+from adapters.facades.coze.asking import (
+    BAD,
+    CHAT,
+    CHATFLOW,
+    OF_RUNS,
+    RESUME,
+    RUN,
+    after,
+    order_of,
+    read_object,
+    run_order_of,
+    run_outputs,
+    streams,
+    tool_outputs,
+)
 from adapters.facades.coze.callers import caller_of
 from adapters.facades.coze.failures import INTERNAL, Handler, Refusal, failure, in_coze_s_form, success
 from adapters.facades.coze.finding import KNOWN, Known
 from adapters.facades.coze.framing import Framer
 from adapters.facades.coze.passing import may_pass, pass_on
 from adapters.facades.coze.reading import Begun, begun, call_of, chat_in, messages_in, newest_call, place_after
+from adapters.facades.coze.run_framing import RunFramer
 from adapters.facades.coze.starting import learn, start
 from adapters.facades.coze.streaming import LABEL, TURN, stream
 from adapters.services import SERVICES, Services
@@ -29,6 +45,7 @@ from gateway.reading.subscription import Subscription
 
 _NO_CHAT = 4001
 _TOO_LATE = 4104
+_NO_RUN, _RUN_OVER = 4314, 4315
 
 
 class CozeAlone(Refusal):
@@ -59,11 +76,11 @@ class Holding:
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """Starts a chat, or goes on with the one that the request's head names."""
+    """Starts a chat or a run, or goes on with the one that the request's head names."""
     services = request.app[SERVICES]
     caller = caller_of(request)
     body = await read_object(request, services)
-    order = order_of(body, request, caller)
+    order = (run_order_of if request.path == RUN else order_of)(body, request, caller)
     streamed = streams(body, request.path)
     with Holding(services.connections.acquire(caller.account(order.user_id))) as holding:
         if TURN in request.headers:
@@ -72,7 +89,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         accepted = await start(request, services, caller, order)
         try:
             holding.subscription = await _subscribe(services, caller, accepted.turn_id)
-            found = await begun(services.hub, holding.subscription)
+            found = await begun(services.hub, holding.subscription, of_run=request.path == RUN)
         except GatewayError as error:
             return _cut(error, request, accepted.turn_id)
         if isinstance(found, Failed):
@@ -91,8 +108,8 @@ async def submit(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     caller = caller_of(request)
     body = await read_object(request, services)
-    outputs = tool_outputs(body)
-    turn_id = await _turn(request, services, caller, dict(request.query))
+    outputs = run_outputs(body) if request.path == RESUME else tool_outputs(body)
+    turn_id = await _asking(request, services, caller, outputs[0][0])
     streamed = streams(body, request.path)
     with Holding(services.connections.acquire(caller.listener_account)) as holding:
         holding.subscription = subscription = await _subscribe(services, caller, turn_id)
@@ -104,11 +121,11 @@ async def submit(request: web.Request) -> web.StreamResponse:
             return await _go_on(request, caller, holding, streamed=streamed, start=call)
         call = newest_call(stretch)
         if not await services.turns.give_outputs(turn_id, outputs, owns=caller.may_read):
-            raise Refusal(_TOO_LATE, "The chat is over.")
+            raise Refusal(_RUN_OVER if request.path == RESUME else _TOO_LATE, "It is over.")
         if not streamed:
             return success(chat_in(stretch) | {"status": "in_progress"}, request)
         try:
-            found = await begun(services.hub, subscription, call)
+            found = await begun(services.hub, subscription, call, of_run=request.path == RESUME)
         except GatewayError as error:
             return _cut(error, request, turn_id)
         if isinstance(found, Failed):
@@ -170,6 +187,18 @@ async def _turn(request: web.Request, services: Services, caller: Caller, ids: d
     return found
 
 
+async def _asking(request: web.Request, services: Services, caller: Caller, call: str) -> str:
+    """The turn whose call the request answers. A run is named by the call, or by the request's head."""
+    if request.path != RESUME:
+        return await _turn(request, services, caller, dict(request.query))
+    if TURN in request.headers:
+        return request.headers[TURN]
+    found = await services.turns.interrupts.find(call, owns=caller.may_read)
+    if found is None:
+        raise CozeAlone(_NO_RUN, "No such execution of this workflow.", Code.NOT_FOUND)
+    return found
+
+
 async def _subscribe(services: Services, caller: Caller, turn_id: str) -> Subscription:
     """A cursor over a turn of the caller's. Raises `Refusal`."""
     try:
@@ -196,7 +225,7 @@ async def _go_on(
     subscription = holding.subscription
     assert subscription is not None
     stretch = _stretch(subscription)
-    found = await begun(request.app[SERVICES].hub, subscription, start)
+    found = await begun(request.app[SERVICES].hub, subscription, start, of_run=request.path in OF_RUNS)
     if isinstance(found, Failed) and not start:
         return failure(found, request)
     if not streamed:
@@ -208,7 +237,8 @@ async def _go_on(
 
 
 async def _tell(request: web.Request, caller: Caller, holding: Holding, found: Begun, rest: str = "") -> NoReturn:
-    framer = Framer(found.stretch, spaced=request.path == CHATFLOW)
+    of_run = request.path in OF_RUNS
+    framer = RunFramer(found.stretch) if of_run else Framer(found.stretch, spaced=request.path == CHATFLOW)
     subscription, seat = holding.hand_over()
     await stream(
         request,
@@ -253,10 +283,11 @@ def _or_passed_on(handler: Handler) -> Handler:
 
 def add_routes(app: web.Application) -> None:
     app[KNOWN] = Known(app[SERVICES].store)
-    for path in (CHAT, CHATFLOW):
+    for path in (CHAT, CHATFLOW, RUN):
         app.router.add_post(path, in_coze_s_form(chat))
     app.router.add_get("/v3/chat/retrieve", _or_passed_on(retrieve), allow_head=False)
     app.router.add_post("/v3/chat/retrieve", _or_passed_on(retrieve))
     app.router.add_get("/v3/chat/message/list", _or_passed_on(messages), allow_head=False)
     app.router.add_post("/v3/chat/cancel", _or_passed_on(cancel))
-    app.router.add_post("/v3/chat/submit_tool_outputs", _or_passed_on(submit))
+    for path in ("/v3/chat/submit_tool_outputs", RESUME):
+        app.router.add_post(path, _or_passed_on(submit))

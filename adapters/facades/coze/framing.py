@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from adapters.facades.coze.failures import code_of
+from adapters.facades.coze.failures import INTERNAL, code_of
 from gateway.events import (
     HEAD,
     HIDDEN,
@@ -37,7 +37,7 @@ _ENDING = b"\n\n"
 _CHAT = b"conversation.chat."
 _NO_HEAD = b'{"role":"assistant","type":"answer","content_type":"text"}'
 _SEPARATOR = SEPARATOR.encode("unicode_escape")
-_LOST = b'{"code":5000,"msg":"The chat cannot be continued exactly where this stream was."}'
+LOST = "This answer cannot be continued exactly where the stream was."
 _FAILED = (b"conversation.chat.failed", b"error")
 _CANCELED = b"conversation.chat.canceled"
 
@@ -81,7 +81,7 @@ class Framer:
             elif name == "action_required":
                 return b"".join((*parts, self._done(entry.sequence))), True
             elif name == "reset":  # the database has lost what the reader was given, and Coze's form can't say so
-                return b"".join((*parts, self.framed(b"error", _LOST))), True
+                return b"".join((*parts, self.failed(INTERNAL, LOST))), True
             elif name in ("completed", "cancelled", "error"):
                 return b"".join((*parts, self._last(entry))), True
             after = entry.sequence
@@ -90,9 +90,13 @@ class Framer:
     def framed(self, name: bytes, data: bytes) -> bytes:
         return b"event%b%b\ndata%b%b\n\n" % (self._colon, name, self._colon, data)
 
-    def rest(self, sequence: int, text: str, kind: str = "message") -> bytes:
+    def failed(self, code: int, text: str) -> bytes:
+        """The record of a failure."""
+        return self.framed(b"error", _json({"code": code, "msg": text}))
+
+    def rest(self, sequence: int, text: str) -> bytes:
         """A record with text that belongs after the position `sequence`."""
-        return self._delta(self._at(sequence), text_json(text), kind)
+        return self._delta(self._at(sequence), text_json(text), "message")
 
     # -- pieces ---------------------------------------------------------------------------------------------------
 
@@ -147,7 +151,7 @@ class Framer:
         if isinstance(last, Failed) and (known is None or known[0] not in _FAILED):
             error = {"code": code_of(last), "msg": last.error}
             if known is None:
-                said = self.framed(b"error", _json(error))
+                said = self.failed(code_of(last), last.error)
             else:
                 said = self.framed(_FAILED[0], _state(known[1], "failed", last_error=error))
         elif isinstance(last, Cancelled) and known is not None and known[0] != _CANCELED:

@@ -21,7 +21,8 @@ from gateway.turns.answer import SEPARATOR
 
 _MESSAGE = b"conversation.message.completed"
 _ENDS = {"completed": "completed", "cancelled": "canceled", "error": "failed"}
-_AHEAD = frozenset({HEAD.encode(), LOG_ID.encode()})
+_LOG_ID = LOG_ID.encode()
+_AHEAD = frozenset({HEAD.encode(), _LOG_ID})
 
 
 class Begun(Struct, frozen=True):
@@ -32,8 +33,9 @@ class Begun(Struct, frozen=True):
     log_id: str
 
 
-async def begun(hub: Hub, subscription: Subscription, after: int = 0) -> Begun | Failed:
-    """Waits until Coze says the first thing after a position, or until the turn ends. Raises `draining`."""
+async def begun(hub: Hub, subscription: Subscription, after: int = 0, *, of_run: bool = False) -> Begun | Failed:
+    """Waits until Coze says the first thing after a position, or until the turn ends. Of a run that may be a head, as
+    Coze says nothing about the run itself. Raises `draining`."""
     log_id = ""
     while True:
         news = subscription.tail.changed()
@@ -47,9 +49,9 @@ async def begun(hub: Hub, subscription: Subscription, after: int = 0) -> Begun |
                     return last if isinstance(last, Failed) else Begun(stretch, chat_in(stretch), log_id)
                 if isinstance(segment, Whole) and segment.name == HIDDEN:
                     name, _, data = record_of(segment.body)
-                    if name == LOG_ID.encode():
+                    if name == _LOG_ID:
                         log_id = msgspec.json.decode(data, type=str)
-                    elif name not in _AHEAD:
+                    elif of_run or name not in _AHEAD:
                         return Begun(stretch, chat_in(stretch), log_id)
         if hub.closing:
             raise GatewayError(Code.DRAINING)

@@ -9,6 +9,7 @@ from adapters.edge.aiohttp_parts import DeferredHead
 from adapters.edge.limits import Seat
 from adapters.facades.coze.failures import LOG_ID, code_of
 from adapters.facades.coze.framing import BETWEEN, Framer
+from adapters.facades.coze.run_framing import RunFramer
 from adapters.services import SERVICES
 from adapters.transports.lastmile import Held, Line, hand_over, released_unless_begun
 from gateway.errors import Code, GatewayError
@@ -39,7 +40,7 @@ class CozeLine(Line):
         seat: Held,
         *,
         send_timeout: float,
-        framer: Framer,
+        framer: Framer | RunFramer,
         chunked: bool,
     ) -> None:
         super().__init__(hub, subscription, connection, seat, send_timeout)
@@ -74,8 +75,7 @@ class CozeLine(Line):
 
     def farewell(self, code: Code) -> None:
         """Coze's clients can't be sent away to come back, so they are told that this stream has failed."""
-        said = b'{"code":%d,"msg":"%b"}' % (code_of(GatewayError(code)), sentence(code, "en").encode())
-        self.write(self.chunk(self._framer.framed(b"error", said)))
+        self.write(self.chunk(self._framer.failed(code_of(GatewayError(code)), sentence(code, "en"))))
         self._close_body()
         match code:
             case Code.UNAUTHORIZED:
@@ -109,7 +109,7 @@ async def stream(
     *,
     turn_id: str,
     log_id: str,
-    framer: Framer,
+    framer: Framer | RunFramer,
     seconds: float | None,
     first: bytes = b"",
 ) -> NoReturn:

@@ -1,0 +1,73 @@
+"""Verbatim, of a run: what Coze says of a workflow's run, in its own words beside the items that are made of it.
+
+As in a chat, pieces of text are not kept twice: before the first text of a node stands its head, the fields of Coze's
+`Message` without the text, and another one before its last text.
+"""
+
+from collections.abc import Iterable
+
+from gateway.events import HEAD
+from gateway.upstream.json_text import BadJson, read_object, write
+from gateway.upstream.protocol import ActionRequired, ChatCompleted, ChatFailed, Delta, Item, Skipped, Verbatim
+from gateway.upstream.runs import Begun
+from gateway.upstream.sse import SseEvent
+from gateway.upstream.workflow_protocol import WorkflowReader
+
+MESSAGE, INTERRUPT, ERROR, PING, DONE = "Message", "Interrupt", "Error", "PING", "done"
+"""The records' names as Coze's own service spells them; `done` as in a chat. The self-hosted studio's have lower case,
+which Coze's SDKs do not know."""
+
+_NAMES = {name.lower().encode(): name for name in (INTERRUPT, ERROR, PING, DONE)}
+_OF_A_PIECE = frozenset({"content", "node_seq_id"})
+_BEFORE = ActionRequired | ChatCompleted | ChatFailed
+
+
+class VerbatimRunReader(WorkflowReader):
+    """Reads the items of one stream, and the records that they were made of. Of pings only one that is the first record
+    is kept: it says that the run has begun."""
+
+    __slots__ = ()
+
+    def items(self, events: Iterable[SseEvent]) -> list[Item]:
+        items: list[Item] = []
+        for record in events:
+            if self.done:
+                break
+            own = super().items((record,))
+            name, data = record
+            kind = name.lower()
+            if any(isinstance(item, Skipped) and item.reason != "missing" for item in own):
+                items += own
+            elif kind == b"message":
+                if len(own) != 1 or type(own[0]) is not Delta:  # nearly all records are one more piece of a node's text
+                    items += _told(data)
+                items += own
+            elif kind == b"ping" and not any(isinstance(item, Begun) for item in own):
+                items += own
+            else:
+                at = next((at for at, item in enumerate(own) if isinstance(item, _BEFORE)), len(own))
+                said = _record(_NAMES[kind], data) if kind in _NAMES else []
+                items += [*own[:at], *said, *own[at:]]
+        return items
+
+
+def _told(data: bytes) -> list[Item]:
+    """What stands before a node's first or last text: its head, or the whole record if it has no text."""
+    try:
+        fields = read_object(data)
+        if fields.get("content"):
+            return [_head(fields)]
+        return [Verbatim(MESSAGE, write(fields)) if fields.get("node_is_finish") else _head(fields)]
+    except BadJson:
+        return []
+
+
+def _head(fields: dict[str, object]) -> Verbatim:
+    return Verbatim(HEAD, write({name: value for name, value in fields.items() if name not in _OF_A_PIECE}))
+
+
+def _record(name: str, data: bytes) -> list[Item]:
+    try:
+        return [Verbatim(name, write(read_object(data)))]
+    except BadJson:
+        return []
