@@ -97,9 +97,7 @@ async def test_tool_outputs_and_the_answer_to_an_interrupt_are_given_at_another_
 async def test_a_chat_whose_node_dies_is_finished_by_a_node_that_knows_the_caller(postgres: PostgresServer) -> None:
     message = "/fault plain pieces:200 rate:40 x"
     async with doors(postgres) as (nodes, coze):
-        async with nodes.session.post(
-            f"{nodes.url(A)}/v3/chat", json=chat_of(message), headers=HEADS
-        ) as response:
+        async with nodes.session.post(f"{nodes.url(A)}/v3/chat", json=chat_of(message), headers=HEADS) as response:
             turn = response.headers["X-Gateway-Turn"]
             text = ""
             async for line in response.content:
