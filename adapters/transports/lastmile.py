@@ -135,6 +135,8 @@ class Line(asyncio.Protocol):
 
     def write(self, frame: bytes) -> None:
         """Sends a small frame, after a large one that is being sent."""
+        if self.greeting:
+            frame, self.greeting = self.greeting + frame, b""
         if self._large is not None:
             self._afterwards += frame
         elif self.transport is not None:

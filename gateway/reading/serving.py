@@ -70,7 +70,6 @@ class Serving:
         if outlet.paused or subscription.closed or outlet in self._crowded_out:
             return
         parts: list[bytes] = [outlet.greeting] if outlet.greeting else []
-        outlet.greeting = b""
         given = size = 0
         large: Frame | None = None
         while size < _MOST_AT_ONCE and large is None:
@@ -99,6 +98,7 @@ class Serving:
             else:
                 parts.append(frame.data)
         if (parts or large is not None) and outlet.transport is not None:
+            outlet.greeting = b""
             outlet.spoke = True
             if parts:
                 outlet.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))

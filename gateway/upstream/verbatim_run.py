@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from gateway.events import HEAD
 from gateway.upstream.json_text import BadJson, read_object, write
 from gateway.upstream.protocol import ActionRequired, ChatCompleted, ChatFailed, Delta, Item, Skipped, Verbatim
-from gateway.upstream.runs import Begun
+from gateway.upstream.runs import Begun, Node
 from gateway.upstream.sse import SseEvent
 from gateway.upstream.workflow_protocol import WorkflowReader
 
@@ -40,7 +40,7 @@ class VerbatimRunReader(WorkflowReader):
                 items += own
             elif kind == b"message":
                 if len(own) != 1 or type(own[0]) is not Delta:  # nearly all records are one more piece of a node's text
-                    items += _told(data)
+                    items += _told(data, own)
                 items += own
             elif kind == b"ping" and not any(isinstance(item, Begun) for item in own):
                 items += own
@@ -51,15 +51,19 @@ class VerbatimRunReader(WorkflowReader):
         return items
 
 
-def _told(data: bytes) -> list[Item]:
+def _told(data: bytes, own: list[Item]) -> list[Item]:
     """What stands before a node's first or last text: its head, or the whole record if it has no text."""
     try:
         fields = read_object(data)
-        if fields.get("content"):
-            return [_head(fields)]
-        return [Verbatim(MESSAGE, write(fields)) if fields.get("node_is_finish") else _head(fields)]
-    except BadJson:
-        return []
+    except BadJson:  # something that nobody looks at is nested too deeply
+        return [_head(_known(node)) for node in own if isinstance(node, Node)]
+    if fields.get("node_is_finish") and not any(isinstance(item, Delta) for item in own):
+        return [Verbatim(MESSAGE, write(fields | {"content": ""}))]
+    return [_head(fields)]
+
+
+def _known(node: Node) -> dict[str, object]:
+    return {"node_title": node.title, "node_id": node.node_id, "node_is_finish": node.finished}
 
 
 def _head(fields: dict[str, object]) -> Verbatim:

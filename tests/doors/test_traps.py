@@ -179,3 +179,18 @@ async def test_text_is_continued_at_any_character(door: Door) -> None:
             pieces = [data["content"] for name, data in rest if name == "conversation.message.delta"]
             assert "".join(pieces) == text[after:]
             assert rest[-2:] == whole[-2:]
+
+
+async def test_a_reader_at_whom_our_own_code_fails_is_told_so_in_a_whole_answer(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise AssertionError("a fault of our own")
+
+    monkeypatch.setattr("adapters.facades.coze.framing.Framer.frames", broken)
+    sent = key(TOKEN)
+    async with door.served.session.post(f"{door.url}/v3/chat", json=body("你好"), headers=sent) as response:
+        assert response.status == 200
+        [(name, said)] = records(await response.text())
+    assert (name, said["code"]) == ("error", 5000)
+    await door.served.balanced()

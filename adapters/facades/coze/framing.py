@@ -111,7 +111,7 @@ class Framer:
 
     def _delta(self, head: Head, content: bytes, kind: str) -> bytes:
         if kind == "reasoning":
-            return self.framed(_DELTA, b'%b,"content":"","reasoning_content":%b}' % (head.fields[:-1], content))
+            return self.framed(_DELTA, b'%b"content":"","reasoning_content":%b}' % (opening(head.fields), content))
         return b"".join((self._opening, content, b"}\n\n"))
 
     def _sound(self, entry: Entry) -> bytes:
@@ -129,7 +129,7 @@ class Framer:
     def _stands(self, head: Head) -> Head:
         """From now on text stands under this head."""
         self._head = head
-        self._opening = self.framed(_DELTA, head.fields[:-1])[: -len(_ENDING)] + b',"content":'
+        self._opening = self.framed(_DELTA, opening(head.fields))[: -len(_ENDING)] + b'"content":'
         return head
 
     # -- records --------------------------------------------------------------------------------------------------
@@ -189,6 +189,11 @@ def head_at(stretch: Stretch, sequence: int) -> Head:
                 return Head(segment.first, data, begins)
         at -= 1
     return Head(0, _NO_HEAD)
+
+
+def opening(fields: bytes) -> bytes:
+    """How an object begins that has these fields, to which others are added."""
+    return fields[:-1] + b"," if len(fields) > len(b"{}") else b"{"
 
 
 def text_after(stretch: Stretch, sequence: int) -> int:

@@ -9,47 +9,68 @@ import msgspec
 from msgspec import Struct
 
 from adapters.facades.coze.failures import INTERNAL, code_of
-from adapters.facades.coze.framing import LOST, Head, head_at, records
+from adapters.facades.coze.framing import LOST, head_at, opening, records
 from gateway.events import HEAD, LOG_ID, Cancelled, Failed, one_line, record_of, text_json, text_of
 from gateway.log.entry import Entry
 from gateway.log.segments import Run
 from gateway.log.stretch import Stretch
+from gateway.upstream.json_text import read
 
 _CANCELED = "The run was canceled."
+_NUMBER = b'"node_seq_id":"'
 _NOT_TOLD = (HEAD.encode(), LOG_ID.encode(), b"done")
 
 
-class _Node(Struct):
+class _Node(Struct, frozen=True):
     """The part of a head that says which node speaks."""
 
-    node_id: str = ""
-    node_execute_uuid: str = ""
-    node_title: str = ""
-    node_is_finish: bool = False
+    node_id: str | None = None
+    node_execute_uuid: str | None = None
+    node_title: str | None = None
+    node_is_finish: bool | None = None
 
 
 _decode_node = msgspec.json.Decoder(_Node).decode
 
 
+class _Speaks(Struct, frozen=True):
+    """A head, and how the records of the text under it begin, up to the text's number within its node: `before` others
+    of the same text, and `last`."""
+
+    node: tuple[str, str, str]
+    finishes: bool
+    before: bytes
+    last: bytes
+
+
+def _speaks(fields: bytes) -> _Speaks:
+    node = read(fields, _decode_node, _Node)
+    last = before = opening(fields) + _NUMBER
+    if node.node_is_finish:
+        going_on = msgspec.json.decode(fields) | {"node_is_finish": False}
+        before = opening(one_line(msgspec.json.encode(going_on))) + _NUMBER
+    names = node.node_id or "", node.node_execute_uuid or "", node.node_title or ""
+    return _Speaks(names, bool(node.node_is_finish), before, last)
+
+
 class RunFramer:
     """Makes the records of one stream. The same entries may be asked for again: they get the same numbers."""
 
-    __slots__ = ("_after", "_before", "_head", "_node", "_number", "_piece", "_stretch")
+    __slots__ = ("_after", "_before", "_counts", "_number", "_speaks", "_stretch")
 
     def __init__(self, stretch: Stretch) -> None:
         self._stretch = stretch
         self._number = 0  # of the next record
-        self._piece = 0  # the number of the next text within its node
-        self._head: Head | None = None
-        self._node: _Node | None = None
+        self._counts: dict[tuple[str, str, str], int] = {}  # the texts so far of each node that has not finished
+        self._speaks: _Speaks | None = None
         self._after = -1
-        self._before: tuple[int, int, Head | None, _Node | None] = (0, 0, None, None)
+        self._before: tuple[int, dict[tuple[str, str, str], int], _Speaks | None] = (0, {}, None)
 
     def frames(self, after: int, entries: list[Entry]) -> tuple[bytes, bool]:
         """The records for entries that follow the position `after`, and whether the stream ends with them."""
         if after == self._after:
-            self._number, self._piece, self._head, self._node = self._before
-        self._after, self._before = after, (self._number, self._piece, self._head, self._node)
+            self._number, self._counts, self._speaks = self._before
+        self._after, self._before = after, (self._number, dict(self._counts), self._speaks)
         parts: list[bytes] = []
         for entry in entries:
             match entry.name:
@@ -76,17 +97,15 @@ class RunFramer:
         return self._framed(b"Error", one_line(msgspec.json.encode({"error_code": code, "error_message": text})))
 
     def _text(self, sequence: int, content: bytes) -> bytes:
-        head = self._head
-        if head is None:
-            head = self._head = head_at(self._stretch, sequence)
-        if self._node is None:
-            self._speaks(head.fields)
-        fields = head.fields
-        if self._node is not None and self._node.node_is_finish and self._goes_on(sequence):
-            fields = fields.replace(b'"node_is_finish":true', b'"node_is_finish":false')
-        number, self._piece = self._piece, self._piece + 1
-        said = b'%b,"node_seq_id":"%d","content":%b}' % (fields[:-1], number, content)
-        return self._framed(b"Message", said)
+        speaks = self._speaks
+        if speaks is None:
+            speaks = self._speaks = _speaks(head_at(self._stretch, sequence).fields)
+        number = self._counts.pop(speaks.node, 0)
+        ends = speaks.finishes and not self._goes_on(sequence)
+        if not ends:
+            self._counts[speaks.node] = number + 1
+        said = speaks.last if ends or not speaks.finishes else speaks.before
+        return self._framed(b"Message", b'%b%d","content":%b}' % (said, number, content))
 
     def _goes_on(self, sequence: int) -> bool:
         """Whether more of the same text follows, which was too long for one piece."""
@@ -95,24 +114,15 @@ class RunFramer:
         return isinstance(run, Run) and sequence < run.first + len(run.ends) - 1
 
     def _record(self, entry: Entry) -> bytes:
-        name, begins, data = record_of(entry.body)
+        name, _, data = record_of(entry.body)
         if name == HEAD.encode():
-            self._head = Head(entry.sequence, data, begins)
-            self._speaks(data)
+            self._speaks = _speaks(data)
         if name in _NOT_TOLD:
             return b""
         if name == b"Message":  # a node's end without text
-            self._speaks(data)
-            data = one_line(msgspec.json.encode(msgspec.json.decode(data) | {"node_seq_id": str(self._piece)}))
-            self._node = None
+            number = self._counts.pop(_speaks(data).node, 0)
+            data = one_line(msgspec.json.encode(msgspec.json.decode(data) | {"node_seq_id": str(number)}))
         return self._framed(name, data)
-
-    def _speaks(self, fields: bytes) -> None:
-        """The next text is of the node that these fields name. The texts of each of its runs are counted."""
-        before, node = self._node, _decode_node(fields)
-        if before is None or before.node_is_finish or _speaker(before) != _speaker(node):
-            self._piece = 0
-        self._node = node
 
     def _last(self, entry: Entry) -> bytes:
         """The end of the stream: Coze's own record of it, or ours where there is none."""
@@ -128,7 +138,3 @@ class RunFramer:
     def _framed(self, name: bytes, data: bytes) -> bytes:
         number, self._number = self._number, self._number + 1
         return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, name, data)
-
-
-def _speaker(node: _Node) -> tuple[str, str, str]:
-    return node.node_id, node.node_execute_uuid, node.node_title
