@@ -5,13 +5,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adapters import storage
 from gateway import __version__
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId
+from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
@@ -26,8 +27,13 @@ from gateway.turns.orders import read_note
 from gateway.turns.others import Nobody
 from gateway.turns.projection import begun, ended
 
+if TYPE_CHECKING:
+    from gateway.nodes.cluster import Cluster
+
 _RETENTION: Final = 10 * 365 * 86400.0
 """Seconds: so long that this command removes nothing by age, because gateways may have other settings."""
+
+_BURIED_WITHIN: Final = 30.0  # seconds
 
 
 async def delete(
@@ -77,6 +83,8 @@ async def delete(
                 when_back=store.look_after_break,
             )
             stack.push_async_callback(cluster.close)
+            await _learn_of_dead_nodes(cluster)
+            await store.settled()
         if user_id is not None:
             found = await store.inventory.conversations_of(user_id, shop_id)
         else:
@@ -85,6 +93,16 @@ async def delete(
         for one in found:
             await erasure.erase(one)
         return found
+
+
+async def _learn_of_dead_nodes(cluster: "Cluster") -> None:
+    """Has the store told of their turns: a node may have been killed before it did that. Raises
+    `storage_unavailable`."""
+    try:
+        async with asyncio.timeout(_BURIED_WITHIN):
+            await cluster.no_more_silent()
+    except (JournalError, TimeoutError) as error:
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error) or "dead nodes can't be buried") from error
 
 
 def _tell(store: Store, stretch: Stretch) -> None:

@@ -24,7 +24,8 @@ _TAKE = (
     "INSERT INTO log_nodes (id, name) OVERRIDING SYSTEM VALUE VALUES (%s, %s) RETURNING id, (SELECT mark FROM log_made)"
 )
 _RENEW = "UPDATE log_nodes SET beat = now() WHERE id = %s RETURNING (SELECT count(*) FROM log_nodes)"
-_DEAD = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
+_OTHERS_LIVE = "SELECT 1 FROM log_nodes WHERE beat > now() - make_interval(secs => %s) AND id <> %s LIMIT 1"
+_SILENT = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
 _ORPHAN = "NOT kept AND (log_stretches.node IS NULL OR log_stretches.node = %s AND number <> ALL(%s::bigint[]))"
 _ADOPT = (
     f"WITH {LIVES},"
@@ -69,13 +70,22 @@ class Licence:
         if self.node:
             await self._bury(self.node, silence=0.0, ghosts=ghosts)
 
+    async def others_live(self) -> bool:
+        """Whether another node has reported that it lives, and not too long ago."""
+        return bool(await self._ask(_OTHERS_LIVE, self._lease, self.node))
+
+    async def silent(self) -> list[int]:
+        """The other nodes that have not reported for too long that they live. While the database is away nobody can."""
+        return [node for (node,) in await self._ask(_SILENT, self._lease, self.node)]
+
     async def bury_the_dead(self) -> int:
         """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now.
 
-        If the connection breaks, it buries no more: a database that has lost its last moments makes nodes look silent.
+        To be called only when they could have reported. If the connection breaks, it buries no more: a database that
+        has lost its last moments makes nodes look silent.
         """
         breaks, buried = self.breaks, 0
-        for (node,) in await self._ask(_DEAD, self._lease, self.node):
+        for node in await self.silent():
             buried += await self._bury(node, silence=self._lease, breaks=breaks)
         return buried
 

@@ -84,7 +84,8 @@ class PostgresJournal:
         self._written = Written()
 
     async def open(self) -> Recovered:
-        """Becomes a new node. Buries this process's earlier node and all dead ones, and adopts their stretches."""
+        """Becomes a new node. Buries this process's earlier node, and adopts what has no node. It buries nobody else:
+        the database may have been away until now, so that living nodes could not report."""
         self._is_node = False
         await self.licence.give_back(() if self._in_doubt is None else self._in_doubt.ghosts)
         made = await self.licence.take()
@@ -92,7 +93,6 @@ class PostgresJournal:
         self._unended, self._unsure = {}, set()
         self._unheard, self._in_doubt, self._written = False, None, Written()
         self._is_node = True
-        await self.licence.bury_the_dead()
         return Recovered(await self.adopt(), (self.licence.node << _NUMBERS) + 1, made)
 
     async def adopt(self) -> list[Stretch]:

@@ -123,6 +123,11 @@ class Cluster:
         if self._bus is not None:
             self._bus.start()
 
+    async def no_more_silent(self) -> None:
+        """Returns when the dead nodes are buried, and this node has adopted what it can. Raises `JournalError`."""
+        assert self._membership is not None
+        await self._membership.no_more_silent()
+
     def _heard(self, ring: Ring) -> None:
         if self._membership is not None:
             self._membership.heard(ring)

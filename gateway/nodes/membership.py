@@ -24,6 +24,7 @@ from gateway.telemetry.node_metrics import NodeMetrics
 logger = structlog.get_logger()
 
 _EVERY = 1.0
+_CHANCE = LEASE / 2  # seconds: a node that just starts, and finds only silent ones, waits for reports of theirs
 
 
 class Membership:
@@ -63,13 +64,15 @@ class Membership:
         self._metrics = metrics
         self._wake = asyncio.Event()
         self._called = asyncio.Event()  # set when there may be stretches to adopt
+        self._rounded = asyncio.Event()  # set when the round that is under way is over
         self._behind: dict[int, tuple[float, float]] = {}  # per node: how long its news waited, and when it rang
         self._look = True
         self._letters = False
         self._adopted: list[Stretch] = []  # by the database's word; not in their places yet
         self._tasks: list[asyncio.Task[None]] = []
         self._beat_at = math.inf  # when the database last accepted a beat
-        self._steady_from = -math.inf  # since when it has accepted every beat, over one connection
+        # Since when it has accepted every beat, over one connection, and whether that was ever otherwise.
+        self._steady_from, self._interrupted = asyncio.get_running_loop().time(), False
         self._breaks = 0
 
     def start(self) -> None:
@@ -148,6 +151,7 @@ class Membership:
                     logger.warning("nodes.no_beat", reason=str(error))
                 except Exception as error:
                     self._faults.broke("nodes", error)
+                self._rounded.set()
                 self._called = asyncio.Event()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_EVERY):
@@ -171,11 +175,11 @@ class Membership:
             await self._start_over()
             self._adopted = []
             self._adopted = await self._log.rejoin()
-            self._steady_from = asyncio.get_running_loop().time()
+            self._unsteady()
             self._metrics.node_rejoined()
             logger.warning("nodes.rejoined", node=self._journal.licence.node, why="was taken for dead, or cut off")
         else:
-            buried = await self._journal.licence.bury_the_dead() if self._may_bury else 0
+            buried = await self._journal.licence.bury_the_dead() if await self._may_bury() else 0
             if buried:
                 self._metrics.nodes_buried(buried)
                 logger.warning("nodes.buried", nodes=buried)
@@ -190,17 +194,32 @@ class Membership:
             self._look = True
             self._wake.set()
 
+    async def no_more_silent(self) -> None:
+        """Returns when each node that has been silent for too long is buried, and this node has adopted what it can.
+        Raises `JournalError`."""
+        while True:
+            self._rounded = asyncio.Event()
+            await self._rounded.wait()
+            if not await self._journal.licence.silent():
+                return
+
     def _beaten(self) -> None:
         now, breaks = asyncio.get_running_loop().time(), self._journal.licence.breaks
         if now - self._beat_at > LEASE / 2 or breaks != self._breaks:
-            self._steady_from = now
+            self._unsteady()
         self._beat_at, self._breaks = now, breaks
 
-    @property
-    def _may_bury(self) -> bool:
-        """Whether other nodes could report that they live: not right after the database was away, nor after a new
-        connection, which may lead to a standby that does not know the nodes' last reports."""
-        return asyncio.get_running_loop().time() - self._steady_from > LEASE
+    def _unsteady(self) -> None:
+        self._steady_from, self._interrupted = asyncio.get_running_loop().time(), True
+
+    async def _may_bury(self) -> bool:
+        """Whether other nodes could report that they live: not right after the database was away, as it may have been
+        until this node started, nor after a new connection, which may lead to a standby that does not know the nodes'
+        last reports. A node that starts where nobody else lives need not wait as long: it is the one to go on."""
+        steady = asyncio.get_running_loop().time() - self._steady_from
+        if steady > LEASE or self._interrupted or steady <= _CHANCE:
+            return steady > LEASE
+        return not await self._journal.licence.others_live()
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.log import sqlite
-from gateway.log.journal import Journal
+from gateway.log.journal import Journal, Recovered
 from gateway.log.memory import MemoryJournal
 from gateway.log.sqlite import SqliteJournal
 from gateway.telemetry.ledger import Ledger
@@ -157,7 +157,16 @@ class PostgresDatabase:
 
     def journal(self, ledger: Ledger) -> Journal:
         """A journal that waits for none: when it is opened, it takes the one before for dead."""
-        return self._journal(self.url, ledger=ledger, lease=0.0)
+        journal = self._journal(self.url, ledger=ledger, lease=0.0)
+        opened = journal.open
+
+        async def open_alone() -> Recovered:
+            recovered = await opened()
+            await journal.licence.bury_the_dead()
+            return recovered._replace(stretches=recovered.stretches + await journal.adopt())
+
+        journal.open = open_alone  # type: ignore[method-assign]
+        return journal
 
     async def kill(self, journal: Journal) -> None:
         """Cuts its connections, because closing the journal would give its licence back."""

@@ -113,6 +113,28 @@ async def test_the_operator_deletes_what_nodes_left_that_were_killed(postgres: P
         assert (last["event"], last["recovered"]) == ("completed", True)
 
 
+async def test_the_operator_deletes_what_a_node_was_killed_before_it_stored(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    url = await postgres.make()
+    async with (
+        simulated() as coze,
+        cluster(postgres, coze.url, nodes=1, GATEWAY_DATABASE_URL=url) as found,
+    ):
+        _, busy = await found.begin(0, SLOW, userId="ann")
+        await found.nodes[0].kill()
+        with psycopg.connect(url) as connection:
+            for statement in (
+                "DELETE FROM turns",
+                "DELETE FROM conversations",
+                "UPDATE log_nodes SET beat = beat - interval '1 hour'",
+            ):
+                connection.execute(statement.encode())
+        deleted = await command(tmp_path, url, "delete", "--user", "ann")
+        assert (deleted.returncode, deleted.stdout) == (0, f"deleted {busy}\n"), deleted.stderr
+        assert not traces(url)
+
+
 async def test_processes_that_start_at_once_on_an_empty_database_all_find_its_tables(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:

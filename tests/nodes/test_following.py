@@ -26,13 +26,13 @@ class Node:
     """A node's log and its readers. It looks for other nodes' events only when the test says so."""
 
     def __init__(self, url: str, ledger: Ledger, missed: Callable[[int], None] = lambda _: None) -> None:
-        self._database = Database(url, ledger)
+        self.database = Database(url, ledger)
         self.journal = PostgresJournal(url, ledger=ledger)
         self.around = Around(self.journal)
         self.following: Following
 
         def follow(shelf: Shelf) -> Following:
-            self.following = Following(self._database, self.journal.licence, shelf, missed=missed)
+            self.following = Following(self.database, self.journal.licence, shelf, missed=missed)
             return self.following
 
         self.log = EventLog(self.around, ledger=ledger, retention=3600.0, clock=lambda: 1.0, follow=follow)
@@ -73,7 +73,7 @@ class Node:
     async def close(self) -> None:
         await self.hub.close()
         await self.log.close()
-        await self._database.close()
+        await self.database.close()
 
 
 Start = Callable[[], Awaitable[Node]]

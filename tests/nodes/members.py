@@ -1,0 +1,68 @@
+"""Members: nodes with their membership, in the test's own process. Each makes its rounds when the test says so."""
+
+from prometheus_client import CollectorRegistry
+
+from gateway.log.stretch import Stretch
+from gateway.nodes.membership import Membership
+from gateway.nodes.news import News
+from gateway.nodes.post import Post
+from gateway.nodes.rings import Rings
+from gateway.telemetry.faults import Faults
+from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.node_metrics import NodeMetrics
+from tests.nodes.test_following import Node
+
+
+class Member(Node):
+    """A node and its membership. `adopted` is what it was given to go on with, each time."""
+
+    def __init__(self, url: str, ledger: Ledger) -> None:
+        super().__init__(url, ledger)
+        self._rings = Rings(url, ledger=ledger, heard=lambda _: None)
+        self._ledger = ledger
+        self.adopted: list[list[Stretch]] = []
+        self.membership: Membership
+
+    async def join(self) -> None:
+        """Becomes a node, as a process does that starts."""
+        await self.log.open()
+        licence = self.journal.licence
+        self.membership = Membership(
+            self.log,
+            self.journal,
+            self._rings,
+            News(self._rings, None),
+            self.following,
+            Post(self.database, licence, self._rings),
+            adopt=self.adopt_all,
+            start_over=self._nothing,
+            answer=self._answer,
+            faults=Faults(),
+            ledger=self._ledger,
+            metrics=NodeMetrics(CollectorRegistry()),
+        )
+
+    async def adopt_all(self, running: list[Stretch], ended: list[Stretch]) -> None:
+        self.adopted.append(running + ended)
+
+    async def round(self) -> None:
+        await self.membership.round()
+
+    async def lives(self) -> bool:
+        """Reports that it lives. Returns whether that is still believed."""
+        return bool(await self.journal.licence.renew())
+
+    async def silent(self) -> None:
+        """Its last report is an hour old."""
+        await self.database.ask(
+            "UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", self.journal.licence.node
+        )
+
+    async def _nothing(self) -> None: ...
+
+    async def _answer(self, question: bytes) -> bytes:
+        return question
+
+    async def close(self) -> None:
+        await self._rings.close()
+        await super().close()

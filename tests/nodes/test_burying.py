@@ -1,0 +1,87 @@
+"""Burying: nobody is taken for dead who had no chance to report since the database was away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from gateway.nodes import membership
+from gateway.telemetry.ledger import Ledger
+from tests.databases import PostgresServer
+from tests.nodes.members import Member
+from tests.waiting import until
+
+CHANCE, STEADY = 0.3, 1.5
+
+Join = Callable[[], Awaitable[Member]]
+
+
+@pytest.fixture
+async def join(postgres: PostgresServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Join]:
+    """`await join()`: one more node. Its patience is short."""
+    monkeypatch.setattr(membership, "_CHANCE", CHANCE)
+    monkeypatch.setattr(membership, "LEASE", STEADY)
+    url = await postgres.make()
+    members: list[Member] = []
+
+    async def join() -> Member:
+        member = Member(url, ledger)
+        members.append(member)
+        await member.join()
+        return member
+
+    yield join
+    for member in members:
+        await member.close()
+
+
+async def _rounds(member: Member, *, until_buried: Member) -> float:
+    """The seconds after which a member has buried another one that is silent."""
+    began = asyncio.get_running_loop().time()
+
+    async def buried() -> bool:
+        await member.round()
+        rows = await member.database.ask("SELECT 1 FROM log_nodes WHERE id = %s", until_buried.journal.licence.node)
+        return not rows
+
+    await until(buried, within=10)
+    return asyncio.get_running_loop().time() - began
+
+
+async def test_a_node_that_starts_after_an_outage_buries_nobody_before_all_could_report(join: Join) -> None:
+    one, other = await join(), await join()
+    await one.begin("a word")
+    for member in (one, other):
+        await member.silent()
+    fresh = await join()
+    await fresh.round()
+    assert await one.lives()
+    assert await other.lives()
+    assert not fresh.adopted
+
+
+async def test_a_node_that_joins_again_after_an_outage_buries_nobody_before_all_could_report(join: Join) -> None:
+    one, paused = await join(), await join()
+    await paused.die()
+    await one.silent()
+    await paused.round()
+    assert await one.lives()
+
+
+async def test_a_node_that_starts_alone_gets_the_turns_of_the_one_before_soon(join: Join) -> None:
+    dead = await join()
+    await dead.begin("a word")
+    await dead.silent()
+    fresh = await join()
+    assert CHANCE < await _rounds(fresh, until_buried=dead) < STEADY
+    assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_1"]
+
+
+async def test_a_node_that_starts_among_others_leaves_them_the_time_that_running_nodes_leave(join: Join) -> None:
+    slow, quick = await join(), await join()
+    for member in (slow, quick):
+        await member.silent()
+    fresh = await join()
+    assert await quick.lives()
+    assert await _rounds(fresh, until_buried=slow) > STEADY
+    assert await quick.lives()
