@@ -55,7 +55,7 @@ class GoneAsked(msgspec.Struct, tag="gone"):
 
 
 class InterruptAsked(msgspec.Struct, tag="interrupt"):
-    """Which turns wait for an answer to this question of a workflow? Answered by `Interrupts.here`."""
+    """Which turns have asked this question of a workflow's? Answered by `Interrupts.here`."""
 
     event_id: str
 

@@ -1,5 +1,6 @@
 """A Coze that plays workflows' runs, and the records that come of them through the door."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,12 +58,19 @@ class Studio:
         self.bodies: list[Any] = []
         self.cut = 0
         """After how many bytes the stream breaks; 0: never."""
+        self.gate = asyncio.Event()
+        """While it is not set, an answer that has begun says nothing."""
+        self.gate.set()
+        self.asked_again = asyncio.Event()
 
     async def play(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Tt-Logid": "2026run"})
         await response.prepare(request)
         data = self.plays.pop(0).encode() if len(self.plays) > 1 else self.plays[0].encode()
+        if len(self.bodies) > 1:
+            self.asked_again.set()
+        await self.gate.wait()
         await response.write(data[: self.cut] if self.cut else data)
         if self.cut:
             assert request.transport is not None

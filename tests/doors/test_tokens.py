@@ -227,3 +227,45 @@ async def test_after_a_crash_a_chat_waits_for_its_caller_s_token(tmp_path: Path,
     assert ("conversation.chat.created" in text) is (after == 0)
     assert text.endswith('event:done\ndata:"[DONE]"\n\n')
     assert coze.chats_started == 1
+
+
+async def test_what_came_through_another_door_is_not_told_in_coze_s_form(opened: Open, tmp_path: Path) -> None:
+    """A turn of the native routes has none of Coze's words, and a run is no chat."""
+    door = await opened(**with_tokens(tmp_path))
+    post, ann = door.served.post, person("ann")
+    _, headers, _ = await post("/api/coze/chat", {"userId": "ann", "botId": "75", "message": "x"}, **ann)
+    native = headers["X-Turn-Id"]
+    run = {"workflow_id": "77", "parameters": {"input": "/fault action x"}}
+    async with door.served.session.post(f"{door.url}/v1/workflow/stream_run", json=run, headers=ann) as response:
+        of_run = response.headers["X-Gateway-Turn"]
+        event_id = (await response.text()).split('"event_id":"')[1].split('"')[0]
+    flow = {"additional_messages": BODY["additional_messages"], "workflow_id": "77", "bot_id": "75"}
+    answer = {"workflow_id": "77", "event_id": event_id, "resume_data": "x"}
+    routes = {"/v3/chat": BODY | {"user_id": "ann"}, "/v1/workflows/chat": flow}
+    runs = {"/v1/workflow/stream_run": run, "/v1/workflow/stream_resume": answer}
+    asked = [(path, body, of_run) for path, body in routes.items()]
+    for path, body, turn in (*asked, *((path, body, native) for path, body in (routes | runs).items())):
+        _, _, said = await post(path, body, **ann, **{"X-Gateway-Turn": turn})
+        assert said["code"] == 4001, (path, turn)
+    row = await door.served.services.store.turn(native)
+    assert row is not None
+    _, _, said = await door.served.get(
+        f"/v3/chat/retrieve?conversation_id={row.coze_conversation_id}&chat_id={row.coze_chat_id}", **key("key-all")
+    )
+    assert (said["data"]["id"], door.simulator.requests["retrieve"]) == (row.coze_chat_id, 1)  # Coze itself was asked
+    await post(f"/api/coze/turns/{of_run}/cancel", {}, **ann)
+
+
+async def test_the_door_does_not_answer_a_question_of_a_native_run(opened: Open, tmp_path: Path) -> None:
+    door = await opened(**with_tokens(tmp_path))
+    post, ann = door.served.post, person("ann")
+    run = {"userId": "ann", "parameters": {"input": "/fault action x"}}
+    _, headers, said = await post("/api/coze/workflows/77/run", run, **ann, Prefer="wait=20")
+    [call] = said["toolCalls"]
+    answer = {"workflow_id": "77", "event_id": call["id"], "resume_data": "x"}
+    _, _, said = await post("/v1/workflow/stream_resume", answer, **ann)
+    assert said["code"] == 4314
+    outputs = {"toolOutputs": [{"toolCallId": call["id"], "output": "x"}]}
+    status, _, _ = await post(f"/api/coze/turns/{headers['X-Turn-Id']}/tool-outputs", outputs, **ann)
+    assert status == 202
+    await door.served.balanced()

@@ -74,6 +74,22 @@ async def test_an_interrupt_is_answered_and_the_run_goes_on_in_the_answer_s_stre
     assert len(studio.bodies) == 2
 
 
+async def test_a_second_answer_while_the_first_is_at_work_is_refused_and_never_sent(
+    served: Served, studio: Studio
+) -> None:
+    studio.plays = [(SAMPLES / "workflow-interrupt.sse").read_text(), studio.plays[0]]
+    await post(served, "stream_run", BODY)
+    studio.gate.clear()
+    answering = asyncio.create_task(post(served, "stream_resume", ANSWER))
+    await asyncio.wait_for(studio.asked_again.wait(), 10)
+    _, refused = await post(served, "stream_resume", ANSWER | {"resume_data": "上海"})
+    assert json.loads(refused)["code"] == 4315
+    studio.gate.set()
+    _, text = await answering
+    assert told(text)[-1][0] == "Done"
+    assert [body.get("resume_data") for body in studio.bodies] == [None, "杭州"]
+
+
 async def test_an_interrupt_that_the_gateway_does_not_know_is_coze_s_to_answer(served: Served, studio: Studio) -> None:
     _, text = await post(served, "stream_resume", ANSWER)
     assert text == studio.plays[0]
