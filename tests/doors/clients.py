@@ -11,9 +11,18 @@ for _warning in _raised:
     if "authlib.jose" not in str(_warning.message):
         warnings.warn_explicit(_warning.message, _warning.category, _warning.filename, _warning.lineno)
 
-__all__ = ["QUESTION", "asked", "cozepy", "records", "text_of"]
+__all__ = ["CUTS", "QUESTION", "asked", "cozepy", "cut_after", "records", "text_of"]
 
 QUESTION = "你好，请介绍一下你自己"
+
+CUTS = (0, 1, 2, 3, 5, 8, 13, 21, 29, 30, 31, 34, 38, 41, 44, 50, 55, 60, 66, 70)
+"""Twenty places in an answer at which Coze's stream is cut, as numbers of pieces: in the reasoning, at its end, in each
+of the two answers, between them and after them."""
+
+
+def cut_after(pieces: int) -> str:
+    """A message whose answer is cut there."""
+    return f"/fault drop-after:{pieces} reasoning multi {QUESTION}"
 
 
 def asked(message: str, user: str = "u", **more: Any) -> dict[str, Any]:

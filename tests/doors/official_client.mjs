@@ -1,5 +1,5 @@
-// Coze's own client for node against the door: streams, a poll, a refusal, tool outputs, a workflow; what it saw, as JSON.
-const [packageUrl, baseURL, question] = process.argv.slice(2);
+// Coze's own client for node against the door: streams, some of them cut upstream, a poll, a refusal, tool outputs, a workflow; what it saw, as JSON.
+const [packageUrl, baseURL, question, cuts] = process.argv.slice(2);
 const { CozeAPI } = await import(packageUrl);
 
 const coze = new CozeAPI({ token: "pat_x", baseURL });
@@ -11,18 +11,20 @@ const ask = (content) => ({
 
 async function read(stream) {
   const events = [];
-  let text = "";
+  const answers = new Map();
   let last = null;
   for await (const part of stream) {
     events.push(part.event);
-    if (part.event === "conversation.message.delta") text += part.data.content;
+    if (part.event === "conversation.message.delta" && part.data.content) {
+      answers.set(part.data.id, (answers.get(part.data.id) ?? "") + part.data.content);
+    }
     if (part.event !== "done") last = part.data;
   }
-  return { events, text, last };
+  return { events, text: [...answers.values()].join("\n\n"), last };
 }
 
 const whole = await read(coze.chat.stream(ask(question)));
-const cut = await read(coze.chat.stream(ask(`/fault drop-after:7 plain ${question}`)));
+const cut = await Promise.all(JSON.parse(cuts).map((message) => read(coze.chat.stream(ask(message)))));
 const poll = await coze.chat.createAndPoll(ask(question));
 const refused = await read(coze.chat.stream(ask("/fault code:4016 times:9 x")));
 

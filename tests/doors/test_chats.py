@@ -7,7 +7,7 @@ import pytest
 
 from gateway.simulator import whole_text
 from gateway.simulator.faults import ASKING, Fault
-from tests.doors.clients import QUESTION, asked, cozepy, text_of
+from tests.doors.clients import CUTS, QUESTION, asked, cozepy, cut_after, text_of
 from tests.doors.conftest import TOKEN, Door
 
 Event = cozepy.ChatEventType
@@ -46,20 +46,39 @@ def told(events: list[cozepy.ChatEvent]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("pieces", [0, 1, 2, 3, 5, 8, 13, 21, 29, 30, 31, 34, 38, 41, 44, 50, 55, 60, 66, 70])
-async def test_a_cut_upstream_is_one_unbroken_stream(coze: cozepy.Coze, door: Door, pieces: int) -> None:
-    message = f"/fault drop-after:{pieces} reasoning multi {QUESTION}"
-    events = await asyncio.to_thread(lambda: list(coze.chat.stream(**asked(message))))
+def assert_whole(events: list[cozepy.ChatEvent], message: str) -> None:
+    """These are the events of a chat that was cut upstream, without a gap and without a repetition."""
     completed = [e.message for e in events if e.event == Event.CONVERSATION_MESSAGE_COMPLETED and e.message]
     answers = [m.content for m in completed if m.type == cozepy.MessageType.ANSWER and m.content_type == "text"]
     assert "\n\n".join(answers) == whole_text(message)
     assert text_of(events) == "".join(answers)
     assert len({m.id for m in completed}) == len(completed)
-    assert events[-1].event == Event.CONVERSATION_CHAT_COMPLETED
-    assert events[-1].chat.usage.token_count > 0
+    last = events[-1]
+    assert last.event == Event.CONVERSATION_CHAT_COMPLETED
+    assert last.chat is not None
+    assert last.chat.usage is not None
+    assert last.chat.usage.token_count > 0
     assert [m.type for m in completed].count(cozepy.MessageType.FOLLOW_UP) == 3
+
+
+@pytest.mark.parametrize("pieces", CUTS)
+async def test_a_cut_upstream_is_one_unbroken_stream(coze: cozepy.Coze, door: Door, pieces: int) -> None:
+    message = cut_after(pieces)
+    assert_whole(await asyncio.to_thread(lambda: list(coze.chat.stream(**asked(message)))), message)
     assert door.simulator.chats_started == 1
     assert door.simulator.faults_fired[Fault.DROP_AFTER] == 1
+
+
+async def test_the_asynchronous_client_gets_an_unbroken_stream_wherever_the_upstream_is_cut(door: Door) -> None:
+    async with cozepy.AsyncHTTPClient() as http:
+        coze = cozepy.AsyncCoze(cozepy.AsyncTokenAuth(TOKEN), door.url, http)
+
+        async def read(message: str) -> None:
+            assert_whole([event async for event in coze.chat.stream(**asked(message))], message)
+
+        await asyncio.gather(*(read(cut_after(pieces)) for pieces in CUTS))
+    assert door.simulator.chats_started == len(CUTS)
+    assert door.simulator.faults_fired[Fault.DROP_AFTER] == len(CUTS)
 
 
 async def test_create_and_poll_ends_with_the_whole_answer(coze: cozepy.Coze, door: Door) -> None:

@@ -1,12 +1,14 @@
 """Coze's own client for node against the door."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from gateway.simulator import whole_run, whole_text
+from gateway.simulator.faults import Fault
 from tests.conftest import Require
-from tests.doors.clients import QUESTION
+from tests.doors.clients import CUTS, QUESTION, cut_after
 from tests.doors.conftest import Door
 from tests.simulator.node import seen_by_node
 from tests.simulator.test_official_clients import node_modules
@@ -20,12 +22,14 @@ SCRIPT = Path(__file__).parent / "official_client.mjs"
 async def test_coze_s_client_for_node_streams_polls_and_submits(
     door: Door, node_modules: Path, require: Require
 ) -> None:
-    seen = await seen_by_node(SCRIPT, node_modules, require, door.url, QUESTION, within=100)
+    cuts = [cut_after(pieces) for pieces in CUTS]
+    seen = await seen_by_node(SCRIPT, node_modules, require, door.url, QUESTION, json.dumps(cuts), within=100)
     assert seen["whole"]["events"][0] == "conversation.chat.created"
     assert seen["whole"]["events"][-2:] == ["conversation.chat.completed", "done"]
     assert seen["whole"]["text"] == whole_text(QUESTION)
-    assert seen["cut"]["text"] == whole_text(f"/fault drop-after:7 plain {QUESTION}")
-    assert seen["cut"]["events"][-2:] == ["conversation.chat.completed", "done"]
+    assert [one["text"] for one in seen["cut"]] == [whole_text(message) for message in cuts]
+    assert all(one["events"][-2:] == ["conversation.chat.completed", "done"] for one in seen["cut"])
+    assert door.simulator.faults_fired[Fault.DROP_AFTER] == len(cuts)
     assert seen["status"] == "completed"
     assert seen["polled"] == [whole_text(QUESTION)]
     assert seen["refused"] == 4016
