@@ -95,7 +95,7 @@ async def _until_answered(
         while await subscription.take():
             pass
         running = services.turns.running(accepted.turn_id)
-        if subscription.over or services.hub.closing:
+        if subscription.over or subscription.behind or services.hub.closing:
             return
         if running is not None and running.status == "action_required":
             await services.log.committed()  # the status changes before the event is durable

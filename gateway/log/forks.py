@@ -32,6 +32,10 @@ class Forks:
         if head < tail.head and not tail.is_ours:
             self._take_back(tail, head, Epochs.parse(epochs))
 
+    def lost(self, tail: Tail, after: int, epochs: Epochs) -> None:
+        """The database has lost what comes after a position, and nobody will write it again."""
+        self._take_back(tail, after, epochs)
+
     def _take_back(self, tail: Tail, after: int, epochs: Epochs) -> None:
         logger.warning("log.taken_back", log=tail.key, after=after, had=tail.head)
         self._told()

@@ -14,7 +14,7 @@ from gateway.log.breaks import Known, look_after_break, write_again
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered, Uncertain
 from gateway.log.licence import LEASE, Licence, translated
-from gateway.log.rows import LICENCE, Rows, Unended
+from gateway.log.rows import LICENCE, Rows, Unended, first_number
 from gateway.log.saving import FENCED, Saving
 from gateway.log.stretch import Stretch
 from gateway.log.watch import Told, Watch
@@ -28,7 +28,6 @@ logger = structlog.get_logger()
 T = TypeVar("T")
 
 _TRIM_AT_ONCE = 500
-_NUMBERS = 32  # low bits of a stretch's number, which its node counts; the bits above are the node's number
 
 _EMPTY = msgspec.msgpack.encode([])
 _FORGET = (
@@ -93,7 +92,7 @@ class PostgresJournal:
         self._unended, self._unsure = {}, set()
         self._unheard, self._in_doubt, self._written = False, None, Written()
         self._is_node = True
-        return Recovered(await self.adopt(), (self.licence.node << _NUMBERS) + 1, made)
+        return Recovered(await self.adopt(), first_number(self.licence.node), made)
 
     async def adopt(self) -> list[Stretch]:
         """Adopts stretches that have no node. Returns them in the order in which they began."""

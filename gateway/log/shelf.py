@@ -59,7 +59,7 @@ class Shelf:
 
     def create(self, key: LogKey) -> Tail:
         """The tail of a log that is known to be new."""
-        tail = self._tails[key] = Tail(key, self._no_epochs(key))
+        tail = self._tails[key] = Tail(key, self.no_epochs(key))
         return tail
 
     async def tail(self, key: LogKey, *, newest: bool = False) -> Tail:
@@ -190,7 +190,7 @@ class Shelf:
         if (tail := self._tails.get(key)) is not None:
             return tail
         if index is None:
-            tail = Tail(key, Epochs.parse(epochs) if epochs else self._no_epochs(key))
+            tail = Tail(key, Epochs.parse(epochs) if epochs else self.no_epochs(key))
         else:
             tail = Tail(key, Epochs.parse(index.epochs), index.head)
             tail.spans = [Span(place) for place in index.places]
@@ -216,7 +216,7 @@ class Shelf:
             tail.next = max(tail.next, index.head + 1)
         return index
 
-    def _no_epochs(self, key: str) -> Epochs:
+    def no_epochs(self, key: str) -> Epochs:
         """The epoch of a log of which nothing is kept. It changes only when the journal is made anew.
 
         Each epoch begins with a hash of the key, so that a position of an older epoch is not taken for one of another

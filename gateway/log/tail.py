@@ -74,6 +74,9 @@ class Cursor(Protocol):
         """What came after a position was never written, and these turns never began: not all of it may be the same
         when it comes again."""
 
+    def trimmed(self, turn: str) -> None:
+        """Retention has taken a turn whose end has not come here."""
+
 
 class Tail:
     """What is known of one log. Readers may see `spans` and `head`, the last sequence in them: both grow only with
@@ -142,6 +145,14 @@ class Tail:
         for user in list(self.users):
             if isinstance(user, Cursor):
                 user.taken_back(after, gone)
+        self.news()
+
+    def trimmed(self, span: Span) -> None:
+        """Retention has taken a stretch whose end has not come here."""
+        self.spans.remove(span)
+        for user in list(self.users):
+            if isinstance(user, Cursor):
+                user.trimmed(span.turn)
         self.news()
 
     def span_after(self, after: int) -> Span | None:

@@ -21,6 +21,7 @@ from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
 from gateway.nodes.feed import Batch, Feed
 from gateway.nodes.message import Message
+from gateway.nodes.vanished import Vanished
 from gateway.telemetry.node_metrics import NodeMetrics
 
 _LOGS = "SELECT key, epochs, head FROM log_heads WHERE key = ANY(%s)"
@@ -56,6 +57,7 @@ class Following:
         self._database = database
         self._licence = licence
         self._shelf = shelf
+        self._vanished = Vanished(database, shelf)
         self._began = began
         self._metrics = metrics or NodeMetrics(CollectorRegistry())
         self._missed = missed
@@ -147,6 +149,7 @@ class Following:
             followed = feed_of is not None and number in feed_of.stretches
             if not followed and not _has_ended(by_key[key], number):
                 await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
+        await self._vanished.look(by_key.values(), {number for _, number, _ in running})
         for key, epochs, head in await self._database.ask(_LOGS, list(by_key)):
             tail = by_key[key]
             if claimed and epochs and not (tail.spans and tail.spans[-1].number in self._shelf.unsaved):

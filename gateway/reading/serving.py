@@ -73,6 +73,9 @@ class Serving:
         given = size = 0
         large: Frame | None = None
         while size < _MOST_AT_ONCE and large is None:
+            if subscription.behind:
+                outlet.farewell(Code.OVERLOADED)
+                return
             if subscription.preface:
                 frame = self._preface(outlet)
             elif subscription.ahead:

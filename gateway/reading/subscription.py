@@ -40,6 +40,7 @@ class Subscription:
         "_source",
         "after",
         "ahead",
+        "behind",
         "closed",
         "gone",
         "key",
@@ -64,6 +65,7 @@ class Subscription:
         self.room: Hold | None = None  # holds the room for a large preface
         self.closed = False
         self.ahead = False  # its position is one that the log has lost
+        self.behind = False  # retention has taken its turn before all of it was given: it has to come back
         self.gone = False  # its events are not kept any more: the preface is all there is
         self.reading = span  # the last result of `span`; delivery looks here first
         self._held = held
@@ -99,7 +101,7 @@ class Subscription:
         """Whether the turn has nothing more to give. "Up to date" is not "over"; a conversation is never over."""
         if self.gone:
             return not self.preface
-        if self.turn is None or self.preface or self.ahead or (span := self.span) is None:
+        if self.turn is None or self.preface or self.ahead or self.behind or (span := self.span) is None:
             return False
         return span.ended and self.after >= span.last
 
@@ -164,6 +166,11 @@ class Subscription:
             self.give_room_back()
         if self.turn is not None and self.turn in gone:
             self.ahead = self.gone = True
+
+    def trimmed(self, turn: str) -> None:
+        """Retention has taken a turn of which not all was given."""
+        if self.turn == turn:
+            self.behind, self.reading = True, None
 
     def give_room_back(self) -> None:
         """Returns the preface's room: the preface has been given, or never will be."""

@@ -44,7 +44,10 @@ class Elsewhere:
             self._watched.discard(turn)
 
     async def _lead(self, turn: str, conversation: LogKey) -> None:
-        """Redirects readers until the turn has begun, or no reader has come for some time. Raises `JournalError`."""
+        """Redirects readers until the turn has begun, or no reader has come for some time. Raises `JournalError`.
+
+        A database that has lost its last moments may have lost the turn: then nobody begins it, and its readers leave.
+        """
         shelf, me = self._means.log.shelf, object()
         home = await shelf.tail(conversation)
         home.users.add(me)
@@ -52,12 +55,16 @@ class Elsewhere:
             own = await shelf.tail(LogKey(turn))
             own.users.add(me)
             try:
-                quiet = 0
+                quiet, known = 0, False
                 while quiet < _LOOKS_FOR_LATE_READERS and turn not in self._runner.turns:
                     news = own.changed()
                     stretch = await self._kept(own)
                     if any(span.turn == turn for span in home.spans):
                         return
+                    if known and not own.spans:
+                        self._means.readers.redirect(turn, home, own)
+                        return self._means.readers.dismiss(own)
+                    known = bool(own.spans)
                     if stretch is not None and stretch.ended is not None and stretch.last >= stretch.first:
                         self._means.readers.redirect(turn, home, own)
                         quiet += 1

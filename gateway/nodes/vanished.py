@@ -1,0 +1,52 @@
+"""Vanished stretches: readers here wait for their next events, and the database does not have them any more."""
+
+from collections.abc import Collection, Iterable
+
+from gateway.log.epochs import Epochs
+from gateway.log.rows import beginner_of
+from gateway.log.shelf import Shelf
+from gateway.log.tail import Tail
+from gateway.nodes.database import Database
+
+_KNOWN = "SELECT number FROM log_stretches WHERE number = ANY(%s)"
+_LIVING = "SELECT id FROM log_nodes WHERE id = ANY(%s)"
+_LOGS = "SELECT key, epochs, head, node FROM log_heads WHERE key = ANY(%s)"
+
+
+class Vanished:
+    """Tells the readers of a turn that does not come back.
+
+    The database has lost the turn, at a failover; or retention has taken it, which this node was away for too long to
+    follow. Only the node that began a stretch can write it again, as long as it has its licence. A turn that is erased
+    is not told of here: the node that erases it sends its readers away.
+    """
+
+    def __init__(self, database: Database, shelf: Shelf) -> None:
+        self._database = database
+        self._shelf = shelf
+
+    async def look(self, tails: Iterable[Tail], there: Collection[int]) -> None:
+        """Looks at these logs, which other nodes write. `there` are stretches that are known to be in the database.
+        Raises `JournalError`."""
+        missed = {number: tail for tail in tails if (number := _running(tail)) is not None and number not in there}
+        if not missed:
+            return
+        for (number,) in await self._database.ask(_KNOWN, list(missed)):
+            del missed[number]
+        beginners = {beginner_of(number) for number in missed}
+        living = {node for (node,) in await self._database.ask(_LIVING, list(beginners))} if missed else set()
+        logs = {key: row for key, *row in await self._database.ask(_LOGS, [tail.key for tail in missed.values()])}
+        for number, tail in missed.items():
+            if _running(tail) != number:
+                continue  # something came meanwhile
+            epochs, head, claimed_by = logs.get(tail.key, ("", 0, None))
+            if head >= tail.spans[-1].first:
+                tail.trimmed(tail.spans[-1])
+            elif beginner_of(number) not in living and (epochs or claimed_by is None):
+                known = Epochs.parse(epochs) if epochs else self._shelf.no_epochs(tail.key)
+                self._shelf.forks.lost(tail, min(head, tail.spans[-1].first - 1), known)
+
+
+def _running(tail: Tail) -> int | None:
+    """The stretch of which readers here wait for more, and which this node does not write itself."""
+    return tail.running.number if tail.running is not None and not tail.is_ours else None
