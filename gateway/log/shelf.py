@@ -59,7 +59,7 @@ class Shelf:
 
     def create(self, key: LogKey) -> Tail:
         """The tail of a log that is known to be new."""
-        tail = self._tails[key] = Tail(key, self.no_epochs(key))
+        tail = self._tails[key] = Tail(key, no_epochs(key, self.made))
         return tail
 
     async def tail(self, key: LogKey, *, newest: bool = False) -> Tail:
@@ -190,7 +190,7 @@ class Shelf:
         if (tail := self._tails.get(key)) is not None:
             return tail
         if index is None:
-            tail = Tail(key, Epochs.parse(epochs) if epochs else self.no_epochs(key))
+            tail = Tail(key, Epochs.parse(epochs) if epochs else no_epochs(key, self.made))
         else:
             tail = Tail(key, Epochs.parse(index.epochs), index.head)
             tail.spans = [Span(place) for place in index.places]
@@ -216,20 +216,20 @@ class Shelf:
             tail.next = max(tail.next, index.head + 1)
         return index
 
-    def no_epochs(self, key: str) -> Epochs:
-        """The epoch of a log of which nothing is kept. It changes only when the journal is made anew.
-
-        Each epoch begins with a hash of the key, so that a position of an older epoch is not taken for one of another
-        log.
-        """
-        return Epochs.parse(epoch_mark(key) + self.made)
-
     def __repr__(self) -> str:
         return f"Shelf({len(self._tails)} tails, {len(self.unsaved)} unsaved)"
 
 
 def _first(span: Span) -> int:
     return span.first
+
+
+def no_epochs(key: LogKey, made: str) -> Epochs:
+    """The epoch of a log of which nothing is kept. It changes only when the journal is made anew.
+
+    Each epoch begins with a hash of the key, so that a position of an older epoch is not taken for one of another log.
+    """
+    return Epochs.parse(epoch_mark(key) + made)
 
 
 def epoch_mark(key: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from gateway.log.epochs import Epochs
 from gateway.log.rows import beginner_of
-from gateway.log.shelf import Shelf
+from gateway.log.shelf import Shelf, no_epochs
 from gateway.log.tail import Tail
 from gateway.nodes.database import Database
 
@@ -43,7 +43,7 @@ class Vanished:
             if head >= tail.spans[-1].first:
                 tail.trimmed(tail.spans[-1])
             elif beginner_of(number) not in living and (epochs or claimed_by is None):
-                known = Epochs.parse(epochs) if epochs else self._shelf.no_epochs(tail.key)
+                known = Epochs.parse(epochs) if epochs else no_epochs(tail.key, self._shelf.made)
                 self._shelf.forks.lost(tail, min(head, tail.spans[-1].first - 1), known)
 
 
