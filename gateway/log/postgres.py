@@ -23,6 +23,7 @@ from gateway.postgres.address import conninfo
 from gateway.postgres.failures import NoReply, is_outage, sentence
 from gateway.postgres.line import Line, Run
 from gateway.telemetry.ledger import Ledger
+from gateway.waiting import outlived
 
 logger = structlog.get_logger()
 T = TypeVar("T")
@@ -255,7 +256,8 @@ class PostgresJournal:
             raise Fenced(FENCED)
 
     async def _read(self, sql: str, *parameters: Any) -> list[Any]:
-        return await self._ask(self._reader, sql, *parameters)
+        """Goes on if its caller is cancelled, because to break the connection would hold up all other readers."""
+        return await outlived(asyncio.ensure_future(self._ask(self._reader, sql, *parameters)), expected=JournalError)
 
     async def _write(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         return await self._uncertainly(self._writer.run(sql, parameters))

@@ -15,6 +15,13 @@ from gateway.log.tail import Span, Tail
 from gateway.log.writer import Writer
 from gateway.waiting import outlived
 
+_LINGER = 5.0
+"""Seconds for which a log that other processes write is followed after its last reader has left: a client that polls
+comes back soon."""
+
+_SOON = object()
+"""Among a tail's users, stands for a reader that may come back soon."""
+
 
 class Follower(Protocol):
     """Reads what other processes write."""
@@ -74,7 +81,7 @@ class Shelf:
                     task = self._loading[key] = asyncio.create_task(self._load_tail(key))
                     task.add_done_callback(lambda _: self._loading.pop(key, None))
                 await outlived(task, expected=JournalError)
-            elif self._follower is None or tail.is_ours or (tail.users and not newest):
+            elif self._follower is None or tail.is_ours or (not newest and not tail.users <= {_SOON}):
                 return tail
             else:
                 await self._follower.look([tail], claimed=newest)
@@ -124,11 +131,17 @@ class Shelf:
     def drop(self, tail: Tail, user: object) -> None:
         """`user` no longer uses the tail. With its last user, the stretches that were loaded for it leave memory."""
         tail.users.discard(user)
+        if not tail.users and user is not _SOON and self._is_followed(tail):
+            tail.users.add(_SOON)
+            asyncio.get_running_loop().call_later(_LINGER, self.drop, tail, _SOON)
         if not tail.users:
             for span in tail.spans:
                 if span.number not in self.unsaved:
                     span.unload()
             self.let_go(tail)
+
+    def _is_followed(self, tail: Tail) -> bool:
+        return self._follower is not None and not tail.is_ours and self._tails.get(tail.key) is tail
 
     def let_go(self, tail: Tail) -> None:
         """Forgets the tail, if nobody uses it and all of its stretches are saved."""

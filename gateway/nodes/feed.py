@@ -1,14 +1,20 @@
 """A feed: another node's batches, as far as they are read here, and an inbox for those that Redis brings."""
 
 from collections import deque
+from collections.abc import AsyncIterator
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from gateway.log.journal import Record
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
+from gateway.nodes.database import Database
 from gateway.nodes.message import Message
 
+_AT_ONCE = 500  # batches
+_BATCHES = f"SELECT number, body FROM log_batches WHERE node = %s AND number > %s ORDER BY number LIMIT {_AT_ONCE}"
 _MOST = 1000
 _RECENT = 500  # batches: a node saves what runs when it has written some 200
 _MOST_BYTES = 8 * 1024 * 1024  # beyond, all are dropped, and read in PostgreSQL
@@ -97,3 +103,18 @@ class Feed:
         self.recent = Recent()
         self.begun: set[str] = set()
         """Logs with readers here in which a stretch began, by the newest batches."""
+
+
+async def batches_after(database: Database, node: int, after: int) -> AsyncIterator[list[Batch]]:
+    """A node's batches after one of them, some at a time. Raises `JournalError`."""
+    more = True
+    while more:
+        rows = await database.ask(_BATCHES, node, after)
+        more = len(rows) == _AT_ONCE
+        if rows:
+            after = rows[-1][0]
+            yield [Batch(number, decode(data), len(data)) for number, data in rows]
+
+
+decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
+"""The records of a batch."""

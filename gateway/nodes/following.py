@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Any
 
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from gateway.ids import LogKey
@@ -19,22 +17,16 @@ from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
-from gateway.nodes.feed import Batch, Feed
+from gateway.nodes.feed import Batch, Feed, batches_after, decode
 from gateway.nodes.message import Message
+from gateway.nodes.together import Together
 from gateway.nodes.vanished import Vanished
 from gateway.telemetry.node_metrics import NodeMetrics
 
 _LOGS = "SELECT key, epochs, head FROM log_heads WHERE key = ANY(%s)"
 _RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept"
 _STRETCH = f"SELECT node, batch, kept, {COLUMNS} FROM log_stretches WHERE number = %s"
-_AT_ONCE = 500  # batches
-_BATCHES = f"SELECT number, body FROM log_batches WHERE node = %s AND number > %s ORDER BY number LIMIT {_AT_ONCE}"
-
-_decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
-
-
-_SAVED_MEANWHILE = 5
-"""How often reading a stretch is tried while its node saves it at the same time."""
+_SAVED_MEANWHILE = 5  # how often reading a stretch is tried while its node saves it at the same time
 
 
 class Following:
@@ -63,6 +55,7 @@ class Following:
         self._missed = missed
         self._feeds: dict[int, Feed] = {}
         self._lock = asyncio.Lock()
+        self._together = Together(self._look_together)
 
     @property
     def nodes(self) -> Collection[int]:
@@ -85,7 +78,7 @@ class Following:
         """Takes the batches of the inbox that are next."""
         while (found := feed.inbox.next(feed.last)) is not None:
             message, came = found
-            self._take_all(feed, [Batch(message.number, _decode(message.body), len(message.body))])
+            self._take_all(feed, [Batch(message.number, decode(message.body), len(message.body))])
             seconds = monotonic() - came
             self._metrics.batch_heard(message.waited + seconds, seconds)
         if feed.inbox.told > feed.last or feed.begun:
@@ -107,16 +100,24 @@ class Following:
         Afterwards these tails have everything that was written before the call. With `claimed`, this node has claimed
         the logs, and nobody will write again what the database has lost of them.
         """
+        if tails is not None and not claimed:
+            return await self._together.at(tails)
         async with self._reading():
-            asked = None if tails is None else list(tails)
-            for feed in list(self._feeds.values()):
-                if asked is None or any(tail in asked for _, tail in feed.stretches.values()):
-                    await self._pull(feed)
-                if asked is None:
-                    feed.begun.clear()
-            await self._look(self._read_here() if asked is None else asked, claimed=claimed)
-            if asked is None:  # else many readers who come at once would begin with a node's batches again and again
-                self._feeds = {node: feed for node, feed in self._feeds.items() if feed.stretches}
+            await self._look_at(None if tails is None else list(tails), claimed=claimed)
+
+    async def _look_together(self) -> None:
+        async with self._reading():
+            await self._look_at(self._together.begin())
+
+    async def _look_at(self, asked: list[Tail] | None, *, claimed: bool = False) -> None:
+        for feed in list(self._feeds.values()):
+            if asked is None or any(tail in asked for _, tail in feed.stretches.values()):
+                await self._pull(feed)
+            if asked is None:
+                feed.begun.clear()
+        await self._look(self._read_here() if asked is None else asked, claimed=claimed)
+        if asked is None:  # else many readers who come at once would begin with a node's batches again and again
+            self._feeds = {node: feed for node, feed in self._feeds.items() if feed.stretches}
 
     async def require_licence(self) -> None:
         """Raises `JournalError` if this node was taken for dead, even if it does not know that yet."""
@@ -190,7 +191,7 @@ class Following:
                 if batch > feed.last:
                     await self._pull(feed)
                 if (recent := feed.recent.after(batch)) is None:
-                    recent = [one async for batches in self._batches(node, batch) for one in batches]
+                    recent = [one async for batches in batches_after(self._database, node, batch) for one in batches]
                 for one in recent:
                     if one.number <= feed.last:
                         self._take(stretch, one)
@@ -236,7 +237,7 @@ class Following:
 
     async def _pull(self, feed: Feed) -> None:
         """Reads what the node has written since."""
-        async for batches in self._batches(feed.node, feed.last):
+        async for batches in batches_after(self._database, feed.node, feed.last):
             self._take_all(feed, batches)
             self._metrics.batches_read(len(batches))
         feed.inbox.read(feed.last)
@@ -272,16 +273,6 @@ class Following:
         for record in batch.records:
             if record[0] == stretch.number:
                 replay(found, record, batch.number)
-
-    async def _batches(self, node: int, after: int) -> AsyncIterator[list[Batch]]:
-        """A node's batches after one of them, some at a time."""
-        more = True
-        while more:
-            rows = await self._database.ask(_BATCHES, node, after)
-            more = len(rows) == _AT_ONCE
-            if rows:
-                after = rows[-1][0]
-                yield [Batch(number, _decode(data), len(data)) for number, data in rows]
 
     def __repr__(self) -> str:
         return f"Following({', '.join(f'{len(f.stretches)} of node {f.node}' for f in self._feeds.values())})"

@@ -42,6 +42,9 @@ class Around:
         self.batches: list[int] = []
         self.writable = asyncio.Event()
         self.writable.set()
+        self.heard = asyncio.Event()
+        """While it is not set, commits are done, and their replies are late."""
+        self.heard.set()
         self.pause: Callable[[], Any] | None = None
         """Awaited after a read has its result and before it is given: where a race would hide."""
 
@@ -63,6 +66,7 @@ class Around:
         self.commits += 1
         self.batches.append(len(batch))
         await self.inner.commit(number, batch)
+        await self.heard.wait()
 
     async def holds(self, number: int) -> bool:
         return await self.inner.holds(number)

@@ -1,5 +1,6 @@
 """Following: readers at one node get all that another one writes, whatever happens between two looks."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -17,6 +18,7 @@ from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
 from tests.contracts.journals import Around, BenchOwner
 from tests.databases import PostgresServer
+from tests.waiting import until
 
 KEY, OTHER = LogKey("conv_1"), LogKey("conv_2")
 TURN = "turn_1"
@@ -193,3 +195,87 @@ async def test_a_reader_is_given_a_turn_whose_node_has_committed_much_since_it_b
     assert await names(reader) == ["started", "message"]
     reader.close()
     other.close()
+
+
+async def test_a_reader_that_another_node_has_told_more_waits_for_it_also_when_the_turn_has_ended_meanwhile(
+    start: Start,
+) -> None:
+    writes, reads = await start(), await start()
+    writer = await writes.begin("one")
+    reader = await reads.reader()
+    writes.around.heard.clear()
+    writer.append(Text("message", "two"))
+
+    async def look() -> bool:
+        await reads.following.look()
+        return reader.tail.head == 3
+
+    await until(look)
+    position = reader.tail.position(3)
+    writer.append(Completed(KEY, TURN, "onetwo", None, False))
+    writer.end()
+    coming = asyncio.create_task(writes.reader(asked=position))
+    await asyncio.wait([coming], timeout=0.3)
+    waited = not coming.done()
+    writes.around.heard.set()
+    assert waited, "the node does not know yet that what the reader has is durable"
+    back = await coming
+    await writes.log.committed()
+    assert await names(back) == ["completed"]
+    back.close()
+    reader.close()
+
+
+async def test_readers_who_come_at_the_same_time_are_served_by_one_look(start: Start) -> None:
+    writes, reads = await start(), await start()
+    keys = [LogKey(f"conv_{number}") for number in range(20)]
+    for number, key in enumerate(keys):
+        await writes.begin("one", key=key, turn=f"turn_{number}")
+    looks = 0
+    look_at = reads.following._look_at
+
+    async def counted(*arguments: object, **more: object) -> None:
+        nonlocal looks
+        looks += 1
+        await look_at(*arguments, **more)  # type: ignore[arg-type]
+
+    reads.following._look_at = counted  # type: ignore[method-assign]
+    readers = await asyncio.gather(*(reads.reader(key=key, turn=f"turn_{n}") for n, key in enumerate(keys)))
+    assert looks <= 4
+    for reader in readers:
+        assert await names(reader) == ["started", "message"]
+        reader.close()
+
+
+async def test_a_reader_that_leaves_in_the_middle_of_a_look_disturbs_nobody(start: Start, ledger: Ledger) -> None:
+    writes, reads = await start(), await start()
+    await writes.begin("one")
+    await writes.begin("one", key=OTHER, turn="turn_2")
+    (await reads.reader(key=OTHER, turn="turn_2")).close()
+    connections = ledger.totals()["database"]["opened"]
+    for _ in range(20):
+        leaves = asyncio.create_task(reads.reader())
+        stays = asyncio.create_task(reads.reader(key=OTHER, turn="turn_2"))
+        await asyncio.sleep(0)
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        (await stays).close()
+    assert ledger.totals()["database"]["opened"] == connections
+
+
+async def test_a_log_is_followed_for_a_while_after_its_last_reader_has_left(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.log.shelf._LINGER", 1.0)
+    writes, reads = await start(), await start()
+    writer = await writes.begin("one")
+    (await reads.reader()).close()
+    tail = reads.log.shelf.loaded(KEY)
+    assert tail is not None
+    await writes.say(writer, "two")
+    back = await reads.reader()
+    assert back.tail is tail
+    assert await names(back) == ["started", "message"]
+    back.close()
+    assert reads.log.shelf.loaded(KEY) is tail
+    await until(lambda: reads.log.shelf.loaded(KEY) is None, within=20)
