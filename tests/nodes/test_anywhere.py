@@ -59,7 +59,7 @@ async def test_the_same_turn_is_the_same_at_every_node_over_every_transport(node
 
 
 async def test_a_reader_goes_from_node_to_node_at_its_position(nodes: Cluster) -> None:
-    turn, _ = await nodes.begin(A, "/fault plain pieces:80 rate:60 -- wander")
+    turn, _ = await nodes.begin(A, "/fault plain pieces:80 rate:20 -- wander")
     book = Book()
     steady = asyncio.create_task(nodes.read(A, turn, book=book))
     reader = Reader(book)
