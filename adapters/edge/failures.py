@@ -249,7 +249,7 @@ async def errors_middleware(request: web.Request, handler: Handler) -> web.Strea
     except (HttpProcessingError, web.RequestPayloadError):
         return bad_framing(request)  # a bad chunk, a cut length
     except Exception as error:
-        _log_failure(error, request)
+        log_failure(error, request)
         if has_begun(request):
             raise ConnectionResetError("the stream had begun") from error
         return refusal(GatewayError(Code.INTERNAL), request)
@@ -268,9 +268,9 @@ def _translated(answer: web.HTTPException, request: web.Request) -> web.Response
     return response
 
 
-def _log_failure(error: Exception, request: web.Request) -> None:
-    """Names the exception and the place in the code, but not the exception's text, which may hold a message or a
-    token."""
+def log_failure(error: Exception, request: web.Request) -> None:
+    """Logs that our own code failed at a request. Names the exception and the place in the code, but not the
+    exception's text, which may hold a message or a token."""
     place = ""
     trace = error.__traceback__
     while trace is not None:

@@ -25,7 +25,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     `idempotency_key` is the caller's, "" for none; it counts within one user and shop. `streamed` says whether the
     order came over the SSE route. `request_id` is the id of the HTTP request that brought the order, for the log. With
     a `workflow_id` the message is for that chatflow, and `bot_id` may be "". `coze` is set for an order that came
-    through a door in Coze's own form.
+    through a door in Coze's own form; it has a run's `parameters`.
     """
 
     user_id: str
@@ -62,7 +62,12 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def input(self) -> str:
         """What the caller said: the message, or a run's parameters as JSON."""
-        return self.message if self.kind == "chat" else msgspec.json.encode(self.parameters or {}).decode()
+        if self.kind == "chat":
+            return self.message
+        if self.coze is not None:
+            given = bytes(_read_parameters(self.coze.body).parameters)
+            return "{}" if given == b"null" else given.decode()
+        return msgspec.json.encode(self.parameters or {}).decode()
 
     def mark(self) -> str:
         """The mark by which the log finds the turn that an idempotent request started; "" without a key."""
@@ -107,6 +112,13 @@ class _Saving(msgspec.Struct):
     auto_save_history: Any = True
 
 
+class _Parameters(msgspec.Struct):
+    """A run's parameters in a body in Coze's own form: any JSON, with numbers of any length."""
+
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_read_parameters = msgspec.json.Decoder(_Parameters).decode
 _read_saving = msgspec.json.Decoder(_Saving).decode
 
 

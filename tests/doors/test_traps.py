@@ -194,3 +194,13 @@ async def test_a_reader_at_whom_our_own_code_fails_is_told_so_in_a_whole_answer(
         [(name, said)] = records(await response.text())
     assert (name, said["code"]) == ("error", 5000)
     await door.served.balanced()
+
+
+async def test_a_failure_of_our_own_code_is_told_in_coze_s_form(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise AssertionError("a fault of our own")
+
+    monkeypatch.setattr("adapters.facades.coze.chats.order_of", broken)
+    status, headers, said = await door.served.post("/v3/chat", body("你好"), **key(TOKEN))
+    assert (status, said["code"]) == (500, 5000)
+    assert headers["X-Tt-Logid"] == said["detail"]["logid"]

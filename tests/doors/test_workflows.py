@@ -107,6 +107,16 @@ async def test_nobody_else_answers_an_interrupt(served: Served, studio: Studio) 
     assert studio.bodies[1] == ANSWER
 
 
+async def test_parameters_come_to_coze_as_they_are_however_long_their_numbers(served: Served, studio: Studio) -> None:
+    body = {"workflow_id": "7561", "parameters": {"order": 12345678901234567890123, "deep": [[[[[[[["x"]]]]]]]]}}
+    headers, _ = await post(served, "stream_run", body)
+    assert studio.bodies == [body]
+    turn = await served.services.store.turn(headers["X-Gateway-Turn"])
+    assert turn is not None
+    told_first = await served.services.store.messages(turn.conversation_id, before=None, limit=9)
+    assert json.loads(told_first[0][0].content) == body["parameters"]
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [

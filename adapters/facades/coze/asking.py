@@ -70,8 +70,7 @@ def order_of(body: dict[str, Any], request: web.Request, caller: Caller) -> Orde
 
 def run_order_of(body: dict[str, Any], request: web.Request, caller: Caller) -> Order:
     """The order that a run's request makes. It has no user. Raises `Refusal`."""
-    parameters = body.get("parameters")
-    if not isinstance(parameters, dict | None):
+    if not isinstance(body.get("parameters"), dict | None):
         raise Refusal(BAD, "parameters is an object.")
     return Order(
         kind="run",
@@ -79,7 +78,6 @@ def run_order_of(body: dict[str, Any], request: web.Request, caller: Caller) -> 
         bot_id=_word(body, "bot_id"),
         app_id=_word(body, "app_id"),
         workflow_id=_word(body, "workflow_id", required=True),
-        parameters=parameters,
         message="",
         shop_id=None if caller.token_hash else caller.shop_for(None),
         language=language(request),

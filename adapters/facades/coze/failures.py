@@ -6,8 +6,8 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from adapters.edge.aiohttp_parts import has_begun
-from adapters.edge.failures import InvalidRequest, problem, request_id, status_of, tell
+from adapters.edge.aiohttp_parts import HttpProcessingError, has_begun
+from adapters.edge.failures import InvalidRequest, log_failure, problem, request_id, status_of, tell
 from gateway.errors import Code, GatewayError, UpstreamError
 from gateway.events import Failed
 from gateway.sentences import sentence
@@ -114,6 +114,13 @@ def in_coze_s_form(handler: Handler) -> Handler:
                 raise
             tell(error, request)
             return failure(error, request)
+        except (web.HTTPException, ConnectionError, HttpProcessingError, web.RequestPayloadError):
+            raise  # not failures of our own code
+        except Exception as error:
+            if has_begun(request):
+                raise
+            log_failure(error, request)
+            return failure(GatewayError(Code.INTERNAL), request)
 
     return answered
 
