@@ -11,10 +11,11 @@ from gateway.store.rows import Asked, ConversationRow, Feedback, TurnBegun, Turn
 class Pending:
     """The writes that wait for one turn: its beginning, its newest state, and what its user thinks of the answer."""
 
-    __slots__ = ("answered_at", "begun", "feedback", "update")
+    __slots__ = ("answered_at", "begun", "feedback", "rated_at", "update")
 
     def __init__(self) -> None:
         self.feedback: Feedback | None = None
+        self.rated_at: float | None = None
         self.begun: TurnBegun | None = None
         self.update: TurnUpdate | None = None
         self.answered_at: float | None = None
@@ -28,6 +29,14 @@ class Pending:
     def size(self) -> int:
         asked = 0 if self.begun is None else len(self.begun.message)
         return asked + (0 if self.update is None else len(self.update.content) + len(self.update.reasoning)) + 1000
+
+    def rate(self, feedback: Feedback | None, rated_at: float | None) -> None:
+        """`rated_at` is when it was written the first time, by the database's clock; None while it never was."""
+        self.feedback, self.rated_at = feedback, rated_at
+
+    def rated(self, at: float | None) -> None:
+        """The feedback was written; None if there is no such turn."""
+        self.rate(self.feedback if at is not None else None, at)
 
     def take(self, update: TurnUpdate) -> None:
         if self.update is None or replaces(update.status, self.update.status):
@@ -47,13 +56,22 @@ class Pending:
 class PendingConversation:
     """The writes that wait for one conversation: its beginning, Coze's newest id for it, and its title."""
 
-    __slots__ = ("begun", "coze_conversation_id", "naming", "title")
+    __slots__ = ("begun", "coze_conversation_id", "naming", "title", "titled_at")
 
     def __init__(self) -> None:
         self.begun: TurnBegun | None = None
         self.coze_conversation_id = ""
         self.naming = 0
         self.title: str | UnsetType | None = UNSET
+        self.titled_at: float | None = None
+
+    def rename(self, title: str | UnsetType | None, titled_at: float | None) -> None:
+        """`titled_at` is as in `Pending.rate`."""
+        self.title, self.titled_at = title, titled_at
+
+    def titled(self, at: float | None) -> None:
+        """The title was written; None if there is no such conversation."""
+        self.rename(self.title if at is not None else UNSET, at)
 
     def name(self, coze_conversation_id: str, naming: int) -> None:
         if naming > self.naming:
@@ -113,10 +131,10 @@ class Batch:
         self._conversation(conversation_id).name(coze_conversation_id, naming)
 
     def rename(self, conversation_id: ConversationId, title: str | None) -> None:
-        self._conversation(conversation_id).title = title
+        self._conversation(conversation_id).rename(title, None)
 
     def rate(self, turn_id: TurnId, feedback: Feedback) -> None:
-        self._turn(turn_id).feedback = feedback
+        self._turn(turn_id).rate(feedback, None)
 
     def erase(self, conversation_id: ConversationId) -> None:
         """Drops the queued writes of a conversation, and everything that the database holds of it."""
@@ -138,13 +156,14 @@ class Batch:
                 mine.take(pending.update)
             if mine.answered_at is None:
                 mine.answered_at = pending.answered_at
-            mine.feedback = pending.feedback or mine.feedback
+            if pending.feedback is not None:
+                mine.rate(pending.feedback, pending.rated_at)
         for conversation_id, newer in later.conversations.items():
             conversation = self._conversation(conversation_id)
             conversation.begun = conversation.begun or newer.begun
             conversation.name(newer.coze_conversation_id, newer.naming)
             if newer.title is not UNSET:
-                conversation.title = newer.title
+                conversation.rename(newer.title, newer.titled_at)
         return self
 
     def asked(self, digest: str) -> list[Asked]:
@@ -177,8 +196,7 @@ class Batch:
             if conversation.naming or conversation.title is not UNSET:
                 part = Batch()
                 part.name(conversation_id, conversation.coze_conversation_id, conversation.naming)
-                if conversation.title is not UNSET:
-                    part.rename(conversation_id, conversation.title)
+                part._conversation(conversation_id).rename(conversation.title, conversation.titled_at)
                 parts.append(part)
         return parts
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION = "0007_from_0004"
+REVISION = "0008_from_0004"
 """The newest migration. Known here too, so that a start on a current database need not import Alembic (0.3 s)."""
 
 metadata = MetaData()
@@ -34,6 +34,7 @@ conversations = Table(
     Column("created_at", Double, nullable=False),
     Column("naming", Integer, nullable=False, server_default="0"),
     Column("title", Text),
+    Column("titled_at", Double),
     Index("conversations_of_user", "user_id", "created_at", "id"),
     # Partial on PostgreSQL, too, as that of digests below.
     Index("conversations_named", "coze_conversation_id", sqlite_where=text("coze_conversation_id <> ''")),
@@ -45,7 +46,8 @@ _ASKED = text("digest <> ''")
 
 # `ordinal` orders a conversation's turns: unlike the clock, it neither repeats nor goes back.
 # `digest` is the same for the same user and body.
-# `feedback` is the user's opinion of the answer, NULL while there is none.
+# `feedback` is the user's opinion of the answer, NULL while there is none. `rated_at` is when it was given, as
+# `titled_at` is for a title: by PostgreSQL's clock, and NULL on SQLite, where no other node writes.
 # `answered_at` is when the answer's first piece, or the turn's end, was stored; until then there is no answer.
 turns = Table(
     "turns",
@@ -74,6 +76,7 @@ turns = Table(
     Column("recovered", Boolean, nullable=False, server_default=false()),
     Column("feedback", Text),
     Column("feedback_comment", Text),
+    Column("rated_at", Double),
     Column("awaiting_reply", Boolean, nullable=False, server_default=false()),
     Index("turns_id", "id", unique=True),
     Index("turns_of_conversation", "conversation_id", "ordinal"),

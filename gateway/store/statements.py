@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 from sqlalchemy import Boolean, Dialect, Double, Integer, Table, Text, bindparam, delete, func, or_, text, update
-from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.dml import Update, UpdateBase
 
 from gateway.ids import ConversationId, TurnId
 from gateway.postgres.text import storable
 from gateway.status import ENDED
-from gateway.store.batch import Batch
-from gateway.store.rows import TurnBegun, TurnUpdate
+from gateway.store.batch import Batch, PendingConversation
+from gateway.store.rows import Feedback, TurnBegun, TurnUpdate
 from gateway.store.schema import conversations, turns
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ TOUCH = "UPDATE alembic_version SET version_num = version_num"
 """The smallest real write: it shows whether the database can be written, and changes nothing."""
 
 _LONG = 64 * 1024
+_CLOCK = "extract(epoch from clock_timestamp())::float8"
 
 Row = dict[str, Any]
 
@@ -56,8 +57,9 @@ class Statements:
             dialect,
         )
         conversation_id = bindparam("conversation", type_=Text)
-        self._rename_conversation = _Prepared(
-            update(conversations).where(conversations.c.id == conversation_id), ["title"], dialect
+        self._shared = dialect.name == "postgresql"
+        self._rename, self._rename_again = self._annotating(
+            update(conversations).where(conversations.c.id == conversation_id), "titled_at", ["title"], dialect
         )
         self._erasing = [
             _Prepared(delete(turns).where(turns.c.conversation_id == conversation_id), [], dialect),
@@ -74,9 +76,32 @@ class Statements:
             list(_STATE),
             dialect,
         )
-        self._rate_turn = _Prepared(
-            update(turns).where(turns.c.id == bindparam("turn", type_=Text)), ["feedback", "feedback_comment"], dialect
+        turn_id = bindparam("turn", type_=Text)
+        self._rate, self._rate_again = self._annotating(
+            update(turns).where(turns.c.id == turn_id), "rated_at", ["feedback", "feedback_comment"], dialect
         )
+
+    def _annotating(
+        self, one: Update, at: str, columns: list[str], dialect: Dialect
+    ) -> tuple["_Prepared", "_Prepared"]:
+        """Two statements that change a row. The first one gives the time, if other nodes may change it, too; with that
+        time the second one can repeat it, and replaces nothing newer."""
+        when = one.table.c[at]
+        older = one.where(or_(when.is_(None), when < bindparam("before", type_=Double)))
+        timed = one.values({at: text(_CLOCK)}).returning(when) if self._shared else one
+        return _Prepared(timed, columns, dialect), _Prepared(older, [*columns, at], dialect)
+
+    def timed(self, batch: Batch) -> Iterator[tuple[str, Any, Callable[[float | None], None]]]:
+        """What is written after `writing`, where other nodes may write: SQL that returns a time, its values, and who is
+        to be told of that time."""
+        if not self._shared:
+            return
+        for conversation_id, conversation in batch.conversations.items():
+            if conversation.title is not UNSET and conversation.titled_at is None:
+                yield self._rename.sql, self._rename.values(_title(conversation_id, conversation)), conversation.titled
+        for turn_id, pending in batch.turns.items():
+            if pending.feedback is not None and pending.rated_at is None:
+                yield self._rate.sql, self._rate.values(_feedback(turn_id, pending.feedback)), pending.rated
 
     def writing(self, batch: Batch) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """SQL with the rows to execute it for, in order: conversations come before the turns that refer to them."""
@@ -85,32 +110,39 @@ class Statements:
         begun: list[Row] = []
         named: list[Row] = []
         renamed: list[Row] = []
+        renamed_before: list[Row] = []
         for conversation_id, conversation in batch.conversations.items():
             name = {"coze_conversation_id": conversation.coze_conversation_id, "naming": conversation.naming}
             if conversation.begun is not None:
                 begun.append(_conversation(conversation.begun) | name)
             elif conversation.naming:
                 named.append({"conversation": conversation_id, "newest": conversation.naming} | name)
-            if conversation.title is not UNSET:
-                renamed.append({"conversation": conversation_id, "title": conversation.title})
+            if (at := conversation.titled_at) is not None:
+                renamed_before.append(_title(conversation_id, conversation) | {"titled_at": at, "before": at})
+            elif conversation.title is not UNSET and not self._shared:
+                renamed.append(_title(conversation_id, conversation))
         first: list[Row] = []  # in the order in which turns began, which gives them their ordinals
         changed: list[Row] = []
         rated: list[Row] = []
+        rated_before: list[Row] = []
         for turn_id, pending in batch.turns.items():
             if pending.begun is not None:
                 first.append(_NOTHING | _identity(pending.begun))
             if pending.update is not None:
                 changed.append(_changed(turn_id, pending.update, pending.answered_at))
-            if (given := pending.feedback) is not None:
-                kept = (None, None) if given.kind == "none" else (given.kind, given.comment)
-                rated.append({"turn": turn_id, "feedback": kept[0], "feedback_comment": kept[1]})
+            if pending.feedback is not None and (at := pending.rated_at) is not None:
+                rated_before.append(_feedback(turn_id, pending.feedback) | {"rated_at": at, "before": at})
+            elif pending.feedback is not None and not self._shared:
+                rated.append(_feedback(turn_id, pending.feedback))
         for prepared, rows in (
             (self._begin_conversation, begun),
             (self._name_conversation, named),
-            (self._rename_conversation, renamed),
+            (self._rename, renamed),
+            (self._rename_again, renamed_before),
             (self._begin_turn, first),
             (self._change_turn, changed),
-            (self._rate_turn, rated),
+            (self._rate, rated),
+            (self._rate_again, rated_before),
         ):
             if rows:
                 yield prepared.sql, list(map(prepared.values, rows))
@@ -157,7 +189,17 @@ def _conversation(first: TurnBegun) -> Row:
         "bot_id": first.bot_id,
         "created_at": first.created_at,
         "title": None,
+        "titled_at": None,
     }
+
+
+def _title(conversation_id: ConversationId, given: PendingConversation) -> Row:
+    return {"conversation": conversation_id, "title": given.title}
+
+
+def _feedback(turn_id: TurnId, given: Feedback) -> Row:
+    kind, comment = (None, None) if given.kind == "none" else (given.kind, given.comment)
+    return {"turn": turn_id, "feedback": kind, "feedback_comment": comment}
 
 
 def _identity(turn: TurnBegun) -> Row:
@@ -206,4 +248,4 @@ def _json(value: Any) -> str | None:
 _encode = msgspec.json.Encoder().encode
 _STATE = _state(TurnUpdate(turn_id=TurnId(""), conversation_id=ConversationId(""), status="queued", updated_at=0.0))
 _NO_TURN = _STATE | {"turn": "", "answered": None, "ends": False}
-_NOTHING = _STATE | {"answered_at": None, "feedback": None, "feedback_comment": None}
+_NOTHING = _STATE | {"answered_at": None, "feedback": None, "feedback_comment": None, "rated_at": None}

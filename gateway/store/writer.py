@@ -228,6 +228,8 @@ class Writer:
                 await connection.exec_driver_sql(TOUCH)
             for sql, rows in self._statements.writing(batch):
                 await connection.exec_driver_sql(sql, rows)
+            for sql, values, tell in self._statements.timed(batch):
+                tell((await connection.exec_driver_sql(sql, values)).scalar())
         if batch.erased and self._engine.dialect.name == "sqlite":
             async with self._engine.connect() as connection:  # otherwise the text would stay in the write-ahead log
                 await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -212,8 +212,8 @@ async def test_titles_and_opinions_that_a_failover_lost_are_written_again(
     await store.annotations.rate(TURN, Feedback("like"))
     engine = engine_of(url)
     with engine.begin() as connection:  # the standby lagged
-        connection.exec_driver_sql("UPDATE conversations SET title = NULL")
-        connection.exec_driver_sql("UPDATE turns SET feedback = NULL")
+        connection.exec_driver_sql("UPDATE conversations SET title = NULL, titled_at = NULL")
+        connection.exec_driver_sql("UPDATE turns SET feedback = NULL, rated_at = NULL")
     engine.dispose()
     store.look_after_break()
     await store.probe()
