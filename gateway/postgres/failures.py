@@ -1,8 +1,14 @@
 """PostgreSQL's failures: which of them are temporary, and the sentence that an operator reads."""
 
+from typing import Final
+
 from psycopg import Error, errors
 
 _OF_THE_VALUES = (errors.DataError, errors.IntegrityError, errors.NotSupportedError, errors.ProgrammingError)
+
+
+DEADLOCKS: Final = 3
+"""How many of them one piece of work may meet, one after the other. PostgreSQL takes a second to notice each."""
 
 
 class NoReply(Exception):

@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from psycopg import AsyncConnection, Error, OperationalError
+from psycopg.errors import DeadlockDetected
 from psycopg.rows import TupleRow
 
 from gateway.postgres.address import CONNECT_SECONDS, REPLY_SECONDS
-from gateway.postgres.failures import NoReply, sentence
+from gateway.postgres.failures import DEADLOCKS, NoReply, sentence
 from gateway.telemetry.ledger import Held, Ledger
 
 Connection = AsyncConnection[TupleRow]
@@ -42,12 +43,13 @@ class Line:
         Raises `NoReply` if it may or may not have been done, and psycopg's own errors if the server refused it.
         """
         async with self._busy:
-            return await self._in_time(self._run(sql, parameters))
+            return await self._in_time(_repeated(lambda: self._run(sql, parameters)))
 
     async def within(self, work: Callable[[Run], Awaitable[T]]) -> T:
-        """Does work in one transaction: `work` gets the function that executes its statements. Raises as `run` does."""
+        """Does work in one transaction: `work` gets the function that executes its statements, perhaps once more after
+        a deadlock. Raises as `run` does."""
         async with self._busy:
-            return await self._in_time(self._within(work))
+            return await self._in_time(_repeated(lambda: self._within(work)))
 
     async def _run(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
         cursor = await (await self._open()).execute(sql.encode(), parameters, prepare=True, binary=True)
@@ -126,6 +128,14 @@ class Line:
 
     def __repr__(self) -> str:
         return f"Line({'closed' if self._connection is None else 'open'})"
+
+
+async def _repeated(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of work, which is done again if it was one side of a deadlock: PostgreSQL has undone all of it."""
+    for _ in range(DEADLOCKS):
+        with suppress(DeadlockDetected):
+            return await work()
+    return await work()
 
 
 def hang_up(connection: Connection) -> None:

@@ -30,6 +30,11 @@ def is_storage_failure(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and not isinstance(error, _OF_THE_VALUES)
 
 
+def is_deadlock(error: Exception) -> bool:
+    """Whether the database has undone a transaction because another one waited for it, too."""
+    return getattr(_of_postgresql(error), "sqlstate", None) == "40P01"
+
+
 def is_damage(error: Exception) -> bool:
     return _name(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 

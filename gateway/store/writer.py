@@ -27,6 +27,7 @@ _MOST_REMEMBERED = 16 * 1024 * 1024  # characters
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 CLOSE_SECONDS = 5.0
 LOG_SECONDS = 10.0
+_DEADLOCKS = 3  # with other nodes, one after the other, that a batch may meet
 
 log = structlog.get_logger("gateway.store")
 
@@ -223,6 +224,15 @@ class Writer:
             log.error("store.refused", turns=list(single.turns), reason=type(error).__name__)
 
     async def _commit(self, batch: Batch) -> None:
+        for _ in range(_DEADLOCKS):
+            try:
+                return await self._commit_once(batch)
+            except Exception as error:
+                if not failures.is_deadlock(error):
+                    raise
+        await self._commit_once(batch)
+
+    async def _commit_once(self, batch: Batch) -> None:
         async with self._engine.begin() as connection:
             if not batch:
                 await connection.exec_driver_sql(TOUCH)
