@@ -180,6 +180,23 @@ async def test_a_reader_of_a_turn_that_waits_to_be_adopted_goes_on_where_it_is_a
     late.close()
 
 
+@pytest.mark.parametrize("known", [0, 2, 3])
+async def test_a_turn_that_this_node_has_just_adopted_is_whole_before_it_goes_on(start: Start, known: int) -> None:
+    dies, adopts = await start(), await start()
+    writer = await dies.begin("one", "two")
+    position = writer.tail.position(known) if known else None
+    await dies.die()
+    (stretch,) = await adopts.journal.adopt()  # by the database's word; this node's log does not have it yet
+    reader = await adopts.reader(asked=position)
+    assert await names(reader) == {0: ["started", "message"], 2: ["message"], 3: []}[known]
+    await adopts.log.take_in([stretch])
+    goes_on = adopts.log.take_over(stretch, BenchOwner())
+    await adopts.say(goes_on, "three")
+    await adopts.end(goes_on, "onetwothree")
+    assert await names(reader) == ["message", "completed"]
+    reader.close()
+
+
 async def test_a_reader_is_given_a_turn_whose_node_has_committed_much_since_it_began(start: Start) -> None:
     writes, reads = await start(), await start()
     first, second = await writes.begin(), await writes.begin(key=OTHER, turn="turn_2")
