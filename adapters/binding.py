@@ -1,9 +1,10 @@
-"""Binding: listening sockets for the hosts that the settings name."""
+"""Binding: listening sockets for the hosts that the settings name, and their end."""
 
 import asyncio
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -85,6 +86,19 @@ def _socket(family: int, address: tuple[object, ...], send_timeout: float) -> so
         sock.close()
         raise
     return sock
+
+
+def waiting(sockets: Iterable[socket.socket]) -> list[socket.socket]:
+    """Accepts the connections that clients have made and nobody has accepted yet. Otherwise the kernel resets them when
+    their listening socket is closed, and with them requests that must not be sent twice."""
+    found = []
+    for sock in sockets:
+        with suppress(OSError):
+            while True:
+                connection, _ = sock.accept()
+                connection.setblocking(False)
+                found.append(connection)
+    return found
 
 
 def url_of(sock: socket.socket) -> str:

@@ -6,13 +6,14 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 
 import structlog
 from aiohttp import web
 
-from adapters.binding import bind, url_of
+from adapters.binding import bind, url_of, waiting
 from adapters.composition import gateway, make_app
 from adapters.edge.aiohttp_parts import parses_slowly
 from adapters.edge.guard import Guard
@@ -29,6 +30,8 @@ _BACKLOG = 4096
 _LAST_LINES = 0.2  # seconds that a stop by a second signal waits for the last log lines
 _SWITCH_INTERVAL = 0.0005  # by default the logging thread would wait five milliseconds for a busy loop
 _DRAIN_LOOK = 0.1
+_SWITCHING = 101
+_LAST_ANSWERS = 0.1  # seconds for requests that came while the listening sockets were closed
 _HERE_ALONE = ("upload", "passed")  # the kinds of which a drain waits for the end
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE_BLOCK = 512 * 1024
@@ -117,6 +120,7 @@ async def listening(settings: Settings, services: Services) -> AsyncIterator[lis
         logger.warning("gateway.slow_parser", why="aiohttp's C extensions are missing")
     async with contextlib.AsyncExitStack() as stack:
         application = make_app(settings, services)
+        application.on_response_prepare.append(_end_the_connection)
         if settings.admin_port is not None:
             admin = web.Application()
             admin[SERVICES] = services
@@ -132,15 +136,36 @@ async def listening(settings: Settings, services: Services) -> AsyncIterator[lis
         yield await stack.enter_async_context(_site(application, settings.hosts, settings.port, settings.send_timeout))
 
 
+async def _end_the_connection(request: web.Request, response: web.StreamResponse) -> None:
+    """While the gateway leaves, a connection ends with its answer: a balancer that kept it could send one more request
+    over it just when it is closed."""
+    if request.app[SERVICES].probes.leaving and response.status != _SWITCHING:
+        response.force_close()
+        response.headers["Connection"] = "close"
+
+
 @contextlib.asynccontextmanager
 async def _site(app: web.Application, hosts: Sequence[str], port: int, send_timeout: float) -> AsyncIterator[list[str]]:
     """Serves the application. Returns its URLs, one per address."""
     runner = WebRunner(app, shutdown_timeout=1.0)
     await runner.setup()
+    sockets: list[socket.socket] = []
     try:
         sockets = await bind(hosts, port, send_timeout)
         for sock in sockets:
             await web.SockSite(runner, sock, backlog=_BACKLOG).start()
         yield [url_of(sock) for sock in sockets]
     finally:
+        await _hear_the_last(runner, sockets)
         await runner.cleanup()
+
+
+async def _hear_the_last(runner: WebRunner, sockets: Sequence[socket.socket]) -> None:
+    """Stops to listen, and answers whoever has connected until then."""
+    connections = waiting(sockets)
+    for site in list(runner.sites):
+        await site.stop()
+    assert runner.server is not None
+    for connection in connections:
+        await asyncio.get_running_loop().connect_accepted_socket(runner.server, connection)
+    await asyncio.sleep(_LAST_ANSWERS)
