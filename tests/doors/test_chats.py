@@ -13,7 +13,7 @@ from tests.doors.conftest import TOKEN, Door
 Event = cozepy.ChatEventType
 
 
-SAID = ["plain", "reasoning", "tool", "multi", "audio", "card-only", "crlf", "no-done", "action question"]
+SAID = ["plain", "reasoning", "tool", "multi", "audio", "card-only", "empty", "crlf", "no-done", "action question"]
 
 
 @pytest.mark.parametrize("faults", [*SAID, *sorted(ASKING)])
@@ -100,6 +100,31 @@ async def test_a_chat_is_cancelled_here_and_at_coze(coze: cozepy.Coze, door: Doo
     assert [chat.status for chat in chats] == ["in_progress", "canceled", "canceled"]
     await door.served.balanced()
     assert door.simulator.requests["cancel"] == 1
+
+
+async def test_a_chat_without_an_answer_is_completed_as_coze_said(coze: cozepy.Coze) -> None:
+    poll = await asyncio.to_thread(lambda: coze.chat.create_and_poll(**asked("/fault empty x")))
+    assert poll.chat.status == cozepy.ChatStatus.COMPLETED
+
+
+async def test_a_chat_that_coze_has_completed_ends_once_and_cannot_be_cancelled_any_more(
+    coze: cozepy.Coze, door: Door
+) -> None:
+    def read() -> tuple[list[cozepy.ChatEventType], int | None]:
+        seen: list[cozepy.ChatEventType] = []
+        code: int | None = None
+        for event in coze.chat.stream(**asked("/fault rate:0 plain no-done hold-open:600 x")):
+            seen.append(event.event)
+            if event.chat is not None and event.event == Event.CONVERSATION_CHAT_COMPLETED:
+                with pytest.raises(cozepy.CozeAPIError) as refused:
+                    coze.chat.cancel(conversation_id=event.chat.conversation_id, chat_id=event.chat.id)
+                code = refused.value.code
+        return seen, code
+
+    seen, code = await asyncio.to_thread(read)
+    assert code == 4104
+    assert seen[-1] == Event.CONVERSATION_CHAT_COMPLETED
+    assert door.simulator.requests["cancel"] == 0
 
 
 async def test_tool_outputs_go_on_in_a_stream_of_their_own(coze: cozepy.Coze) -> None:

@@ -91,7 +91,8 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     turn_id = await turn_of(request, services, caller, body)
     with closing(await cursor(services, caller, turn_id)) as subscription:
         stretch = stretch_of(subscription, request)
-        if not await services.turns.cancel(turn_id, owns=caller.may_read):
+        over = chat_in(stretch).get("status") == "completed"  # the turn may still wait for late audio
+        if over or not await services.turns.cancel(turn_id, owns=caller.may_read):
             raise Refusal(_TOO_LATE, "The chat cannot be canceled: it is over.")
         return success(chat_in(stretch) | {"status": "canceled"}, request)
 

@@ -38,8 +38,9 @@ _CHAT = b"conversation.chat."
 _NO_HEAD = b'{"role":"assistant","type":"answer","content_type":"text"}'
 _SEPARATOR = SEPARATOR.encode("unicode_escape")
 LOST = "This answer cannot be continued exactly where the stream was."
-_FAILED = (b"conversation.chat.failed", b"error")
-_CANCELED = b"conversation.chat.canceled"
+_FAILED, _CANCELED = b"conversation.chat.failed", b"conversation.chat.canceled"
+COMPLETED = b"conversation.chat.completed"
+_ENDS = (COMPLETED, _FAILED, b"error", _CANCELED, b"conversation.chat.cancelled")
 
 
 class Head(Struct, frozen=True):
@@ -144,18 +145,19 @@ class Framer:
         return self.framed(name, data)
 
     def _last(self, entry: Entry) -> bytes:
-        """The end of the stream. Where Coze itself has not said that the chat failed or was cancelled, we say so."""
+        """The end of the stream. Where Coze itself has not said how the chat ended, we say it."""
         last = entry.event
         said = b""
         known = newest_chat(self._stretch, entry.sequence)
-        if isinstance(last, Failed) and (known is None or known[0] not in _FAILED):
-            error = {"code": code_of(last), "msg": last.error}
-            if known is None:
+        if known is None:
+            if isinstance(last, Failed):
                 said = self.failed(code_of(last), last.error)
-            else:
-                said = self.framed(_FAILED[0], _state(known[1], "failed", last_error=error))
-        elif isinstance(last, Cancelled) and known is not None and known[0] != _CANCELED:
-            said = self.framed(_CANCELED, _state(known[1], "canceled"))
+        elif known[0] not in _ENDS:
+            if isinstance(last, Failed):
+                error = {"code": code_of(last), "msg": last.error}
+                said = self.framed(_FAILED, _state(known[1], "failed", last_error=error))
+            elif isinstance(last, Cancelled):
+                said = self.framed(_CANCELED, _state(known[1], "canceled"))
         return said + self._done(entry.sequence)
 
     def _done(self, sequence: int) -> bytes:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from adapters.facades.coze.asking import AFTER, BAD
 from adapters.facades.coze.failures import Refusal, code_of
-from adapters.facades.coze.framing import newest_chat
+from adapters.facades.coze.framing import COMPLETED, newest_chat
 from gateway.errors import Code, GatewayError
 from gateway.events import HEAD, HIDDEN, LOG_ID, ActionNeeded, Failed, decode, record_of
 from gateway.log.segments import MESSAGE, Last, Run, Segment, Whole
@@ -65,6 +65,8 @@ def chat_in(stretch: Stretch) -> dict[str, Any]:
     chat = msgspec.json.decode(known[1]) if known is not None else {}
     found: dict[str, Any] = chat if isinstance(chat, dict) else {}
     last = stretch.segments[-1] if stretch.segments else None
+    if known is not None and known[0] == COMPLETED:
+        return found | {"status": "completed"}  # also if there was no answer, which the gateway takes for a failure
     if last is not None and last.name in _ENDS:
         status = _ENDS[last.name]
         # Of a turn that ended with a question of the bot's, Coze says `requires_action`.
