@@ -221,6 +221,8 @@ class Keeper:
         for writer in [writer for writer in self._shelf.unsaved.values() if writer.stretch.key in keys]:
             self._shelf.remove(writer)
             writer.tail.writer = None
+        for stretch in [stretch for stretch in self._shelf.coming.values() if stretch.key in keys]:
+            del self._shelf.coming[stretch.number]
         for key in keys:
             self._shelf.erase(key)
         self.erased = self._committer.batches.last

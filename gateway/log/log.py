@@ -80,13 +80,20 @@ class EventLog:
         self.committer.batches.go_on_after(recovered.last_batch)
         self.keeper.erased = recovered.erased
         self.keeper.leftovers = recovered.last_batch > 0
+        self.shelf.coming.clear()
         await self.take_in(recovered.stretches)
         return recovered.stretches
 
     async def take_in(self, stretches: list[Stretch]) -> None:
-        """Puts stretches that another process left into their logs."""
-        for stretch in stretches:
+        """Puts stretches that another process left into their logs, except for those that are erased in the meantime.
+        If it raises, another call goes on with the rest."""
+        coming = self.shelf.coming
+        coming.update((stretch.number, stretch) for stretch in stretches)
+        for stretch in list(coming.values()):
             tail = await self.shelf.recover(stretch)
+            if coming.pop(stretch.number, None) is None:
+                self.shelf.erase(tail.key)
+                continue
             writer = Writer(self.committer, stretch, tail, foreign=stretch.ended is None)
             self.shelf.add(writer)
             if stretch.ended is None:

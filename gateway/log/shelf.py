@@ -56,6 +56,8 @@ class Shelf:
         """The random text that the journal was given when it was made."""
         self.unsaved: dict[int, Writer] = {}
         """The writers of all stretches that are not saved yet, running or ended, by the stretch's number."""
+        self.coming: dict[int, Stretch] = {}
+        """The stretches, by their numbers, that another process left and that are not in their logs yet."""
         self._turns: dict[str, Writer] = {}  # from `unsaved`, the newest writer of each turn
         self._marks: dict[str, Stretch] = {}  # from `unsaved`, the newest stretch of each mark
         self._tails: dict[str, Tail] = {}

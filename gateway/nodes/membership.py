@@ -68,7 +68,7 @@ class Membership:
         self._behind: dict[int, tuple[float, float]] = {}  # per node: how long its news waited, and when it rang
         self._look = True
         self._letters = False
-        self._adopted: list[Stretch] = []  # by the database's word; not in their places yet
+        self._adopted: list[Stretch] = []  # those that `adopt` has to go on with
         self._tasks: list[asyncio.Task[None]] = []
         self._beat_at = math.inf  # when the database last accepted a beat
         # Since when it has accepted every beat, over one connection, and whether that was ever otherwise.
@@ -184,8 +184,9 @@ class Membership:
                 self._metrics.nodes_buried(buried)
                 logger.warning("nodes.buried", nodes=buried)
                 self._rings.adopt()
-            self._adopted += await self._journal.adopt()
-            await self._log.take_in(self._adopted)
+            came = await self._journal.adopt()
+            self._adopted += came
+            await self._log.take_in(came)
         if adopted := self._adopted:
             ended = [stretch for stretch in adopted if stretch.ended is not None]
             await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended)

@@ -112,6 +112,8 @@ class TakeOver:
     def _repeat_ends(self, ended: list[Stretch]) -> None:
         """Tells the store again how these turns ended, and Coze which of them were cancelled: both may not know yet."""
         for stretch in ended:
+            if stretch.number not in self._log.shelf.unsaved:
+                continue  # its conversation was deleted meanwhile
             if stretch.turn and stretch.last >= stretch.first:
                 note = read_note(stretch.state)
                 self._telling.ended_before(stretch, note)

@@ -1,0 +1,95 @@
+"""Adopting: what a dead node left is given to the turns once, also where something fails or is erased meanwhile."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.ids import LogKey
+from gateway.log.journal import JournalError
+from gateway.log.stretch import Stretch
+from gateway.telemetry.ledger import Ledger
+from tests.databases import PostgresServer
+from tests.nodes.members import Member
+from tests.nodes.test_following import KEY, OTHER, names
+
+
+@pytest.fixture
+async def adopts(postgres: PostgresServer, ledger: Ledger) -> AsyncIterator[Member]:
+    """A node that finds what another one left: a running turn in each of two logs, and an ended one in a third."""
+    url = await postgres.make()
+    dead, adopts = Member(url, ledger), Member(url, ledger)
+    for node in (dead, adopts):
+        await node.join()
+    await dead.begin("one")
+    await dead.begin("two", key=OTHER, turn="turn_2")
+    await dead.end(await dead.begin("three", key=LogKey("conv_3"), turn="turn_3"), "three")
+    await dead.die()
+    yield adopts
+    for node in (dead, adopts):
+        await node.close()
+
+
+def turns(stretches: list[Stretch]) -> set[str]:
+    return {stretch.turn for stretch in stretches}
+
+
+def unsaved(node: Member) -> set[str]:
+    return {writer.stretch.turn for writer in node.log.shelf.unsaved.values()}
+
+
+async def test_what_is_erased_before_its_turn_goes_on_does_not_come_back(
+    adopts: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(running: list[Stretch], ended: list[Stretch]) -> None:
+        raise JournalError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adopts.membership, "_adopt", fails)
+        with pytest.raises(JournalError):
+            await adopts.round()
+    assert unsaved(adopts) == {"turn_1", "turn_2", "turn_3"}
+    await adopts.log.keeper.erase([KEY])
+    before = adopts.log.shelf.loaded(OTHER)
+    await adopts.round()
+    assert unsaved(adopts) == {"turn_2", "turn_3"}
+    assert adopts.log.shelf.loaded(KEY) is None
+    assert adopts.log.shelf.loaded(OTHER) is before
+    assert not await adopts.database.ask("SELECT 1 FROM log_stretches WHERE key = %s", KEY)
+    await adopts.round()
+    assert turns(adopts.adopted[-1]) >= {"turn_2", "turn_3"}
+    assert len(adopts.adopted) == 1
+
+
+@pytest.mark.parametrize("reads", [1, 2])
+async def test_what_is_erased_while_it_is_put_into_its_log_does_not_come_back(adopts: Member, reads: int) -> None:
+    async def erase() -> None:
+        nonlocal reads
+        reads -= 1
+        if reads == 0:
+            adopts.around.pause = None
+            await adopts.log.keeper.erase([KEY])
+
+    adopts.around.pause = erase  # when its log's index was read
+    await adopts.round()
+    assert reads == 0
+    assert unsaved(adopts) == {"turn_2", "turn_3"}
+    assert adopts.log.shelf.loaded(KEY) is None
+
+
+async def test_what_could_not_be_put_into_its_log_is_put_there_later(adopts: Member) -> None:
+    failing = [False, True]
+
+    async def fail() -> None:
+        if failing and failing.pop(0):
+            raise JournalError("away")
+
+    adopts.around.pause = fail
+    with pytest.raises(JournalError):
+        await adopts.round()
+    assert not adopts.adopted
+    await adopts.round()
+    assert unsaved(adopts) == {"turn_1", "turn_2", "turn_3"}
+    assert [turns(stretches) for stretches in adopts.adopted] == [{"turn_1", "turn_2", "turn_3"}]
+    reader = await adopts.reader()
+    assert await names(reader) == ["started", "message"]
+    reader.close()
