@@ -16,6 +16,9 @@ from gateway.log.segments import Run
 from gateway.log.stretch import Stretch
 from gateway.upstream.json_text import read
 
+Node = tuple[str, str, str]
+"""A node's id, the id of this run of it, and its title."""
+
 _CANCELED = "The run was canceled."
 _NUMBER = b'"node_seq_id":"'
 _NOT_TOLD = (HEAD.encode(), LOG_ID.encode(), b"done")
@@ -37,7 +40,7 @@ class _Speaks(Struct, frozen=True):
     """A head, and how the records of the text under it begin, up to the text's number within its node: `before` others
     of the same text, and `last`."""
 
-    node: tuple[str, str, str]
+    node: Node
     finishes: bool
     before: bytes
     last: bytes
@@ -56,26 +59,30 @@ def _speaks(fields: bytes) -> _Speaks:
 class RunFramer:
     """Makes the records of one stream. The same entries may be asked for again: they get the same numbers."""
 
-    __slots__ = ("_after", "_before", "_counts", "_number", "_speaks", "_stretch")
+    __slots__ = ("_after", "_before", "_count", "_number", "_others", "_speaks", "_stretch")
 
     def __init__(self, stretch: Stretch) -> None:
         self._stretch = stretch
         self._number = 0  # of the next record
-        self._counts: dict[tuple[str, str, str], int] = {}  # the texts so far of each node that has not finished
         self._speaks: _Speaks | None = None
+        self._count = 0  # the texts so far of the node that speaks
+        self._others: dict[Node, int] = {}  # those of other nodes that have not finished; replaced, never changed
         self._after = -1
-        self._before: tuple[int, dict[tuple[str, str, str], int], _Speaks | None] = (0, {}, None)
+        self._before: tuple[int, _Speaks | None, int, dict[Node, int]] = (0, None, 0, {})
 
     def frames(self, after: int, entries: list[Entry]) -> tuple[bytes, bool]:
         """The records for entries that follow the position `after`, and whether the stream ends with them."""
         if after == self._after:
-            self._number, self._counts, self._speaks = self._before
-        self._after, self._before = after, (self._number, dict(self._counts), self._speaks)
+            self._number, self._speaks, self._count, self._others = self._before
+        else:
+            self._after, self._before = after, (self._number, self._speaks, self._count, self._others)
+        if len(entries) == 1 and (entry := entries[0]).name == "message":  # nearly all calls
+            return self._text(entry.sequence, text_of("message", entry.body) or b'""'), False
         parts: list[bytes] = []
         for entry in entries:
             match entry.name:
                 case "message":
-                    parts.append(self._text(entry.sequence, text_of(entry.name, entry.body) or b'""'))
+                    parts.append(self._text(entry.sequence, text_of("message", entry.body) or b'""'))
                 case "coze":
                     parts.append(self._record(entry))
                 case "action_required":
@@ -97,15 +104,36 @@ class RunFramer:
         return self._framed(b"Error", one_line(msgspec.json.encode({"error_code": code, "error_message": text})))
 
     def _text(self, sequence: int, content: bytes) -> bytes:
-        speaks = self._speaks
-        if speaks is None:
-            speaks = self._speaks = _speaks(head_at(self._stretch, sequence).fields)
-        number = self._counts.pop(speaks.node, 0)
-        ends = speaks.finishes and not self._goes_on(sequence)
-        if not ends:
-            self._counts[speaks.node] = number + 1
-        said = speaks.last if ends or not speaks.finishes else speaks.before
+        if (speaks := self._speaks) is None:
+            speaks = self._stands(head_at(self._stretch, sequence).fields)
+        number, said = self._count, speaks.before
+        self._count += 1
+        if speaks.finishes and not self._goes_on(sequence):
+            self._count, said = 0, speaks.last
         return self._framed(b"Message", b'%b%d","content":%b}' % (said, number, content))
+
+    def _stands(self, fields: bytes) -> _Speaks:
+        """From now on text stands under the head with these fields. The texts of each node are counted up to its
+        end."""
+        before, self._speaks = self._speaks, _speaks(fields)
+        node = self._speaks.node
+        if before is None or before.node != node:
+            others = dict(self._others)
+            if before is not None and self._count:
+                others[before.node] = self._count
+            self._count = others.pop(node, 0)
+            self._others = others
+        return self._speaks
+
+    def _ends(self, node: Node) -> int:
+        """A node ends without a text: how many it had."""
+        if self._speaks is not None and self._speaks.node == node:
+            number, self._count = self._count, 0
+            return number
+        others = dict(self._others)
+        number = others.pop(node, 0)
+        self._others = others
+        return number
 
     def _goes_on(self, sequence: int) -> bool:
         """Whether more of the same text follows, which was too long for one piece."""
@@ -116,11 +144,11 @@ class RunFramer:
     def _record(self, entry: Entry) -> bytes:
         name, _, data = record_of(entry.body)
         if name == HEAD.encode():
-            self._speaks = _speaks(data)
+            self._stands(data)
         if name in _NOT_TOLD:
             return b""
-        if name == b"Message":  # a node's end without text
-            number = self._counts.pop(_speaks(data).node, 0)
+        if name == b"Message":
+            number = self._ends(_speaks(data).node)
             data = one_line(msgspec.json.encode(msgspec.json.decode(data) | {"node_seq_id": str(number)}))
         return self._framed(name, data)
 
