@@ -33,22 +33,25 @@ class VerbatimRunReader(WorkflowReader):
         for record in events:
             if self.done:
                 break
-            own = super().items((record,))
-            name, data = record
-            kind = name.lower()
-            if any(isinstance(item, Skipped) and item.reason != "missing" for item in own):
-                items += own
-            elif kind == b"message":
-                if len(own) != 1 or type(own[0]) is not Delta:  # nearly all records are one more piece of a node's text
-                    items += _told(data, own)
-                items += own
-            elif kind == b"ping" and not any(isinstance(item, Begun) for item in own):
-                items += own
-            else:
-                at = next((at for at, item in enumerate(own) if isinstance(item, _BEFORE)), len(own))
-                said = _record(_NAMES[kind], data) if kind in _NAMES else []
-                items += [*own[:at], *said, *own[at:]]
+            items += _in_words(record, super().items((record,)))
         return items
+
+
+def _in_words(record: SseEvent, own: list[Item]) -> list[Item]:
+    """The items of a record, with Coze's own words where they belong among them."""
+    if len(own) == 1 and type(own[0]) is Delta:
+        return own  # nearly all records are one more piece of a node's text
+    if any(isinstance(item, Skipped) and item.reason != "missing" for item in own):
+        return own  # it could not be read
+    name, data = record
+    kind = name.lower()
+    if kind == b"message":
+        changes = any(isinstance(item, Node) for item in own)
+        return [*_told(data, own), *own] if changes else own
+    if kind == b"ping" and not any(isinstance(item, Begun) for item in own):
+        return own
+    at = next((at for at, item in enumerate(own) if isinstance(item, _BEFORE)), len(own))
+    return [*own[:at], *_record(_NAMES[kind], data), *own[at:]]
 
 
 def _told(data: bytes, own: list[Item]) -> list[Item]:
