@@ -60,7 +60,8 @@ async def answered(request: web.Request, order: Order, wait: float | None) -> we
         try:
             await _until_answered(services, caller, subscription, accepted, wait)
             subscription.close()
-            answer = _outcome(request, services, await turns.state_of(services, caller, accepted.turn_id), accepted)
+            state = await turns.state_of(services, caller, accepted.turn_id)
+            answer = _outcome(request, services, state, accepted, patient=wait is None)
             return await deliver(request, named(answer, accepted))
         except GatewayError as error:
             return named(refusal(error, request), accepted)
@@ -68,13 +69,16 @@ async def answered(request: web.Request, order: Order, wait: float | None) -> we
             subscription.close()
 
 
-def _outcome(request: web.Request, services: Services, state: State, accepted: Accepted) -> web.Response:
-    """The answer of a chat without streaming, once the wait is over."""
+def _outcome(
+    request: web.Request, services: Services, state: State, accepted: Accepted, *, patient: bool
+) -> web.Response:
+    """The answer of a chat without streaming, once the wait is over. A `patient` caller wants the whole answer or
+    nothing."""
     if (failed := turns.failure(state)) is not None:
         return problem(failed, request)
     if turns.is_over(state) or state.status == "action_required":
         return json_answer(turns.view(state))
-    if services.hub.draining:
+    if patient and services.hub.draining:
         return refusal(GatewayError(Code.DRAINING), request)
     return json_answer(turns.view(state), 202, {"Location": f"/api/coze/turns/{accepted.turn_id}"})
 

@@ -138,19 +138,28 @@ async def _outlive_a_stop(tmp_path: Path, transport: str) -> None:
 
 
 async def test_whoever_waits_for_a_whole_answer_is_told_when_the_stop_is_faster(tmp_path: Path) -> None:
-    async with simulated() as coze, gateway(tmp_path, coze.url, GATEWAY_DRAIN_SECONDS="0.5") as process:
+    async with simulated() as coze, gateway(tmp_path, coze.url, GATEWAY_DRAIN_SECONDS="1.5") as process:
         async with client() as session:
-            body = {"userId": "u1", "botId": "b1", "message": LONG}
 
-            async def ask() -> tuple[int, dict[str, Any]]:
-                async with session.post(f"{process.url}/api/coze/chat", json=body) as response:
-                    return response.status, await response.json(content_type=None)
+            async def ask(message: str, **headers: str) -> tuple[int, str, dict[str, Any]]:
+                body = {"userId": "u1", "botId": "b1", "message": message}
+                async with session.post(f"{process.url}/api/coze/chat", json=body, headers=headers) as response:
+                    answer = await response.json(content_type=None)
+                    if "turnId" in answer:
+                        assert response.headers["Location"] == f"/api/coze/turns/{answer['turnId']}"
+                    return response.status, response.headers["X-Turn-Id"], answer
 
-            asking = asyncio.create_task(ask())
-            await until(lambda: coze.posts_of(LONG), within=patience(5))
+            messages = [f"{LONG} {number}" for number in range(3)]
+            preferring = [
+                asyncio.create_task(ask(m, Prefer=w)) for m, w in zip(messages, ("wait=60", "wait=1"), strict=False)
+            ]
+            asking = [asyncio.create_task(ask(messages[2])), *preferring]
+            await until(lambda: all(coze.posts_of(message) for message in messages), within=patience(5))
             assert await process.terminate(within=patience(5)) == 0
-            status, problem = await asking
+            (status, _, problem), *preferred = await asyncio.gather(*asking)
         assert (status, problem["code"]) == (503, "draining")
+        for status, turn, answer in preferred:
+            assert (status, answer["turnId"], answer["status"]) == (202, turn, "running")
 
 
 async def test_a_second_signal_ends_at_once_and_loses_nothing(tmp_path: Path) -> None:

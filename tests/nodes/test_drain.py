@@ -57,3 +57,17 @@ async def test_a_node_that_stops_hands_its_turns_over_at_once(postgres: Postgres
             assert coze.posts_of(told.message) == 1
         gaps = [reader.waited(began, "notice") for told in running for reader in told.readers]
         assert max(gaps) < ended - began + patience(0.1)
+
+
+async def test_whoever_prefers_to_wait_no_longer_finds_the_answer_at_another_node(postgres: PostgresServer) -> None:
+    stops, stays = 0, 1
+    message = "/fault plain pieces:200 -- handed over"
+    async with simulated(rate=40) as coze, cluster(postgres, coze.url, nodes=2, GATEWAY_DRAIN_SECONDS="60") as nodes:
+        body = {"userId": "u", "botId": "b", "message": message}
+        asking = asyncio.create_task(nodes.post(stops, "chat", body, Prefer="wait=60"))
+        await until(lambda: coze.posts_of(message))
+        assert await nodes.nodes[stops].terminate() == 0
+        status, answer = await asking
+        assert (status, answer["status"]) == (202, "running")
+        assert (await nodes.last(stays, answer["turnId"]))["content"] == whole_text(message)
+        assert coze.posts_of(message) == 1
