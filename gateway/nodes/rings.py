@@ -6,7 +6,7 @@ from contextlib import suppress
 from time import monotonic
 
 import structlog
-from msgspec import Struct, msgpack
+from msgspec import MsgspecError, Struct, msgpack
 from psycopg import AsyncConnection, Error
 
 from gateway.postgres.address import conninfo
@@ -19,7 +19,7 @@ logger = structlog.get_logger()
 _CHANNEL = "coze_gateway"
 _NOTIFY = "SELECT pg_notify(%s, %s)"
 _EVERY = 0.02  # seconds between two rings of one node, because NOTIFY takes a lock of the whole server
-_MOST_KEYS = 60  # keys in a ring: PostgreSQL allows 8,000 bytes. Readers of other logs look once a second
+_MOST_BYTES = 3900  # of a ring: PostgreSQL allows 8,000 characters, and each byte is sent as two
 _TRY_AGAIN = 1.0
 
 
@@ -94,7 +94,8 @@ class Rings:
 
     def post(self, node: int) -> None:
         """There is post for another node."""
-        self._ring.post.append(node)
+        if node not in self._ring.post:
+            self._ring.post.append(node)
         self._news.set()
 
     def adopt(self) -> None:
@@ -109,10 +110,9 @@ class Rings:
                 self._news.clear()
                 ring, self._ring = self._ring, Ring(0)
                 ring.node = self._node
-                ring.begun = ring.begun[:_MOST_KEYS]
                 ring.waited = monotonic() - self._since if ring.batch else 0.0
                 with suppress(NoReply, Error):
-                    await self._line.run(_NOTIFY, (_CHANNEL, _encode(ring).hex()))
+                    await self._line.run(_NOTIFY, (_CHANNEL, _carried(ring)))
                 await asyncio.sleep(_EVERY)
 
     # -- listening ------------------------------------------------------------------------------------------------
@@ -137,7 +137,12 @@ class Rings:
     async def _hear(self, connection: AsyncConnection) -> None:
         await connection.execute(f"LISTEN {_CHANNEL}".encode())
         async for notice in connection.notifies():
-            self._heard(_decode(bytes.fromhex(notice.payload)))
+            try:
+                ring = _decode(bytes.fromhex(notice.payload))
+            except (ValueError, MsgspecError):
+                logger.warning("nodes.ring_refused", reason="somebody else uses the channel")
+            else:
+                self._heard(ring)
 
     async def left(self) -> None:
         """This node has given its licence back: the others can adopt what it had, without waiting for their next look.
@@ -153,3 +158,11 @@ class Rings:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._line.close()
+
+
+def _carried(ring: Ring) -> str:
+    """The ring as PostgreSQL carries it. Of many logs it tells only of the first: readers of the others look once a
+    second."""
+    while len(encoded := _encode(ring)) > _MOST_BYTES and ring.begun:
+        ring.begun = ring.begun[: len(ring.begun) // 2]
+    return encoded.hex()
