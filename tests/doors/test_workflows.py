@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.simulator.workflow import whole_run
@@ -195,6 +196,34 @@ async def test_cozepy_runs_a_workflow_and_answers_its_interrupt(door: Door, coze
     assert text_of(rest) == whole_run(question, answer="杭州")
     assert door.simulator.requests["run_workflow"] == 1
     assert door.simulator.requests["resume_workflow"] == 1
+
+
+async def test_cozepy_continues_a_run_by_a_hook_that_adds_the_headers(opened: Open) -> None:
+    door = await opened(rate=60)
+    message = "/fault plain pieces:60 x"
+    headers: dict[str, str] = {}
+
+    def note(response: httpx.Response) -> None:
+        headers["X-Gateway-Turn"] = response.headers["X-Gateway-Turn"]
+
+    def run() -> str:
+        text = ""
+        hooks: dict[str, Any] = {
+            "request": [lambda request: request.headers.update(headers)],
+            "response": [note],
+        }
+        with cozepy.SyncHTTPClient(event_hooks=hooks) as http:
+            coze = cozepy.Coze(cozepy.TokenAuth(TOKEN), door.url, http)
+            for longest in (40, 90, 10**6):
+                headers.update({"X-Gateway-After": str(len(text))} if text else {})
+                for event in coze.workflows.runs.stream(workflow_id="7561", parameters={"input": message}):
+                    text += event.message.content if event.message is not None else ""
+                    if len(text) > longest:
+                        break
+        return text
+
+    assert await asyncio.to_thread(run) == whole_run(message)
+    assert door.simulator.requests["run_workflow"] == 1
 
 
 async def test_cozepy_s_asynchronous_client_does_the_same(door: Door) -> None:
