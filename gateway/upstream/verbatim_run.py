@@ -51,7 +51,7 @@ def _in_words(record: SseEvent, own: list[Item]) -> list[Item]:
     if kind == b"ping" and not any(isinstance(item, Begun) for item in own):
         return own
     at = next((at for at, item in enumerate(own) if isinstance(item, _BEFORE)), len(own))
-    return [*own[:at], *_record(_NAMES[kind], data), *own[at:]]
+    return [*own[:at], *_record(_NAMES[kind], data, own), *own[at:]]
 
 
 def _told(data: bytes, own: list[Item]) -> list[Item]:
@@ -73,8 +73,15 @@ def _head(fields: dict[str, object]) -> Verbatim:
     return Verbatim(HEAD, write({name: value for name, value in fields.items() if name not in _OF_A_PIECE}))
 
 
-def _record(name: str, data: bytes) -> list[Item]:
+def _record(name: str, data: bytes, own: list[Item]) -> list[Item]:
     try:
         return [Verbatim(name, write(read_object(data)))]
-    except BadJson:
-        return []
+    except BadJson:  # something that nobody looks at is nested too deeply, or it is a bare `[DONE]`
+        return [Verbatim(name, write(_asked(item))) for item in own if isinstance(item, ActionRequired)]
+
+
+def _asked(asked: ActionRequired) -> dict[str, object]:
+    """What is known of an interrupt, as Coze would say it."""
+    [call] = asked.tool_calls
+    said = {"event_id": call["id"], "type": call["interruptType"], "data": call["function"]["arguments"]}
+    return {"interrupt_data": said, "node_title": call["function"]["name"]}

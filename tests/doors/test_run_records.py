@@ -80,12 +80,26 @@ async def test_a_half_of_a_pair_without_its_partner_is_in_the_node_s_last_record
     ]
 
 
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 async def test_a_record_with_something_too_deep_to_be_passed_on_keeps_its_node(served: Served, studio: Studio) -> None:
-    deep: Any = 1
-    for _ in range(100):
-        deep = [deep]
-    found = await played(served, studio, stream(said("a", "1"), said("b", "2", last=True, ext=deep), DONE))
+    text = stream(said("a", "1"), said("b", "2", last=True, ext=nested(100)), DONE)
+    found = await played(served, studio, text)
     assert [(data["node_id"], data["node_title"], data["content"]) for name, data in found if name == "Message"] == [
         ("1", "N1", "a"),
         ("2", "N2", "b"),
     ]
+
+
+async def test_an_interrupt_with_something_too_deep_to_be_passed_on_is_asked_all_the_same(
+    served: Served, studio: Studio
+) -> None:
+    asked = {"event_id": "7569/1", "type": 5, "data": "{}"}
+    fields = {"interrupt_data": asked, "node_title": "输入"}
+    found = await played(served, studio, stream(said("a"), ("Interrupt", fields | {"ext": nested(100)})))
+    assert found[-1] == ("Interrupt", fields)
