@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -59,7 +60,7 @@ class Claims:
         self._licence = licence
         self._post = post
         self._held: Counter[str] = Counter()
-        self._changing = asyncio.Lock()
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._releasing: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -77,7 +78,7 @@ class Claims:
         return not self._rings.alone
 
     async def claim(self, key: LogKey) -> int | None:
-        async with self._changing:
+        async with self._changes(key):
             if not self._held[key]:
                 rows = await self._ask(_CLAIM, self._licence.node, key)
                 if not rows:
@@ -86,6 +87,12 @@ class Claims:
                     return int(node)
             self._held[key] += 1
             return None
+
+    def _changes(self, key: str) -> asyncio.Lock:
+        """A lock: a claim and its release come one after the other."""
+        if (lock := self._changing.get(key)) is None:
+            lock = self._changing[key] = asyncio.Lock()
+        return lock
 
     def hold(self, key: LogKey) -> None:
         self._held[key] += 1
@@ -104,7 +111,7 @@ class Claims:
         task.add_done_callback(self._releasing.discard)
 
     async def _let_go(self, key: str, node: int) -> None:
-        async with self._changing:
+        async with self._changes(key):
             if not self._held[key]:
                 try:
                     async with asyncio.timeout(_SETTLED_IN):

@@ -15,6 +15,8 @@ from gateway.postgres.address import CONNECT_SECONDS, REPLY_SECONDS
 from gateway.postgres.failures import DEADLOCKS, NoReply, sentence
 from gateway.telemetry.ledger import Held, Ledger
 
+_PATIENCE = REPLY_SECONDS + CONNECT_SECONDS
+
 Connection = AsyncConnection[TupleRow]
 T = TypeVar("T")
 
@@ -42,14 +44,25 @@ class Line:
 
         Raises `NoReply` if it may or may not have been done, and psycopg's own errors if the server refused it.
         """
-        async with self._busy:
-            return await self._in_time(_repeated(lambda: self._run(sql, parameters)))
+        return await self._in_turn(lambda: self._run(sql, parameters))
 
     async def within(self, work: Callable[[Run], Awaitable[T]]) -> T:
         """Does work in one transaction: `work` gets the function that executes its statements, perhaps once more after
         a deadlock. Raises as `run` does."""
-        async with self._busy:
-            return await self._in_time(_repeated(lambda: self._within(work)))
+        return await self._in_turn(lambda: self._within(work))
+
+    async def _in_turn(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Does work once what came before it is done. It waits for that no longer than for a reply: while PostgreSQL
+        does not answer, many would otherwise wait for each other's time to run out."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._busy.acquire()
+        except TimeoutError:
+            raise NoReply("PostgreSQL does not answer") from None
+        try:
+            return await self._in_time(_repeated(work))
+        finally:
+            self._busy.release()
 
     async def _run(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
         cursor = await (await self._open()).execute(sql.encode(), parameters, prepare=True, binary=True)
@@ -81,7 +94,7 @@ class Line:
         """The result of work. If it takes too long, or its caller is cancelled, the connection is closed."""
         task = asyncio.ensure_future(work)
         try:
-            done, _ = await asyncio.wait([task], timeout=REPLY_SECONDS + CONNECT_SECONDS)
+            done, _ = await asyncio.wait([task], timeout=_PATIENCE)
         except asyncio.CancelledError:
             await self._abandon(task)
             raise

@@ -17,13 +17,18 @@ _TRY_AGAIN = 0.2
 
 
 async def patiently(others: Others, work: Callable[[], Awaitable[T]]) -> T:
-    """The result of `work`, which is done again after an outage and must be safe to do twice. Without other nodes, the
-    first failure is raised."""
+    """The result of `work`, which is done again after an outage and must be safe to do twice, and to cancel. Without
+    other nodes, the first failure is raised."""
+    if not others.any:
+        return await work()
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + (PATIENCE if others.any else 0.0)
+    deadline = loop.time() + PATIENCE
     while True:
         try:
-            return await work()
+            async with asyncio.timeout_at(deadline):
+                return await work()
+        except TimeoutError:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "the database does not answer", retry_after=1) from None
         except (JournalError, GatewayError) as error:
             if loop.time() >= deadline or not is_outage(error):
                 raise

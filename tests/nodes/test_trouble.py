@@ -182,6 +182,32 @@ async def test_more_seconds_than_a_node_waits_and_the_turns_go_on_afterwards(
         assert not [line for line in lines if line.startswith("gateway_log_commit_seconds_count 0")]
 
 
+async def test_many_new_messages_are_all_refused_in_time_while_postgresql_does_not_answer(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = await postgres.make()
+    async with simulated() as coze, two_nodes(tmp_path, coze, url) as (a, _), client() as session:
+        known = [Reader() for _ in range(6)]
+        for reader in known:
+            await reader.ask(session, a.url, "/fault plain rate:0 pieces:4 -- before")
+
+        async def refused(number: int) -> float:
+            began = time.monotonic()
+            more = {"conversationId": known[number].conversation_id} if number < len(known) else {}
+            with pytest.raises(Refused) as refused:
+                await Reader().ask(session, a.url, f"/fault plain -- number {number}", **more)
+            assert (refused.value.status, refused.value.code) == (503, "storage_unavailable")
+            return time.monotonic() - began
+
+        befalling = asyncio.create_task(Trouble(postgres, url).paused(20))
+        await asyncio.sleep(0.1)  # in the middle of it
+        waited = await asyncio.gather(*map(refused, range(12)))
+        assert min(waited) > 9
+        assert max(waited) < 12
+        await befalling
+        assert "Traceback" not in "\n".join(a.text)
+
+
 async def test_a_node_that_stops_while_postgresql_does_not_answer_ends_well(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
