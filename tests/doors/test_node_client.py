@@ -30,6 +30,7 @@ async def test_coze_s_client_for_node_streams_polls_and_submits(
     assert [one["text"] for one in seen["cut"]] == [whole_text(message) for message in cuts]
     assert all(one["events"][-2:] == ["conversation.chat.completed", "done"] for one in seen["cut"])
     assert door.simulator.faults_fired[Fault.DROP_AFTER] == len(cuts)
+    assert all(door.simulator.posts_of(message) == 1 for message in cuts)
     assert seen["status"] == "completed"
     assert seen["polled"] == [whole_text(QUESTION)]
     assert seen["refused"] == 4016
