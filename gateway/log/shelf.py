@@ -159,12 +159,17 @@ class Shelf:
 
     async def recover(self, stretch: Stretch) -> Tail:
         """The tail of a stretch that another process left unsaved, with the stretch put into it."""
+        known = self._tails.get(stretch.key)
         tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
-        index = await self.refresh(tail)
-        if (
-            index is not None and self._journal.shared and not tail.is_ours
-        ):  # other journals' heads are of what is saved
-            self.forks.take_back(tail, index.epochs, index.head)
+        if tail is known:
+            tail.users.add(stretch)  # otherwise it could be forgotten meanwhile, and readers would get another one
+            try:
+                index = await self.refresh(tail)
+            finally:
+                tail.users.discard(stretch)
+            # The head of a journal that is not shared is that of what is saved.
+            if index is not None and self._journal.shared and not tail.is_ours:
+                self.forks.take_back(tail, index.epochs, index.head)
         if not any(span.number == stretch.number for span in tail.spans):
             tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
             tail.spans.sort(key=lambda span: span.first)

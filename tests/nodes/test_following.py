@@ -180,6 +180,34 @@ async def test_a_reader_of_a_turn_that_waits_to_be_adopted_goes_on_where_it_is_a
     late.close()
 
 
+async def test_a_log_whose_last_reader_leaves_while_it_is_adopted_is_the_one_that_readers_get(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.log.shelf._LINGER", 0.0)
+    dies, adopts = await start(), await start()
+    await dies.begin("one", "two")
+    early = await adopts.reader()
+    await dies.die()
+    (stretch,) = await adopts.journal.adopt()
+
+    looks = 0
+
+    async def leave() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:  # the log is known, and it is looked at what it lacks
+            early.close()
+            await asyncio.sleep(0.05)  # until it is no longer expected back
+
+    adopts.around.pause = leave
+    await adopts.log.take_in([stretch])
+    adopts.around.pause = None
+    late = await adopts.reader()
+    await adopts.end(adopts.log.take_over(stretch, BenchOwner()), "onetwo")
+    assert await names(late) == ["started", "message", "completed"]
+    late.close()
+
+
 @pytest.mark.parametrize("known", [0, 2, 3])
 async def test_a_turn_that_this_node_has_just_adopted_is_whole_before_it_goes_on(start: Start, known: int) -> None:
     dies, adopts = await start(), await start()
