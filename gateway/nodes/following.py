@@ -203,8 +203,8 @@ class Following:
 
     def _put(self, tail: Tail, stretch: Stretch) -> None:
         """Puts the stretch into the tail, unless the tail has a newer state of it."""
-        if tail.is_ours:
-            return  # this node has adopted it in the meantime
+        if tail.is_ours or stretch.number in self._shelf.unsaved:
+            return  # this node has adopted it in the meantime, and has perhaps ended it already
         self._shelf.forks.compare(tail, stretch.epochs, stretch.last)
         span = next((span for span in tail.spans if span.number == stretch.number), None)
         if span is None:

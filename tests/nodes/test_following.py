@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -206,6 +207,38 @@ async def test_a_log_whose_last_reader_leaves_while_it_is_adopted_is_the_one_tha
     await adopts.end(adopts.log.take_over(stretch, BenchOwner()), "onetwo")
     assert await names(late) == ["started", "message", "completed"]
     late.close()
+
+
+async def test_a_turn_that_is_adopted_and_ended_during_a_look_is_given_to_its_end(start: Start) -> None:
+    dies, adopts = await start(), await start()
+    await dies.begin("one", "two")
+    reader = await adopts.reader()
+    await dies.die()
+    (stretch,) = await adopts.journal.adopt()
+    read, goes_on = asyncio.Event(), asyncio.Event()
+    ask = adopts.following._database.ask
+
+    async def asked(sql: str, *parameters: object) -> list[Any]:
+        found = await ask(sql, *parameters)
+        if "body" in sql and not read.is_set():
+            read.set()
+            await goes_on.wait()
+        return found
+
+    adopts.following._database.ask = asked  # type: ignore[method-assign]
+    look = asyncio.create_task(adopts.following.look())
+    await asyncio.wait_for(read.wait(), 5)
+    await adopts.log.take_in([stretch])
+    writer = adopts.log.take_over(stretch, BenchOwner())
+    adopts.around.writable.clear()
+    writer.append(Completed(KEY, TURN, "onetwo", None, False))
+    writer.end()
+    goes_on.set()
+    await look
+    adopts.around.writable.set()
+    await adopts.log.committed()
+    assert await names(reader) == ["started", "message", "completed"]
+    reader.close()
 
 
 @pytest.mark.parametrize("known", [0, 2, 3])
