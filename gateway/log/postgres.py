@@ -37,6 +37,10 @@ _FORGET = (
 )
 """The newest batch stays, without its records, so that a node finds what it wrote last."""
 
+_INDEX = (
+    "SELECT h.epochs, h.head, s.first, s.last, s.number, s.turn, s.ended IS NOT NULL FROM log_heads AS h"
+    " LEFT JOIN log_stretches AS s ON s.key = h.key WHERE h.key = %s AND h.epochs <> '' ORDER BY s.first"
+)
 _ERASE = (
     "DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)",
     "DELETE FROM log_heads WHERE key = ANY(%s) AND node IS NULL",
@@ -158,11 +162,8 @@ class PostgresJournal:
         await self._write(_FORGET, (node, before, last, _EMPTY, node, last, before, _EMPTY))
 
     async def index(self, key: str) -> Index | None:
-        heads = await self._read("SELECT epochs, head FROM log_heads WHERE key = %s AND epochs <> ''", key)
-        rows = await self._read(
-            "SELECT first, last, number, turn, ended IS NOT NULL FROM log_stretches WHERE key = %s ORDER BY first", key
-        )
-        return Index(heads[0][0], heads[0][1], [Place(*row) for row in rows]) if heads else None
+        rows = await self._read(_INDEX, key)
+        return Index(rows[0][0], rows[0][1], [Place(*row[2:]) for row in rows if row[2] is not None]) if rows else None
 
     async def find(self, turn: str) -> str | None:
         rows = await self._read("SELECT key FROM log_stretches WHERE turn = %s ORDER BY ordinal DESC LIMIT 1", turn)
