@@ -155,7 +155,7 @@ async def test_feedback_is_kept_and_told_to_coze_and_the_last_one_holds(running:
 
 
 async def test_feedback_right_after_the_end_is_taken_and_before_the_end_refused(running: Whole) -> None:
-    sent = {"userId": "u", "botId": "b", "message": "/fault plain pieces:3 rate:100 -- hi"}
+    sent = {"userId": "u", "botId": "b", "message": "/fault plain pieces:3 rate:4 -- hi"}
     async with running.session.post(f"{running.url}/api/coze/chat/stream", json=sent) as stream:
         path = f"turns/{stream.headers['X-Turn-Id']}/feedback"
         status, problem = await call(running, "PUT", path, {"feedback": "like"})

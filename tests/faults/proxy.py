@@ -45,6 +45,7 @@ class Proxy:
         self.url = ""
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._thaw = asyncio.Event()
 
     async def listen(self) -> None:
@@ -89,7 +90,7 @@ class Proxy:
         assert self._server is not None
         self._server.close()
         await asyncio.sleep(0)  # a connection that was just accepted begins
-        while links := list(self._links):
+        while links := [*self._links, *self._closing]:
             for link in links:
                 link.cancel("close")
             await asyncio.gather(*links, return_exceptions=True)
@@ -113,12 +114,9 @@ class Proxy:
                 _abort(writer)
         finally:
             self._links.discard(link)
-            ends = [end for end in (writer, far) if end is not None]
-            for end in ends:
-                end.close()
-            for end in ends:
-                with suppress(OSError):
-                    await end.wait_closed()
+            self._closing.add(link)
+            await _close([end for end in (writer, far) if end is not None])
+            self._closing.discard(link)
 
     async def _up(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter, request: bytearray) -> None:
         while data := await reader.read(2**16):
@@ -164,6 +162,21 @@ class Proxy:
 
 class _Over(Exception):
     """One side has ended: so does the other."""
+
+
+async def _close(ends: list[asyncio.StreamWriter]) -> None:
+    """Ends connections when all is written, or at once if the waiting for that is cancelled: one whose process is
+    paused takes nothing more."""
+    for end in ends:
+        end.close()
+    try:
+        for end in ends:
+            with suppress(OSError):
+                await end.wait_closed()
+    except asyncio.CancelledError:
+        for end in ends:
+            end.transport.abort()
+        await asyncio.sleep(0)  # until they are closed
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
