@@ -8,7 +8,7 @@ from psycopg import Error
 from gateway.ids import new_number
 from gateway.log.burial import COLUMNS, bury, stretch_of
 from gateway.log.journal import JournalError
-from gateway.log.rows import LIVES
+from gateway.log.rows import LIVES, NUMBERS
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
 from gateway.postgres.line import Line, Run
@@ -26,7 +26,11 @@ _TAKE = (
 _RENEW = "UPDATE log_nodes SET beat = now() WHERE id = %s RETURNING (SELECT count(*) FROM log_nodes)"
 _OTHERS_LIVE = "SELECT 1 FROM log_nodes WHERE beat > now() - make_interval(secs => %s) AND id <> %s LIMIT 1"
 _SILENT = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
-_ORPHAN = "NOT kept AND (log_stretches.node IS NULL OR log_stretches.node = %s AND number <> ALL(%s::bigint[]))"
+_BEGUN_HERE = f"number >> {NUMBERS} = %s"  # `rows.beginner_of`
+_ORPHAN = (
+    "NOT kept AND (log_stretches.node IS NULL OR log_stretches.node = %s"
+    f" AND NOT {_BEGUN_HERE} AND number <> ALL(%s::bigint[]))"
+)
 _ADOPT = (
     f"WITH {LIVES},"
     " claimed AS (UPDATE log_heads AS h SET node = id FROM lives WHERE (h.node IS NULL OR h.node < 0 OR h.node = id)"
@@ -103,9 +107,10 @@ class Licence:
         """Adopts the stretches of some logs that have no node. Returns them in the order in which they began.
 
         This node adds to them in batches after `batch`. `known`, the numbers of all stretches that it has, also finds
-        those that it adopted before without getting the reply.
+        those that it adopted before without getting the reply. It began none of them: what it begins meanwhile is not
+        among `known`, and would run twice.
         """
-        orphan = (0 if known is None else self.node, list(known or ()))
+        orphan = (0 if known is None else self.node, self.node, list(known or ()))
         rows = await self._ask(_ADOPT, self.node, *orphan, _ADOPTED_AT_ONCE, batch, *orphan)
         return [stretch_of(row[1:]) for row in sorted(rows, key=lambda row: row[0])]
 

@@ -30,17 +30,17 @@ _COMMIT_MORE = (
 )
 
 _encode = msgspec.msgpack.Encoder().encode
-_NUMBERS = 32  # low bits of a stretch's number, which its node counts; the bits above are the node's number
+NUMBERS = 32  # low bits of a stretch's number, which its node counts; the bits above are the node's number
 
 
 def first_number(node: int) -> int:
     """The number of the first stretch that a node begins."""
-    return (node << _NUMBERS) + 1
+    return (node << NUMBERS) + 1
 
 
 def beginner_of(number: int) -> int:
     """The node that has begun a stretch."""
-    return number >> _NUMBERS
+    return number >> NUMBERS
 
 
 class Unended(NamedTuple):

@@ -89,7 +89,8 @@ class Proxy:
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
-        await asyncio.sleep(0)  # a connection that was just accepted begins
+        for _ in range(5):
+            await asyncio.sleep(0)  # connections that were just accepted begin
         while links := [*self._links, *self._closing]:
             for link in links:
                 link.cancel("close")

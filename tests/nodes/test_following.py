@@ -209,6 +209,20 @@ async def test_a_log_whose_last_reader_leaves_while_it_is_adopted_is_the_one_tha
     late.close()
 
 
+async def test_a_node_that_asks_again_what_it_has_adopted_adopts_nothing_that_it_begins_meanwhile(start: Start) -> None:
+    dies, goes_on = await start(), await start()
+    await dies.begin("one")
+    await dies.die()
+    goes_on.journal._unheard = True  # the reply to an earlier attempt was lost
+    async with goes_on.journal._writer._busy:  # as while PostgreSQL does not answer
+        begins = asyncio.create_task(goes_on.begin("two", key=OTHER, turn="turn_2"))
+        await until(lambda: goes_on.log.committer.in_flight)
+        adopts = asyncio.create_task(goes_on.journal.adopt())
+        await asyncio.sleep(0)
+    await begins
+    assert [stretch.turn for stretch in await adopts] == [TURN]
+
+
 async def test_a_turn_that_is_adopted_and_ended_during_a_look_is_given_to_its_end(start: Start) -> None:
     dies, adopts = await start(), await start()
     await dies.begin("one", "two")
