@@ -111,8 +111,15 @@ class Shelf:
         """The log that holds a turn's stretch; None if the stretch is not kept any more."""
         if (writer := self._turns.get(turn)) is not None:
             return writer.tail
-        key = await self._journal.find(turn)
-        return None if key is None else await self.tail(LogKey(key))
+        if (key := await self._journal.find(turn)) is None:
+            return None
+        while True:
+            tail = await self.tail(LogKey(key))
+            if self._follower is None or tail.is_ours or any(span.turn == turn for span in tail.spans):
+                return tail
+            await self._follower.look([tail])  # it has readers, and lags behind what another process has written
+            if self._tails.get(key) is tail:
+                return tail
 
     async def load(self, span: Span) -> Stretch | None:
         """Brings a stored stretch into memory; None if retention has removed it."""

@@ -223,6 +223,20 @@ async def test_a_node_that_asks_again_what_it_has_adopted_adopts_nothing_that_it
     assert [stretch.turn for stretch in await adopts] == [TURN]
 
 
+async def test_a_turn_that_began_and_ended_since_the_last_look_is_found_with_its_events(start: Start) -> None:
+    writes, reads = await start(), await start()
+    await writes.begin("one", turn="turn_0")
+    early = await reads.reader(turn=None)
+    await writes.end(await writes.begin("one", key=OTHER), "one")
+    other = await reads.reader(key=OTHER, turn=None)
+    await writes.end(await writes.begin("two", key=OTHER, turn="turn_2"), "two")
+    tail = await reads.log.shelf.find("turn_2")
+    assert tail is other.tail
+    assert tail.spans[-1].turn == "turn_2"
+    early.close()
+    other.close()
+
+
 async def test_a_turn_that_is_adopted_and_ended_during_a_look_is_given_to_its_end(start: Start) -> None:
     dies, adopts = await start(), await start()
     await dies.begin("one", "two")
