@@ -43,16 +43,31 @@ class Proxy:
         self.fired: Counter[str] = Counter()
         self.held: list[bytes] = []
         self.url = ""
-        self._server: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._links: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._thaw = asyncio.Event()
 
     async def listen(self) -> None:
         """Begins to listen, or listens again on the same port."""
-        port = urlsplit(self.url).port or 0
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, limit=2**20)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        if self._accepting is not None:
+            await asyncio.wait([self._accepting])
+        listening = socket.create_server(("127.0.0.1", urlsplit(self.url).port or 0))
+        listening.setblocking(False)
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        self._accepting = asyncio.create_task(self._accept_all(listening))
+
+    async def _accept_all(self, listening: socket.socket) -> None:
+        """Instead of a server of asyncio's, which forgets to close what it accepts just when it is closed."""
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=2**20), self._accept)
+
+        with listening:
+            while True:
+                connection, _ = await loop.sock_accept(listening)
+                await loop.connect_accepted_socket(protocol, connection)
 
     def target(self, url: str) -> None:
         """Where new connections lead. A path is that of a socket."""
@@ -64,8 +79,8 @@ class Proxy:
 
     def refuse(self) -> None:
         """From now on new connections are refused."""
-        assert self._server is not None
-        self._server.close()
+        assert self._accepting is not None
+        self._accepting.cancel()
 
     def cut_all(self, fault: Fault = "reset") -> int:
         """Ends every connection now. Returns how many there were."""
@@ -87,15 +102,13 @@ class Proxy:
         self._thaw.set()
 
     async def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
+        self.refuse()
         for _ in range(5):
             await asyncio.sleep(0)  # connections that were just accepted begin
         while links := [*self._links, *self._closing]:
             for link in links:
                 link.cancel("close")
             await asyncio.gather(*links, return_exceptions=True)
-        await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = asyncio.current_task()
