@@ -43,31 +43,33 @@ class Proxy:
         self.fired: Counter[str] = Counter()
         self.held: list[bytes] = []
         self.url = ""
-        self._accepting: asyncio.Task[None] | None = None
+        self._listening: socket.socket | None = None
+        self._coming: set[asyncio.Task[None]] = set()
         self._links: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._thaw = asyncio.Event()
 
     async def listen(self) -> None:
         """Begins to listen, or listens again on the same port."""
-        if self._accepting is not None:
-            await asyncio.wait([self._accepting])
-        listening = socket.create_server(("127.0.0.1", urlsplit(self.url).port or 0))
+        listening = self._listening = socket.create_server(("127.0.0.1", urlsplit(self.url).port or 0))
         listening.setblocking(False)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        self._accepting = asyncio.create_task(self._accept_all(listening))
+        asyncio.get_running_loop().add_reader(listening, self._accept_one, listening)
 
-    async def _accept_all(self, listening: socket.socket) -> None:
+    def _accept_one(self, listening: socket.socket) -> None:
         """Instead of a server of asyncio's, which forgets to close what it accepts just when it is closed."""
-        loop = asyncio.get_running_loop()
+        with suppress(BlockingIOError):
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            coming = asyncio.create_task(self._begin(connection))
+            self._coming.add(coming)
+            coming.add_done_callback(self._coming.discard)
 
+    async def _begin(self, connection: socket.socket) -> None:
         def protocol() -> asyncio.StreamReaderProtocol:
             return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=2**20), self._accept)
 
-        with listening:
-            while True:
-                connection, _ = await loop.sock_accept(listening)
-                await loop.connect_accepted_socket(protocol, connection)
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
     def target(self, url: str) -> None:
         """Where new connections lead. A path is that of a socket."""
@@ -79,8 +81,10 @@ class Proxy:
 
     def refuse(self) -> None:
         """From now on new connections are refused."""
-        assert self._accepting is not None
-        self._accepting.cancel()
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
 
     def cut_all(self, fault: Fault = "reset") -> int:
         """Ends every connection now. Returns how many there were."""
@@ -103,6 +107,8 @@ class Proxy:
 
     async def close(self) -> None:
         self.refuse()
+        if self._coming:
+            await asyncio.wait(self._coming)
         for _ in range(5):
             await asyncio.sleep(0)  # connections that were just accepted begin
         while links := [*self._links, *self._closing]:
