@@ -69,7 +69,7 @@ async def run(rounds: int, turns: int) -> tuple[float, float]:
                 await measures.warm(own)
                 await cost(own, 5, door, b"event:done", rounds)
                 for number in range(rounds):
-                    ours.append(await cost(own, turns, native, b"event: completed", number))
+                    ours.append(await cost(own, turns, native, b'"event":"completed"', number))
                     doors.append(await cost(own, turns, door, b"event:done", number))
                     sys.stderr.write(f"round {number + 1}: ours {ours[-1]:.1f}, the door {doors[-1]:.1f}\n")
     return median(ours), median(doors)
