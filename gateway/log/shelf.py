@@ -71,10 +71,11 @@ class Shelf:
         tail = self._tails[key] = Tail(key, no_epochs(key, self.made))
         return tail
 
-    async def tail(self, key: LogKey, *, newest: bool = False) -> Tail:
+    async def tail(self, key: LogKey, *, newest: bool = False, turn: str = "") -> Tail:
         """The log's tail. A caller that keeps it has to join its `users` before it awaits anything else.
 
-        With `newest` it has everything that other processes have written until now, which a new writer needs.
+        With `newest` it has everything that other processes have written until now, which a new writer needs. With a
+        `turn` it has that turn's stretch, if one is kept, also if it lags behind other processes for its readers.
         """
         while True:  # once more, if another caller that waited for the tail has dropped it meanwhile
             if (tail := self._tails.get(key)) is None:
@@ -83,7 +84,7 @@ class Shelf:
                     task = self._loading[key] = asyncio.create_task(self._load_tail(key))
                     task.add_done_callback(lambda _: self._loading.pop(key, None))
                 await outlived(task, expected=JournalError)
-            elif self._follower is None or tail.is_ours or (not newest and not tail.users <= {_SOON}):
+            elif self._follower is None or tail.is_ours or (not newest and _is_current(tail, turn)):
                 return tail
             else:
                 await self._follower.look([tail], claimed=newest)
@@ -111,15 +112,8 @@ class Shelf:
         """The log that holds a turn's stretch; None if the stretch is not kept any more."""
         if (writer := self._turns.get(turn)) is not None:
             return writer.tail
-        if (key := await self._journal.find(turn)) is None:
-            return None
-        while True:
-            tail = await self.tail(LogKey(key))
-            if self._follower is None or tail.is_ours or any(span.turn == turn for span in tail.spans):
-                return tail
-            await self._follower.look([tail])  # it has readers, and lags behind what another process has written
-            if self._tails.get(key) is tail:
-                return tail
+        key = await self._journal.find(turn)
+        return None if key is None else await self.tail(LogKey(key), turn=turn)
 
     async def load(self, span: Span) -> Stretch | None:
         """Brings a stored stretch into memory; None if retention has removed it."""
@@ -267,3 +261,8 @@ def epoch_mark(key: str) -> str:
 def is_of(key: str, epoch: str) -> bool:
     """Whether an epoch, current or older, belongs to the log `key`."""
     return epoch.startswith(epoch_mark(key))
+
+
+def _is_current(tail: Tail, turn: str) -> bool:
+    """Whether the tail is followed for readers, and has the turn's stretch, if a turn is named."""
+    return not tail.users <= {_SOON} and (not turn or any(span.turn == turn for span in tail.spans))

@@ -90,9 +90,7 @@ class Claims:
 
     def _changes(self, key: str) -> asyncio.Lock:
         """A lock: a claim and its release come one after the other."""
-        if (lock := self._changing.get(key)) is None:
-            lock = self._changing[key] = asyncio.Lock()
-        return lock
+        return self._changing.setdefault(key, asyncio.Lock())
 
     def hold(self, key: LogKey) -> None:
         self._held[key] += 1

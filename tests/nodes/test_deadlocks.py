@@ -63,16 +63,19 @@ async def journal(url: str, ledger: Ledger) -> AsyncIterator[PostgresJournal]:
     await made.close()
 
 
+HEAD_FIRST = (
+    f"UPDATE log_heads SET head = head WHERE key = '{KEY}'",
+    "UPDATE log_stretches SET last = last WHERE number = 7",
+)
+"""Locks a log's head, and then its stretch."""
+
+
 async def test_an_erasure_that_meets_another_transaction_the_other_way_round_is_repeated(
     postgres: PostgresServer, ledger: Ledger
 ) -> None:
     url = await postgres.make()
     async with journal(url, ledger) as node:
-        await Opponent(
-            url,
-            f"UPDATE log_heads SET head = head WHERE key = '{KEY}'",
-            "UPDATE log_stretches SET last = last WHERE number = 7",
-        ).crossed_by(node.erase([KEY], []))
+        await Opponent(url, *HEAD_FIRST).crossed_by(node.erase([KEY], []))
         assert await node.index(KEY) is None
         assert await node.index("conv_2") is not None
     await until(lambda: _counted(url))
@@ -81,11 +84,7 @@ async def test_an_erasure_that_meets_another_transaction_the_other_way_round_is_
 async def test_a_save_that_does_is_repeated(postgres: PostgresServer, ledger: Ledger) -> None:
     url = await postgres.make()
     async with journal(url, ledger) as node:
-        await Opponent(
-            url,
-            f"UPDATE log_heads SET head = head WHERE key = '{KEY}'",
-            "UPDATE log_stretches SET last = last WHERE number = 7",
-        ).crossed_by(node.save([stretch(7, "a", ended=5.0)]))
+        await Opponent(url, *HEAD_FIRST).crossed_by(node.save([stretch(7, "a", ended=5.0)]))
         assert (await node.turns()) == ["turn_7"]
     await until(lambda: _counted(url))
 

@@ -18,7 +18,7 @@ from adapters.facades.coze.asking import (
 )
 from adapters.facades.coze.callers import caller_of
 from adapters.facades.coze.cursors import CozeAlone, cursor, stretch_of, turn_of
-from adapters.facades.coze.failures import INTERNAL, Handler, Refusal, failure, in_coze_s_form, success
+from adapters.facades.coze.failures import INTERNAL, TOO_LATE, Handler, Refusal, failure, in_coze_s_form, success
 from adapters.facades.coze.finding import KNOWN, Known
 from adapters.facades.coze.outputs import submit
 from adapters.facades.coze.passing import may_pass, pass_on
@@ -28,8 +28,6 @@ from adapters.facades.coze.streaming import TURN
 from adapters.services import SERVICES
 from gateway.errors import GatewayError
 from gateway.events import Failed
-
-_TOO_LATE = 4104
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -93,7 +91,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
         stretch = stretch_of(subscription, request)
         over = chat_in(stretch).get("status") == "completed"  # the turn may still wait for late audio
         if over or not await services.turns.cancel(turn_id, owns=caller.may_read):
-            raise Refusal(_TOO_LATE, "The chat cannot be canceled: it is over.")
+            raise Refusal(TOO_LATE, "The chat cannot be canceled: it is over.")
         return success(chat_in(stretch) | {"status": "canceled"}, request)
 
 

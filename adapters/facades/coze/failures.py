@@ -32,6 +32,8 @@ _CODES: Final[dict[Code, int]] = {
     Code.UPSTREAM_RATE_LIMITED: 4013,
     Code.UPSTREAM_UNAUTHORIZED: 4101,
 }
+TOO_LATE: Final = 4104
+"""Coze's code for a chat that is over."""
 INTERNAL: Final = 5000
 """Coze's code for a failure of the service."""
 _OWN_STATUS: Final = frozenset(

@@ -7,14 +7,13 @@ from adapters.facades.coze.answering import Holding, cut, go_on, named, tell_on
 from adapters.facades.coze.asking import BAD, RESUME, read_object, run_outputs, streams, tool_outputs
 from adapters.facades.coze.callers import caller_of
 from adapters.facades.coze.cursors import CozeAlone, cursor, stretch_of, turn_of
-from adapters.facades.coze.failures import Refusal, failure, success
+from adapters.facades.coze.failures import TOO_LATE, Refusal, failure, success
 from adapters.facades.coze.reading import begun, call_of, chat_in, newest_call
 from adapters.facades.coze.streaming import TURN
 from adapters.services import SERVICES, Services
 from gateway.errors import Code, GatewayError
 from gateway.events import Failed
 
-_TOO_LATE = 4104
 _NO_RUN, _RUN_OVER = 4314, 4315
 
 
@@ -53,7 +52,7 @@ async def _give(request: web.Request, caller: Caller, turn_id: str, outputs: lis
     of_run = request.path == RESUME
     try:
         if not await request.app[SERVICES].turns.give_outputs(turn_id, outputs, owns=caller.may_read):
-            raise Refusal(_RUN_OVER if of_run else _TOO_LATE, "It is over.")
+            raise Refusal(_RUN_OVER if of_run else TOO_LATE, "It is over.")
     except GatewayError as error:
         if error.code is not Code.INVALID_REQUEST or isinstance(error, Refusal):
             raise
