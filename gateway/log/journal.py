@@ -1,6 +1,6 @@
 """The seam under the log: where batches of records become durable, and where finished stretches are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from gateway.log.stretch import Stretch
@@ -39,6 +39,17 @@ class Index(NamedTuple):
     epochs: str
     head: int
     places: list[Place]
+
+
+def indexes_of(rows: Iterable[Sequence[Any]]) -> dict[str, Index]:
+    """Indexes from rows that a database gives in the order of `first`: the log's key, its epochs and head, and a place,
+    which is NULL where nothing is kept."""
+    found: dict[str, Index] = {}
+    for key, epochs, head, *place in rows:
+        index = found.setdefault(key, Index(epochs, head, []))
+        if place[0] is not None:
+            index.places.append(Place(*place))
+    return found
 
 
 class Recovered(NamedTuple):
@@ -96,8 +107,8 @@ class Journal(Protocol):
     async def forget(self, *, before: int) -> None:
         """Drops the batches with numbers below `before`, because everything in them is saved."""
 
-    async def index(self, key: str) -> Index | None:
-        """What is kept of a log; None if nothing is known of it."""
+    async def indexes(self, keys: Sequence[str]) -> dict[str, Index]:
+        """What is kept of these logs, by key. A log of which nothing is known is left out."""
 
     async def find(self, turn: str) -> str | None:
         """The key of the log that holds a turn's stretch; if there are several stretches, that of the newest."""

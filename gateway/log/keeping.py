@@ -177,22 +177,27 @@ class Keeper:
         """Lets retention take what ended long enough ago."""
         missed, self._missed = self._missed, True
         while keys := await self._trim_some():
-            for key in keys:
-                if (tail := self._shelf.loaded(LogKey(key))) is not None:
-                    await self._drop_trimmed(tail)
+            loaded = (self._shelf.loaded(LogKey(key)) for key in dict.fromkeys(keys))
+            await self._drop_trimmed([tail for tail in loaded if tail is not None])
         before = self._clock() - self.retention
+        trimmed: list[Tail] = []
         for tail in self._shelf.tails():
             oldest = tail.spans[0].stretch if tail.spans else None  # another process may have trimmed it
             if missed or (oldest is not None and oldest.ended is not None and oldest.ended < before):
-                await self._drop_trimmed(tail)
+                trimmed.append(tail)
+        await self._drop_trimmed(trimmed)
         self._missed = False
 
-    async def _drop_trimmed(self, tail: Tail) -> None:
-        """Lets go what retention took of a log that is in memory."""
-        index = await self._journal.index(tail.key)
-        kept = {place.number for place in index.places} if index else set()
-        kept |= self._shelf.unsaved.keys()
-        tail.spans = [span for span in tail.spans if span.number in kept]
+    async def _drop_trimmed(self, tails: Collection[Tail]) -> None:
+        """Lets go what retention took of logs that are in memory."""
+        if not tails:
+            return
+        gone = {span.number for tail in tails for span in tail.spans}
+        indexes = await self._journal.indexes([tail.key for tail in tails])
+        gone -= {place.number for index in indexes.values() for place in index.places}
+        gone -= self._shelf.unsaved.keys()
+        for tail in tails:
+            tail.spans = [span for span in tail.spans if span.number not in gone]
 
     async def _trim_some(self) -> list[str]:
         async with self._committer.writing:

@@ -89,11 +89,14 @@ class EventLog:
         If it raises, another call goes on with the rest."""
         coming = self.shelf.coming
         coming.update((stretch.number, stretch) for stretch in stretches)
-        for stretch in list(coming.values()):
-            tail = await self.shelf.recover(stretch)
+        left = list(coming.values())
+        if not left:
+            return
+        indexes = await self._journal.indexes(list({stretch.key for stretch in left}))
+        for stretch in left:
             if coming.pop(stretch.number, None) is None:
-                self.shelf.erase(tail.key)
-                continue
+                continue  # erased
+            tail = self.shelf.recover(stretch, indexes.get(stretch.key))
             writer = Writer(self.committer, stretch, tail, foreign=stretch.ended is None)
             self.shelf.add(writer)
             if stretch.ended is None:

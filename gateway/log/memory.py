@@ -36,12 +36,12 @@ class MemoryJournal:
     async def forget(self, *, before: int) -> None:
         pass
 
-    async def index(self, key: str) -> Index | None:
-        if key not in self._heads:
-            return None
-        epochs, head = self._heads[key]
-        places = [Place(s.first, s.last, s.number, s.turn) for s in self._stretches.values() if s.key == key]
-        return Index(epochs, head, sorted(places))
+    async def indexes(self, keys: Sequence[str]) -> dict[str, Index]:
+        found = {key: Index(*self._heads[key], []) for key in keys if key in self._heads}
+        for s in sorted(self._stretches.values(), key=lambda s: s.first):
+            if s.key in found:
+                found[s.key].places.append(Place(s.first, s.last, s.number, s.turn))
+        return found
 
     async def find(self, turn: str) -> str | None:
         return next((s.key for s in reversed(self._stretches.values()) if s.turn == turn), None)

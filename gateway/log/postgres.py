@@ -12,7 +12,7 @@ from psycopg import Error
 
 from gateway.log.breaks import Known, look_after_break, write_again
 from gateway.log.burial import COLUMNS, stretch_of
-from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered, Uncertain
+from gateway.log.journal import Fenced, Index, JournalError, Record, Recovered, Uncertain, indexes_of
 from gateway.log.licence import LEASE, Licence, translated
 from gateway.log.rows import LICENCE, Rows, Unended, first_number
 from gateway.log.saving import FENCED, Saving
@@ -37,9 +37,9 @@ _FORGET = (
 )
 """The newest batch stays, without its records, so that a node finds what it wrote last."""
 
-_INDEX = (
-    "SELECT h.epochs, h.head, s.first, s.last, s.number, s.turn, s.ended IS NOT NULL FROM log_heads AS h"
-    " LEFT JOIN log_stretches AS s ON s.key = h.key WHERE h.key = %s AND h.epochs <> '' ORDER BY s.first"
+_INDEXES = (
+    "SELECT h.key, h.epochs, h.head, s.first, s.last, s.number, s.turn, s.ended IS NOT NULL FROM log_heads AS h"
+    " LEFT JOIN log_stretches AS s ON s.key = h.key WHERE h.key = ANY(%s) AND h.epochs <> '' ORDER BY s.first"
 )
 _ERASE = (
     "DELETE FROM log_stretches WHERE key = ANY(%s) OR number = ANY(%s)",
@@ -161,9 +161,8 @@ class PostgresJournal:
         node, last = self.licence.node, self._last_batch
         await self._write(_FORGET, (node, before, last, _EMPTY, node, last, before, _EMPTY))
 
-    async def index(self, key: str) -> Index | None:
-        rows = await self._read(_INDEX, key)
-        return Index(rows[0][0], rows[0][1], [Place(*row[2:]) for row in rows if row[2] is not None]) if rows else None
+    async def indexes(self, keys: Sequence[str]) -> dict[str, Index]:
+        return indexes_of(await self._read(_INDEXES, list(keys)))
 
     async def find(self, turn: str) -> str | None:
         rows = await self._read("SELECT key FROM log_stretches WHERE turn = %s ORDER BY ordinal DESC LIMIT 1", turn)

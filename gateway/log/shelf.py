@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -158,18 +158,14 @@ class Shelf:
 
     # -- stretches that are not saved yet -----------------------------------------------------------------------
 
-    async def recover(self, stretch: Stretch) -> Tail:
-        """The tail of a stretch that another process left unsaved, with the stretch put into it."""
-        known = self._tails.get(stretch.key)
-        tail = await self._load_tail(LogKey(stretch.key), stretch.epochs)
-        if tail is known:
-            tail.users.add(stretch)  # otherwise it could be forgotten meanwhile, and readers would get another one
-            try:
-                index = await self.refresh(tail)
-            finally:
-                tail.users.discard(stretch)
-            # The head of a journal that is not shared is that of what is saved.
-            if index is not None and self._journal.shared and not tail.is_ours:
+    def recover(self, stretch: Stretch, index: Index | None) -> Tail:
+        """The tail of a stretch that another process left unsaved, with the stretch put into it. `index` is the log's,
+        read since."""
+        if (tail := self._tails.get(stretch.key)) is None:
+            tail = self._put(LogKey(stretch.key), index, stretch.epochs)
+        elif index is not None:
+            _learn(tail, index)
+            if self._journal.shared and not tail.is_ours:  # otherwise the index's head is that of what is saved
                 self.forks.take_back(tail, index.epochs, index.head)
         if not any(span.number == stretch.number for span in tail.spans):
             tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
@@ -206,10 +202,12 @@ class Shelf:
         """The newest writer of the turn; None if the turn's stretch is saved."""
         return self._turns.get(turn)
 
-    async def _load_tail(self, key: LogKey, epochs: str = "") -> Tail:
-        index = await self._journal.index(key)
-        if (tail := self._tails.get(key)) is not None:
-            return tail
+    async def _load_tail(self, key: LogKey) -> Tail:
+        index = (await self._journal.indexes([key])).get(key)
+        return self._tails.get(key) or self._put(key, index)
+
+    def _put(self, key: LogKey, index: Index | None, epochs: str = "") -> Tail:
+        """A new tail. `epochs` are those of a log that has no index."""
         if index is None:
             tail = Tail(key, Epochs.parse(epochs) if epochs else no_epochs(key, self.made))
         else:
@@ -218,27 +216,32 @@ class Shelf:
         self._tails[key] = tail
         return tail
 
-    async def refresh(self, tail: Tail) -> Index | None:
-        """Adds to the tail what was stored in its log since it was loaded, because other processes write the log
-        too."""
-        if (index := await self._journal.index(tail.key)) is None:
-            return None
-        known = {span.number: span for span in tail.spans}
-        for place in index.places:
-            if (span := known.get(place.number)) is None:
-                tail.spans.append(Span(place))
-            else:
-                span.learn(place)
-        tail.spans.sort(key=_first)
-        if index.head > tail.head:
-            tail.epochs = Epochs.parse(index.epochs)
-            # Positions of a turn that its node has not saved yet are not here: readers would take them for removed.
-            tail.head = max(tail.head, min(index.head, tail.spans[-1].last) if tail.spans else index.head)
-            tail.next = max(tail.next, index.head + 1)
-        return index
+    async def refresh(self, tails: Collection[Tail]) -> None:
+        """Adds to the tails what was stored in their logs since they were loaded, because other processes write the
+        logs too."""
+        indexes = await self._journal.indexes([tail.key for tail in tails])
+        for tail in tails:
+            if (index := indexes.get(tail.key)) is not None:
+                _learn(tail, index)
 
     def __repr__(self) -> str:
         return f"Shelf({len(self._tails)} tails, {len(self.unsaved)} unsaved)"
+
+
+def _learn(tail: Tail, index: Index) -> None:
+    """Adds to the tail what was stored since it was loaded."""
+    known = {span.number: span for span in tail.spans}
+    for place in index.places:
+        if (span := known.get(place.number)) is None:
+            tail.spans.append(Span(place))
+        else:
+            span.learn(place)
+    tail.spans.sort(key=_first)
+    if index.head > tail.head:
+        tail.epochs = Epochs.parse(index.epochs)
+        # Positions of a turn that its node has not saved yet are not here: readers would take them for removed.
+        tail.head = max(tail.head, min(index.head, tail.spans[-1].last) if tail.spans else index.head)
+        tail.next = max(tail.next, index.head + 1)
 
 
 def _first(span: Span) -> int:

@@ -1,6 +1,7 @@
 """The embedded journal: one SQLite file, with one row per group commit."""
 
 import asyncio
+import json
 import secrets
 import sqlite3
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from gateway.log.journal import Fenced, Index, JournalError, Place, Record, Recovered
+from gateway.log.journal import Fenced, Index, JournalError, Record, Recovered, indexes_of
 from gateway.log.packing import pack
 from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
 from gateway.log.sqlite_writing import CLAIM, NOBODY, OWNER, SAVE, SAVE_HEAD, consumed, many, transaction
@@ -32,6 +33,11 @@ _LONG_WAL = 32 * 1024 * 1024
 _COMMIT = (
     "INSERT INTO batches (number, body) SELECT ?, ? FROM owner WHERE name = ?"
     " ON CONFLICT (number) DO UPDATE SET number = excluded.number RETURNING number"
+)
+
+_INDEXES = (
+    "SELECT h.key, h.epoch, h.head, s.first, s.last, s.number, s.turn FROM heads AS h"
+    " LEFT JOIN stretches AS s ON s.key = h.key WHERE h.key IN (SELECT value FROM json_each(?)) ORDER BY s.first"
 )
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -170,12 +176,8 @@ class SqliteJournal:
                 await db.execute_fetchall("PRAGMA secure_delete=FAST")
                 self._wipe_to = 0
 
-    async def index(self, key: str) -> Index | None:
-        heads = await self._read("SELECT epoch, head FROM heads WHERE key = ?", key)
-        if not heads:
-            return None
-        rows = await self._read("SELECT first, last, number, turn FROM stretches WHERE key = ? ORDER BY first", key)
-        return Index(heads[0][0], heads[0][1], [Place(*row) for row in rows])
+    async def indexes(self, keys: Sequence[str]) -> dict[str, Index]:
+        return indexes_of(await self._read(_INDEXES, json.dumps(list(keys))))
 
     async def find(self, turn: str) -> str | None:
         rows = await self._read("SELECT key FROM stretches WHERE turn = ? ORDER BY number DESC LIMIT 1", turn)

@@ -151,6 +151,7 @@ class Following:
             if not followed and not _has_ended(by_key[key], number):
                 await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
         await self._vanished.look(by_key.values(), {number for _, number, _ in running})
+        behind: list[Tail] = []
         for key, epochs, head in await self._database.ask(_LOGS, list(by_key)):
             tail = by_key[key]
             if claimed and epochs and not (tail.spans and tail.spans[-1].number in self._shelf.unsaved):
@@ -158,13 +159,20 @@ class Following:
             elif epochs:
                 self._shelf.forks.compare(tail, epochs, head)
             if (head > tail.head or _lacks_saved(tail)) and not tail.is_ours and epochs:
-                known = {span.number for span in tail.spans}
-                await self._shelf.refresh(tail)
-                for span in list(tail.spans):
-                    if span.number not in known or (span.stretch is not None and span.stretch.last < span.kept_last):
-                        await self._join(span.number, tail)  # a new one may still run
-                tail.published = asyncio.get_running_loop().time()
-                tail.news()  # also of turns that both began and ended since the last look
+                behind.append(tail)
+        if behind:
+            await self._catch_up(behind)
+
+    async def _catch_up(self, tails: list[Tail]) -> None:
+        """Reads what was saved in these logs, and what still runs there."""
+        known = {span.number for tail in tails for span in tail.spans}
+        await self._shelf.refresh(tails)
+        for tail in tails:
+            for span in list(tail.spans):
+                if span.number not in known or (span.stretch is not None and span.stretch.last < span.kept_last):
+                    await self._join(span.number, tail)  # a new one may still run
+            tail.published = asyncio.get_running_loop().time()
+            tail.news()  # also of turns that both began and ended since the last look
 
     async def _join(self, number: int, tail: Tail) -> None:
         """Reads a stretch as it is saved, and then what its node has written to it since."""

@@ -79,8 +79,8 @@ class Around:
         self.check()
         await self.inner.forget(before=before)
 
-    async def index(self, key: str) -> Index | None:
-        return await self.slowly(await self.inner.index(key))
+    async def indexes(self, keys: Sequence[str]) -> dict[str, Index]:
+        return await self.slowly(await self.inner.indexes(keys))
 
     async def find(self, turn: str) -> str | None:
         return await self.slowly(await self.inner.find(turn))

@@ -125,7 +125,7 @@ async def test_a_turn_that_has_begun_elsewhere_is_not_over_before_its_events_are
     await writes.end(await writes.begin(turn="turn_0"), "")
     reader = await reads.reader()
     writer = await writes.begin("one")
-    await reads.log.shelf.refresh(reader.tail)  # as a look does first
+    await reads.log.shelf.refresh([reader.tail])  # as a look does first
     assert reader.span is not None
     assert not reader.over
     await reads.following.look()
@@ -191,18 +191,14 @@ async def test_a_log_whose_last_reader_leaves_while_it_is_adopted_is_the_one_tha
     await dies.die()
     (stretch,) = await adopts.journal.adopt()
 
-    looks = 0
-
     async def leave() -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 2:  # the log is known, and it is looked at what it lacks
-            early.close()
-            await asyncio.sleep(0.05)  # until it is no longer expected back
+        adopts.around.pause = None
+        early.close()
+        await asyncio.sleep(0.05)  # until it is no longer expected back
 
     adopts.around.pause = leave
     await adopts.log.take_in([stretch])
-    adopts.around.pause = None
+    assert adopts.around.pause is None
     late = await adopts.reader()
     await adopts.end(adopts.log.take_over(stretch, BenchOwner()), "onetwo")
     assert await names(late) == ["started", "message", "completed"]

@@ -181,5 +181,5 @@ async def test_positions_of_a_turn_that_its_node_has_not_saved_yet_are_not_taken
     shelf = Shelf(reads)
     tail = await shelf.tail(LogKey(KEY))
     await writes.commit(2, [(7, END, 3, 0.0)])
-    await shelf.refresh(tail)
+    await shelf.refresh([tail])
     assert (tail.head, tail.next) == (0, 4)
