@@ -16,6 +16,7 @@ MEASURED = frozenset(
         "tests/contracts/test_cursors.py::test_next_batch_waits_as_long_as_asked_and_gives_nothing_then",
         "tests/edge/test_slow_attacks.py",
         "tests/edge/test_whose.py::test_timing_does_not_tell_anothers_from_what_never_existed",
+        "tests/faults/test_clients.py::test_a_peer_whose_cable_is_pulled_is_noticed",
         "tests/simulator/test_chats.py::test_pieces_come_one_by_one_when_they_are_due",
         "tests/simulator/test_faults.py::test_slowness_is_where_it_was_asked_for",
         "tests/simulator/test_recording.py::test_a_rate_is_records_a_second_and_the_pace_original_is_40",
@@ -37,7 +38,8 @@ MEASURED = frozenset(
         "tests/upstream/test_stream.py::test_silence_ends_the_stream_after_the_idle_time_out",
     }
 )
-"""Files and tests that measure a second or less. They run first, while only one other worker works."""
+"""Files and tests that measure a second or less. They run first, while only one other worker works. So does a test that
+adds a network: when the machine's networks change, a browser breaks off every request that is on its way."""
 
 WORKING = ("browser", "edge", "examples", "contracts", "test_house.py", "bench", "load")
 """The folders and files whose tests are slow and need a processor, the slowest first."""
