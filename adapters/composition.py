@@ -14,7 +14,7 @@ from aiohttp import web
 
 from adapters import browser, storage
 from adapters.edge.auth import Authenticator
-from adapters.edge.explained import explaining
+from adapters.edge.browser_pages import explaining
 from adapters.edge.failures import REFUSALS
 from adapters.edge.guard import Guard
 from adapters.edge.limits import Connections, TurnRate

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 
 from adapters.edge.aiohttp_parts import DeferredHead
-from adapters.edge.explained import navigates, not_a_page
+from adapters.edge.browser_pages import navigates, not_a_page
 from adapters.edge.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.log.feed import replay
 from gateway.log.packing import unpack
+from gateway.log.replay import replay
 from gateway.log.saving import GIVEN, HEADS, portions
 from gateway.log.stretch import Stretch
 from gateway.postgres.line import Run

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from gateway.errors import Code, GatewayError
 from gateway.ids import new_token
-from gateway.log.apart import commit_apart
 from gateway.log.batches import Batches, end_of_portion
 from gateway.log.health import Health
+from gateway.log.isolating import commit_apart
 from gateway.log.journal import Broken, Fenced, Journal, JournalError, Record
 from gateway.log.losses import let_go, tell
 from gateway.log.shelf import Shelf, epoch_mark

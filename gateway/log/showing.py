@@ -2,8 +2,8 @@
 
 import asyncio
 
-from gateway.log.feed import take
 from gateway.log.journal import BEGIN, END, Place, Record
+from gateway.log.replay import take
 from gateway.log.segments import LAST, WHOLE
 from gateway.log.shelf import Shelf
 from gateway.log.tail import Span, Tail

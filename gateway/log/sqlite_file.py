@@ -10,9 +10,9 @@ import aiosqlite
 import msgspec
 import structlog
 
-from gateway.log.feed import replay
 from gateway.log.journal import JournalError, Recovered
 from gateway.log.packing import unpack
+from gateway.log.replay import replay
 from gateway.log.stretch import Stretch
 
 logger = structlog.get_logger()

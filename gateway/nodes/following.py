@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 from gateway.ids import LogKey
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.epochs import Epochs
-from gateway.log.feed import replay
 from gateway.log.journal import BEGIN, JournalError, Place
 from gateway.log.licence import Licence
+from gateway.log.replay import replay
 from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail

@@ -9,12 +9,12 @@ from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.store.store import Store
-from gateway.turns.books import close_books, newest_known, tell_missing
 from gateway.turns.context import Means, ids_of
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Note, read_note
+from gateway.turns.reconciling import newest_known, reconcile, tell_missing
 from gateway.turns.runner import GRACE, Runner
 from gateway.turns.telling import Telling
 from gateway.turns.turn import Turn
@@ -52,7 +52,7 @@ class TakeOver:
         newest = await newest_known(self._store)
         await self.adopt(orphans, self._log.keeper.ended())
         tell = self._telling.ended_before
-        await close_books(self._log, self._store, running=self._runner.turns, tell=tell, clock=self._means.clock)
+        await reconcile(self._log, self._store, running=self._runner.turns, tell=tell, clock=self._means.clock)
         if newest is not None:
             self._runner.track(tell_missing(self._log, self._store, newest=newest, tell=tell))
 

@@ -31,7 +31,6 @@ from gateway.turns.asking import (
     encode,
     until_taken_over,
 )
-from gateway.turns.books import kept
 from gateway.turns.context import Means
 from gateway.turns.elsewhere import Elsewhere
 from gateway.turns.erasure import Erasure
@@ -43,6 +42,7 @@ from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Order, read_note
 from gateway.turns.projection import ended, snapshot
+from gateway.turns.reconciling import kept
 from gateway.turns.runner import Runner
 from gateway.turns.starting import Accepted, Admit, Owns, Starting
 from gateway.turns.takeover import TakeOver

@@ -24,7 +24,6 @@ from gateway.upstream.coze_objects import (
     status_of,
     usage_of,
 )
-from gateway.upstream.halves import REPLACEMENT, Halves, mend
 from gateway.upstream.json_text import UNREADABLE, BadJson, read, read_again
 from gateway.upstream.protocol import (
     ActionRequired,
@@ -40,6 +39,7 @@ from gateway.upstream.protocol import (
     Skipped,
 )
 from gateway.upstream.sse import SseEvent
+from gateway.upstream.surrogates import REPLACEMENT, Halves, mend
 
 _MESSAGE_DELTA = b"conversation.message.delta"
 _MESSAGE_COMPLETED = b"conversation.message.completed"

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar, cast, get_type_hints
 
 import msgspec
 
-from gateway.upstream.halves import mend, mend_inside
+from gateway.upstream.surrogates import mend, mend_inside
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Final
 
 from gateway.upstream.aiohttp_parts import Connector, Idle, ResponseHandler
-from gateway.upstream.heads import BoundedHandler
+from gateway.upstream.response_heads import BoundedHandler
 
 KEEP: Final = 10.0
 """Seconds for which an idle connection is kept, and for which it is reused as long as nothing has been learnt: less

@@ -15,11 +15,11 @@ from gateway.bounds import STATE_BYTES, STATE_PARTS
 from gateway.errors import Code
 from gateway.upstream.codes import classify, is_refusal
 from gateway.upstream.coze_objects import Chat, coze_code, failure_of, usage_of
-from gateway.upstream.halves import REPLACEMENT, Halves
 from gateway.upstream.json_text import BadJson, parts, plain, read
 from gateway.upstream.protocol import ActionRequired, ChatCompleted, ChatFailed, Delta, Done, Item, Skipped
 from gateway.upstream.runs import Begun, Node
 from gateway.upstream.sse import SseDecoder, SseEvent
+from gateway.upstream.surrogates import REPLACEMENT, Halves
 
 _PIECES = frozenset({"content"})
 _KNOWN = frozenset({b"message", b"interrupt", b"ping", b"done"})

@@ -1,4 +1,4 @@
-"""Books: after a start, tells the store about the turns of former processes."""
+"""Reconciling: after a start, tells the store about the turns of former processes."""
 
 from collections.abc import Callable, Container
 
@@ -19,7 +19,7 @@ _TOLD_AT_ONCE = 100  # turns, after which we wait for the store to write before 
 Tell = Callable[[Stretch, Note], None]
 
 
-async def close_books(
+async def reconcile(
     log: EventLog, store: Store, *, running: Container[str], tell: Tell, clock: Callable[[], float]
 ) -> None:
     """Ends turns in the store that ended or were lost unknown to it: the database was locked, or the log is gone."""

@@ -1,4 +1,4 @@
-"""The feed: what each kind of record does to a stretch, both when it is shown and when it is read again."""
+"""Replay: what each kind of record does to a stretch, both when it is shown and when it is read again."""
 
 from typing import Any
 

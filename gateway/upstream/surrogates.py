@@ -1,4 +1,4 @@
-"""Halves: joins surrogate pairs that Coze sent in two pieces.
+"""Surrogates: joins surrogate pairs that Coze sent in two pieces.
 
 Upstreams that cut text by UTF-16 units end one piece with `"\\ud83d"` and begin the next with `"\\ude00"`.
 """

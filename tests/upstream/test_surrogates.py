@@ -8,9 +8,9 @@ import pytest
 from gateway.events import Completed
 from gateway.turns.turn import Turn
 from gateway.upstream.coze_protocol import ChatReader
-from gateway.upstream.halves import HALVES_LIMIT, mend, mend_inside
 from gateway.upstream.protocol import Answer, ChatCompleted, Created, Delta, Done, Item, Reasoning, StreamEnd
 from gateway.upstream.sse import SseDecoder
+from gateway.upstream.surrogates import HALVES_LIMIT, mend, mend_inside
 from tests.turns import fold, last, new_turn
 
 CREATED = {"id": "7", "conversation_id": "8"}

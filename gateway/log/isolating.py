@@ -1,4 +1,4 @@
-"""A batch that breaks the journal: it is committed log by log, to find the records that break it."""
+"""Isolating: a batch that breaks the journal is committed log by log, to find the records that break it."""
 
 from typing import Generic, NamedTuple, TypeVar
 
