@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from adapters.edge import explained
+from adapters.edge import browser_pages
 from adapters.native import openapi
 from adapters.native.answers import NO_STORE, json_answer
 from adapters.services import SERVICES, Services
@@ -91,7 +91,7 @@ async def description(request: web.Request) -> web.Response:
 
 
 def add_routes(app: web.Application) -> None:
-    app.router.add_get("/", explained.home)
+    app.router.add_get("/", browser_pages.home)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/openapi.json", description)

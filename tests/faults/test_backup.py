@@ -14,7 +14,7 @@ import pytest
 from gateway.log.log import EventLog
 from gateway.simulator import whole_text
 from gateway.store.store import Store
-from gateway.turns import books, takeover
+from gateway.turns import reconciling, takeover
 from tests.faults.coze import simulated
 from tests.faults.disks import locked
 from tests.faults.mortal import mortal
@@ -154,13 +154,13 @@ async def test_a_running_turn_does_not_keep_ended_ones_from_a_database_older_tha
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long a start takes: here the database has what it was told before it is compared with the log."""
-    close_books = books.close_books
+    reconcile = reconciling.reconcile
 
     async def late(log: EventLog, store: Store, **others: Any) -> None:
         await store.settled()
-        await close_books(log, store, **others)
+        await reconcile(log, store, **others)
 
-    monkeypatch.setattr(takeover, "close_books", late)
+    monkeypatch.setattr(takeover, "reconcile", late)
     data, slow = tmp_path / "data", "/fault plain pieces:400 rate:100 -- goes on"
     async with serving(tmp_path, drain_seconds=0) as served:
         await Reader().ask(served.session, served.url, "/fault plain rate:0 pieces:5 -- before")
