@@ -36,6 +36,8 @@ MEASURED = frozenset(
         "tests/upstream/test_refused.py::test_of_a_large_refusal_only_the_beginning_is_read",
         "tests/upstream/test_refused.py::test_what_is_no_http_is_a_failure_at_once",
         "tests/upstream/test_stream.py::test_silence_ends_the_stream_after_the_idle_time_out",
+        "tests/upstream/test_unpacking.py::test_a_bomb_ends_the_stream_and_holds_nobody_up",
+        "tests/upstream/test_unpacking.py::test_a_bomb_in_a_refusal_or_a_record_is_not_unpacked",
     }
 )
 """Files and tests that measure a second or less. They run first, while only one other worker works. So does a test that

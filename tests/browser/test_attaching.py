@@ -143,6 +143,9 @@ async def test_the_module_tells_how_much_was_sent_and_stops_where_it_is_told_to(
         const result = await upload(file, options).catch((error) => error.name);
         return { told, result };
     }"""
+    line = await tab.page.context.new_cdp_session(tab.page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 16_000_000}
+    await line.send("Network.emulateNetworkConditions", slow)
     found = await tab.page.evaluate(script, [8_000_000, 0])
     assert found["result"] == {"fileId": "8007000", "fileName": "a.png", "bytes": 8_000_000, "createdAt": 1}
     sent = [sent for sent, _ in found["told"]]

@@ -74,7 +74,7 @@ ASK = """async (base) => {
     window.pieces = 0;
     const network = { fetch: (...given) => { asked.push(performance.now()); return fetch(...given); } };
     const line = chat({
-        baseUrl: base, userId: "u", botId: "b", message: "Tell me about streaming", network,
+        baseUrl: base, userId: "u", botId: "b", message: "Tell me about streaming", network, random: () => 0.5,
         onEvent: ({ event }) => { pieces += event === "message"; },
         onState: (state, { reason }) => states.push([performance.now(), state, reason]),
     });
