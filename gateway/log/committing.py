@@ -19,8 +19,8 @@ from gateway.telemetry.ledger import Ledger
 
 _BUSY_BATCH = 8  # a commit of more records than this is followed by a pause, so that the next one carries more
 _PAUSE = 0.002
-# The pause grows while commits have over `_CROWD` records and the loop returns from it more than `_LATE` seconds late:
-# text that comes in a pause is merged, so that a machine that can't keep up sends fewer and larger pieces.
+# The pause grows while commits have over `_CROWD` records and end, with the pause, more than `_LATE` seconds late: text
+# that comes in a pause is merged, so that a machine that can't keep up sends fewer and larger pieces.
 _CROWD = 64
 _LATE = 0.010
 _LONGEST_PAUSE = 0.05
@@ -161,8 +161,8 @@ class Committer:
         self.written(batch)
         if len(batch) <= _BUSY_BATCH or self._closing:
             return pause
-        due = max(began + pause, loop.time())
-        await asyncio.sleep(due - loop.time())
+        due = began + pause
+        await asyncio.sleep(max(0.0, due - loop.time()))
         late = loop.time() - due
         return min(4 * late, _LONGEST_PAUSE) if late > _LATE and len(batch) > _CROWD else _PAUSE
 
