@@ -4,12 +4,15 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from gateway.log.packing import unpack
 from gateway.log.replay import replay
 from gateway.log.saving import GIVEN, HEADS, portions
 from gateway.log.stretch import Stretch
 from gateway.postgres.line import Run
+
+logger = structlog.get_logger()
 
 COLUMNS: Final = "number, key, epochs, first, turn, mark, ended, state, body"
 """The columns of a stored stretch, in the order in which `stretch_of` takes them."""
@@ -20,6 +23,7 @@ _ORPHAN = (
     " last = given.last, state = given.state, body = given.body, ended = given.ended"
     f" FROM given WHERE s.number = given.number RETURNING given.key, given.epochs, given.last), {HEADS} SELECT 1"
 )
+REMOVE = "DELETE FROM log_stretches WHERE number = ANY(%s) AND node = %s"
 _UNCLAIM = (
     "UPDATE log_heads SET node = CASE WHEN key IN (SELECT home FROM log_stretches WHERE node IS NULL AND NOT kept)"
     " THEN %s::bigint END WHERE node = %s"
@@ -36,27 +40,45 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
     Deleting the licence waits for a batch that is under way, and every later batch finds no licence. From then on the
     stretches have no node, until one adopts them. Until then their conversations are marked with the node's negative
     number, so that nobody claims them. Stretches that were erased meanwhile do not come back.
-    Stretches of it among `ghosts` are deleted.
+    Stretches of it among `ghosts` are deleted, and so are those that are damaged: their turns are lost, and no others.
     """
     if not await run(_LICENCE, (node, silence)):
         return False  # the node lives, or somebody else has buried it
     if ghosts:
-        await run("DELETE FROM log_stretches WHERE number = ANY(%s) AND node = %s", (list(ghosts), node))
+        await run(REMOVE, (list(ghosts), node))
     saved: dict[int, int] = {}
     found: dict[int, Stretch] = {}
+    damaged: set[int] = set()
     for batch, *row in await run(f"SELECT batch, {COLUMNS} FROM log_stretches WHERE node = %s", (node,)):
-        stretch = stretch_of(row)
-        found[stretch.number], saved[stretch.number] = stretch, batch
+        if (stretch := sound(row)) is None:
+            damaged.add(row[0])
+        else:
+            found[row[0]], saved[row[0]] = stretch, batch
     for number, data in await run(_BATCHES, (node,)):
         for record in _decode(data):
-            if record[0] in saved and number > saved[record[0]]:
-                replay(found, record, number)
+            if record[0] in found and number > saved[record[0]]:
+                try:
+                    replay(found, record, number)
+                except ValueError:
+                    del found[record[0]]
+                    damaged.add(record[0])
+    if damaged:
+        await run(REMOVE, (list(damaged), node))
+        logger.error("log.unreadable", stretches=sorted(damaged))
     for portion, _ in portions(found.values()):
         await run(_ORPHAN, portion)
     await run(_UNCLAIM, (-node, node))
     for table in ("log_batches", "log_locks"):
         await run(f"DELETE FROM {table} WHERE node = %s", (node,))
     return True
+
+
+def sound(row: Sequence[Any]) -> Stretch | None:
+    """A stored stretch; None if it is damaged."""
+    try:
+        return stretch_of(row)
+    except (ValueError, msgspec.MsgspecError):
+        return None
 
 
 def stretch_of(row: Sequence[Any]) -> Stretch:

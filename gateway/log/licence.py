@@ -3,16 +3,18 @@
 from collections.abc import Awaitable, Collection
 from typing import Any, Final, TypeVar
 
+import structlog
 from psycopg import Error
 
 from gateway.ids import new_number
-from gateway.log.burial import COLUMNS, bury, stretch_of
+from gateway.log.burial import COLUMNS, REMOVE, bury, sound
 from gateway.log.journal import JournalError
 from gateway.log.rows import LIVES, NUMBERS
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
 from gateway.postgres.line import Line, Run
 
+logger = structlog.get_logger()
 T = TypeVar("T")
 
 LEASE: Final = 6.0
@@ -108,11 +110,15 @@ class Licence:
 
         This node adds to them in batches after `batch`. `known`, the numbers of all stretches that it has, also finds
         those that it adopted before without getting the reply. It began none of them: what it begins meanwhile is not
-        among `known`, and would run twice.
+        among `known`, and would run twice. Stretches that are damaged are deleted: their turns are lost.
         """
         orphan = (0 if known is None else self.node, self.node, list(known or ()))
         rows = await self._ask(_ADOPT, self.node, *orphan, _ADOPTED_AT_ONCE, batch, *orphan)
-        return [stretch_of(row[1:]) for row in sorted(rows, key=lambda row: row[0])]
+        found = [(row[1], sound(row[1:])) for row in sorted(rows, key=lambda row: row[0])]
+        if damaged := [number for number, stretch in found if stretch is None]:
+            await self._ask(REMOVE, damaged, self.node)
+            logger.error("log.unreadable", stretches=damaged)
+        return [stretch for _, stretch in found if stretch is not None]
 
     async def _ask(self, sql: str, *parameters: Any) -> list[Any]:
         return await translated(self._line.run(sql, parameters))

@@ -162,6 +162,16 @@ class Tail:
             return self.spans[index]
         return self.spans[index + 1] if index + 1 < len(self.spans) else None
 
+    def has_ended(self, number: int) -> bool:
+        """Whether the stretch is here up to its end, although its process may not have saved it yet."""
+        return any(span.number == number and span.stretch is not None and span.stretch.ended for span in self.spans)
+
+    @property
+    def lacks_saved(self) -> bool:
+        """Whether more of a stretch, of which a part is known, may have been saved since the tail was loaded."""
+        ends = [*(span.first - 1 for span in self.spans[1:]), self.head]
+        return any(span.stretch is None and span.last < end for span, end in zip(self.spans, ends, strict=False))
+
     def changed(self) -> "asyncio.Future[None]":
         """A future that is done at the next news. Take it before you read and wait on it afterwards: otherwise you miss
         news in between. It is shared: wait on it through `asyncio.wait`, which does not cancel it with its waiter.

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from time import monotonic
+from weakref import WeakKeyDictionary
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from gateway.ids import LogKey
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.epochs import Epochs
-from gateway.log.journal import BEGIN, JournalError, Place
+from gateway.log.journal import BEGIN, Broken, JournalError, Place
 from gateway.log.licence import Licence
 from gateway.log.replay import replay
 from gateway.log.shelf import Shelf
@@ -56,6 +58,8 @@ class Following:
         self._feeds: dict[int, Feed] = {}
         self._lock = asyncio.Lock()
         self._together = Together(self._look_together)
+        self._unreadable: WeakKeyDictionary[Tail, Broken] = WeakKeyDictionary()
+        """The tails of whose stretches one could not be read at the last look."""
 
     @property
     def nodes(self) -> Collection[int]:
@@ -98,12 +102,18 @@ class Following:
         """Reads what other nodes have written to these logs, or to all logs with readers here. Raises `JournalError`.
 
         Afterwards these tails have everything that was written before the call. With `claimed`, this node has claimed
-        the logs, and nobody will write again what the database has lost of them.
+        the logs, and nobody will write again what the database has lost of them. A stretch that can't be read is an
+        error for those who asked for its log only.
         """
-        if tails is not None and not claimed:
-            return await self._together.at(tails)
-        async with self._reading():
-            await self._look_at(None if tails is None else list(tails), claimed=claimed)
+        asked = None if tails is None else list(tails)
+        if asked is not None and not claimed:
+            await self._together.at(asked)
+        else:
+            async with self._reading():
+                await self._look_at(asked, claimed=claimed)
+        for tail in asked or ():
+            if (error := self._unreadable.get(tail)) is not None:
+                raise error
 
     async def _look_together(self) -> None:
         async with self._reading():
@@ -134,6 +144,8 @@ class Following:
         by_key = {tail.key: tail for tail in tails if not tail.is_ours and self._shelf.loaded(tail.key) is tail}
         if not by_key:
             return
+        for tail in by_key.values():
+            self._unreadable.pop(tail, None)
         running = await self._database.ask(_RUNNING, list(by_key))
         elsewhere = {number: node for _, number, node in running if node != self._licence.node}
         for feed in list(self._feeds.values()):
@@ -148,7 +160,7 @@ class Following:
                 continue
             feed_of = self._feeds.get(node)
             followed = feed_of is not None and number in feed_of.stretches
-            if not followed and not _has_ended(by_key[key], number):
+            if not followed and not by_key[key].has_ended(number):
                 await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
         await self._vanished.look(by_key.values(), {number for _, number, _ in running})
         behind: list[Tail] = []
@@ -158,7 +170,7 @@ class Following:
                 self._shelf.forks.take_back(tail, epochs, head)
             elif epochs:
                 self._shelf.forks.compare(tail, epochs, head)
-            if (head > tail.head or _lacks_saved(tail)) and not tail.is_ours and epochs:
+            if (head > tail.head or tail.lacks_saved) and not tail.is_ours and epochs:
                 behind.append(tail)
         if behind:
             await self._catch_up(behind)
@@ -176,12 +188,13 @@ class Following:
 
     async def _join(self, number: int, tail: Tail) -> None:
         """Reads a stretch as it is saved, and then what its node has written to it since."""
+        why: Exception | None = None
         for _ in range(_SAVED_MEANWHILE):
             try:
                 return await self._take_whole(number, tail)
-            except ValueError:  # its node saved it between our two reads, and dropped the batches that we lack
-                continue
-        raise JournalError(f"stretch {number} can't be read: batches of it are missing")
+            except (ValueError, msgspec.MsgspecError) as error:
+                why = error  # perhaps its node saved it between our two reads, and dropped the batches that we lack
+        self._unreadable[tail] = Broken(f"stretch {number} can't be read: {why}")
 
     async def _take_whole(self, number: int, tail: Tail) -> None:
         """Raises `ValueError` if batches are missing."""
@@ -284,14 +297,3 @@ class Following:
 
     def __repr__(self) -> str:
         return f"Following({', '.join(f'{len(f.stretches)} of node {f.node}' for f in self._feeds.values())})"
-
-
-def _has_ended(tail: Tail, number: int) -> bool:
-    """Whether the tail has the stretch up to its end, although its node may not have saved it yet."""
-    return any(span.number == number and span.stretch is not None and span.stretch.ended for span in tail.spans)
-
-
-def _lacks_saved(tail: Tail) -> bool:
-    """Whether more of a stretch, of which the tail knows a part, may have been saved since the tail was loaded."""
-    ends = [*(span.first - 1 for span in tail.spans[1:]), tail.head]
-    return any(span.stretch is None and span.last < end for span, end in zip(tail.spans, ends, strict=False))

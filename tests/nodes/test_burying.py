@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from gateway.ids import LogKey
 from gateway.nodes import membership
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
@@ -75,6 +76,31 @@ async def test_a_node_that_starts_alone_gets_the_turns_of_the_one_before_soon(jo
     fresh = await join()
     assert CHANCE < await _rounds(fresh, until_buried=dead) < STEADY
     assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_1"]
+
+
+async def test_a_damaged_stretch_of_a_dead_node_costs_its_own_turn_only(join: Join) -> None:
+    dead = await join()
+    await dead.begin("a word")
+    for turn in ("turn_2", "turn_3"):
+        await dead.begin("a word", key=LogKey(f"conv_{turn}"), turn=turn)
+    await dead.database.ask("UPDATE log_stretches SET body = 'no stretch' WHERE turn = 'turn_1'")
+    await dead.database.ask("UPDATE log_stretches SET first = -7 WHERE turn = 'turn_2'")  # what follows does not fit
+    await dead.silent()
+    fresh = await join()
+    await _rounds(fresh, until_buried=dead)
+    assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_3"]
+    assert await fresh.database.ask("SELECT turn FROM log_stretches") == [("turn_3",)]
+
+
+async def test_a_damaged_stretch_that_waits_to_be_adopted_costs_its_own_turn_only(join: Join) -> None:
+    dead, fresh = await join(), await join()
+    for turn in ("turn_1", "turn_2"):
+        await dead.begin("a word", key=LogKey(f"conv_{turn}"), turn=turn)
+    await dead.die()
+    await fresh.database.ask("UPDATE log_stretches SET body = 'no stretch' WHERE turn = 'turn_1'")
+    await fresh.round()
+    assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_2"]
+    assert await fresh.database.ask("SELECT turn FROM log_stretches") == [("turn_2",)]
 
 
 async def test_a_node_that_starts_among_others_leaves_them_the_time_that_running_nodes_leave(join: Join) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.events import Completed, Started, Text
 from gateway.ids import LogKey
+from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
 from gateway.log.shelf import Shelf
@@ -135,6 +136,28 @@ async def test_a_turn_that_has_begun_elsewhere_is_not_over_before_its_events_are
     assert await names(reader) == ["completed"]
     assert reader.over
     reader.close()
+
+
+async def test_a_stretch_that_cannot_be_read_is_trouble_for_its_own_readers_only(start: Start) -> None:
+    writes, reads = await start(), await start()
+    broken, sound = await writes.begin("one"), await writes.begin("one", key=OTHER, turn="turn_2")
+    first, other = await reads.reader(), await reads.reader(key=OTHER, turn="turn_2")
+    for writer in (broken, sound):
+        await writes.say(writer, "two")
+        await writes.end(writer, "onetwo")
+        writes.log.keeper.told(writer.stretch.turn)
+    await writes.log.keeper.fold()
+    await writes.database.ask("UPDATE log_stretches SET body = 'no stretch' WHERE turn = %s", TURN)
+    reads.following._feeds.clear()  # as a node that has heard of none of it
+    await reads.following.look()
+    assert (await names(other))[-1] == "completed"
+    looks = (reads.following.look([reader.tail]) for reader in (first, other))
+    refused, done = await asyncio.gather(*looks, return_exceptions=True)  # one look for both
+    assert isinstance(refused, JournalError)
+    assert "can't be read" in str(refused)
+    assert done is None
+    first.close()
+    other.close()
 
 
 @pytest.mark.parametrize("known", [0, 1, 3])
