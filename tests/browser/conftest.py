@@ -30,7 +30,7 @@ FLAGS = [
     "--disable-sync",
     "--process-per-site",  # a tab more is no process more
 ]
-PLAIN = " ".join(f"word{i}" for i in range(300))
+PLAIN = " ".join(f"word{i}" for i in range(160))
 """An answer whose text on the page is the text that was sent."""
 
 

@@ -588,6 +588,12 @@ async def feedback(request: web.Request) -> web.Response:
     return web.json_response({"turnId": ident, "feedback": given, "comment": "", "atCoze": True})
 
 
+async def _kept(request: web.Request, response: web.StreamResponse) -> None:
+    """The browser need not ask again for each of the page's files in every test: none of them changes."""
+    if request.path.startswith(("/page/", "/client/")):
+        response.headers["Cache-Control"] = "max-age=3600"
+
+
 async def _secure(request: web.Request, response: web.StreamResponse) -> None:
     if request.path == PAGE_PATH:
         response.headers["Content-Security-Policy"] = CSP
@@ -607,6 +613,7 @@ def make_app() -> web.Application:
     app = web.Application(middlewares=[_auth])
     app[WORLDS] = {}
     app.on_response_prepare.append(_secure)
+    app.on_response_prepare.append(_kept)
     add_routes(app)
     for prefix in ("", "/w/{world}"):
         api = f"{prefix}/api/coze"

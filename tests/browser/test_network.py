@@ -24,7 +24,7 @@ async def test_the_text_is_exact_after_cuts_by_the_server(tab: Tab, stub: Stub) 
 async def test_the_text_is_exact_after_cuts_by_the_pages_own_button(tab: Tab, stub: Stub) -> None:
     stub.behaves(answer=PLAIN, delay=0.01)
     await tab.ask("hi")
-    for word in ("word20", "word80", "word150"):
+    for word in ("word20", "word60", "word110"):
         await shows(tab.page, word)
         await tab.page.click("#cut")
     assert await tab.over() == PLAIN
@@ -258,7 +258,7 @@ async def test_a_page_with_more_listeners_than_the_browser_has_connections_still
 
 async def test_the_pages_own_proxy_holds_an_event_source_back_too(tab: Tab, stub: Stub) -> None:
     tab.faulty = True
-    stub.behaves(answer=PLAIN, delay=0.02)
+    stub.behaves(answer=PLAIN, delay=0.04)
     await tab.page.select_option("#transport", "eventsource")
     await tab.page.check("#buffer")
     await tab.ask("hi")
