@@ -10,6 +10,7 @@ from gateway.log.health import Health
 from gateway.log.isolating import commit_apart
 from gateway.log.journal import Broken, Fenced, Journal, JournalError, Record
 from gateway.log.losses import let_go, tell
+from gateway.log.pacing import Pacing
 from gateway.log.shelf import Shelf, epoch_mark
 from gateway.log.showing import Showing
 from gateway.log.tail import Tail
@@ -17,13 +18,6 @@ from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 
-_BUSY_BATCH = 8  # a commit of more records than this is followed by a pause, so that the next one carries more
-_PAUSE = 0.002
-# The pause grows while commits have over `_CROWD` records and end, with the pause, more than `_LATE` seconds late: text
-# that comes in a pause is merged, so that a machine that can't keep up sends fewer and larger pieces.
-_CROWD = 64
-_LATE = 0.010
-_LONGEST_PAUSE = 0.05
 _RETRY_EVERY = 1.0
 _MINE = 10  # hex digits
 
@@ -56,6 +50,7 @@ class Committer:
         self._faults = faults
         self.clock = clock
         self.health = Health(faults)
+        self._pacing = Pacing()
         self.writing = asyncio.Lock()
         """Held while something is written to the journal, so that only one write is under way at a time."""
         self.batches = Batches(journal)
@@ -121,7 +116,6 @@ class Committer:
 
     async def run(self) -> None:
         """Commits what is pending, again and again, until `close`."""
-        pause = _PAUSE
         with self._ledger.open("task", "log.commit"):
             while not (self._closing and not self.pending):
                 await self.wake.wait()
@@ -132,7 +126,7 @@ class Committer:
                     self._fence(self._fenced)
                     continue
                 try:
-                    pause = await self._commit(pause)
+                    await self._commit()
                 except Fenced as error:
                     self._fence(error)
                 except JournalError as error:
@@ -144,10 +138,9 @@ class Committer:
                 if self.pending:
                     self.wake.set()
 
-    async def _commit(self, pause: float) -> float:
-        """Commits what is pending and shows it. Returns the pause to be made after the next full batch."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+    async def _commit(self) -> None:
+        """Commits what is pending and shows it."""
+        self._pacing.begin()
         batch = self.take()
         try:
             async with self.writing:
@@ -159,12 +152,8 @@ class Committer:
             async with self.writing:
                 batch = await self._commit_apart(batch)
         self.written(batch)
-        if len(batch) <= _BUSY_BATCH or self._closing:
-            return pause
-        due = began + pause
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        late = loop.time() - due
-        return min(4 * late, _LONGEST_PAUSE) if late > _LATE and len(batch) > _CROWD else _PAUSE
+        if not self._closing:
+            await self._pacing.rest(len(batch))
 
     async def _commit_with_owed(self, batch: list[Record]) -> None:
         owed, self.owed = self.owed, []
