@@ -35,6 +35,8 @@ def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
     """A turn as the store keeps it. Content and position belong together: both are what readers may have seen."""
     turn, stretch = live.turn, live.stretch
     seen = outline(stretch) if stretch is not None else Outline()
+    if turn.phase not in ("action_required", "recovering"):
+        seen.waits = False  # the outputs were given, and no event says so
     return _update(
         turn.turn_id,
         turn.conversation_id,

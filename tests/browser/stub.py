@@ -589,8 +589,8 @@ async def feedback(request: web.Request) -> web.Response:
 
 
 async def _kept(request: web.Request, response: web.StreamResponse) -> None:
-    """The browser need not ask again for each of the page's files in every test: none of them changes."""
-    if request.path.startswith(("/page/", "/client/")):
+    """A browser need not ask again for each of the page's files in every test: none of them changes."""
+    if "Sec-Fetch-Dest" in request.headers and request.path.startswith(("/page/", "/client/")):
         response.headers["Cache-Control"] = "max-age=3600"
 
 

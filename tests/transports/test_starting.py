@@ -401,6 +401,8 @@ async def test_tool_outputs_answer_an_action_and_the_stream_goes_on(served: Serv
     outputs = [{"toolCallId": call, "output": f"out of {call}"} for call in calls]
     status, _, _ = await served.post(path, {"toolOutputs": outputs})
     assert status == 202
+    state = await served.state(answer["turnId"])
+    assert (state["status"] == "action_required", "toolCalls" in state) == (False, False), "before its next event, too"
     for events in await asyncio.wait_for(asyncio.gather(*reading), 5):
         names = [event["event"] for event in events]
         assert names.count("action_required") == 1
