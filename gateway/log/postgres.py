@@ -12,7 +12,7 @@ from psycopg import Error
 
 from gateway.log.breaks import Known, look_after_break, write_again
 from gateway.log.burial import COLUMNS, stretch_of
-from gateway.log.journal import Fenced, Index, JournalError, Record, Recovered, Uncertain, indexes_of
+from gateway.log.journal import Broken, Fenced, Index, JournalError, Record, Recovered, Uncertain, indexes_of
 from gateway.log.licence import LEASE, Licence, translated
 from gateway.log.rows import LICENCE, Rows, Unended, first_number
 from gateway.log.saving import FENCED, Saving
@@ -182,7 +182,7 @@ class PostgresJournal:
         try:
             return stretch_of(rows[0]) if rows else None
         except (msgspec.MsgspecError, ValueError) as error:
-            raise JournalError(f"a stored answer is damaged: {error}") from error
+            raise Broken(f"a stored answer is damaged: {error}") from error
 
     async def trim(self, *, before: float, now: float) -> list[str]:
         """A time in the future was written when the database's clock was ahead, and is set to now."""

@@ -13,7 +13,7 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from gateway.log.journal import Fenced, Index, JournalError, Record, Recovered, indexes_of
+from gateway.log.journal import Broken, Fenced, Index, JournalError, Record, Recovered, indexes_of
 from gateway.log.packing import pack
 from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
 from gateway.log.sqlite_writing import CLAIM, NOBODY, OWNER, SAVE, SAVE_HEAD, consumed, many, transaction
@@ -197,7 +197,7 @@ class SqliteJournal:
         try:
             return stretch_of(rows[0]) if rows else None
         except (msgspec.MsgspecError, ValueError) as error:
-            raise JournalError(f"a stored answer is damaged: {error}") from error
+            raise Broken(f"a stored answer is damaged: {error}") from error
 
     async def trim(self, *, before: float, now: float) -> list[str]:
         async with self._locked() as db, self._owning(db):

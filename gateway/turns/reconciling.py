@@ -5,7 +5,7 @@ from collections.abc import Callable, Container
 import structlog
 
 from gateway.errors import GatewayError
-from gateway.log.journal import JournalError
+from gateway.log.journal import Broken, JournalError
 from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
 from gateway.store.store import Store
@@ -22,11 +22,16 @@ Tell = Callable[[Stretch, Note], None]
 async def reconcile(
     log: EventLog, store: Store, *, running: Container[str], tell: Tell, clock: Callable[[], float]
 ) -> None:
-    """Ends turns in the store that ended or were lost unknown to it: the database was locked, or the log is gone."""
+    """Ends turns in the store that ended or were lost unknown to it: the database was locked, or the log is gone. Those
+    whose events can't be read stay as they are."""
     for row in await store.inventory.unfinished():
         if row.turn_id in running:
             continue
-        stretch = await kept(log, row.turn_id)
+        try:
+            stretch = await kept(log, row.turn_id)
+        except Broken as error:
+            logger.error("turn.unreadable", turnId=row.turn_id, reason=str(error))
+            continue
         if stretch is None:
             store.update(lost(row, clock()))
             logger.warning("turn.lost", turnId=row.turn_id)  # its request was named in the note, which is gone too
@@ -52,7 +57,11 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
     try:
         told = 0
         for turn in await store.missing(await log.keeper.saved_turns()):
-            stretch = await kept(log, turn)
+            try:
+                stretch = await kept(log, turn)
+            except Broken as error:
+                logger.error("turn.unreadable", turnId=turn, reason=str(error))
+                continue
             if stretch is None or stretch.ended is None or stretch.last < stretch.first:
                 continue
             if (note := read_note(stretch.state)).started_at <= newest:

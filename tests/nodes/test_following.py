@@ -17,9 +17,13 @@ from gateway.nodes.database import Database
 from gateway.nodes.following import Following
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
+from gateway.status import ENDED
+from gateway.store import Store
 from gateway.telemetry.ledger import Ledger
+from gateway.turns.reconciling import reconcile
 from tests.contracts.journals import Around, BenchOwner
 from tests.databases import PostgresServer
+from tests.store.writes import begun
 from tests.waiting import until
 
 KEY, OTHER = LogKey("conv_1"), LogKey("conv_2")
@@ -158,6 +162,23 @@ async def test_a_stretch_that_cannot_be_read_is_trouble_for_its_own_readers_only
     assert done is None
     first.close()
     other.close()
+
+
+async def test_a_node_starts_although_another_one_runs_a_turn_that_cannot_be_read(
+    start: Start, postgres: PostgresServer, ledger: Ledger
+) -> None:
+    writes, starts = await start(), await start()
+    await writes.begin("one")
+    await writes.database.ask("UPDATE log_stretches SET body = 'no stretch'")
+    store = await Store.open(await postgres.make(), ledger=ledger)
+    store.begin(begun(1))
+    assert begun(1).turn_id == TURN
+    await store.settled()
+    await reconcile(starts.log, store, running=(), tell=lambda stretch, note: None, clock=lambda: 1.0)
+    row = await store.turn(TURN)
+    assert row is not None
+    assert row.status not in ENDED
+    await store.close()
 
 
 @pytest.mark.parametrize("known", [0, 1, 3])
