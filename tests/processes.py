@@ -114,9 +114,12 @@ class GatewayProcess:
 
     async def ended(self, within: float = 30.0) -> int:
         """Waits for its end; its exit status. Whoever stops waiting takes nothing from the others."""
-        async with asyncio.timeout(within):
-            await asyncio.shield(self._reader)
-            return await self._process.wait()
+        try:
+            async with asyncio.timeout(within):
+                await asyncio.shield(self._reader)
+                return await self._process.wait()
+        except TimeoutError as error:
+            raise TimeoutError(f"not ended within {within} s:\n" + "\n".join(self.text[-30:])) from error
 
     async def terminate(self, within: float = 30.0) -> int:
         self.send_signal(signal.SIGTERM)
