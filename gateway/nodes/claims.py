@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from weakref import WeakValueDictionary
 
 import structlog
@@ -72,9 +72,10 @@ class Claims:
     def breaks(self) -> int:
         return self._licence.breaks
 
-    @property
-    def live(self) -> bool:
-        """Whether there are other nodes now."""
+    async def live(self) -> bool:
+        with suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(_SETTLED_IN):
+                self._rings.alone = not await self.all()
         return not self._rings.alone
 
     async def claim(self, key: LogKey) -> int | None:

@@ -9,13 +9,13 @@ from gateway.ids import LogKey
 class Others(Protocol):
     """Knows which node runs a conversation's turns. Methods that wait raise `storage_unavailable`.
 
-    `any` says whether there can be other nodes at all, `live` whether there are some now.
+    `any` says whether there can be other nodes at all.
     """
 
     any: bool
 
-    @property
-    def live(self) -> bool: ...
+    async def live(self) -> bool:
+        """Whether there are other nodes now. Never raises: what was known last counts if nobody answers."""
 
     @property
     def term(self) -> int:
@@ -55,9 +55,11 @@ class Nobody:
     """There are no other nodes: one process has the log to itself."""
 
     any = False
-    live = False
     term = 0
     breaks = 0
+
+    async def live(self) -> bool:
+        return False
 
     async def claim(self, key: LogKey) -> int | None:
         return None

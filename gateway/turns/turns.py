@@ -243,10 +243,9 @@ class Turns:
         """Whether new orders are refused."""
         return self.runner.draining
 
-    @property
-    def others_go_on(self) -> bool:
+    async def others_go_on(self) -> bool:
         """Whether other nodes live, which go on with the turns that this one leaves."""
-        return self._means.others.live
+        return await self._means.others.live()
 
     async def drain(self, seconds: float) -> None:
         """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""

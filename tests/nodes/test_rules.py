@@ -39,10 +39,23 @@ async def nodes(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Nodes
                 await stack.enter_async_context(serving(tmp_path / str(number), database_url=url, **settings))
                 for number in range(count)
             ]
-            await until(lambda: all(node.services.turns.others_go_on for node in started))
+            for node in started:
+                await until(node.services.turns.others_go_on)
             return started
 
         yield start
+
+
+async def test_a_node_that_leaves_knows_of_another_one_that_has_just_joined(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """It hands its turns over, instead of waiting for their ends."""
+    url = await postgres.make()
+    async with serving(tmp_path / "leaves", database_url=url) as leaves:
+        assert not await leaves.services.turns.others_go_on()
+        async with serving(tmp_path / "joins", database_url=url):
+            assert await leaves.services.turns.others_go_on()
+        assert not await leaves.services.turns.others_go_on()
 
 
 async def test_turns_per_minute_are_counted_over_all_nodes(nodes: Nodes) -> None:
@@ -258,7 +271,7 @@ async def test_a_shop_is_told_on_after_the_node_that_had_its_log_died(
         GATEWAY_DATABASE_URL=url, GATEWAY_DATA_DIR=str(tmp_path / "dead"), GATEWAY_SIMULATOR_FIRST_MS="1"
     )
     async with serving(tmp_path / "lives", database_url=url) as lives:
-        await until(lambda: lives.services.turns.others_go_on)
+        await until(lives.services.turns.others_go_on)
         listening = asyncio.create_task(first(sse, lives.door("shops/s"), None, 4, within=30))
         await until(lambda: lives.services.ledger.count("subscription"))
         sent = {**node_body(QUICK), "shopId": "s"}
