@@ -81,7 +81,7 @@ async def test_on_a_slow_network_too_an_answer_is_given_once(tab: Tab, stub: Stu
 
 @pytest.mark.parametrize("transport", ["websocket", "sse", "eventsource"])
 async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab, stub: Stub, transport: str) -> None:
-    stub.behaves(answer=PLAIN, delay=0.03)
+    stub.behaves(answer=PLAIN, delay=0.06)  # a busy browser paints once a second
     await tab.page.select_option("#transport", transport)
     await tab.page.fill("#slow", "500")
     await tab.ask("hi")
@@ -101,7 +101,7 @@ async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab,
     await tab.page.click("#cut")
     assert await tab.over() == PLAIN
     shown: list[str] = await tab.page.evaluate("[...shown]")
-    assert len(shown) > 3, "it was looked at on its way"  # a busy browser paints once a second
+    assert len(shown) > 10
     assert [text for text in shown if not PLAIN.startswith(text.strip())] == []
 
 

@@ -9,7 +9,7 @@ from gateway.log.journal import BEGIN, END, Record
 from gateway.log.licence import Licence
 from gateway.log.postgres import PostgresJournal
 
-_EVERY = 10
+_EVERY = 40
 
 
 def double_writer() -> None:

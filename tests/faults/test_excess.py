@@ -192,14 +192,12 @@ EIGHT = {
 """Answers of eight million bytes."""
 
 
-COSTS = 80 * MIB
-"""Measured: 50 to 56 MiB, or 65 to 71 where the database is written while the answer still goes out."""
-
-
 @pytest.mark.parametrize("name", EIGHT)
 async def test_an_answer_of_eight_million_bytes_is_whole_everywhere_and_costs_little(name: str, tmp_path: Path) -> None:
     pieces = EIGHT[name]
     text = "".join(pieces)
+    # Measured: 50 to 56 MiB; one large piece that waits for its client while the database is written, 65 to 71.
+    most = (80 if name == "one piece of chinese" else 64) * MIB
 
     def records() -> Iterator[bytes]:
         for piece in pieces:
@@ -216,13 +214,13 @@ async def test_an_answer_of_eight_million_bytes_is_whole_everywhere_and_costs_li
         await reader.ask(session, process.url, "?")
         assert reader.last["event"] == "completed"
         assert reader.text == reader.last["content"] == text
-        assert peak(process.pid) - before < COSTS
+        assert peak(process.pid) - before < most
         turn = f"{process.url}/api/coze/turns/{reader.turn_id}"
         async with session.get(turn) as response:
             assert (await response.json())["content"] == text
         async with session.get(f"{turn}/events") as response:  # somebody who comes late
             assert (await response.read()).count(text[-1000:].encode()) >= 2
-        assert peak(process.pid) - before < COSTS
+        assert peak(process.pid) - before < most
         assert written(tmp_path) < 6 * len(text.encode())  # 5.1 once it is saved: pieces, then whole; twice on the disk
 
 
