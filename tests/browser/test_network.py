@@ -81,7 +81,7 @@ async def test_on_a_slow_network_too_an_answer_is_given_once(tab: Tab, stub: Stu
 
 @pytest.mark.parametrize("transport", ["websocket", "sse", "eventsource"])
 async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab, stub: Stub, transport: str) -> None:
-    stub.behaves(answer=PLAIN, delay=0.06)  # a busy browser paints once a second
+    stub.behaves(answer=PLAIN, delay=0.03)
     await tab.page.select_option("#transport", transport)
     await tab.page.fill("#slow", "500")
     await tab.ask("hi")
@@ -89,11 +89,10 @@ async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab,
     await tab.page.evaluate(
         """() => {
             window.shown = new Set();
-            const look = () => {
-                shown.add(document.querySelector(".content").textContent);
-                requestAnimationFrame(look);
-            };
-            look();
+            const look = () => shown.add(document.querySelector(".content").textContent);
+            new MutationObserver(look).observe(document.querySelector("#log"), {
+                subtree: true, childList: true, characterData: true,
+            });
         }"""
     )
     await tab.page.click("#cut")
