@@ -77,13 +77,17 @@ def ended(stretch: Stretch, note: Note, now: float) -> TurnUpdate:
     )
 
 
-def lost(row: TurnRow, now: float) -> TurnUpdate:
-    """The end of a turn whose events are lost, so that nobody can tell how it continued."""
-    turn_id, conversation_id = row.turn_id, row.conversation_id
-    last = failed(Code.INTERNAL, "en", conversation_id=conversation_id, turn_id=turn_id, content=row.content)
-    seen = Outline(content=row.content, reasoning=row.reasoning, suggestions=row.suggestions, last=last)
+def lost(row: TurnRow, now: float, left: Stretch | None = None) -> TurnUpdate:
+    """The end of a turn whose events are lost, so that nobody can tell how it continued; with `left`, its events, only
+    its note is lost."""
+    turn_id, conversation_id, position = row.turn_id, row.conversation_id, row.position
+    seen = Outline(content=row.content, reasoning=row.reasoning, suggestions=row.suggestions)
+    if left is not None:
+        seen, position = outline(left), Epochs.parse(left.epochs).position(left.last)
+    if seen.last is None:
+        seen.last = failed(Code.INTERNAL, "en", conversation_id=conversation_id, turn_id=turn_id, content=seen.content)
     memory = Memory(chat_id=row.coze_chat_id, coze_conversation_id=row.coze_conversation_id)
-    return _update(turn_id, conversation_id, seen, memory, now, position=row.position)
+    return _update(turn_id, conversation_id, seen, memory, now, position=position)
 
 
 def _update(

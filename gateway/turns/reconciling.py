@@ -11,6 +11,7 @@ from gateway.log.stretch import Stretch
 from gateway.store.store import Store
 from gateway.turns.orders import Note, read_note
 from gateway.turns.projection import lost
+from gateway.turns.unreadable import is_readable
 
 logger = structlog.get_logger()
 
@@ -22,8 +23,8 @@ Tell = Callable[[Stretch, Note], None]
 async def reconcile(
     log: EventLog, store: Store, *, running: Container[str], tell: Tell, clock: Callable[[], float]
 ) -> None:
-    """Ends turns in the store that ended or were lost unknown to it: the database was locked, or the log is gone. Those
-    whose events can't be read stay as they are."""
+    """Ends the turns that the store has as unfinished although they have ended (the database was locked then), or
+    although their log is gone. Turns whose events can't be read stay as they are."""
     for row in await store.inventory.unfinished():
         if row.turn_id in running:
             continue
@@ -32,15 +33,15 @@ async def reconcile(
         except Broken as error:
             logger.error("turn.unreadable", turnId=row.turn_id, reason=str(error))
             continue
-        if stretch is None:
-            store.update(lost(row, clock()))
+        if stretch is None or not is_readable(stretch):
+            store.update(lost(row, clock(), stretch))
             logger.warning("turn.lost", turnId=row.turn_id)  # its request was named in the note, which is gone too
         elif stretch.ended is not None and stretch.last >= stretch.first:
             tell(stretch, read_note(stretch.state))
 
 
 async def newest_known(store: Store) -> float | None:
-    """When the newest turn started that the store knew of before it was told about any; None if it can't be read."""
+    """The start of the newest turn in the store, read before the store is told of any; None if it can't be read."""
     try:
         return await store.inventory.newest()
     except GatewayError as error:
@@ -62,7 +63,7 @@ async def tell_missing(log: EventLog, store: Store, *, newest: float, tell: Tell
             except Broken as error:
                 logger.error("turn.unreadable", turnId=turn, reason=str(error))
                 continue
-            if stretch is None or stretch.ended is None or stretch.last < stretch.first:
+            if stretch is None or stretch.ended is None or stretch.last < stretch.first or not is_readable(stretch):
                 continue
             if (note := read_note(stretch.state)).started_at <= newest:
                 continue

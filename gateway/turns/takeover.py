@@ -18,6 +18,7 @@ from gateway.turns.reconciling import newest_known, reconcile, tell_missing
 from gateway.turns.runner import GRACE, Runner
 from gateway.turns.telling import Telling
 from gateway.turns.turn import Turn
+from gateway.turns.unreadable import Unreadable, is_readable
 from gateway.upstream.protocol import ChatRef
 
 logger = structlog.get_logger()
@@ -45,6 +46,7 @@ class TakeOver:
         self._names = names
         self._telling = telling
         self._notifications = notifications
+        self._unreadable = Unreadable(means, store)
 
     async def resume(self, orphans: list[Stretch]) -> None:
         """Takes over turns that a former process left running, in their order; they go on once the log can be
@@ -57,7 +59,11 @@ class TakeOver:
             self._runner.track(tell_missing(self._log, self._store, newest=newest, tell=tell))
 
     async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
-        """Goes on with turns that another process left running, and tells the store of those that had ended."""
+        """Goes on with turns that another process left running, and tells the store of those that had ended. A turn
+        whose note is damaged ends as failed, and keeps no other from going on."""
+        unreadable = [stretch for stretch in (*orphans, *ended) if not is_readable(stretch)]
+        orphans = [stretch for stretch in orphans if stretch not in unreadable]
+        ended = [stretch for stretch in ended if stretch not in unreadable]
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
         self._repeat_ends(ended)
         for name in names:
@@ -82,8 +88,13 @@ class TakeOver:
                 running.append(self._taken(stretch, note, _restored(stretch, note), tail, queued=False))
         for tail in tails.values():
             self._log.shelf.drop(tail, self)
-        for stretch in ended:  # PostgreSQL claimed their conversations with them
-            key = LogKey(read_note(stretch.state).conversation_id if stretch.turn else stretch.key)
+        for stretch in unreadable:
+            if stretch.number in self._log.shelf.unsaved and stretch.ended is None:
+                self._unreadable.end(stretch, writable=writable)
+            self._runner.track(self._unreadable.tell(stretch))
+        for stretch in (*ended, *unreadable):  # PostgreSQL claimed their conversations with them
+            noted = stretch.turn and stretch not in unreadable
+            key = LogKey(read_note(stretch.state).conversation_id if noted else stretch.key)
             self._means.others.hold(key)
             self._means.others.release(key)
         if writable:

@@ -229,3 +229,25 @@ async def test_a_last_event_that_is_told_from_the_database_is_the_same_to_the_le
                 again.turn_id = reader.turn_id
                 await again.listen(session, process.url, transport)
                 assert again.last == reader.last
+
+
+async def test_a_turn_whose_note_is_damaged_ends_as_failed_and_keeps_no_other_from_going_on(tmp_path: Path) -> None:
+    damaged, sound = Reader(), Reader()
+    message = "/fault plain pieces:80 rate:40 -- goes on"
+    async with serving(tmp_path, drain_seconds=0) as served:
+        asking = [asyncio.create_task(one.ask(served.session, served.url, message)) for one in (damaged, sound)]
+        for one in (damaged, sound):
+            await one.until(lambda r: r.text)
+        writer = served.services.turns._runner.turns[damaged.turn_id].pen.writer
+        assert writer is not None
+        writer.note(b"\xc1 is no note")
+    await asyncio.gather(*asking, return_exceptions=True)
+    async with serving(tmp_path, drain_seconds=0) as served:
+        for one in (damaged, sound):
+            await one.listen(served.session, served.url)
+        assert sound.last["content"] == whole_text(message)
+        assert damaged.last["code"] == "internal"
+        await until(lambda: served.ended(damaged.turn_id))
+    async with serving(tmp_path) as served:
+        assert (await served.state(damaged.turn_id))["status"] == "failed"
+        assert (await served.state(damaged.turn_id))["content"] == damaged.text

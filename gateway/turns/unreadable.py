@@ -1,0 +1,67 @@
+"""Unreadable: ends turns whose notes are damaged, so that no other turn waits for them."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from gateway.errors import Code, GatewayError
+from gateway.ids import TurnId
+from gateway.log.journal import JournalError
+from gateway.log.outline import outline
+from gateway.log.packing import DAMAGED
+from gateway.log.stretch import Stretch
+from gateway.log.writer import Writer
+from gateway.store.store import Store
+from gateway.turns import projection
+from gateway.turns.context import Means
+from gateway.turns.failure import failed
+from gateway.turns.orders import read_note
+
+logger = structlog.get_logger()
+
+
+def is_readable(stretch: Stretch) -> bool:
+    """Whether the stretch has a sound note, or is none of a turn and needs none."""
+    try:
+        return not stretch.turn or bool(read_note(stretch.state))
+    except DAMAGED:
+        return False
+
+
+class Unreadable:
+    """The owner of these turns' stretches."""
+
+    def __init__(self, means: Means, store: Store) -> None:
+        self._log = means.log
+        self._clock = means.clock
+        self._store = store
+        self.about: Mapping[str, object] = {}
+
+    def end(self, stretch: Stretch, *, writable: bool) -> None:
+        """Ends a running turn as failed, with the text that its readers have."""
+        logger.error("turn.unreadable", turnId=stretch.turn, reason="its note is damaged")
+        content = outline(stretch).content
+        last = failed(Code.INTERNAL, "en", conversation_id=stretch.key, turn_id=stretch.turn, content=content)
+        writer = self._log.take_over(stretch, self)
+        if writable:
+            writer.append(last)
+            writer.end()
+        else:
+            writer.owe(last)
+
+    async def tell(self, stretch: Stretch) -> None:
+        """Tells the store of the end. If the store can't be read now, the next start tells it."""
+        try:
+            row = await self._store.turn(TurnId(stretch.turn))
+        except GatewayError:
+            return
+        if row is not None:
+            self._store.update(projection.lost(row, self._clock(), stretch))
+        else:
+            self._log.keeper.told(stretch.turn)
+
+    def lost(self, writer: Writer, error: JournalError) -> None:
+        """The end could not be written: it is shown all the same."""
+
+    def fenced(self, writer: Writer) -> None:
+        """Another node ends it."""
