@@ -101,8 +101,7 @@ async def drain(settings: Settings, services: Services) -> None:
     await asyncio.sleep(settings.drain_pause_seconds)  # until load balancers have seen /readyz fail
     services.turns.start_nothing_more()
     services.hub.drain()
-    seconds = 0.0 if await services.turns.others_go_on() else settings.drain_seconds
-    waiting = asyncio.ensure_future(services.turns.drain(seconds))
+    waiting = asyncio.ensure_future(services.turns.drain(settings.drain_seconds))
     loop = asyncio.get_running_loop()
     latest = loop.time() + settings.drain_seconds
     # No other node can go on with an upload, or with what is passed on.

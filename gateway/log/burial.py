@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from gateway.log.packing import unpack
+from gateway.log.packing import DAMAGED, unpack
 from gateway.log.replay import replay
 from gateway.log.saving import GIVEN, HEADS, portions
 from gateway.log.stretch import Stretch
@@ -55,17 +55,21 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
         else:
             found[row[0]], saved[row[0]] = stretch, batch
     for number, data in await run(_BATCHES, (node,)):
-        for record in _decode(data):
-            if record[0] in found and number > saved[record[0]]:
+        try:
+            records = _decode(data)
+        except DAMAGED:  # any stretch that was not saved since may have records in it
+            damaged |= {one for one in found if number > saved[one]}
+            records = []
+        for record in records:
+            if record[0] in found.keys() - damaged and number > saved[record[0]]:
                 try:
                     replay(found, record, number)
-                except ValueError:
-                    del found[record[0]]
+                except DAMAGED:
                     damaged.add(record[0])
     if damaged:
         await run(REMOVE, (list(damaged), node))
         logger.error("log.unreadable", stretches=sorted(damaged))
-    for portion, _ in portions(found.values()):
+    for portion, _ in portions(stretch for one, stretch in found.items() if one not in damaged):
         await run(_ORPHAN, portion)
     await run(_UNCLAIM, (-node, node))
     for table in ("log_batches", "log_locks"):
@@ -77,12 +81,12 @@ def sound(row: Sequence[Any]) -> Stretch | None:
     """A stored stretch; None if it is damaged."""
     try:
         return stretch_of(row)
-    except (ValueError, msgspec.MsgspecError):
+    except DAMAGED:
         return None
 
 
 def stretch_of(row: Sequence[Any]) -> Stretch:
-    """A stored stretch. Raises `msgspec.MsgspecError` or `ValueError` if it is damaged."""
+    """A stored stretch. Raises one of `DAMAGED`."""
     number, key, epochs, first, turn, mark, ended, state, body = row
     stretch = Stretch(number, key, epochs, first, turn, state, mark)
     if body:

@@ -26,7 +26,10 @@ _TAKE = (
     "INSERT INTO log_nodes (id, name) OVERRIDING SYSTEM VALUE VALUES (%s, %s) RETURNING id, (SELECT mark FROM log_made)"
 )
 _RENEW = "UPDATE log_nodes SET beat = now() WHERE id = %s RETURNING (SELECT count(*) FROM log_nodes)"
-_OTHERS_LIVE = "SELECT 1 FROM log_nodes WHERE beat > now() - make_interval(secs => %s) AND id <> %s LIMIT 1"
+_OTHERS_LIVE = "SELECT 1 FROM log_nodes WHERE beat > now() - make_interval(secs => %s) AND id <> %s"
+_LEAVING = "leaving "  # and the node's number: a lock that is held until the node is buried
+_LEAVE = "INSERT INTO log_locks (name, node) SELECT %s || id, id FROM log_nodes WHERE id = %s ON CONFLICT DO NOTHING"
+_OTHERS_STAY = f"{_OTHERS_LIVE} AND NOT EXISTS (SELECT FROM log_locks WHERE name = %s || id)"
 _SILENT = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
 _BEGUN_HERE = f"number >> {NUMBERS} = %s"  # `rows.beginner_of`
 _ORPHAN = (
@@ -80,19 +83,29 @@ class Licence:
         """Whether another node has reported that it lives, and not too long ago."""
         return bool(await self._ask(_OTHERS_LIVE, self._lease, self.node))
 
+    async def leave(self) -> bool:
+        """Tells the others that this node is about to leave. Returns whether another one lives that is not. Of nodes
+        that leave at the same time, at least one learns of the other: each tells first, and asks then."""
+        await self._ask(_LEAVE, _LEAVING, self.node)
+        return bool(await self._ask(_OTHERS_STAY, self._lease, self.node, _LEAVING))
+
     async def silent(self) -> list[int]:
         """The other nodes that have not reported for too long that they live. While the database is away nobody can."""
         return [node for (node,) in await self._ask(_SILENT, self._lease, self.node)]
 
     async def bury_the_dead(self) -> int:
         """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now.
+        One that can't be buried keeps no other from it, and is tried again the next time.
 
         To be called only when they could have reported. If the connection breaks, it buries no more: a database that
         has lost its last moments makes nodes look silent.
         """
         breaks, buried = self.breaks, 0
         for node in await self.silent():
-            buried += await self._bury(node, silence=self._lease, breaks=breaks)
+            try:
+                buried += await self._bury(node, silence=self._lease, breaks=breaks)
+            except (JournalError, Error, ValueError) as error:
+                logger.error("nodes.not_buried", node=node, reason=str(error))
         return buried
 
     async def _bury(

@@ -72,10 +72,10 @@ class Claims:
     def breaks(self) -> int:
         return self._licence.breaks
 
-    async def live(self) -> bool:
-        with suppress(GatewayError, TimeoutError):
+    async def leave(self) -> bool:
+        with suppress(JournalError, TimeoutError):
             async with asyncio.timeout(_SETTLED_IN):
-                self._rings.alone = not await self.all()
+                return await self._licence.leave()
         return not self._rings.alone
 
     async def claim(self, key: LogKey) -> int | None:
@@ -131,7 +131,7 @@ class Claims:
                     await asyncio.sleep(_LOOK_AGAIN)
         except TimeoutError:
             self._later(self._unlock(mark, self._licence.node))  # the last attempt may have locked it
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node is starting it", retry_after=1) from None
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node is starting this turn", retry_after=1) from None
         try:
             yield
         finally:

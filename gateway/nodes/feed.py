@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.log.journal import Record
+from gateway.log.packing import DAMAGED
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.nodes.database import Database
@@ -113,7 +114,15 @@ async def batches_after(database: Database, node: int, after: int) -> AsyncItera
         more = len(rows) == _AT_ONCE
         if rows:
             after = rows[-1][0]
-            yield [Batch(number, decode(data), len(data)) for number, data in rows]
+            yield [Batch(number, _sound(data), len(data)) for number, data in rows]
+
+
+def _sound(data: bytes) -> list[Record]:
+    """A batch's records; none if it is damaged. Then the stretches that had some lack them, and are read whole."""
+    try:
+        return decode(data)
+    except DAMAGED:
+        return []
 
 
 decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode

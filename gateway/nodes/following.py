@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from gateway.ids import LogKey
@@ -14,6 +13,7 @@ from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.epochs import Epochs
 from gateway.log.journal import BEGIN, Broken, JournalError, Place
 from gateway.log.licence import Licence
+from gateway.log.packing import DAMAGED
 from gateway.log.replay import replay
 from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
@@ -192,7 +192,7 @@ class Following:
         for _ in range(_SAVED_MEANWHILE):
             try:
                 return await self._take_whole(number, tail)
-            except (ValueError, msgspec.MsgspecError) as error:
+            except DAMAGED as error:
                 why = error  # perhaps its node saved it between our two reads, and dropped the batches that we lack
         self._unreadable[tail] = Broken(f"stretch {number} can't be read: {why}")
 
@@ -273,7 +273,7 @@ class Following:
                     touched[one] = None
                     try:
                         replay({one: feed.stretches[one][0]}, record, batch.number)
-                    except ValueError:  # batches were missed: the next look reads it whole
+                    except DAMAGED:  # batches were missed: the next look reads it whole
                         del feed.stretches[one]
                         touched.pop(one)
                 elif record[1] == BEGIN and self._is_read(record[3][0]):

@@ -14,8 +14,9 @@ class Others(Protocol):
 
     any: bool
 
-    async def live(self) -> bool:
-        """Whether there are other nodes now. Never raises: what was known last counts if nobody answers."""
+    async def leave(self) -> bool:
+        """Tells the others that this node is about to leave. Returns whether another node lives that stays, and can go
+        on with its turns. Never raises: what was known last counts if nobody answers."""
 
     @property
     def term(self) -> int:
@@ -58,7 +59,7 @@ class Nobody:
     term = 0
     breaks = 0
 
-    async def live(self) -> bool:
+    async def leave(self) -> bool:
         return False
 
     async def claim(self, key: LogKey) -> int | None:

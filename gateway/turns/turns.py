@@ -69,17 +69,17 @@ class Turns:
         self._notifications = notifications
         telling = Telling(store, names, clock=means.clock, faults=means.faults, ledger=means.ledger)
         self._telling = telling
-        self.runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
-        self._elsewhere = Elsewhere(self.runner, means)
+        self._runner = Runner(means, telling=telling, notifications=notifications, abandonment=abandonment)
+        self._elsewhere = Elsewhere(self._runner, means)
         self.finding = Finding(store, means.log, means.others)
-        self.interrupts = Interrupts(self.runner, means.others)
-        self._starting = Starting(self.runner, means, store=store, names=names, finding=self.finding)
+        self.interrupts = Interrupts(self._runner, means.others)
+        self._starting = Starting(self._runner, means, store=store, names=names, finding=self.finding)
         self.feedback = Feedbacks(
             means, store=store, finding=self.finding, state=lambda turn: self.state(turn, owns=_anybody)
         )
-        self._erasure = Erasure(self.runner, log=means.log, store=store, readers=means.readers, others=means.others)
+        self._erasure = Erasure(self._runner, log=means.log, store=store, readers=means.readers, others=means.others)
         self._takeover = TakeOver(
-            self.runner, means, store=store, names=names, telling=telling, notifications=notifications
+            self._runner, means, store=store, names=names, telling=telling, notifications=notifications
         )
         self._keeping: asyncio.Task[None] | None = None
         self._abandonment = abandonment
@@ -98,7 +98,7 @@ class Turns:
 
     def running(self, turn_id: str) -> Running | None:
         """A turn that has not ended, or has just ended and is not stored yet."""
-        live = self.runner.turns.get(turn_id)
+        live = self._runner.turns.get(turn_id)
         return None if live is None else _running(live)
 
     async def find(self, turn_id: str, *, owns: Owns) -> Running | TurnRow:
@@ -133,7 +133,7 @@ class Turns:
         """Ends a turn as cancelled. False if it was over already. Raises `not_found`."""
         found = await self._find(turn_id, owns)
         if isinstance(found, LiveTurn):
-            if not self.runner.cancel(found):
+            if not self._runner.cancel(found):
                 return False
             await self._means.log.committed()
             return True
@@ -151,8 +151,12 @@ class Turns:
             return True
         return bool(await self._ask_its_node(found, OutputsAsked(turn_id, outputs)))
 
+    def tell(self, turn_id: str) -> None:
+        """Tells the store at once how a running turn stands, so that it is found by Coze's ids from now on."""
+        self._runner.tell(turn_id)
+
     async def _find(self, turn_id: str, owns: Owns) -> LiveTurn | TurnRow:
-        live = self.runner.turns.get(turn_id)
+        live = self._runner.turns.get(turn_id)
         if live is not None and owns(live.order.user_id, live.order.shop_id):
             return live  # otherwise the answer takes as long as for a turn that never existed
         row = await self.finding.turn(turn_id)
@@ -169,7 +173,7 @@ class Turns:
             return None
 
         async def attempt() -> Answer | None:
-            if (live := self.runner.turns.get(row.turn_id)) is not None:
+            if (live := self._runner.turns.get(row.turn_id)) is not None:
                 return Answer(await self._do(question, live))
             if (node := await others.runner_of(row.turn_id)) is not None:
                 return await ask(others, node, question)
@@ -195,7 +199,7 @@ class Turns:
                     question.order, owns=_anybody, admit=lambda _: None, position=question.position, mark=question.mark
                 )
             case CancelAsked() | OutputsAsked():
-                live = self.runner.turns.get(question.turn)
+                live = self._runner.turns.get(question.turn)
                 work = _known(None) if live is None else self._do(question, live)
             case HeardAsked():
                 work = _known(self._abandonment.heard(question.key, question.turn))
@@ -215,8 +219,8 @@ class Turns:
 
     async def start_over(self) -> None:
         """This node was taken for dead: others go on with its turns."""
-        waiting = [(live.turn.turn_id, live.tail.key) for live in self.runner.turns.values() if live.stretch is None]
-        await self.runner.start_over()
+        waiting = [(live.turn.turn_id, live.tail.key) for live in self._runner.turns.values() if live.stretch is None]
+        await self._runner.start_over()
         self._store.look_after_break(write_again=False)
         for turn, conversation in waiting:
             self._elsewhere.watch(turn, conversation)
@@ -229,38 +233,36 @@ class Turns:
 
     async def resume(self, orphans: list[Stretch]) -> None:
         """Goes on with turns that an earlier process left running. Called once, before any turn is started."""
-        work = self._telling.run(self.runner.turns, self._notifications.roll)
+        work = self._telling.run(self._runner.turns, self._notifications.roll)
         self._keeping = asyncio.get_running_loop().create_task(work)
         self._means.faults.watch("keep", self._keeping)
         await self._takeover.resume(orphans)
 
     def start_nothing_more(self) -> None:
         """New orders are refused from now on."""
-        self.runner.draining = True
+        self._runner.draining = True
 
     @property
     def draining(self) -> bool:
         """Whether new orders are refused."""
-        return self.runner.draining
-
-    async def others_go_on(self) -> bool:
-        """Whether other nodes live, which go on with the turns that this one leaves."""
-        return await self._means.others.live()
+        return self._runner.draining
 
     async def drain(self, seconds: float) -> None:
-        """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""
-        await self.runner.drain(seconds)
+        """Starts nothing more. Other nodes go on with the running turns at once; if no other node lives, this waits up
+        to `seconds` for them, and the next process finishes the rest."""
+        self._runner.draining = True
+        await self._runner.drain(0.0 if await self._means.others.leave() else seconds)
 
     async def close(self) -> None:
         """Abandons the turns that still run; they stay unfinished in the log."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self.runner.close()
+        await self._runner.close()
         await self._notifications.close()
 
     def __repr__(self) -> str:
-        return f"Turns({self.runner!r})"
+        return f"Turns({self._runner!r})"
 
 
 def _anybody(_user: str, _shop: str | None) -> bool:

@@ -92,6 +92,19 @@ async def test_a_damaged_stretch_of_a_dead_node_costs_its_own_turn_only(join: Jo
     assert await fresh.database.ask("SELECT turn FROM log_stretches") == [("turn_3",)]
 
 
+async def test_a_damaged_batch_of_a_dead_node_costs_only_turns_that_were_not_saved_since(join: Join) -> None:
+    dead, damaged = await join(), await join()
+    for member, turn in ((dead, "turn_1"), (damaged, "turn_2"), (damaged, "turn_3")):
+        await member.begin("a word", key=LogKey(f"conv_{turn}"), turn=turn)
+    await dead.database.ask("UPDATE log_batches SET body = 'no batch' WHERE node = %s", damaged.journal.licence.node)
+    await dead.database.ask("UPDATE log_stretches SET batch = 99 WHERE turn = 'turn_3'")
+    for member in (damaged, dead):
+        await member.silent()
+    fresh = await join()
+    await _rounds(fresh, until_buried=dead)
+    assert {stretch.turn for found in fresh.adopted for stretch in found} == {"turn_1", "turn_3"}
+
+
 async def test_a_damaged_stretch_that_waits_to_be_adopted_costs_its_own_turn_only(join: Join) -> None:
     dead, fresh = await join(), await join()
     for turn in ("turn_1", "turn_2"):

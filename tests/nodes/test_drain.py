@@ -71,3 +71,19 @@ async def test_whoever_prefers_to_wait_no_longer_finds_the_answer_at_another_nod
         assert (status, answer["status"]) == (202, "running")
         assert (await nodes.last(stays, answer["turnId"]))["content"] == whole_text(message)
         assert coze.posts_of(message) == 1
+
+
+async def test_nodes_that_stop_together_wait_for_their_own_turns(postgres: PostgresServer) -> None:
+    """Nobody stays who could go on with them, and what Coze keeps no record of could not be finished later."""
+    message = "/fault plain pieces:120 -- all leave"
+    async with simulated(rate=40) as coze, cluster(postgres, coze.url, nodes=2, GATEWAY_DRAIN_SECONDS="20") as nodes:
+        running = [await Told.begin(nodes, node, f"{message} {node}") for node in (0, 1)]
+        for node, told in enumerate(running):
+            told.read(node, "sse")
+        await asyncio.gather(*(told.heard() for told in running))
+        assert await asyncio.gather(*(node.terminate() for node in nodes.nodes)) == [0, 0]
+        for told in running:
+            last = await told.stayed()
+            assert last is not None
+            assert last["content"] == whole_text(told.message)
+            assert coze.posts_of(told.message) == 1

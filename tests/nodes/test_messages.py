@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.nodes.feed import Inbox
-from gateway.nodes.message import Message, channel, marked, read
+from gateway.nodes.message import Message, channel, read, signed
 
 KEY, ANOTHERS = b"k" * 64, b"l" * 64
 SENT = Message(7, 3, 0.001, b"a batch")
 
 
 def test_a_message_is_read_by_whoever_has_its_nodes_key() -> None:
-    assert read(marked(SENT, KEY), 7, KEY) == SENT
+    assert read(signed(SENT, KEY), 7, KEY) == SENT
 
 
 @given(st.binary(max_size=80))
@@ -20,11 +20,11 @@ def test_what_was_made_without_the_key_is_no_message(data: bytes) -> None:
 
 
 def test_no_byte_of_a_message_can_be_changed() -> None:
-    sent = marked(SENT, KEY)
+    sent = signed(SENT, KEY)
     for at in range(len(sent)):
         assert read(sent[:at] + bytes([sent[at] ^ 1]) + sent[at + 1 :], 7, KEY) is None
-    assert read(marked(SENT, ANOTHERS), 7, KEY) is None
-    assert read(marked(SENT, KEY), 8, KEY) is None
+    assert read(signed(SENT, ANOTHERS), 7, KEY) is None
+    assert read(signed(SENT, KEY), 8, KEY) is None
 
 
 def test_channels_of_two_deployments_differ_whatever_their_nodes_numbers() -> None:

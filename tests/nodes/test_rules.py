@@ -28,6 +28,11 @@ QUICK = "/fault plain pieces:2 rate:0 -- quick"
 Nodes = Callable[..., Awaitable[list[Served]]]
 
 
+def knows_others(node: Served) -> bool:
+    others: Any = node.services.turns._means.others
+    return not others._rings.alone
+
+
 @pytest.fixture
 async def nodes(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Nodes]:
     """`await nodes(2, …)`: gateways that share a database, each of which knows that it is not alone."""
@@ -40,7 +45,7 @@ async def nodes(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Nodes
                 for number in range(count)
             ]
             for node in started:
-                await until(node.services.turns.others_go_on)
+                await until(partial(knows_others, node))
             return started
 
         yield start
@@ -52,10 +57,13 @@ async def test_a_node_that_leaves_knows_of_another_one_that_has_just_joined(
     """It hands its turns over, instead of waiting for their ends."""
     url = await postgres.make()
     async with serving(tmp_path / "leaves", database_url=url) as leaves:
-        assert not await leaves.services.turns.others_go_on()
-        async with serving(tmp_path / "joins", database_url=url):
-            assert await leaves.services.turns.others_go_on()
-        assert not await leaves.services.turns.others_go_on()
+        others = leaves.services.turns._means.others
+        assert not await others.leave()
+        async with serving(tmp_path / "joins", database_url=url) as joins:
+            assert await others.leave()
+            assert not await joins.services.turns._means.others.leave()  # nobody stays who could go on
+            assert not await others.leave()
+        assert not await others.leave()
 
 
 async def test_turns_per_minute_are_counted_over_all_nodes(nodes: Nodes) -> None:
@@ -271,7 +279,7 @@ async def test_a_shop_is_told_on_after_the_node_that_had_its_log_died(
         GATEWAY_DATABASE_URL=url, GATEWAY_DATA_DIR=str(tmp_path / "dead"), GATEWAY_SIMULATOR_FIRST_MS="1"
     )
     async with serving(tmp_path / "lives", database_url=url) as lives:
-        await until(lives.services.turns.others_go_on)
+        await until(partial(knows_others, lives))
         listening = asyncio.create_task(first(sse, lives.door("shops/s"), None, 4, within=30))
         await until(lambda: lives.services.ledger.count("subscription"))
         sent = {**node_body(QUICK), "shopId": "s"}

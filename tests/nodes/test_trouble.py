@@ -13,6 +13,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from gateway.ids import new_turn_id
 from gateway.simulator import Simulator, whole_text
 from tests.databases import PostgresServer
 from tests.faults.coze import gateway, patience, simulated
@@ -220,7 +221,11 @@ async def test_a_node_that_stops_while_postgresql_does_not_answer_ends_well(
             asking = asyncio.create_task(asked.ask(session, node.url, LONG))
             await asked.until(lambda r: r.text)
             line.freeze()
+            probing = asyncio.create_task(session.get(f"{node.url}/readyz"))
+            reading = asyncio.create_task(session.get(f"{node.url}/api/coze/turns/{new_turn_id()}"))
+            await asyncio.sleep(0.5)  # until both wait for the database
             assert await node.terminate(within=patience(20)) == 0
-            asking.cancel()
-            await asyncio.wait([asking])
+            for task in (asking, probing, reading):
+                task.cancel()
+            await asyncio.wait([asking, probing, reading])
             assert "Traceback" not in "\n".join(node.text)
