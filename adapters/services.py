@@ -72,7 +72,8 @@ class Probes:
 
     async def close(self) -> None:
         if self._task is not None:
-            await asyncio.wait([self._task])
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_PROBE_WAIT)
 
 
 class TurnRate(Protocol):
@@ -80,7 +81,7 @@ class TurnRate(Protocol):
 
     def take(self, account: str, most: int | None = None) -> Awaitable[None] | None:
         """Counts one turn. If it returns an awaitable, the turn is counted once that was awaited. Either may raise
-        `rate_limited`. `most` turns a minute are allowed, by default as many as the settings say."""
+        `rate_limited`. `most` turns per minute are allowed, by default as many as the settings say."""
 
 
 @dataclass(frozen=True, slots=True)

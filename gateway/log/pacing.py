@@ -28,6 +28,7 @@ class Pacing:
     async def rest(self, records: int) -> None:
         """Waits until a pause after the commit's beginning is over, unless the commit had few records."""
         if records <= _FULL:
+            self._pause = _PAUSE
             return
         loop = asyncio.get_running_loop()
         due = max(self._began + self._pause, loop.time())

@@ -118,11 +118,12 @@ class Line:
         else:
             hang_up(connection)
             self._let_go()  # the next work gets a new connection in any case
-        with suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait([task], timeout=1)
-        if connection is not None and task.done():
-            connection.pgconn.finish()  # work that had just ended has not noticed that its connection was hung up
-        task.cancel()
+        finally:
+            if connection is not None and task.done():
+                connection.pgconn.finish()  # work that had just ended has not noticed that its connection was hung up
+            task.cancel()
 
     def _let_go(self) -> None:
         self._connection = None

@@ -56,10 +56,12 @@ class Reader:
                 return [tuple(row) for row in result]
             return [tuple(original(v) if e else v for v, e in zip(row, exact, strict=True)) for row in result]
 
-    async def settled(self) -> None:
-        """Returns when the reads that have begun are over."""
+    async def close(self, within: float) -> None:
+        """Returns when the reads that have begun are over, at most so many seconds later."""
         if self._reads:
-            await asyncio.wait(self._reads)
+            await asyncio.wait(self._reads, timeout=within)
+        for read in self._reads:
+            read.cancel()
 
     def __repr__(self) -> str:
         return f"Reader({len(self._reads)} reads)"

@@ -14,19 +14,17 @@ from gateway.ids import ConversationId, TurnId
 from gateway.store.annotations import Annotations
 from gateway.store.coze_ids import CozeIds
 from gateway.store.database import open_database
-from gateway.store.inventory import TURN, Inventory
+from gateway.store.inventory import CONVERSATION, TURN, Inventory
 from gateway.store.listing import Listing
 from gateway.store.reader import Reader, Values
 from gateway.store.rows import Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, turns
 from gateway.store.transcript import Transcript
-from gateway.store.writer import Writer
+from gateway.store.writer import CLOSE_SECONDS, Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.waiting import outlived
 
-# Columns come in the order of the values' fields.
-_CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
 _TURN_WITHOUT_TEXTS = TURN.with_only_columns(
     *(literal("").label(c.name) if c.name in ("message", "content", "reasoning") else c for c in TURN.selected_columns)
 )
@@ -162,7 +160,7 @@ class Store:
     async def conversation(self, conversation_id: str) -> ConversationRow | None:
         key = ConversationId(conversation_id)
         waiting = [b.conversations.get(key) for b in (self._writer.writing, self._writer.queued)]
-        row = await self._one(_CONVERSATION.where(conversations.c.id == key), ConversationRow, waiting)
+        row = await self._one(CONVERSATION.where(conversations.c.id == key), ConversationRow, waiting)
         return None if row is None or self._is_erased(row.id) else row
 
     async def turn(self, turn_id: str, *, texts: bool = True) -> TurnRow | None:
@@ -221,7 +219,7 @@ class Store:
 
     async def _close(self) -> None:
         await self._writer.close()
-        await self._reader.settled()
+        await self._reader.close(CLOSE_SECONDS)
         await self._engine.dispose()
         self._held.close()
 
