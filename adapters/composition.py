@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import random
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Protocol
@@ -25,6 +24,7 @@ from adapters.services import SERVICES, Probes, Services
 from adapters.transports import longpoll, sse, websocket
 from adapters.upstreams import Maker
 from gateway import __version__
+from gateway.clocks import steady_clock
 from gateway.config.settings import Settings
 from gateway.log.keeping import MOST_BATCHES
 from gateway.log.log import EventLog
@@ -68,7 +68,7 @@ class Transport(Protocol):
 @contextlib.asynccontextmanager
 async def gateway(settings: Settings) -> AsyncIterator[Services]:
     """The core without a listener: log, store, Coze, hub and turns. The turns that a crash left running go on."""
-    clock = _steady_clock()
+    clock = steady_clock()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(storage.held(settings))
         files = storage.files(settings)
@@ -234,9 +234,3 @@ async def _simulated(settings: Settings) -> AsyncIterator[str]:
         yield simulator.url
     finally:
         await simulator.close()
-
-
-def _steady_clock() -> Callable[[], float]:
-    """Seconds since 1970 that advance evenly, even if somebody sets the wall clock while the process lives."""
-    offset = time.time() - time.monotonic()
-    return lambda: offset + time.monotonic()

@@ -11,7 +11,7 @@ from adapters import storage
 from gateway import __version__
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
-from gateway.ids import ConversationId
+from gateway.ids import ConversationId, TurnId
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
 from gateway.log.stretch import Stretch
@@ -22,7 +22,6 @@ from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
 from gateway.turns.asking import EraseAsked, GoneAsked, HeardAsked, answer, decode_question
 from gateway.turns.erasure import Erasure
-from gateway.turns.live import LiveTurn
 from gateway.turns.orders import read_note
 from gateway.turns.others import Nobody
 from gateway.turns.projection import begun, ended
@@ -147,10 +146,10 @@ class _NoTurns:
     def gate(self, _conversation_id: str) -> asyncio.Lock:
         return self._gate
 
-    def end_all(self, _conversation_id: str) -> list[LiveTurn]:
+    def end_all(self, _conversation_id: str) -> list[TurnId]:
         return []
 
-    def disown(self, _live: LiveTurn) -> None:
+    def disown(self, _turn_id: TurnId) -> None:
         pass
 
 

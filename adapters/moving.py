@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import msgspec
 from psycopg import Error
 
 from adapters import storage
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from gateway.log import moving as log_moving
+from gateway.log.packing import DAMAGED
 from gateway.log.sqlite_file import read_only
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
@@ -93,7 +93,7 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _unavailable(f"the data folder {folder} can't be read: {error}") from error
-    except (msgspec.MsgspecError, ValueError) as error:
+    except DAMAGED as error:
         raise _unavailable(f"the event log in {folder} is damaged; {_START_HERE}, which puts it aside") from error
     except (NoReply, OSError) as error:
         raise _unavailable(sentence(error)) from error

@@ -88,7 +88,7 @@ class TenantsFile:
 
     def remarks(self) -> list[str]:
         """For `/readyz`: one sentence if the file is wrong."""
-        return ["GATEWAY_TENANTS_FILE was refused: the shops are those of before"] if self.wrong else []
+        return ["GATEWAY_TENANTS_FILE was refused: the shops that it had before stay in use"] if self.wrong else []
 
     def _table(self, found: dict[str, Tenant], before: Mapping[str, Tenant]) -> dict[str, Shop]:
         """The table for what was found. A shop whose credentials are the same keeps its connections and tokens."""

@@ -17,7 +17,7 @@ async def delete(settings: Settings, options: Namespace) -> int:
             settings, conversation_id=options.conversation, user_id=options.user, shop_id=options.shop
         )
     except GatewayError as error:
-        return _failed(f"not everything was deleted, perhaps nothing: {error}")
+        return _failed(f"deleting stopped in the middle, and some or all of it may remain: {error}")
     sys.stdout.writelines(f"deleted {conversation}\n" for conversation in deleted)
     return 0 if deleted else _failed("there is no such conversation")
 
@@ -36,7 +36,7 @@ async def migrate(settings: Settings, _options: Namespace) -> int:
 async def move(settings: Settings, _options: Namespace) -> int:
     """Moves a data folder into PostgreSQL, and prints how far it has come."""
     if not settings.on_postgresql:
-        sys.stderr.write("GATEWAY_DATABASE_URL: allowed is where to move to: postgresql://…\n")
+        sys.stderr.write("GATEWAY_DATABASE_URL must name the database to move to: postgresql://…\n")
         return 2
     from adapters.moving import move
 

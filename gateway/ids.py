@@ -16,6 +16,8 @@ LogKey = NewType("LogKey", str)
 _ID = re.compile(r"(?:conv|turn)_[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _POSITION = re.compile(r"([0-9a-z]{1,40})-(0|[1-9][0-9]{0,17})", re.ASCII)
 POSITION_LIMIT = 64
+LONGEST_NAME = 128
+"""Characters of a user's or a shop's id, which callers choose."""
 
 
 def new_conversation_id() -> ConversationId:

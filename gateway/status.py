@@ -9,7 +9,7 @@ ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
 
 
 def status(*, begun: bool = True, waits: bool = False, outcome: Outcome | None = None) -> Status:
-    """The status of a turn that has `begun` or else is queued, that `waits` for tool outputs, that ended so."""
+    """A turn's status: queued until it has `begun`; then its `outcome`, or whether it `waits` for tool outputs."""
     if not begun:
         return "queued"
     return outcome or ("action_required" if waits else "running")

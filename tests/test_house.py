@@ -99,6 +99,11 @@ def test_each_folder_imports_only_what_the_picture_shows(place: str) -> None:
     assert not guilty
 
 
+def test_front_doors_know_turns_by_their_ids_alone() -> None:
+    inside = {"gateway.turns.live", "gateway.turns.runner"}
+    assert not {module for module in MODULES if module.startswith("adapters") and inside & set(imported(module))}
+
+
 def test_only_the_loading_of_settings_reads_the_environment() -> None:
     guilty = []
     for module, path in MODULES.items():

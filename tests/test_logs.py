@@ -1,4 +1,4 @@
-"""Logs: one line an event, no secret in it, nobody's text, and none that a client can forge."""
+"""Logs: one line per event, no secret in it, nobody's text, and none that a client can forge."""
 
 import asyncio
 import io

@@ -59,14 +59,13 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        server = _Server(
+        return _Server(
+            self._answer,
             made.request_handler,
             request_factory=_judged(made.request_factory, self._judge),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,
         )
-        server.answer = self._answer
-        return server
 
 
 def _judged(make: Callable[..., web.BaseRequest], judge: Judge) -> Callable[..., web.BaseRequest]:
@@ -80,17 +79,20 @@ def _judged(make: Callable[..., web.BaseRequest], judge: Judge) -> Callable[...,
 
 
 class _Server(web.Server):
-    answer: Answer
+    def __init__(self, answer: Answer, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._answer = answer
 
     def __call__(self) -> web.RequestHandler:
-        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
-        protocol.answer = self.answer
-        return protocol
+        return _Protocol(self._answer, self, loop=self._loop, **self._kwargs)
 
 
 class _Protocol(web.RequestHandler):
-    __slots__ = ("answer",)
-    answer: Answer
+    __slots__ = ("_answer",)
+
+    def __init__(self, answer: Answer, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._answer = answer
 
     def handle_error(
         self,
@@ -102,7 +104,7 @@ class _Protocol(web.RequestHandler):
         self.log_exception("refused", exc_info=exc)
         if has_begun(request):
             raise ConnectionError("the answer had begun")
-        answer = self.answer(request, status)
+        answer = self._answer(request, status)
         answer.force_close()
         return answer
 

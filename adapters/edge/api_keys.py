@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from adapters.edge.callers import ALL, Shops
+from gateway.ids import LONGEST_NAME
 
 KEY_PREFIX: Final = "gwk_"
-_LONGEST_SHOP = 128
 _KEY_LINE = re.compile(r"([!-~]{1,64})\s+([0-9A-Fa-f]{64})\s+(\S.*)", re.ASCII)
 
 
@@ -19,8 +19,8 @@ def make_key(name: str, shops: str = ALL) -> tuple[str, str]:
     line = f"{name} {hashlib.sha256(key.encode()).hexdigest()} {shops}"
     if (match := _KEY_LINE.fullmatch(line)) is None or match[1] != name or name.startswith("#"):
         raise ValueError("a name has 1 to 64 visible ASCII characters, and there is at least one shop, or *")
-    if not all(0 < len(shop.strip()) <= _LONGEST_SHOP for shop in shops.split(",")):
-        raise ValueError(f"a shop has 1 to {_LONGEST_SHOP} characters")
+    if not all(0 < len(shop.strip()) <= LONGEST_NAME for shop in shops.split(",")):
+        raise ValueError(f"a shop has 1 to {LONGEST_NAME} characters")
     return key, line
 
 
@@ -43,8 +43,8 @@ def read_api_keys(path: Path) -> dict[str, tuple[str, Shops]]:
         name, digest, shops = match[1], match[2].lower(), frozenset(part.strip() for part in match[3].split(","))
         if digest in keys or name in names:
             wrong.append(f"line {number} repeats a key or a name")
-        if not all(0 < len(shop) <= _LONGEST_SHOP for shop in shops):
-            wrong.append(f"line {number} has a shop with no characters, or more than {_LONGEST_SHOP}")
+        if not all(0 < len(shop) <= LONGEST_NAME for shop in shops):
+            wrong.append(f"line {number} has a shop with no characters, or more than {LONGEST_NAME}")
         keys[digest] = (name, ALL if ALL in shops else shops)
         names.add(name)
     if wrong or not keys:

@@ -6,7 +6,6 @@ A token is an API key (`adapters/edge/api_keys.py`) or a JWT (`adapters/edge/jwt
 import codecs
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,13 +15,14 @@ from aiohttp import web
 from adapters.edge.api_keys import KEY_PREFIX, read_api_keys
 from adapters.edge.callers import ALL, ANYONE, Caller, Shops
 from adapters.edge.failures import tell_of_key
+from gateway.clocks import steady_clock
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
+from gateway.ids import LONGEST_NAME
 
 if TYPE_CHECKING:
     from adapters.edge.jwts import Jwts, PublicKey
 
-_LONGEST_ID = 128
 _SHORTEST_SECRET = 32  # bytes (RFC 7518, section 3.2)
 _DOTS = 2  # between the three parts of a JWT
 
@@ -75,7 +75,7 @@ class Authenticator:
             from adapters.edge import jwts  # imported only where needed, because its libraries take 0.1 s to import
 
             self._jwts = jwts.Jwts(secret, public_keys or {}, audience=audience, issuer=issuer)
-        self._clock = clock or _steady_clock()
+        self._clock = clock or steady_clock()
 
     @classmethod
     def from_settings(cls, settings: Settings, *, clock: Callable[[], float] | None = None) -> "Authenticator":
@@ -141,7 +141,7 @@ class Authenticator:
             expires = _time(claims["exp"])
         except (ValueError, TypeError, OverflowError):
             raise UnauthorizedError("claim exp") from None
-        if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_ID:
+        if not isinstance(user, str) or not 0 < len(user) <= LONGEST_NAME:
             raise UnauthorizedError("claim sub")
         user.encode()  # refuses a lone surrogate, which no real user id contains
         if now >= expires:
@@ -205,9 +205,3 @@ def _time(claim: Any) -> float:
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not math.isfinite(claim):
         raise ValueError("not a time")  # NaN is neither past nor future: a token with it would never expire
     return float(claim)
-
-
-def _steady_clock() -> Callable[[], float]:
-    """Wall time that doesn't jump: if it followed a clock that is set back, expired tokens would be valid again."""
-    offset = time.time() - time.monotonic()
-    return lambda: time.monotonic() + offset

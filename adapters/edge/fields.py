@@ -17,6 +17,7 @@ from adapters.edge.mistakes import MOST, mistakes_in
 from adapters.edge.query import conversation_id
 from gateway.bounds import ID_LENGTH
 from gateway.config.settings import Settings
+from gateway.ids import LONGEST_NAME
 
 S = TypeVar("S", bound=Struct)
 
@@ -25,7 +26,7 @@ _DEPTH: Final = 64
 """The deepest nesting of a start node's values."""
 
 Id64 = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH)]
-Id128 = Annotated[str, Meta(min_length=1, max_length=128)]
+Id128 = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
 _MetaData = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(min_length=1, max_length=512)]],
     Meta(max_length=16),

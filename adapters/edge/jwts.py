@@ -95,7 +95,7 @@ def read_public_keys(path: Path) -> dict[str, PublicKey]:
 
 def _public_key(entry: dict[str, Any]) -> PublicKey:
     if "d" in entry or "k" in entry:
-        raise ValueError("a private or secret key, which belongs elsewhere")
+        raise ValueError("a private or secret key; only public keys belong in this file")
     # The kind of the key decides the algorithm: so no token can choose HS256, with a public key as the secret.
     key = jwt.PyJWK(entry).key
     match key:

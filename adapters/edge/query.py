@@ -11,7 +11,7 @@ from aiohttp import web
 from adapters.edge.callers import ALL, Caller
 from adapters.edge.failures import InvalidRequest, Mistake
 from gateway.errors import Code, GatewayError
-from gateway.ids import ConversationId, ShopId, TurnId, is_id
+from gateway.ids import LONGEST_NAME, ConversationId, ShopId, TurnId, is_id
 
 _VISIBLE = re.compile(r"[!-~]{1,255}", re.ASCII)
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?([0-9]{1,6})\"?\s*(?:;.*)?", re.ASCII | re.IGNORECASE)
@@ -111,11 +111,11 @@ def list_query(request: web.BaseRequest, caller: Caller) -> ListQuery:
     wrong: list[Mistake] = []
     limit = _number(request, "limit", 20, 1, 100, wrong)
     user, shop = request.query.get("userId", ""), request.query.get("shopId", "")
-    if caller.user_id is None and not 1 <= len(user) <= 128:
+    if caller.user_id is None and not 1 <= len(user) <= LONGEST_NAME:
         wrong.append(Mistake("userId", "is required: 1 to 128 characters"))
     if caller.user_id is not None and user not in ("", caller.user_id):
         wrong.append(Mistake("userId", "is not the token's user"))
-    if len(shop) > 128:
+    if len(shop) > LONGEST_NAME:
         wrong.append(Mistake("shopId", "has more than 128 characters"))
     cursor, after = request.query.get("cursor", ""), None
     if len(cursor) > 256 or (cursor and (after := _after(cursor)) is None):

@@ -98,8 +98,8 @@ def count(services: Services, account: str, shop_id: str | None, bot_id: str | N
 
 
 def _allowed(tenants: Tenants, shop_id: str | None, bot_id: str | None) -> int | None:
-    """How many turns a minute the shop allows its user, None for as many as the settings say. Raises if the bot may not
-    be asked for the shop."""
+    """How many turns per minute the shop allows its user, None for as many as the settings say. Raises if the bot may
+    not be asked for the shop."""
     try:
         tenants.require(shop_id, bot_id)
     except NoCredentials as error:

@@ -22,9 +22,9 @@ from pydantic import (
 
 from gateway.config.keys import key_in
 from gateway.config.values import bearer, http_url, no_flag
+from gateway.ids import LONGEST_NAME
 from gateway.telemetry.masking import mask
 
-_LONGEST_SHOP: Final = 128  # characters, as of a request's `shopId`
 _KEY: Final = "coze_jwt_private_key_file"
 _APP: Final = {"coze_jwt_app_id": "jwt_app_id", "coze_jwt_key_id": "jwt_key_id", _KEY: "private_key"}
 
@@ -121,8 +121,8 @@ def _tenant(shop: str, table: object, folder: Path) -> Tenant:
     named = f"[{_shown(shop)}]"
     if not isinstance(table, dict):
         raise TenantsError([f"{_shown(shop)} is outside of a table: each shop is a table, as in [shop-1]"])
-    if not 1 <= len(shop) <= _LONGEST_SHOP:
-        raise TenantsError([f"{named}: allowed is a shop's id of 1 to {_LONGEST_SHOP} characters"])
+    if not 1 <= len(shop) <= LONGEST_NAME:
+        raise TenantsError([f"{named}: allowed is a shop's id of 1 to {LONGEST_NAME} characters"])
     try:
         tenant = Tenant.model_validate(table, context={"folder": folder.absolute()})
     except ValidationError as failure:

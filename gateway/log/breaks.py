@@ -1,4 +1,4 @@
-"""Breaks: after one of its connection a node looks whether PostgreSQL still has what it wrote, and writes it again."""
+"""Breaks: when its connection has broken, a node checks that PostgreSQL still has its writes, and repeats lost ones."""
 
 from collections.abc import Collection
 from typing import Any, Final, NamedTuple

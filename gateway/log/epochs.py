@@ -67,8 +67,9 @@ class Epochs:
         return f"{self._names[bisect_right(self._firsts, sequence) - 1]}-{sequence}"
 
     def parts(self, other: "Epochs", last: int) -> int | None:
-        """The last position up to which two courses of one log are the same, both of which reach `last`; None when
-        they are the same up to there. A log has two when a database has lost its last moments, and somebody went on."""
+        """Compares two histories of one log, both of which reach `last`. Returns the last position up to which they are
+        the same, None if they are the same up to `last`. A log has two histories when a database has lost its last
+        moments, and a node went on without them."""
         at = last
         while at > 0 and self.position(at) != other.position(at):
             at = max(first for one in (self, other) for first in (*one._firsts, 1) if first <= at) - 1

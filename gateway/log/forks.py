@@ -11,9 +11,10 @@ logger = structlog.get_logger()
 
 
 class Forks:
-    """Takes tails back to where the two courses part. Whoever goes on after a loss opens an epoch, which shows it.
+    """Takes a tail back to where its events and the database's begin to differ. Epochs show where that is, because a
+    node that goes on after a loss opens a new one.
 
-    `told` is called for each.
+    `told` is called once per tail that is taken back.
     """
 
     def __init__(self, told: Callable[[], None]) -> None:

@@ -16,6 +16,9 @@ class Saved(msgspec.Struct, array_like=True):
     segments: list[tuple[int, bytes, bytes]]
 
 
+DAMAGED = (msgspec.MsgspecError, ValueError)
+"""What reading a stretch or a batch raises if it is not what was written."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Saved)
 
@@ -34,7 +37,7 @@ def pack(stretch: Stretch) -> bytes:
 
 
 def unpack(stretch: Stretch, data: bytes) -> Stretch:
-    """Fills an empty stretch with what `pack` made. Raises `msgspec.DecodeError` or `ValueError` for damaged data."""
+    """Fills an empty stretch with what `pack` made. Raises one of `DAMAGED`."""
     sequence = stretch.first
     for kind, content, boundaries in _decoder.decode(data).segments:
         stretch.starts.append(sequence)

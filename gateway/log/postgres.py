@@ -14,6 +14,7 @@ from gateway.log.breaks import Known, look_after_break, write_again
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.journal import Broken, Fenced, Index, JournalError, Record, Recovered, Uncertain, indexes_of
 from gateway.log.licence import LEASE, Licence, translated
+from gateway.log.packing import DAMAGED
 from gateway.log.rows import LICENCE, Rows, Unended, first_number
 from gateway.log.saving import FENCED, Saving
 from gateway.log.stretch import Stretch
@@ -181,7 +182,7 @@ class PostgresJournal:
         rows = await self._read(f"SELECT {COLUMNS} FROM log_stretches WHERE number = %s", number)
         try:
             return stretch_of(rows[0]) if rows else None
-        except (msgspec.MsgspecError, ValueError) as error:
+        except DAMAGED as error:
             raise Broken(f"a stored answer is damaged: {error}") from error
 
     async def trim(self, *, before: float, now: float) -> list[str]:
@@ -231,8 +232,7 @@ class PostgresJournal:
     # -- breaks ---------------------------------------------------------------------------------------------------
 
     async def _look_after_break(self, run: Run) -> None:
-        """Before anything else is written over a new connection. Until it succeeds, or this node joins again, nothing
-        is."""
+        """Runs first on every new connection. Until it succeeds, or this node joins again, nothing else is written."""
         if not self._is_node:
             return
         unsure = self._unsure | {begun.number for begun in (self._in_doubt.begun if self._in_doubt else ())}

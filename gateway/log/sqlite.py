@@ -14,7 +14,7 @@ import aiosqlite
 import msgspec
 
 from gateway.log.journal import Broken, Fenced, Index, JournalError, Record, Recovered, indexes_of
-from gateway.log.packing import pack
+from gateway.log.packing import DAMAGED, pack
 from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
 from gateway.log.sqlite_writing import CLAIM, NOBODY, OWNER, SAVE, SAVE_HEAD, consumed, many, transaction
 from gateway.log.stretch import Stretch
@@ -96,7 +96,7 @@ class SqliteJournal:
             recovered, self._found = await recover(self._writer)
             self._last_batch, self._wipe_to = recovered.last_batch, recovered.erased
             return recovered
-        except (sqlite3.DatabaseError, msgspec.MsgspecError, ValueError) as error:
+        except (sqlite3.DatabaseError, *DAMAGED) as error:
             await self.close()
             if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
                 raise JournalError(f"the event log {self._path.name} can't be opened: {error}") from error
@@ -196,7 +196,7 @@ class SqliteJournal:
         rows = await self._read(f"SELECT {COLUMNS} FROM stretches WHERE number = ?", number)
         try:
             return stretch_of(rows[0]) if rows else None
-        except (msgspec.MsgspecError, ValueError) as error:
+        except DAMAGED as error:
             raise Broken(f"a stored answer is damaged: {error}") from error
 
     async def trim(self, *, before: float, now: float) -> list[str]:

@@ -129,7 +129,7 @@ def erased_key(number: int) -> str:
 
 
 def stretch_of(row: Any) -> Stretch:
-    """A saved stretch. Raises `msgspec.MsgspecError` or `ValueError` if it is damaged."""
+    """A saved stretch. Raises one of `DAMAGED`."""
     number, key, epochs, first, turn, mark, ended, state, body = row
     stretch = Stretch(number, key, epochs, first, turn, state, mark)
     unpack(stretch, body)

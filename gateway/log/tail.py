@@ -46,7 +46,7 @@ class Span:
         self._ended = self._ended or place.ended
 
     def cut(self, after: int) -> None:
-        """What comes after a position was never written, as it has turned out: the stretch may run, and go on there."""
+        """Nothing after this position is durable after all: the stretch counts as running, and may go on from there."""
         self._last = min(self._last, after)
         self._ended = False
         if self.stretch is not None:
@@ -71,8 +71,8 @@ class Cursor(Protocol):
     """A user of a tail who keeps a position in it."""
 
     def taken_back(self, after: int, gone: Container[str]) -> None:
-        """What came after a position was never written, and these turns never began: not all of it may be the same
-        when it comes again."""
+        """Nothing after this position was ever written, and these turns never began. The events that come there next
+        may differ from those that were read."""
 
     def trimmed(self, turn: str) -> None:
         """Retention has taken a turn whose end has not come here."""

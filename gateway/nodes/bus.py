@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.ids import new_token
-from gateway.nodes.message import SILENT, Message, channel, marked, read
+from gateway.nodes.message import SILENT, Message, channel, read, signed
 from gateway.redis.address import REPLY_SECONDS, parse, reached
 from gateway.redis.failures import sentence
 from gateway.telemetry.faults import Faults
@@ -100,7 +100,7 @@ class Bus:
         self._news.set()
 
     def asked(self, node: int, until: float) -> None:
-        """Somebody follows this node, and may not hear it over Redis yet: it is spoken to until then in any case."""
+        """A node follows this one, and may not be subscribed yet: until `until`, batches are published in any case."""
         if node != self._newest[0]:
             self._newest = node, 0
         self._asked_until = until
@@ -124,7 +124,7 @@ class Bus:
                 due = now + _EVERY
                 async with asyncio.timeout(REPLY_SECONDS), client.pipeline(transaction=False) as pipeline:
                     for message in messages:
-                        pipeline.publish(channel(message.node, self._key), marked(message, self._key))
+                        pipeline.publish(channel(message.node, self._key), signed(message, self._key))
                     self._receivers = int((await pipeline.execute())[-1])
 
     # -- hearing --------------------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ from hmac import compare_digest
 from msgspec import MsgspecError, Struct, msgpack
 
 _PREFIX = "coze-gateway"
-_MARK = 16  # bytes
+_SIGNATURE = 16  # bytes
 
 SILENT = _PREFIX
-"""A channel in which nothing is said: whoever listens at all is subscribed to it."""
+"""A channel that carries no messages. Every node that listens is subscribed to it."""
 
 
 class Message(Struct, array_like=True, frozen=True):
@@ -31,16 +31,16 @@ def channel(node: int, key: bytes) -> str:
     return f"{_PREFIX}:{node}:{blake2b(key, digest_size=8).hexdigest()}"
 
 
-def marked(message: Message, key: bytes) -> bytes:
-    """The message as it is sent. Who doesn't have the key can't make the mark that it begins with."""
+def signed(message: Message, key: bytes) -> bytes:
+    """The message as it is sent. Who doesn't have the key can't make the signature that it begins with."""
     payload = _encode(message)
-    return _mark(payload, key) + payload
+    return _signature(payload, key) + payload
 
 
 def read(data: bytes, node: int, key: bytes) -> Message | None:
     """The message of a node with this key; None for what it didn't send."""
-    payload = data[_MARK:]
-    if not compare_digest(_mark(payload, key), data[:_MARK]):
+    payload = data[_SIGNATURE:]
+    if not compare_digest(_signature(payload, key), data[:_SIGNATURE]):
         return None
     try:
         message = _decode(payload)
@@ -49,5 +49,5 @@ def read(data: bytes, node: int, key: bytes) -> Message | None:
     return message if message.node == node else None
 
 
-def _mark(payload: bytes, key: bytes) -> bytes:
-    return blake2b(payload, key=key, digest_size=_MARK).digest()
+def _signature(payload: bytes, key: bytes) -> bytes:
+    return blake2b(payload, key=key, digest_size=_SIGNATURE).digest()

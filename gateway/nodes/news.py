@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gateway.nodes.bus import Bus
 
 _ASKED_FOR = 3.0
-"""Seconds in which a node that asks once a second can't have left without a word."""
+"""Seconds. A follower repeats its question once a second; one that has been silent for longer has left."""
 
 
 class News:

@@ -66,14 +66,14 @@ class Rings:
     # -- calling --------------------------------------------------------------------------------------------------
 
     def committed(self, node: int, number: int, begun: Sequence[str]) -> None:
-        """A batch of ours is durable. Nobody is told who doesn't need it."""
+        """A batch of ours is durable. Others are told only if a stretch began in it, or a node has asked for rings."""
         self._node, self._newest = node, number
         if not self.alone and (begun or monotonic() < self._asked_until):
             self._ring.begun += begun
             self._tell_newest()
 
     def asked(self, node: int, until: float, key: bytes) -> None:
-        """Until then somebody may follow this node who hears of its batches by rings alone."""
+        """Until `until`, another node may follow this one and learn of its batches by rings alone."""
         if node != self._node:
             self._node, self._newest = node, 0
         self._asked_until = until

@@ -8,7 +8,7 @@ _OF_THE_VALUES = (errors.DataError, errors.IntegrityError, errors.NotSupportedEr
 
 
 DEADLOCKS: Final = 3
-"""How many of them one piece of work may meet, one after the other. PostgreSQL takes a second to notice each."""
+"""The most deadlocks in a row that one transaction may meet. PostgreSQL takes a second to notice each."""
 
 
 class NoReply(Exception):

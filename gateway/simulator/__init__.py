@@ -9,10 +9,11 @@ frames), `framing` (other bytes) and `cues` (broken connections) to its `player`
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gateway.clocks import steady_clock
 from gateway.simulator.composer import whole_text
 from gateway.simulator.faults import Fault
 from gateway.simulator.recording import ORIGINAL_RATE, read_recording
-from gateway.simulator.server import Simulator, steady_clock
+from gateway.simulator.server import Simulator
 from gateway.simulator.workflow import whole_run
 
 __all__ = ["Fault", "Simulator", "start_simulator", "whole_run", "whole_text"]

@@ -67,11 +67,11 @@ class Script(Struct, frozen=True):
         yield Frame(0.0, "conversation.chat.in_progress", chat_object(chat, "in_progress"))
         for part in self.parts:
             yield from self._part(part)
-        for early in range(self.audio // 2):
-            yield self._sound(over, early)
+        for _ in range(self.audio // 2):
+            yield self._sound(over)
         yield self._end(over)
-        for late in range(self.audio - self.audio // 2):
-            yield self._sound(over + self.step, late)
+        for _ in range(self.audio - self.audio // 2):
+            yield self._sound(over + self.step)
         if self.outcome.status not in ("failed", "canceled"):
             done = {"debug_url": debug_url(chat)} if chat.workflow_id else b'"[DONE]"'
             yield Frame(over + self.step * (self.audio > 0), "done", done)
@@ -108,7 +108,7 @@ class Script(Struct, frozen=True):
             times = {"created_at": done_at} if part.type == "answer" else {"created_at": done_at, "updated_at": done_at}
             yield Frame(part.done, "conversation.message.completed", shown | {"content": part.content} | times)
 
-    def _sound(self, at: float, number: int) -> Frame:
+    def _sound(self, at: float) -> Frame:
         answer_id = next((part.id for part in self.parts if part.type == "answer"), message_id(self.chat.id, 0, at))
         return Frame(at, "conversation.audio.delta", message_object(self.chat, answer_id, "answer", _AUDIO, "audio"))
 

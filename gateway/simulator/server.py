@@ -1,6 +1,5 @@
 """The server: a simulated Coze that listens on a port, from its start to its close."""
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,12 +23,6 @@ _BACKLOG = 1024
 _SHUTDOWN_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
-
-
-def steady_clock() -> Callable[[], float]:
-    """Unix seconds that advance evenly, whatever happens to the wall clock while the process lives."""
-    offset = time.time() - time.monotonic()
-    return lambda: offset + time.monotonic()
 
 
 class Simulator:

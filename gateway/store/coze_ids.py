@@ -1,17 +1,13 @@
 """Coze's ids: which turns and conversations go by them. What is queued to be written is not looked at."""
 
-from sqlalchemy import select
-
 from gateway.postgres.text import storable
-from gateway.store.inventory import TURN
+from gateway.store.inventory import CONVERSATION, TURN
 from gateway.store.reader import Reader
 from gateway.store.rows import ConversationRow, TurnRow
 from gateway.store.schema import conversations, turns
 
 _MOST = 100
 """How many conversations of the gateway's may go by one name; nearly always it is one for each caller."""
-
-_CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
 
 
 class CozeIds:
@@ -24,7 +20,7 @@ class CozeIds:
         """The conversations whose turns went to this conversation at Coze, newest first."""
         named, name = conversations.c.coze_conversation_id, storable("coze_conversation_id", name)
         # The second condition lets SQLite use the index.
-        found = _CONVERSATION.where(named == name, named != "").order_by(conversations.c.created_at.desc()).limit(_MOST)
+        found = CONVERSATION.where(named == name, named != "").order_by(conversations.c.created_at.desc()).limit(_MOST)
         return [ConversationRow(*row) for row in await self._reader.rows(found)]
 
     async def turns_of_chat(self, name: str, chat_id: str) -> list[TurnRow]:

@@ -31,7 +31,7 @@ def is_storage_failure(error: Exception) -> bool:
 
 
 def is_deadlock(error: Exception) -> bool:
-    """Whether the database has undone a transaction because another one waited for it, too."""
+    """Whether the database has undone the transaction to end a deadlock."""
     return getattr(_of_postgresql(error), "sqlstate", None) == "40P01"
 
 

@@ -5,11 +5,14 @@ from sqlalchemy import func, select
 from gateway.ids import ConversationId, TurnId
 from gateway.status import ENDED
 from gateway.store.reader import Reader
-from gateway.store.rows import TurnRow
+from gateway.store.rows import ConversationRow, TurnRow
 from gateway.store.schema import conversations, turns
 
 TURN = select(*(turns.c["id" if name == "turn_id" else name] for name in TurnRow.__struct_fields__))
 """A turn's columns, in the order of the row's fields."""
+
+CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__struct_fields__))
+"""A conversation's columns, likewise."""
 
 
 class Inventory:

@@ -23,7 +23,7 @@ class NodeMetrics:
         self._taken_back = counter("gateway_logs_taken_back", "Logs whose end was shown here, and then lost for good")
         self._commits = histogram("gateway_log_commit_seconds", "How long PostgreSQL took for a batch")
         self._lag = histogram("gateway_node_lag_seconds", "From another node's commit until its events are here")
-        self._way = Gauge("gateway_node_news_way", "1 at the way that news takes", ["way"], registry=registry)
+        self._way = Gauge("gateway_node_news_way", "1 for the way that news takes now", ["way"], registry=registry)
         self._batches = Counter("gateway_node_batches", "Other nodes' batches, by way", ["way"], registry=registry)
         self._from_redis, self._from_postgresql = (self._batches.labels(way) for way in ("redis", "postgresql"))
         self._refused = counter("gateway_node_news_refused", "Messages in Redis that no node had sent")

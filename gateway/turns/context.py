@@ -79,7 +79,7 @@ class Context(Struct, frozen=True):
 
     @property
     def ids(self) -> TurnIds:
-        """By which observers are told of it."""
+        """The ids under which observers are told of this turn."""
         return ids_of(self.turn.turn_id, self.note)
 
 

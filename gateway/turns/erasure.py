@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-from gateway.ids import ConversationId, LogKey
+from gateway.ids import ConversationId, LogKey, TurnId
 from gateway.log.log import EventLog
 from gateway.store.store import Store
 from gateway.turns.asking import EraseAsked, GoneAsked, ask, ask_all, until_taken_over
-from gateway.turns.live import LiveTurn
 from gateway.turns.others import Others
 from gateway.turns.readers import Readers
 from gateway.waiting import outlived
@@ -23,10 +22,10 @@ class LiveTurns(Protocol):
     def gate(self, conversation_id: str) -> asyncio.Lock:
         """A lock: while it is held, no turn starts in the conversation."""
 
-    def end_all(self, conversation_id: str) -> Sequence[LiveTurn]:
-        """Cancels a conversation's turns."""
+    def end_all(self, conversation_id: str) -> Sequence[TurnId]:
+        """Cancels a conversation's turns, and names them."""
 
-    def disown(self, live: LiveTurn) -> None:
+    def disown(self, turn_id: TurnId) -> None:
         """Forgets an ended turn."""
 
 
@@ -76,8 +75,8 @@ class Erasure:
         keys = [LogKey(conversation_id), *map(LogKey, await self._store.inventory.turns_of(conversation_id))]
         self._send_away(keys)
         await self._log.keeper.erase(keys)
-        for live in ours:
-            self._runner.disown(live)
+        for turn_id in ours:
+            self._runner.disown(turn_id)
         await self._store.erase(conversation_id)
         self._send_away(keys)  # readers that came in the meantime
         if self._others.any:

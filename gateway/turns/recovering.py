@@ -16,7 +16,7 @@ from gateway.upstream.protocol import ChatRef, ChatState
 POLL = 1.0
 """Seconds between two polls of a chat; Coze's documentation demands at least that."""
 
-PATIENCE = 10
+LATE_POLLS = 10
 """How many polls the record of a completed chat may lag behind the streamed text, or be empty."""
 
 REFUSALS = 3
@@ -67,7 +67,7 @@ class Recovering:
         over = state.status not in ("created", "in_progress")
         messages = await self._context.upstream.messages(ref) if over and state.status != "failed" else []
         self._over_at_coze += over
-        events = turn.recovered(state, messages, final=self._over_at_coze >= PATIENCE)
+        events = turn.recovered(state, messages, final=self._over_at_coze >= LATE_POLLS)
         if events is None:
             course.unfinished(state.status)
             return

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from gateway.errors import GatewayError
 from gateway.events import Notification
-from gateway.ids import LogKey
+from gateway.ids import LogKey, TurnId
 from gateway.log.tail import Tail
 from gateway.telemetry.ledger import Held
 from gateway.telemetry.observer import Story
@@ -229,19 +229,21 @@ class Runner:
             self._next(live.tail)  # its task may still have to wait for Coze
         return ended
 
-    def end_all(self, conversation_id: str) -> list[LiveTurn]:
-        """Cancels a conversation's turns, waiting ones first. Readers see their ends once the log is committed."""
+    def end_all(self, conversation_id: str) -> list[TurnId]:
+        """Cancels a conversation's turns, waiting ones first, and names them. Readers see their ends once the log is
+        committed."""
         for live in self.queues.of(conversation_id):
             self.cancel(live)
         ours = [live for live in self.turns.values() if live.turn.conversation_id == conversation_id]
         for live in ours:
             self.cancel(live)
-        return ours
+        return [live.turn.turn_id for live in ours]
 
-    def disown(self, live: LiveTurn) -> None:
+    def disown(self, turn_id: TurnId) -> None:
         """Forgets an ended turn, although its task may still have something to tell Coze."""
-        live.erased = True
-        self._drop(live)
+        if (live := self.turns.get(turn_id)) is not None:
+            live.erased = True
+            self._drop(live)
 
     async def drain(self, seconds: float) -> None:
         """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""

@@ -85,8 +85,8 @@ class CallerTokens:
 
 
 class WithCallers:
-    """Implements `Upstreams`: who brings a token of its own is served with that by `callers`, which its maker closes,
-    and everybody else by `own`, if there is one."""
+    """Implements `Upstreams`: `callers` serves the callers that bring a token of their own, `own` all others, if it is
+    there. Whoever made `callers` closes it."""
 
     def __init__(self, own: Upstreams | None, callers: Upstreams) -> None:
         self._own = own

@@ -249,7 +249,7 @@ class _Progress:
         self.sent = False
 
     def expect(self, seconds: float | None) -> None:
-        """From now on Coze has so many seconds; None: it is not Coze that is waited for."""
+        """Gives Coze this many seconds from now. With None, time runs for nobody: we don't wait for Coze."""
         if self.deadline is not None and not self.deadline.expired():
             self.deadline.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 

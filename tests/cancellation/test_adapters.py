@@ -95,8 +95,8 @@ async def test_a_route_cancelled_at_any_await_gives_everything_back(open_core: O
             reader = Reader()
             await reader.ask(session, url, "/fault plain pieces:2 -- still there?")
             assert reader.text == whole_text("/fault plain pieces:2 -- still there?")
-            if (live := services.turns.runner.turns.get(known.turn_id)) is not None:
-                services.turns.runner.cancel(live)
+            if (live := services.turns._runner.turns.get(known.turn_id)) is not None:
+                services.turns._runner.cancel(live)
             await balanced(services)
 
 
@@ -122,8 +122,8 @@ async def test_a_client_that_leaves_at_any_moment_of_an_opening_leaves_nothing(o
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError):
                     await task
-        live = services.turns.runner.turns.get(known.turn_id)
+        live = services.turns._runner.turns.get(known.turn_id)
         assert live is not None
-        services.turns.runner.cancel(live)
+        services.turns._runner.cancel(live)
         await balanced(services)
         assert services.connections.open == 0

@@ -55,7 +55,7 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
     shop = "shop-1" if name == "for a shop" else None
     started: list[tuple[str, Accepted]] = []
     async with open_core() as services:
-        original = services.turns.runner._run
+        original = services.turns._runner._run
         cuts: list[Cut] = []
 
         async def run(live: LiveTurn) -> None:
@@ -64,7 +64,7 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
         def ended(accepted: Accepted) -> bool:
             return services.turns.running(accepted.turn_id) is None
 
-        services.turns.runner._run = run  # type: ignore[method-assign]
+        services.turns._runner._run = run  # type: ignore[method-assign]
         at = 0
         while not cuts or cuts[-1].reached:
             at += 1
@@ -126,8 +126,8 @@ async def test_a_stop_cancelled_at_any_await_leaves_what_the_next_start_can_take
     for at in range(1, 7):
         async with open_core() as services:
             accepted = await _start(services, _order(f"/fault plain pieces:40 rate:100 -- stop {at}"))
-            await cut(services.turns.runner.drain(0.05), at)
-            await cut(services.turns.runner.close(), at)
+            await cut(services.turns._runner.drain(0.05), at)
+            await cut(services.turns._runner.close(), at)
         async with open_core() as services:
             async with asyncio.timeout(10):
                 last = await _ending(services, accepted)

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="of blows in each run (8), or of the soak (1800)")
     parser.add_argument("--nodes", action="store_true", help="three nodes on PostgreSQL instead of one gateway")
     parser.add_argument("--plant", choices=("double-writer", "lost-batch"), help="with --nodes: a fault to be found")
-    parser.add_argument("--soak", action="store_true", help="fifty turns a minute, a hundred listeners, and blows")
+    parser.add_argument("--soak", action="store_true", help="fifty turns per minute, a hundred listeners, and blows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.soak:

@@ -235,7 +235,7 @@ class Bench:
     def durable(self) -> bool:
         return self.storage.kind != "memory"
 
-    async def open(self, seed: int = 1) -> EventLog:
+    async def open(self) -> EventLog:
         self.journal = self.around(self.storage.journal(self.ledger))
         self.log = EventLog(
             self.journal,
@@ -270,7 +270,7 @@ class Bench:
 
     async def reopen(self) -> EventLog:
         await self.crash()
-        return await self.open(seed=2)
+        return await self.open()
 
     async def read(self, tail: Tail, *, after: int = 0) -> list[Entry]:
         """All events that are kept after a position, over all stretches."""

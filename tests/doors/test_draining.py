@@ -55,7 +55,7 @@ async def test_a_chat_that_has_begun_when_the_gateway_stops_is_named_in_the_answ
     services.turns.start_nothing_more()
     services.hub.drain(also_running=True)
     assert_cut(*await asyncio.wait_for(asking, 10))
-    assert len(services.turns.runner.turns) == 1
+    assert len(services.turns._runner.turns) == 1
     status, headers, said = await door.served.post("/v3/chat", body("x"), **key(TOKEN))
     assert (status, said["code"], "X-Gateway-Turn" in headers) == (503, 4009, False)  # this one has started nothing
     assert headers["Retry-After"]
@@ -68,7 +68,7 @@ async def test_a_chat_that_is_cancelled_before_coze_began_it_is_no_chat_that_run
     asking = asyncio.create_task(door.served.post("/v3/chat", body("x", stream=False), **key(TOKEN)))
     await asyncio.wait_for(silence.asked.wait(), 10)
     turns = door.served.services.turns
-    (turn,) = turns.runner.turns
+    (turn,) = turns._runner.turns
     assert await turns.cancel(turn, owns=lambda user, shop: True)
     status, headers, said = await asyncio.wait_for(asking, 10)
     assert (status, said["code"], "data" in said) == (200, 5000, False)

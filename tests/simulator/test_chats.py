@@ -1,4 +1,4 @@
-"""Chats: they go on without a client, one a conversation, through a crash, and not for ever."""
+"""Chats: they go on without a client, one per conversation, through a crash, and not for ever."""
 
 import asyncio
 import json

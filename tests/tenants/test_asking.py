@@ -53,7 +53,7 @@ async def test_an_unknown_shop_is_404_and_a_bot_of_another_shop_422_over_every_r
                 told = message.json()
                 assert (told["type"], told["code"]) == ("problem", code)
         assert asked.coze.tokens == []
-        assert gateway.services.turns.runner.turns == {}
+        assert gateway.services.turns._runner.turns == {}
 
 
 async def test_a_refused_message_does_not_use_up_its_key(tmp_path: Path) -> None:

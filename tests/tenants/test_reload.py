@@ -125,7 +125,7 @@ async def test_a_wrong_file_is_refused_with_every_mistake_and_the_shops_stay(tmp
         ready = f"{asked.gateway.url}/readyz"
         async with asked.gateway.session.get(ready) as answer:
             assert (await answer.json())["remarks"] == [
-                "GATEWAY_TENANTS_FILE was refused: the shops are those of before"
+                "GATEWAY_TENANTS_FILE was refused: the shops that it had before stay in use"
             ]
         await asked.write(ONLY_B)
         async with asked.gateway.session.get(ready) as answer:

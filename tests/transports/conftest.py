@@ -93,9 +93,9 @@ class Served:
 
     async def quiet(self) -> None:
         """Cancels turns that still run, then waits until nothing is held."""
-        running = list(self.services.turns.runner.turns.values())
+        running = list(self.services.turns._runner.turns.values())
         for live in running:
-            self.services.turns.runner.cancel(live)
+            self.services.turns._runner.cancel(live)
         await self.balanced()
 
     async def balanced(self, *, within: float = 5.0) -> None:

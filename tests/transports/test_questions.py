@@ -86,4 +86,4 @@ async def test_the_reply_may_wait_in_the_queue_before_the_question_is_asked(serv
     )
     assert (await served.ended(asked.topic.removeprefix("turns/"), within=5))["awaitingReply"] is True
     assert (await served.ended(reply.topic.removeprefix("turns/"), within=5))["status"] == "completed"
-    await until(lambda: not served.services.turns.runner.turns)
+    await until(lambda: not served.services.turns._runner.turns)

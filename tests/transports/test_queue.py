@@ -48,7 +48,7 @@ class SlowDisk:
 
 def another_task(served: Served) -> Callable[[], bool]:
     """Whether the runner's tasks are no longer as many as now."""
-    tasks = served.services.turns.runner._tasks
+    tasks = served.services.turns._runner._tasks
     now = len(tasks)
     return lambda: len(tasks) != now
 
@@ -123,8 +123,8 @@ async def test_a_turn_that_interrupted_while_a_drain_began_is_next_after_the_res
             await begin(served, f"queued {number}", conversationId=conversation, onBusy="queue")
         disk = SlowDisk(served)
         interrupting = asyncio.create_task(ask(served, "interrupts", conversationId=conversation, onBusy="interrupt"))
-        await until(lambda: len(served.services.turns.runner.turns) >= 5, within=5)
-        served.services.turns.runner.draining = True
+        await until(lambda: len(served.services.turns._runner.turns) >= 5, within=5)
+        served.services.turns._runner.draining = True
         disk.go_on()
         await interrupting
     async with serving(tmp_path, **settings) as served:
@@ -198,6 +198,6 @@ async def test_a_long_queue_stopped_in_any_order_through_restarts_keeps_its_orde
             assert (await served.ended(turn, within=30))["status"] == wanted, number
         await lasts(served.door(one.topic), *(served.door(f"turns/{turn}") for turn in turns.values()))
         await served.balanced()
-        assert not served.services.turns.runner.queues
+        assert not served.services.turns._runner.queues
         assert [chat.message for chat in coze.chats[1:]] == [f"queued {n}" for n in range(50) if n not in stopped]
         assert set(coze.asked[1:]) == {first.name}

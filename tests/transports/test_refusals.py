@@ -85,12 +85,12 @@ async def test_a_drain_that_begins_while_a_message_is_looked_at_lets_it_start_no
     real = served.services.store.conversation
 
     async def slow(conversation_id: Any) -> Any:
-        served.services.turns.runner.draining = True
+        served.services.turns._runner.draining = True
         return await real(conversation_id)
 
     monkeypatch.setattr(served.services.store, "conversation", slow)
     assert await WAYS[way](served, "k", body(conversationId=conversation)) == "draining"
-    served.services.turns.runner.draining = False
+    served.services.turns._runner.draining = False
     monkeypatch.undo()
     assert await asked_for(served) == 1
     assert await WAYS[way](served, "k", body(conversationId=conversation)) == ""
@@ -112,7 +112,7 @@ async def test_a_socket_with_all_its_topics_starts_nothing_and_finds_what_it_has
         turns = [(await chat(key))["turnId"] for key in ("a", "b", "c")]
         refused = await chat("d")
         assert (refused["type"], refused["code"]) == ("problem", "too_many_connections")
-        assert len(served.services.turns.runner.turns) == 3
+        assert len(served.services.turns._runner.turns) == 3
         assert (await chat("b"))["turnId"] == turns[1]  # starts nothing, and has a topic
         await served.post(f"/api/coze/turns/{turns[0]}/cancel")
         while (said := await socket.receive_json()).get("topic") != f"turns/{turns[0]}" or (
@@ -159,7 +159,7 @@ async def test_a_client_that_leaves_while_it_is_refused_leaves_no_trace(
         with contextlib.suppress(asyncio.CancelledError):
             await leaving
         go_on.set()
-        while len(served.services.turns.runner._tasks) > 1:  # noqa: ASYNC110 (the running turn's is the other one)
+        while len(served.services.turns._runner._tasks) > 1:  # noqa: ASYNC110 (the running turn's is the other one)
             await asyncio.sleep(0)
     gc.collect()
     await asyncio.sleep(0)

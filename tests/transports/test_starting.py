@@ -370,7 +370,7 @@ async def test_prefer_wait_answers_in_time_with_where_to_look(served: Served) ->
 async def test_a_cancelled_and_a_failed_turn_answer_the_older_way_too(served: Served) -> None:
     body = {"userId": "u", "botId": "b", "message": SLOW}
     waiting = asyncio.create_task(served.post("/api/coze/chat", body, **{"Idempotency-Key": "k"}))
-    await until(lambda: served.services.turns.runner.turns)
+    await until(lambda: served.services.turns._runner.turns)
     _, _, answer = await served.post("/api/coze/chat", body, **{"Idempotency-Key": "k", "Prefer": "wait=0"})
 
     async def said() -> Any:

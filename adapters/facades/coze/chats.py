@@ -62,7 +62,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     """The chat's state, from our own log: Coze's clients ask every tenth of a second."""
     services = request.app[SERVICES]
     caller = caller_of(request)
-    turn_id = await turn_of(request, services, caller, dict(request.query))
+    turn_id = await turn_of(request, caller, dict(request.query))
     with services.connections.acquire(), closing(await cursor(services, caller, turn_id)) as subscription:
         chat = chat_in(stretch_of(subscription, request))
     running = services.turns.running(turn_id)
@@ -74,7 +74,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
 async def messages(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     caller = caller_of(request)
-    turn_id = await turn_of(request, services, caller, dict(request.query))
+    turn_id = await turn_of(request, caller, dict(request.query))
     with services.connections.acquire():
         with closing(await cursor(services, caller, turn_id)) as subscription:
             async with services.hub.unsent.making:
@@ -86,7 +86,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     caller = caller_of(request)
     body = await read_object(request, services)
-    turn_id = await turn_of(request, services, caller, body)
+    turn_id = await turn_of(request, caller, body)
     with closing(await cursor(services, caller, turn_id)) as subscription:
         stretch = stretch_of(subscription, request)
         over = chat_in(stretch).get("status") == "completed"  # the turn may still wait for late audio

@@ -24,7 +24,7 @@ class CozeAlone(Refusal):
     """A chat of which the gateway knows nothing, or nothing any more. Coze may know it."""
 
 
-async def turn_of(request: web.Request, services: Services, caller: Caller, ids: dict[str, Any]) -> str:
+async def turn_of(request: web.Request, caller: Caller, ids: dict[str, Any]) -> str:
     """The turn of the chat that the request names by Coze's ids."""
     chat = str(ids.get("conversation_id", "")), str(ids.get("chat_id", ""))
     found = await request.app[KNOWN].turn(chat, caller.may_read)

@@ -19,8 +19,8 @@ Owns = Callable[[str, str | None], bool]
 
 
 class Known:
-    """Remembers the newest chats, so that most questions need no look-up. Nobody is told of a chat of another owner's:
-    Coze may know one by the same ids that is the caller's."""
+    """Remembers the newest chats, so that most questions need no look-up. A chat is found for its owner alone;
+    under the same ids Coze may have one of another caller's."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -45,7 +45,7 @@ _ENDS = (COMPLETED, _FAILED, b"error", _CANCELED, b"conversation.chat.cancelled"
 
 class Head(Struct, frozen=True):
     """The message to which pieces of text belong after `sequence`. With `begins` the first of them begins with a
-    separator, which is none of the message's."""
+    separator, which is not part of the message."""
 
     sequence: int
     fields: bytes

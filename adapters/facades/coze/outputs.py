@@ -73,7 +73,7 @@ async def _give_again(services: Services, caller: Caller, turn_id: str, outputs:
 async def _asking(request: web.Request, services: Services, caller: Caller, call: str) -> str:
     """The turn whose call the request answers. A run is named by the call, or by the request's head."""
     if request.path != RESUME:
-        return await turn_of(request, services, caller, dict(request.query))
+        return await turn_of(request, caller, dict(request.query))
     if TURN in request.headers:
         return request.headers[TURN]
     found = await services.turns.interrupts.find(call, owns=caller.may_read)

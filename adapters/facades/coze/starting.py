@@ -55,7 +55,7 @@ async def learn(request: web.Request, services: Services, order: Order, accepted
         return
     owner = order.user_id, order.shop_id
     request.app[KNOWN].learn(ids, accepted.turn_id, accepted.conversation_id, *owner)
-    services.turns.runner.tell(accepted.turn_id)
+    services.turns.tell(accepted.turn_id)
     if services.settings.on_postgresql:
         with suppress(GatewayError):  # it is written as soon as that is possible
             await services.store.settled()

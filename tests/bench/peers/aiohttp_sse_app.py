@@ -1,4 +1,4 @@
-"""A hand-written app on aiohttp and aiohttp-sse, as one would write it in an afternoon: a queue a listener."""
+"""A hand-written app on aiohttp and aiohttp-sse, as one would write it in an afternoon: a queue per listener."""
 
 import asyncio
 import json

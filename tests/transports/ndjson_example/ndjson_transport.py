@@ -1,4 +1,4 @@
-"""Newline-delimited JSON: `GET …/ndjson?after=ID`, one event a line, an empty line as heartbeat."""
+"""Newline-delimited JSON: `GET …/ndjson?after=ID`, one event per line, an empty line as heartbeat."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
