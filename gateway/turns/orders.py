@@ -159,6 +159,7 @@ class _Change(msgspec.Struct, omit_defaults=True):
     kept: int = 0
     answers: list[tuple[str, int]] | None = None
     seen: list[str] = []
+    given: bool | None = None
     outputs: list[tuple[str, str]] | None = None
 
 
@@ -203,6 +204,7 @@ def _fields(note: Note) -> dict[str, Any]:
         "chat_id": memory.chat_id,
         "chat_conversation_id": memory.coze_conversation_id,
         "run": memory.run,
+        "given": memory.given,
         "outputs": note.outputs,
     }
 
@@ -248,6 +250,7 @@ def _apply(note: Note, change: _Change) -> None:
         if (value := getattr(change, name)) is not None:
             setattr(note, name, value)
     memory.run = change.run if change.run is not None else memory.run
+    memory.given = change.given if change.given is not None else memory.given
     memory.chat_id = change.chat_id if change.chat_id is not None else memory.chat_id
     if change.chat_conversation_id is not None:
         memory.coze_conversation_id = change.chat_conversation_id

@@ -35,7 +35,7 @@ def snapshot(live: LiveTurn, now: float) -> TurnUpdate:
     """A turn as the store keeps it. Content and position belong together: both are what readers may have seen."""
     turn, stretch = live.turn, live.stretch
     seen = outline(stretch) if stretch is not None else Outline()
-    if turn.phase not in ("action_required", "recovering"):
+    if turn.memory.given or turn.phase not in ("action_required", "recovering"):
         seen.waits = False  # the outputs were given, and no event says so
     return _update(
         turn.turn_id,
@@ -64,8 +64,9 @@ def glance(live: LiveTurn, now: float) -> TurnUpdate:
 
 
 def ended(stretch: Stretch, note: Note, now: float) -> TurnUpdate:
-    """An ended turn, from its log alone."""
+    """A turn from its log and its note alone: one that has ended, or that runs at another node."""
     seen = outline(stretch)
+    seen.waits = seen.waits and not note.memory.given
     return _update(
         TurnId(stretch.turn),
         ConversationId(note.conversation_id),

@@ -97,6 +97,8 @@ class Memory(Struct):
     """What the workflow does, as far as we know; "" before it has begun, and in chats."""
     seen: list[str] = []
     """The ids of the cards, tools and suggestions that were shown already, as far as Coze gave them ids."""
+    given: bool = False
+    """Whether the tool outputs were given that the turn asked for last, so that it runs before its next event, too."""
 
 
 class Turn:
@@ -325,6 +327,7 @@ class Turn:
         """
         if self.phase in ("action_required", "recovering"):
             self._go("streaming")
+            self.memory.given = True
             if self.memory.run:
                 self._run_is("going")  # the calls are kept, because the answer to an interrupt repeats its type
             else:
@@ -487,6 +490,8 @@ class Turn:
         waiting = self.phase == "action_required"
         if not waiting:
             self._go("action_required")
+        self.memory_changed |= self.memory.given
+        self.memory.given = False
         if self.memory.run:
             self._run_is("waiting")
         if tool_calls == self.tool_calls and (waiting or tool_calls):

@@ -121,7 +121,7 @@ async def test_a_turn_is_cancelled_at_a_node_that_does_not_run_it(
 
 
 async def test_tool_outputs_are_given_at_a_node_that_does_not_run_the_turn(nodes: Cluster) -> None:
-    turn, _ = await nodes.begin(A, "/fault action pieces:10 -- act")
+    turn, _ = await nodes.begin(A, "/fault action first:900 pieces:10 -- act")
     reading = [asyncio.create_task(nodes.read(node, turn)) for node in (A, B)]
     state = await nodes.stands(C, turn, "action_required")
     calls = [call["id"] for call in state["toolCalls"]]
@@ -130,6 +130,8 @@ async def test_tool_outputs_are_given_at_a_node_that_does_not_run_the_turn(nodes
     assert (status, problem["code"]) == (422, "invalid_request")
     outputs = {"toolOutputs": [{"toolCallId": call, "output": f"out of {call}"} for call in calls]}
     assert (await nodes.post(C, path, outputs))[0] == 202
+    for node in (A, B, C):
+        assert (await nodes.state(node, turn))["status"] != "action_required", "before its next event, too"
     for reader in await asyncio.gather(*reading):
         assert reader.names.count("action_required") == 1
         assert reader.names[-1] == "completed"

@@ -72,7 +72,7 @@ class Told:
 
     async def ends(self, node: int, *names: str) -> Event:
         """Everybody has been given its end, those who left at this node, where late readers are given the same."""
-        await self.stayed()
+        await asyncio.gather(*self._reading)
         await asyncio.gather(*(self._nodes.go_on(reader, node, self.turn) for reader in self.gone))
         await asyncio.gather(*(self._nodes.read(node, self.turn, way, book=self.book) for way in LISTEN))
         for position in list(self.book.texts)[:-1:41]:
