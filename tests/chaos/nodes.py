@@ -18,6 +18,7 @@ from tests.faults.coze import SWIFT, simulated
 from tests.faults.proxy import Proxy, proxied
 from tests.faults.reading import Broken, client
 from tests.processes import ROOT, GatewayProcess
+from tests.waiting import until
 
 LIVENESS = 15.0
 NODES = 3
@@ -199,6 +200,7 @@ async def run_nodes(
 
             await here.crowd.gather(session, strike, rest)
             here.crowd.judge()
+            await _dead_nodes_are_buried(servers.url)
             await _judge_nodes(here, session)
             await _sound(servers.url)
             return here
@@ -217,6 +219,23 @@ async def _kept(here: Nodes, seed: int) -> AsyncIterator[None]:
                 (folder / f"node-{number}-{life}.log").write_text("\n".join(process.text))
         error.add_note(f"the nodes' logs are in {folder.relative_to(ROOT)}")
         raise
+
+
+async def _dead_nodes_are_buried(url: str) -> None:
+    """A node that died when all its turns were over is buried, too, and what it had not saved is saved by others."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+
+        async def are_buried() -> bool:
+            found = await (await connection.execute("SELECT count(*) FROM log_nodes")).fetchone()
+            unsaved = await (
+                await connection.execute("SELECT 1 FROM log_stretches WHERE NOT kept AND turn <> ''")
+            ).fetchall()
+            return found == (NODES,) and not unsaved
+
+        try:
+            await until(are_buried, within=LIVENESS)
+        except TimeoutError:
+            raise Broken(f"{LIVENESS:g} s later, dead nodes are not buried, or turns not saved") from None
 
 
 async def _judge_nodes(here: Nodes, session: aiohttp.ClientSession) -> None:
