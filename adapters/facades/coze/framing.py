@@ -15,6 +15,7 @@ from gateway.events import (
     HEAD,
     HIDDEN,
     LOG_ID,
+    AudioPiece,
     Cancelled,
     Failed,
     one_line,
@@ -116,9 +117,10 @@ class Framer:
         return b"".join((self._opening, content, b"}\n\n"))
 
     def _sound(self, entry: Entry) -> bytes:
+        event = entry.event
+        assert isinstance(event, AudioPiece)
         head = msgspec.json.decode(self._at(entry.sequence).fields)
-        content = msgspec.json.decode(b"{%b}" % entry.body)["content"]
-        return self.framed(_AUDIO, _json(head | {"content_type": "audio", "content": content}))
+        return self.framed(_AUDIO, _json(head | {"content_type": "audio", "content": event.content}))
 
     def _at(self, sequence: int) -> Head:
         """The head that counts at a position."""
