@@ -102,11 +102,15 @@ class PostgresServer:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Ends it as a restart does: at once, even with open connections. SIGQUIT ends it as a crash does."""
+        """Ends it as a restart does: at once, even with open connections. SIGQUIT ends it as a crash does, and so does
+        a busy machine on which it takes too long."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(20)
-            self._process = None
+            try:
+                self._process.wait(20)
+                self._process = None
+            except subprocess.TimeoutExpired:
+                self.crash()
 
     def standby(self, folder: Path) -> "PostgresServer":
         """Another server, in a folder of its own, that streams what this one writes; it runs."""
