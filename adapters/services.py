@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _PROBE_EVERY = 1.0
 _PROBE_WAIT = 0.25
+_PROBE_LAST = 5.0  # how long a stop waits for the probe that is under way
 
 
 class Probes:
@@ -72,8 +73,8 @@ class Probes:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_PROBE_WAIT)
+            await asyncio.wait([self._task], timeout=_PROBE_LAST)
+            self._task.cancel()  # PostgreSQL does not answer
 
 
 class TurnRate(Protocol):
