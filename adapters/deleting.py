@@ -65,13 +65,13 @@ async def delete(
         others = Nobody() if cluster is None else cluster.claims(store.settled)
         erasure = Erasure(_NoTurns(), log=log, store=store, readers=_NoReaders(), others=others)
 
-        async def tell(orphans: list[Stretch], over: list[Stretch]) -> None:
+        async def tell(orphans: list[Stretch], over: list[Stretch], _lost: list[str]) -> None:
             """Tells the store of these turns: the process that wrote them may have been killed before it did."""
             for stretch in [*orphans, *over]:
                 if stretch.turn:
                     _tell(store, stretch)
 
-        await tell(running, log.keeper.ended())
+        await tell(running, log.keeper.ended(), [])
         await store.settled()
         if cluster is not None:
             cluster.start(

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from gateway.log.outline import legible
 from gateway.log.packing import DAMAGED, unpack
 from gateway.log.replay import replay
 from gateway.log.saving import GIVEN, HEADS, portions
@@ -33,9 +34,9 @@ _BATCHES = "SELECT number, body FROM log_batches WHERE node = %s ORDER BY number
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
-async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] = ()) -> bool:
+async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] = ()) -> list[str] | None:
     """Buries a node, in one transaction. Does nothing if the node has reported within `silence` seconds that it lives.
-    Returns whether it was buried by this.
+    Returns the turns that are lost; None if it was not buried by this.
 
     Deleting the licence waits for a batch that is under way, and every later batch finds no licence. From then on the
     stretches have no node, until one adopts them. Until then their conversations are marked with the node's negative
@@ -43,13 +44,15 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
     Stretches of it among `ghosts` are deleted, and so are those that are damaged: their turns are lost, and no others.
     """
     if not await run(_LICENCE, (node, silence)):
-        return False  # the node lives, or somebody else has buried it
+        return None  # the node lives, or somebody else has buried it
     if ghosts:
         await run(REMOVE, (list(ghosts), node))
     saved: dict[int, int] = {}
     found: dict[int, Stretch] = {}
     damaged: set[int] = set()
+    turns: dict[int, str] = {}
     for batch, *row in await run(f"SELECT batch, {COLUMNS} FROM log_stretches WHERE node = %s", (node,)):
+        turns[row[0]] = row[4]
         if (stretch := sound(row)) is None:
             damaged.add(row[0])
         else:
@@ -66,6 +69,7 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
                     replay(found, record, number)
                 except DAMAGED:
                     damaged.add(record[0])
+    damaged |= {one for one, stretch in found.items() if legible(stretch) is None}
     if damaged:
         await run(REMOVE, (list(damaged), node))
         logger.error("log.unreadable", stretches=sorted(damaged))
@@ -74,15 +78,16 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
     await run(_UNCLAIM, (-node, node))
     for table in ("log_batches", "log_locks"):
         await run(f"DELETE FROM {table} WHERE node = %s", (node,))
-    return True
+    return [turns[number] for number in damaged]
 
 
 def sound(row: Sequence[Any]) -> Stretch | None:
     """A stored stretch; None if it is damaged."""
     try:
-        return stretch_of(row)
+        stretch = stretch_of(row)
     except DAMAGED:
         return None
+    return None if legible(stretch) is None else stretch
 
 
 def stretch_of(row: Sequence[Any]) -> Stretch:

@@ -1,5 +1,6 @@
 """A licence: a node's row in PostgreSQL. Without it the node writes nothing."""
 
+import asyncio
 from collections.abc import Awaitable, Collection
 from typing import Any, Final, TypeVar
 
@@ -9,6 +10,7 @@ from psycopg import Error
 from gateway.ids import new_number
 from gateway.log.burial import COLUMNS, REMOVE, bury, sound
 from gateway.log.journal import JournalError
+from gateway.log.packing import DAMAGED
 from gateway.log.rows import LIVES, NUMBERS
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
@@ -21,6 +23,7 @@ LEASE: Final = 6.0
 """Seconds by the database's clock after which a node that has not reported that it lives counts as dead."""
 
 _ADOPTED_AT_ONCE = 1000  # logs
+_TELLING = 0.3  # seconds that other nodes, which were told to stop at the same moment, have to tell it
 
 _TAKE = (
     "INSERT INTO log_nodes (id, name) OVERRIDING SYSTEM VALUE VALUES (%s, %s) RETURNING id, (SELECT mark FROM log_made)"
@@ -57,6 +60,8 @@ class Licence:
         self._name = name
         self._lease = lease
         self.node = 0
+        self.lost: list[str] = []
+        """The turns whose stretches it has deleted because they were damaged, until somebody takes them from here."""
         self.breaks = 0
         """How often its connection broke: after each time the database may have lost its last moments."""
 
@@ -87,6 +92,7 @@ class Licence:
         """Tells the others that this node is about to leave. Returns whether another one lives that is not. Of nodes
         that leave at the same time, at least one learns of the other: each tells first, and asks then."""
         await self._ask(_LEAVE, _LEAVING, self.node)
+        await asyncio.sleep(_TELLING)
         return bool(await self._ask(_OTHERS_STAY, self._lease, self.node, _LEAVING))
 
     async def silent(self) -> list[int]:
@@ -103,17 +109,20 @@ class Licence:
         breaks, buried = self.breaks, 0
         for node in await self.silent():
             try:
-                buried += await self._bury(node, silence=self._lease, breaks=breaks)
-            except (JournalError, Error, ValueError) as error:
+                lost = await self._bury(node, silence=self._lease, breaks=breaks)
+                if lost is not None:
+                    buried += 1
+                    self.lost += lost
+            except (JournalError, Error, *DAMAGED) as error:
                 logger.error("nodes.not_buried", node=node, reason=str(error))
         return buried
 
     async def _bury(
         self, node: int, *, silence: float, ghosts: Collection[int] = (), breaks: int | None = None
-    ) -> bool:
-        async def work(run: Run) -> bool:
+    ) -> list[str] | None:
+        async def work(run: Run) -> list[str] | None:
             if breaks not in (None, self.breaks):
-                return False
+                return None
             return await bury(run, node=node, silence=silence, ghosts=ghosts)
 
         return await translated(self._line.within(work))
@@ -127,10 +136,11 @@ class Licence:
         """
         orphan = (0 if known is None else self.node, self.node, list(known or ()))
         rows = await self._ask(_ADOPT, self.node, *orphan, _ADOPTED_AT_ONCE, batch, *orphan)
-        found = [(row[1], sound(row[1:])) for row in sorted(rows, key=lambda row: row[0])]
-        if damaged := [number for number, stretch in found if stretch is None]:
-            await self._ask(REMOVE, damaged, self.node)
-            logger.error("log.unreadable", stretches=damaged)
+        found = [(row[1:], sound(row[1:])) for row in sorted(rows, key=lambda row: row[0])]
+        if damaged := [row for row, stretch in found if stretch is None]:
+            await self._ask(REMOVE, [row[0] for row in damaged], self.node)
+            self.lost += [row[4] for row in damaged]
+            logger.error("log.unreadable", stretches=[row[0] for row in damaged])
         return [stretch for _, stretch in found if stretch is not None]
 
     async def _ask(self, sql: str, *parameters: Any) -> list[Any]:

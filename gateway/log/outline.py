@@ -21,6 +21,7 @@ from gateway.events import (
     decode,
 )
 from gateway.log import segments
+from gateway.log.packing import DAMAGED
 from gateway.log.stretch import Stretch
 from gateway.status import Status, status
 
@@ -69,6 +70,14 @@ def outline(stretch: Stretch) -> Outline:
     found.content = found.last.content if found.last is not None and repeats else "".join(content)
     found.reasoning = "".join(reasoning)
     return found
+
+
+def legible(stretch: Stretch) -> Outline | None:
+    """The outline; None if an event is not what was written."""
+    try:
+        return outline(stretch)
+    except DAMAGED:
+        return None
 
 
 def _add(found: Outline, content: list[str], event: Event | Reset | Unknown) -> None:

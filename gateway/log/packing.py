@@ -16,7 +16,7 @@ class Saved(msgspec.Struct, array_like=True):
     segments: list[tuple[int, bytes, bytes]]
 
 
-DAMAGED = (msgspec.MsgspecError, ValueError)
+DAMAGED = (msgspec.MsgspecError, ValueError, LookupError)
 """What reading a stretch or a batch raises if it is not what was written."""
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,14 +6,18 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+import structlog
+
 from gateway.ids import LogKey
 from gateway.log.epochs import Epochs
 from gateway.log.forks import Forks
-from gateway.log.journal import Index, Journal, JournalError, Place
+from gateway.log.journal import Broken, Index, Journal, JournalError, Place
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.log.writer import Writer
 from gateway.waiting import outlived
+
+logger = structlog.get_logger()
 
 _LINGER = 5.0
 """Seconds for which a log that other processes write is followed after its last reader has left: a client that polls
@@ -63,6 +67,7 @@ class Shelf:
         self._tails: dict[str, Tail] = {}
         self._loading: dict[str, asyncio.Task[Tail]] = {}
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._damaged: set[int] = set()  # the numbers of damaged stretches, of which the operator was told
 
     # -- tails --------------------------------------------------------------------------------------------------
 
@@ -116,14 +121,25 @@ class Shelf:
         return None if key is None else await self.tail(LogKey(key), turn=turn)
 
     async def load(self, span: Span) -> Stretch | None:
-        """Brings a stored stretch into memory; None if retention has removed it."""
+        """Brings a stored stretch into memory; None if retention has removed it, or if it is damaged."""
         if span.stretch is None:
             if (lock := self._reading.get(span.number)) is None:
                 lock = self._reading[span.number] = asyncio.Lock()
             async with lock:  # so that many readers of a stored answer read it once
                 if span.stretch is None:
-                    span.stretch = await self._journal.load(span.number)
+                    try:
+                        span.stretch = await self._journal.load(span.number)
+                    except Broken as error:
+                        self._lose(span, error)
         return span.stretch
+
+    def _lose(self, span: Span, error: Broken) -> None:
+        """What is stored of a stretch is damaged: it counts as removed by retention, for its readers and for others."""
+        if span.number not in self._damaged:
+            self._damaged.add(span.number)
+            logger.error("log.unreadable", stretches=[span.number], turnId=span.turn, reason=str(error))
+        for tail in self._tails.values():
+            tail.spans = [one for one in tail.spans if one is not span]
 
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
         """The turn and the note of the newest stretch with this mark that is still kept."""

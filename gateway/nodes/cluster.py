@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
 from gateway.log.shelf import Shelf
-from gateway.log.stretch import Stretch
 from gateway.nodes.claims import Claims
 from gateway.nodes.database import Database
 from gateway.nodes.following import Following
-from gateway.nodes.membership import Membership
+from gateway.nodes.membership import Adopt, Membership
 from gateway.nodes.message import Message
 from gateway.nodes.news import News
 from gateway.nodes.post import Post
@@ -96,7 +95,7 @@ class Cluster:
         self,
         log: EventLog,
         *,
-        adopt: Callable[[list[Stretch], list[Stretch]], Awaitable[None]],
+        adopt: Adopt,
         start_over: Callable[[], Awaitable[None]],
         answer: Callable[[bytes], Awaitable[bytes]],
         when_back: Callable[[], None],

@@ -23,6 +23,10 @@ from gateway.telemetry.node_metrics import NodeMetrics
 
 logger = structlog.get_logger()
 
+Adopt = Callable[[list[Stretch], list[Stretch], list[str]], Awaitable[None]]
+"""Goes on with adopted stretches that run, and tells the store of adopted ones that have ended, and of turns that are
+lost because they were damaged."""
+
 _EVERY = 1.0
 _CHANCE = LEASE / 2  # seconds: a node that just starts, and finds only silent ones, waits for reports of theirs
 
@@ -30,8 +34,7 @@ _CHANCE = LEASE / 2  # seconds: a node that just starts, and finds only silent o
 class Membership:
     """The tasks of a node that concern other nodes: one beats, buries and adopts; one follows their logs and answers.
 
-    `adopt` goes on with adopted stretches that run, and tells the store of adopted ones that have ended. `start_over`
-    forgets the turns that this node lost when it was taken for dead. `answer` does what another node asks.
+    `start_over` forgets the turns that this node lost when it was taken for dead. `answer` does what another node asks.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Membership:
         following: Following,
         post: Post,
         *,
-        adopt: Callable[[list[Stretch], list[Stretch]], Awaitable[None]],
+        adopt: "Adopt",
         start_over: Callable[[], Awaitable[None]],
         answer: Answering,
         faults: Faults,
@@ -187,10 +190,12 @@ class Membership:
             came = await self._journal.adopt()
             self._adopted += came
             await self._log.take_in(came)
-        if adopted := self._adopted:
+        adopted, lost = self._adopted, self._journal.licence.lost
+        if adopted or lost:
             ended = [stretch for stretch in adopted if stretch.ended is not None]
-            await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended)
-            self._adopted = []  # whatever has failed until here is done again in the next round
+            await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended, lost)
+            # Whatever has failed until here is done again in the next round.
+            self._adopted, self._journal.licence.lost = [], []
             self._metrics.stretches_adopted(len(adopted))
             self._look = True
             self._wake.set()

@@ -6,7 +6,7 @@ from gateway.errors import Code
 from gateway.events import Cancelled, Completed, Failed, Last
 from gateway.ids import ConversationId, ShopId, TurnId, UserId
 from gateway.log.epochs import Epochs
-from gateway.log.outline import Outline, outline
+from gateway.log.outline import Outline, legible, outline
 from gateway.log.stretch import Stretch
 from gateway.status import status
 from gateway.store.rows import TurnBegun, TurnRow, TurnUpdate
@@ -83,8 +83,8 @@ def lost(row: TurnRow, now: float, left: Stretch | None = None) -> TurnUpdate:
     its note is lost."""
     turn_id, conversation_id, position = row.turn_id, row.conversation_id, row.position
     seen = Outline(content=row.content, reasoning=row.reasoning, suggestions=row.suggestions)
-    if left is not None:
-        seen, position = outline(left), Epochs.parse(left.epochs).position(left.last)
+    if left is not None and (shown := legible(left)) is not None:
+        seen, position = shown, Epochs.parse(left.epochs).position(left.last)
     if seen.last is None:
         seen.last = failed(Code.INTERNAL, "en", conversation_id=conversation_id, turn_id=turn_id, content=seen.content)
     memory = Memory(chat_id=row.coze_chat_id, coze_conversation_id=row.coze_conversation_id)

@@ -248,9 +248,13 @@ class Runner:
     async def drain(self, seconds: float) -> None:
         """Starts nothing more and waits up to `seconds` for running turns. The next process finishes the rest."""
         self.draining = True
-        running = [live.task for live in self.turns.values() if live.task is not None]
-        if running:
-            await asyncio.wait(running, timeout=seconds)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0 and (running := self._running()):
+            await asyncio.wait(running, timeout=left)  # more may be adopted meanwhile, from nodes that stop, too
+
+    def _running(self) -> "list[asyncio.Task[Any]]":
+        return [live.task for live in self.turns.values() if live.task is not None and not live.task.done()]
 
     async def close(self) -> None:
         """Abandons the turns that still run; they stay unfinished in the log."""

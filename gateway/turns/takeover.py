@@ -8,12 +8,14 @@ from gateway.ids import ConversationId, LogKey, TurnId
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
+from gateway.status import ENDED
 from gateway.store.store import Store
 from gateway.turns.context import Means, ids_of
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Note, read_note
+from gateway.turns.projection import lost
 from gateway.turns.reconciling import newest_known, reconcile, tell_missing
 from gateway.turns.runner import GRACE, Runner
 from gateway.turns.telling import Telling
@@ -102,6 +104,13 @@ class TakeOver:
         else:
             logger.warning("turns.wait_for_storage", turns=len(running), reason=self._log.trouble)
             self._runner.track(self._go_on_later(running))
+
+    async def lose(self, turns: list[str]) -> None:
+        """Tells the store that these turns have failed, because what the log had of them was damaged."""
+        for turn in turns:
+            if (row := await self._store.turn(TurnId(turn))) is not None and row.status not in ENDED:
+                self._store.update(lost(row, self._means.clock()))
+                logger.warning("turn.lost", turnId=turn)
 
     async def _tails(self, orphans: list[Stretch]) -> dict[int, Tail]:
         """The tails in which these turns go on, by the numbers of their stretches. This object uses them until it

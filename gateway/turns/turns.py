@@ -213,9 +213,10 @@ class Turns:
                 work = self._notifications.tell(question)
         return await answer(work)
 
-    async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
-        """Goes on with the stretches that a dead node left."""
+    async def adopt(self, orphans: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
+        """Goes on with the stretches that a dead node left, and ends those of its turns of which nothing is left."""
         await self._takeover.adopt(orphans, ended)
+        await self._takeover.lose(lost)
 
     async def start_over(self) -> None:
         """This node was taken for dead: others go on with its turns."""

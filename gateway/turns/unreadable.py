@@ -1,4 +1,4 @@
-"""Unreadable: ends turns whose notes are damaged, so that no other turn waits for them."""
+"""Unreadable: ends turns whose notes or events are damaged, so that no other turn waits for them."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import structlog
 from gateway.errors import Code, GatewayError
 from gateway.ids import TurnId
 from gateway.log.journal import JournalError
-from gateway.log.outline import outline
+from gateway.log.outline import legible
 from gateway.log.packing import DAMAGED
 from gateway.log.stretch import Stretch
 from gateway.log.writer import Writer
@@ -21,9 +21,9 @@ logger = structlog.get_logger()
 
 
 def is_readable(stretch: Stretch) -> bool:
-    """Whether the stretch has a sound note, or is none of a turn and needs none."""
+    """Whether its events are sound, and, if it is a turn's, its note is, too."""
     try:
-        return not stretch.turn or bool(read_note(stretch.state))
+        return legible(stretch) is not None and (not stretch.turn or bool(read_note(stretch.state)))
     except DAMAGED:
         return False
 
@@ -39,8 +39,9 @@ class Unreadable:
 
     def end(self, stretch: Stretch, *, writable: bool) -> None:
         """Ends a running turn as failed, with the text that its readers have."""
-        logger.error("turn.unreadable", turnId=stretch.turn, reason="its note is damaged")
-        content = outline(stretch).content
+        logger.error("turn.unreadable", turnId=stretch.turn, reason="its note or one of its events is damaged")
+        seen = legible(stretch)
+        content = "" if seen is None else seen.content
         last = failed(Code.INTERNAL, "en", conversation_id=stretch.key, turn_id=stretch.turn, content=content)
         writer = self._log.take_over(stretch, self)
         if writable:

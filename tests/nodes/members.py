@@ -21,6 +21,7 @@ class Member(Node):
         self._rings = Rings(url, ledger=ledger, heard=lambda _: None)
         self._ledger = ledger
         self.adopted: list[list[Stretch]] = []
+        self.lost: list[str] = []
         self.membership: Membership
 
     async def join(self) -> None:
@@ -42,8 +43,10 @@ class Member(Node):
             metrics=NodeMetrics(CollectorRegistry()),
         )
 
-    async def adopt_all(self, running: list[Stretch], ended: list[Stretch]) -> None:
-        self.adopted.append(running + ended)
+    async def adopt_all(self, running: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
+        self.lost += lost
+        if running or ended:
+            self.adopted.append(running + ended)
 
     async def round(self) -> None:
         await self.membership.round()

@@ -40,7 +40,7 @@ def unsaved(node: Member) -> set[str]:
 async def test_what_is_erased_before_its_turn_goes_on_does_not_come_back(
     adopts: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fails(running: list[Stretch], ended: list[Stretch]) -> None:
+    async def fails(running: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
         raise JournalError("away")
 
     with monkeypatch.context() as patch:

@@ -89,6 +89,7 @@ async def test_a_damaged_stretch_of_a_dead_node_costs_its_own_turn_only(join: Jo
     fresh = await join()
     await _rounds(fresh, until_buried=dead)
     assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_3"]
+    assert sorted(fresh.lost) == ["turn_1", "turn_2"]
     assert await fresh.database.ask("SELECT turn FROM log_stretches") == [("turn_3",)]
 
 
@@ -113,6 +114,7 @@ async def test_a_damaged_stretch_that_waits_to_be_adopted_costs_its_own_turn_onl
     await fresh.database.ask("UPDATE log_stretches SET body = 'no stretch' WHERE turn = 'turn_1'")
     await fresh.round()
     assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_2"]
+    assert fresh.lost == ["turn_1"]
     assert await fresh.database.ask("SELECT turn FROM log_stretches") == [("turn_2",)]
 
 
