@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from gateway.log.outline import legible
+from gateway.log.outline import checked, legible
 from gateway.log.packing import DAMAGED, unpack
 from gateway.log.replay import replay
 from gateway.log.saving import GIVEN, HEADS, portions
@@ -84,10 +84,9 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
 def sound(row: Sequence[Any]) -> Stretch | None:
     """A stored stretch; None if it is damaged."""
     try:
-        stretch = stretch_of(row)
+        return checked(stretch_of(row))
     except DAMAGED:
         return None
-    return None if legible(stretch) is None else stretch
 
 
 def stretch_of(row: Sequence[Any]) -> Stretch:

@@ -80,6 +80,12 @@ def legible(stretch: Stretch) -> Outline | None:
         return None
 
 
+def checked(stretch: Stretch) -> Stretch:
+    """The stretch. Raises one of `DAMAGED` if an event is not what was written."""
+    outline(stretch)
+    return stretch
+
+
 def _add(found: Outline, content: list[str], event: Event | Reset | Unknown) -> None:
     match event:
         case Message(replace=True):

@@ -14,6 +14,7 @@ from gateway.log.breaks import Known, look_after_break, write_again
 from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.journal import Broken, Fenced, Index, JournalError, Record, Recovered, Uncertain, indexes_of
 from gateway.log.licence import LEASE, Licence, translated
+from gateway.log.outline import checked
 from gateway.log.packing import DAMAGED
 from gateway.log.rows import LICENCE, Rows, Unended, first_number
 from gateway.log.saving import FENCED, Saving
@@ -181,7 +182,7 @@ class PostgresJournal:
     async def load(self, number: int) -> Stretch | None:
         rows = await self._read(f"SELECT {COLUMNS} FROM log_stretches WHERE number = %s", number)
         try:
-            return stretch_of(rows[0]) if rows else None
+            return checked(stretch_of(rows[0])) if rows else None
         except DAMAGED as error:
             raise Broken(f"a stored answer is damaged: {error}") from error
 

@@ -14,6 +14,7 @@ import aiosqlite
 import msgspec
 
 from gateway.log.journal import Broken, Fenced, Index, JournalError, Record, Recovered, indexes_of
+from gateway.log.outline import checked
 from gateway.log.packing import DAMAGED, pack
 from gateway.log.sqlite_file import COLUMNS, Damaged, erased_key, is_damage, prepare, recover, set_aside, stretch_of
 from gateway.log.sqlite_writing import CLAIM, NOBODY, OWNER, SAVE, SAVE_HEAD, consumed, many, transaction
@@ -195,7 +196,7 @@ class SqliteJournal:
     async def load(self, number: int) -> Stretch | None:
         rows = await self._read(f"SELECT {COLUMNS} FROM stretches WHERE number = ?", number)
         try:
-            return stretch_of(rows[0]) if rows else None
+            return checked(stretch_of(rows[0])) if rows else None
         except DAMAGED as error:
             raise Broken(f"a stored answer is damaged: {error}") from error
 
