@@ -36,7 +36,7 @@ async def migrate(settings: Settings, _options: Namespace) -> int:
 async def move(settings: Settings, _options: Namespace) -> int:
     """Moves a data folder into PostgreSQL, and prints how far it has come."""
     if not settings.on_postgresql:
-        sys.stderr.write("GATEWAY_DATABASE_URL must name the database to move to: postgresql://…\n")
+        sys.stderr.write("GATEWAY_DATABASE_URL: must name the database to move to, postgresql://…\n")
         return 2
     from adapters.moving import move
 

@@ -312,7 +312,7 @@ def test_a_key_set_with_anything_but_good_public_keys_stops_the_start(tmp_path: 
 
 
 def test_a_private_key_in_the_public_file_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="belongs elsewhere"):
+    with pytest.raises(ValueError, match="only public keys"):
         jwks_authenticator(tmp_path, json.loads(jwt.algorithms.ECAlgorithm.to_jwk(EC)))
 
 
