@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,7 +13,7 @@ from tests.balancers import HAPROXY, NGINX, balancer
 from tests.databases import PostgresServer
 from tests.faults.coze import simulated
 from tests.nodes.clients import Client
-from tests.nodes.cluster import cluster
+from tests.nodes.cluster import Cluster, cluster
 from tests.transports.book import Book, Reader
 from tests.waiting import until
 
@@ -56,6 +57,14 @@ class Crowd:
         await asking
 
 
+async def _stuck(nodes: Cluster, crowd: Crowd) -> list[Any]:
+    """Who has no end yet: what they were given, and how their turns stand at each node."""
+    waits = [one for one in crowd.clients if one.reader.last is None]
+    return [
+        (one.turn, one.reader.names, one.troubles, [await nodes.state(n, one.turn) for n in range(3)]) for one in waits
+    ]
+
+
 async def test_a_rolling_restart_behind_nginx_and_haproxy_shows_nobody_an_error(
     postgres: PostgresServer, require: Callable[[str], str], free_port: Callable[[], int]
 ) -> None:
@@ -74,8 +83,9 @@ async def test_a_rolling_restart_behind_nginx_and_haproxy_shows_nobody_an_error(
         for number in range(3):
             assert await nodes.nodes[number].terminate() == 0
             await nodes.again(number)
-        async with asyncio.timeout(60):
-            await asyncio.gather(*coming)
+        _, late = await asyncio.wait(coming, timeout=60)
+        assert not late, [await _stuck(nodes, crowd) for crowd in crowds.values()]
+        await asyncio.gather(*coming)
         for name, crowd in crowds.items():
             assert not [(name, trouble) for client in crowd.clients for trouble in client.troubles]
             for client in crowd.clients:
