@@ -30,6 +30,7 @@ FLAGS = [
     "--disable-sync",
     "--process-per-site",  # a tab more is no process more
 ]
+_VIEWPORT: Any = {"width": 1280, "height": 860}
 PLAIN = " ".join(f"word{i}" for i in range(160))
 """An answer whose text on the page is the text that was sent."""
 
@@ -181,7 +182,7 @@ async def browser(require: Require) -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def first_page(browser: Browser, stub_server: Stub) -> AsyncIterator[Page]:
     """A page of the one context, which stays open: with it stays what was loaded and compiled."""
-    context = await browser.new_context(locale="en-US", viewport={"width": 1280, "height": 860})
+    context = await browser.new_context(locale="en-US", viewport=_VIEWPORT)
     await context.add_init_script(
         "addEventListener('securitypolicyviolation',"
         " (e) => console.error('POLICY', e.violatedDirective, e.blockedURI, e.sample))"
@@ -211,6 +212,7 @@ async def context(first_page: Page) -> AsyncIterator[BrowserContext]:
         if origin.startswith("http"):
             await session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
     await session.detach()
+    assert not await first_page.evaluate("'__pwClock' in window"), "a clock was left behind: use tab_with_a_clock"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -218,8 +220,8 @@ async def new_tab(context: BrowserContext, stub: Stub, gateway: object) -> Async
     """`await new_tab()`: one more tab of the same browser, watched. Looked at before any gateway is ended."""
     tabs: list[Tab] = []
 
-    async def make(home: str = stub.url) -> Tab:
-        page = await context.new_page()
+    async def make(home: str = stub.url, within: BrowserContext = context) -> Tab:
+        page = await within.new_page()
         tab = Tab(page, home)
         tabs.append(tab)
 
@@ -242,6 +244,18 @@ async def new_tab(context: BrowserContext, stub: Stub, gateway: object) -> Async
     yield make
     for tab in tabs:
         tab.check()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab_with_a_clock(browser: Browser, new_tab: Callable[..., Any]) -> AsyncIterator[Tab]:
+    """A tab whose time the test may move: in a context of its own, because a clock stays with all later pages."""
+    context = await browser.new_context(locale="en-US", viewport=_VIEWPORT)
+    tab: Tab = await new_tab(within=context)
+    await tab.open()
+    await tab.page.clock.install()
+    yield tab
+    tab.check()
+    await context.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -52,9 +52,8 @@ async def test_dots_stand_in_the_bubble_until_the_first_character_that_can_be_se
     assert abs(grown - height) < 2, "the first line takes the place of the dots"
 
 
-async def test_after_ten_seconds_of_nothing_it_says_that_it_still_waits(tab: Tab, stub: Stub) -> None:
-    begun = stub.by_hand()
-    await tab.page.clock.install()
+async def test_after_ten_seconds_of_nothing_it_says_that_it_still_waits(tab_with_a_clock: Tab, stub: Stub) -> None:
+    tab, begun = tab_with_a_clock, stub.by_hand()
     await tab.ask("hi")
     turn = await begun.get()
     await tab.page.locator(".turn[data-turn]").wait_for()

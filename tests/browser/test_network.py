@@ -100,7 +100,7 @@ async def test_cut_on_a_slow_network_it_shows_nothing_that_comes_again(tab: Tab,
     await tab.page.click("#cut")
     assert await tab.over() == PLAIN
     shown: list[str] = await tab.page.evaluate("[...shown]")
-    assert len(shown) > 3, "it was seen growing, in as few steps as a busy browser may take"
+    assert len(shown) > 10
     assert [text for text in shown if not PLAIN.startswith(text.strip())] == []
 
 
