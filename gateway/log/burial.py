@@ -53,10 +53,10 @@ async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] =
     turns: dict[int, str] = {}
     for batch, *row in await run(f"SELECT batch, {COLUMNS} FROM log_stretches WHERE node = %s", (node,)):
         turns[row[0]] = row[4]
-        if (stretch := sound(row)) is None:
+        try:
+            found[row[0]], saved[row[0]] = stretch_of(row), batch
+        except DAMAGED:
             damaged.add(row[0])
-        else:
-            found[row[0]], saved[row[0]] = stretch, batch
     for number, data in await run(_BATCHES, (node,)):
         try:
             records = _decode(data)

@@ -46,7 +46,7 @@ class Membership:
         following: Following,
         post: Post,
         *,
-        adopt: "Adopt",
+        adopt: Adopt,
         start_over: Callable[[], Awaitable[None]],
         answer: Answering,
         faults: Faults,

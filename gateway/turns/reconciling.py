@@ -24,7 +24,7 @@ async def reconcile(
     log: EventLog, store: Store, *, running: Container[str], tell: Tell, clock: Callable[[], float]
 ) -> None:
     """Ends the turns that the store has as unfinished although they have ended (the database was locked then), or
-    although their log is gone. Turns whose events can't be read stay as they are."""
+    although their log is gone or damaged. Turns whose log can't be read now stay as they are."""
     for row in await store.inventory.unfinished():
         if row.turn_id in running:
             continue

@@ -8,14 +8,12 @@ from gateway.ids import ConversationId, LogKey, TurnId
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
-from gateway.status import ENDED
 from gateway.store.store import Store
 from gateway.turns.context import Means, ids_of
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Names
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Note, read_note
-from gateway.turns.projection import lost
 from gateway.turns.reconciling import newest_known, reconcile, tell_missing
 from gateway.turns.runner import GRACE, Runner
 from gateway.turns.telling import Telling
@@ -62,7 +60,7 @@ class TakeOver:
 
     async def adopt(self, orphans: list[Stretch], ended: list[Stretch]) -> None:
         """Goes on with turns that another process left running, and tells the store of those that had ended. A turn
-        whose note is damaged ends as failed, and keeps no other from going on."""
+        whose note or events are damaged ends as failed, and keeps no other from going on."""
         unreadable = [stretch for stretch in (*orphans, *ended) if not is_readable(stretch)]
         orphans = [stretch for stretch in orphans if stretch not in unreadable]
         ended = [stretch for stretch in ended if stretch not in unreadable]
@@ -94,9 +92,9 @@ class TakeOver:
             if stretch.number in self._log.shelf.unsaved and stretch.ended is None:
                 self._unreadable.end(stretch, writable=writable)
             self._runner.track(self._unreadable.tell(stretch))
-        for stretch in (*ended, *unreadable):  # PostgreSQL claimed their conversations with them
-            noted = stretch.turn and stretch not in unreadable
-            key = LogKey(read_note(stretch.state).conversation_id if noted else stretch.key)
+        claimed = [read_note(stretch.state).conversation_id if stretch.turn else stretch.key for stretch in ended]
+        claimed += [stretch.key for stretch in unreadable]
+        for key in map(LogKey, claimed):  # PostgreSQL claimed these conversations with their stretches
             self._means.others.hold(key)
             self._means.others.release(key)
         if writable:
@@ -108,9 +106,7 @@ class TakeOver:
     async def lose(self, turns: list[str]) -> None:
         """Tells the store that these turns have failed, because what the log had of them was damaged."""
         for turn in turns:
-            if (row := await self._store.turn(TurnId(turn))) is not None and row.status not in ENDED:
-                self._store.update(lost(row, self._means.clock()))
-                logger.warning("turn.lost", turnId=turn)
+            await self._unreadable.fail(turn)
 
     async def _tails(self, orphans: list[Stretch]) -> dict[int, Tail]:
         """The tails in which these turns go on, by the numbers of their stretches. This object uses them until it

@@ -251,7 +251,7 @@ class Turns:
     async def drain(self, seconds: float) -> None:
         """Starts nothing more. Other nodes go on with the running turns at once; if no other node lives, this waits up
         to `seconds` for them, and the next process finishes the rest."""
-        self._runner.draining = True
+        self.start_nothing_more()
         await self._runner.drain(0.0 if await self._means.others.leave() else seconds)
 
     async def close(self) -> None:

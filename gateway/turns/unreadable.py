@@ -1,6 +1,7 @@
 """Unreadable: ends turns whose notes or events are damaged, so that no other turn waits for them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -11,6 +12,7 @@ from gateway.log.outline import legible
 from gateway.log.packing import DAMAGED
 from gateway.log.stretch import Stretch
 from gateway.log.writer import Writer
+from gateway.status import ENDED
 from gateway.store.store import Store
 from gateway.turns import projection
 from gateway.turns.context import Means
@@ -21,9 +23,9 @@ logger = structlog.get_logger()
 
 
 def is_readable(stretch: Stretch) -> bool:
-    """Whether its events are sound, and, if it is a turn's, its note is, too."""
+    """Whether a turn's events and its note are sound. A shop's log has no note, and needs neither to go on."""
     try:
-        return legible(stretch) is not None and (not stretch.turn or bool(read_note(stretch.state)))
+        return not stretch.turn or (legible(stretch) is not None and bool(read_note(stretch.state)))
     except DAMAGED:
         return False
 
@@ -52,14 +54,18 @@ class Unreadable:
 
     async def tell(self, stretch: Stretch) -> None:
         """Tells the store of the end. If the store can't be read now, the next start tells it."""
-        try:
-            row = await self._store.turn(TurnId(stretch.turn))
-        except GatewayError:
-            return
-        if row is not None:
-            self._store.update(projection.lost(row, self._clock(), stretch))
+        with suppress(GatewayError):
+            await self.fail(stretch.turn, stretch)
+
+    async def fail(self, turn: str, left: Stretch | None = None) -> None:
+        """Tells the store that a turn has failed, unless it knows an end already. `left` is what the log has of it.
+        Raises `storage_unavailable`."""
+        row = await self._store.turn(TurnId(turn))
+        if row is not None and row.status not in ENDED:
+            self._store.update(projection.lost(row, self._clock(), left))
+            logger.warning("turn.lost", turnId=turn)
         else:
-            self._log.keeper.told(stretch.turn)
+            self._log.keeper.told(turn)
 
     def lost(self, writer: Writer, error: JournalError) -> None:
         """The end could not be written: it is shown all the same."""

@@ -254,7 +254,6 @@ async def tab_with_a_clock(browser: Browser, new_tab: Callable[..., Any]) -> Asy
     await tab.open()
     await tab.page.clock.install()
     yield tab
-    tab.check()
     await context.close()
 
 
