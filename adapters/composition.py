@@ -145,13 +145,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(turns.close)
         await turns.resume(orphans)
         if cluster is not None:
-            cluster.start(
-                log,
-                adopt=turns.adopt,
-                start_over=turns.start_over,
-                answer=turns.answer,
-                when_back=store.look_after_break,
-            )
+            cluster.start(log, turns, when_back=store.look_after_break)
             stack.push_async_callback(cluster.close)
         most = settings.turns_per_minute
         remarks = [part.remarks for part in (cluster, shops) if part is not None]

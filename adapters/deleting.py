@@ -3,7 +3,6 @@ that any number of them may be using."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,11 +19,12 @@ from gateway.store.store import Store
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Metrics
+from gateway.turns import projection
 from gateway.turns.asking import EraseAsked, GoneAsked, HeardAsked, answer, decode_question
 from gateway.turns.erasure import Erasure
 from gateway.turns.orders import read_note
 from gateway.turns.others import Nobody
-from gateway.turns.projection import begun, ended
+from gateway.turns.unreadable import Unreadable, is_readable
 
 if TYPE_CHECKING:
     from gateway.nodes.cluster import Cluster
@@ -65,22 +65,11 @@ async def delete(
         others = Nobody() if cluster is None else cluster.claims(store.settled)
         erasure = Erasure(_NoTurns(), log=log, store=store, readers=_NoReaders(), others=others)
 
-        async def tell(orphans: list[Stretch], over: list[Stretch], _lost: list[str]) -> None:
-            """Tells the store of these turns: the process that wrote them may have been killed before it did."""
-            for stretch in [*orphans, *over]:
-                if stretch.turn:
-                    _tell(store, stretch)
-
-        await tell(running, log.keeper.ended(), [])
+        visitor = _Visitor(store, erasure, Unreadable(log, store, time.time))
+        await visitor.adopt(running, log.keeper.ended(), [])
         await store.settled()
         if cluster is not None:
-            cluster.start(
-                log,
-                adopt=tell,
-                start_over=_nothing,
-                answer=_answering(erasure),
-                when_back=store.look_after_break,
-            )
+            cluster.start(log, visitor, when_back=store.look_after_break)
             stack.push_async_callback(cluster.close)
             await _learn_of_dead_nodes(cluster)
             await store.settled()
@@ -104,34 +93,49 @@ async def _learn_of_dead_nodes(cluster: "Cluster") -> None:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error) or "dead nodes can't be buried") from error
 
 
-def _tell(store: Store, stretch: Stretch) -> None:
-    note = read_note(stretch.state)
-    store.begin(begun(stretch.turn, note))
-    if note.coze_conversation_id or note.naming:
-        store.name(ConversationId(note.conversation_id), note.coze_conversation_id, note.naming or 1)
-    if stretch.ended is not None and stretch.last >= stretch.first:
-        store.update(ended(stretch, note, time.time()))
+class _Visitor:
+    """This process as a node: it runs no turns."""
 
+    def __init__(self, store: Store, erasure: Erasure, unreadable: Unreadable) -> None:
+        self._store = store
+        self._erasure = erasure
+        self._unreadable = unreadable
 
-def _answering(erasure: Erasure) -> Callable[[bytes], Awaitable[bytes]]:
-    """The answers to other nodes' questions: a conversation that is being deleted here accepts no message."""
+    async def adopt(self, orphans: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
+        """Tells the store of these turns: the process that wrote them may have been killed before it did."""
+        for stretch in [*orphans, *ended]:
+            if not is_readable(stretch):
+                await self._unreadable.fail(stretch.turn, stretch)
+            elif stretch.turn:
+                self._tell(stretch)
+        for turn in lost:
+            await self._unreadable.fail(turn)
 
-    async def do(asked: bytes) -> Any:
+    def _tell(self, stretch: Stretch) -> None:
+        note = read_note(stretch.state)
+        self._store.begin(projection.begun(stretch.turn, note))
+        if note.coze_conversation_id or note.naming:
+            self._store.name(ConversationId(note.conversation_id), note.coze_conversation_id, note.naming or 1)
+        if stretch.ended is not None and stretch.last >= stretch.first:
+            self._store.update(projection.ended(stretch, note, time.time()))
+
+    async def start_over(self) -> None:
+        """This node was taken for dead, and had no turns."""
+
+    async def answer(self, asked: bytes) -> bytes:
+        return await answer(self._do(asked))
+
+    async def _do(self, asked: bytes) -> Any:
+        """A conversation that is being deleted here accepts no message."""
         match decode_question(asked):
             case HeardAsked():
                 return None
             case GoneAsked(keys):
-                return await erasure.erased_elsewhere(keys)
+                return await self._erasure.erased_elsewhere(keys)
             case EraseAsked(conversation):
-                return await erasure.erase(ConversationId(conversation))
+                return await self._erasure.erase(ConversationId(conversation))
             case _:
                 raise GatewayError(Code.STORAGE_UNAVAILABLE, "the conversation is being deleted", retry_after=1)
-
-    return lambda asked: answer(do(asked))
-
-
-async def _nothing() -> None:
-    """Called when this node was taken for dead. It has no turns that others could have taken over."""
 
 
 class _NoTurns:

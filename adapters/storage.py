@@ -107,10 +107,20 @@ async def cluster(
         return None
     await migrated(settings)  # before anything else uses the tables
     from gateway.nodes.cluster import Cluster
+    from gateway.turns.registering import TurnRegister
 
     name = settings.node_name or f"{socket.gethostname()}-{new_token()[:4]}"
     bus = None if visits else settings.bus_url
-    return Cluster(settings.database_url, bus, name=name, ledger=ledger, faults=faults, metrics=metrics, visits=visits)
+    return Cluster(
+        settings.database_url,
+        bus,
+        name=name,
+        ledger=ledger,
+        faults=faults,
+        metrics=metrics,
+        register=TurnRegister(),
+        visits=visits,
+    )
 
 
 async def opened(log: EventLog) -> list[Stretch]:

@@ -1,7 +1,7 @@
-"""Waiting for a task that goes on even if its waiter is cancelled."""
+"""Waiting: for storage that is away, and for a task that goes on even if its waiter is cancelled."""
 
 import asyncio
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -10,6 +10,9 @@ from gateway.errors import GatewayError
 logger = structlog.get_logger()
 
 T = TypeVar("T")
+
+PATIENCE: Final = 10.0
+"""Seconds for which storage may be away, or leave it open whether it has something, before callers see an error."""
 
 
 async def outlived(task: "asyncio.Future[T]", *, expected: type[Exception] = GatewayError) -> T:

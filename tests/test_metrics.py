@@ -16,8 +16,7 @@ from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.metrics import Delays, Metrics
 from gateway.telemetry.observer import TurnIds
 from gateway.telemetry.scrape import render
-from gateway.telemetry.words import EVENTS, PARTS, RETRY_REASONS, Closing, Operation, Recovery
-from gateway.upstream.protocol import Skipped
+from gateway.telemetry.words import EVENTS, PARTS, RETRY_REASONS, Closing, Operation, Recovery, Unusable
 
 DOCS = Path(__file__).parent.parent / "docs"
 IDS = TurnIds("turn_1", "conv_1", "req_1")
@@ -39,7 +38,7 @@ def everything_happened(ledger: Ledger) -> Metrics:
     metrics.upstream_requested("retrieve", Code.UPSTREAM_UNAVAILABLE, 0.1)
     metrics.upstream_retried(IDS, Code.UPSTREAM_RATE_LIMITED, 1, 0.5)
     metrics.upstream_recovered(IDS, Recovery.COMPLETED)
-    metrics.record_skipped(IDS, Skipped("malformed"))
+    metrics.record_skipped(IDS, "malformed")
     metrics.request_refused(Code.NOT_FOUND)
     metrics.nodes.nodes_counted(2)
     metrics.nodes.nodes_buried(1)
@@ -167,7 +166,7 @@ def test_the_closed_lists_in_the_docs_are_those_in_the_code() -> None:
     failed = text.split("## Where the gateway itself failed\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]+`) \|", failed, re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(PARTS)
-    assert set(listed("Why a record was skipped")) == set(get_args(Skipped.__annotations__["reason"]))
+    assert set(listed("Why a record was skipped")) == set(get_args(Unusable))
 
 
 def test_the_lists_of_labels_are_those_of_the_events_and_of_the_contract() -> None:

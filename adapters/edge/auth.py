@@ -8,16 +8,16 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from adapters.edge.api_keys import KEY_PREFIX, read_api_keys
 from adapters.edge.callers import ALL, ANYONE, Caller, Shops
 from adapters.edge.failures import tell_of_key
+from adapters.edge.unauthorized import UnauthorizedError
 from gateway.clocks import steady_clock
 from gateway.config.settings import Settings
-from gateway.errors import Code, GatewayError
 from gateway.ids import LONGEST_NAME
 
 if TYPE_CHECKING:
@@ -25,33 +25,6 @@ if TYPE_CHECKING:
 
 _SHORTEST_SECRET = 32  # bytes (RFC 7518, section 3.2)
 _DOTS = 2  # between the three parts of a JWT
-
-Reason = Literal[
-    "no token",
-    "two headers",
-    "unknown key",
-    "a key, not a JWT",
-    "malformed",
-    "algorithm",
-    "signature",
-    "expired",
-    "not yet valid",
-    "audience",
-    "issuer",
-    "claim exp",
-    "claim sub",
-    "claim shop",
-    "claims",
-]
-"""Why a token was refused. This is for logs; the token's holder gets the same answer to every refusal."""
-
-
-class UnauthorizedError(GatewayError):
-    """A token was refused, or is missing. `reason` holds nothing of the token."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(Code.UNAUTHORIZED, reason)
-        self.reason: Reason = reason
 
 
 class Authenticator:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from adapters.edge.auth import Reason, UnauthorizedError
+from adapters.edge.unauthorized import Reason, UnauthorizedError
 
 _REASONS: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (jwt.InvalidSignatureError, "signature"),

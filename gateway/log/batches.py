@@ -7,11 +7,9 @@ import structlog
 from gateway.log.journal import Fenced, Journal, JournalError, Record, Uncertain
 from gateway.log.segments import WHOLE
 from gateway.log.writer import LONGEST_PIECE
+from gateway.waiting import PATIENCE
 
 logger = structlog.get_logger()
-
-PATIENCE = 10.0
-"""Seconds for which the journal may leave it open whether a batch is durable. Then the batch is given up."""
 
 _PORTION = 1024 * 1024  # characters of a long text that are committed at once
 _ASK_AGAIN = 0.2

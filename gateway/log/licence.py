@@ -1,7 +1,7 @@
 """A licence: a node's row in PostgreSQL. Without it the node writes nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -11,7 +11,8 @@ from gateway.ids import new_number
 from gateway.log.burial import COLUMNS, REMOVE, bury, sound
 from gateway.log.journal import JournalError
 from gateway.log.packing import DAMAGED
-from gateway.log.rows import LIVES, NUMBERS
+from gateway.log.register import Register
+from gateway.log.rows import LIVES, NUMBERS, Begun
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
 from gateway.postgres.line import Line, Run
@@ -78,11 +79,19 @@ class Licence:
         rows = await self._ask(_RENEW, self.node)
         return int(rows[0][0]) if rows else 0
 
-    async def give_back(self, ghosts: Collection[int] = ()) -> None:
-        """Buries this node itself, so that its stretches can be adopted at once. `ghosts` are deleted: they began, but
-        nobody was told so."""
+    async def give_back(self, ghosts: Sequence[Begun] = (), register: Register | None = None) -> None:
+        """Buries this node itself, so that its stretches can be adopted at once. `ghosts` are deleted, and removed from
+        the register: they began, but nobody was told so."""
+
+        async def work(run: Run) -> None:
+            if await bury(run, node=self.node, silence=0.0, ghosts=[begun.number for begun in ghosts]) is None:
+                return
+            if ghosts and register is not None:
+                for statement in register.removing(ghosts):
+                    await run(*statement)
+
         if self.node:
-            await self._bury(self.node, silence=0.0, ghosts=ghosts)
+            await translated(self._line.within(work))
 
     async def others_live(self) -> bool:
         """Whether another node has reported that it lives, and not too long ago."""
@@ -109,7 +118,7 @@ class Licence:
         breaks, buried = self.breaks, 0
         for node in await self.silent():
             try:
-                lost = await self._bury(node, silence=self._lease, breaks=breaks)
+                lost = await self._bury(node, breaks)
                 if lost is not None:
                     buried += 1
                     self.lost += lost
@@ -117,13 +126,9 @@ class Licence:
                 logger.error("nodes.not_buried", node=node, reason=str(error))
         return buried
 
-    async def _bury(
-        self, node: int, *, silence: float, ghosts: Collection[int] = (), breaks: int | None = None
-    ) -> list[str] | None:
+    async def _bury(self, node: int, breaks: int) -> list[str] | None:
         async def work(run: Run) -> list[str] | None:
-            if breaks not in (None, self.breaks):
-                return None
-            return await bury(run, node=node, silence=silence, ghosts=ghosts)
+            return None if breaks != self.breaks else await bury(run, node=node, silence=self._lease)
 
         return await translated(self._line.within(work))
 

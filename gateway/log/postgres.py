@@ -16,6 +16,7 @@ from gateway.log.journal import Broken, Fenced, Index, JournalError, Record, Rec
 from gateway.log.licence import LEASE, Licence, translated
 from gateway.log.outline import checked
 from gateway.log.packing import DAMAGED
+from gateway.log.register import Register
 from gateway.log.rows import LICENCE, Rows, Unended, first_number
 from gateway.log.saving import FENCED, Saving
 from gateway.log.stretch import Stretch
@@ -72,8 +73,10 @@ class PostgresJournal:
         watch: Watch | None = None,
         told: Told | None = None,
         when_back: Callable[[], None] = lambda: None,
+        register: Register | None = None,
     ) -> None:
         """`when_back` is called after a broken connection: the database may have lost its last moments."""
+        self._register = register
         self._watch = watch
         self._visits = visits
         self._told = told
@@ -93,7 +96,7 @@ class PostgresJournal:
         """Becomes a new node. Buries this process's earlier node, and adopts what has no node. It buries nobody else:
         the database may have been away until now, so that living nodes could not report."""
         self._is_node = False
-        await self.licence.give_back(() if self._in_doubt is None else self._in_doubt.ghosts)
+        await self.licence.give_back(() if self._in_doubt is None else self._in_doubt.ghosts, self._register)
         made = await self.licence.take()
         self._last_batch = 0
         self._unended, self._unsure = {}, set()
@@ -120,7 +123,7 @@ class PostgresJournal:
         again = before is not None and before.number == number and bool(rows.begun)
         began = monotonic()
         try:
-            found = await (self._write_again(rows) if again else self._write(*rows.commit(self.licence.node)))
+            found = await (self._write_again(rows) if again else self._write_batch(rows))
         except (Uncertain, asyncio.CancelledError):
             raise
         except BaseException:
@@ -130,6 +133,15 @@ class PostgresJournal:
             self._told.log_committed(monotonic() - began)
         self._require(found)
         self._is_durable(rows)
+
+    async def _write_batch(self, rows: Rows) -> list[Any]:
+        register = self._register
+        try:
+            if register is not None and (values := register.values(rows.begun)):
+                return await self._write(*rows.commit(self.licence.node, register.inserts, values))
+        except (Error, *DAMAGED) as error:
+            logger.warning("log.not_registered", turns=[begun.turn for begun in rows.begun], reason=str(error))
+        return await self._write(*rows.commit(self.licence.node))
 
     def _is_durable(self, rows: Rows) -> None:
         self._in_doubt = None

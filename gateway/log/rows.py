@@ -1,5 +1,6 @@
 """Rows: what a batch is in PostgreSQL's tables."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,8 +27,8 @@ _COMMIT_MORE = (
     " unnest(%s::text[], %s::text[], %s::bigint[], %s::bool[]) AS changed (key, epochs, head, held)"
     " ON CONFLICT (key) DO UPDATE SET epochs = excluded.epochs, head = greatest(h.head, excluded.head),"
     " node = coalesce(excluded.node, h.node))"
-    " SELECT id FROM lives"
 )
+_COMMITTED = " SELECT id FROM lives"
 
 _encode = msgspec.msgpack.Encoder().encode
 NUMBERS = 32  # low bits of a stretch's number, which its node counts; the bits above are the node's number
@@ -107,16 +108,20 @@ class Rows(NamedTuple):
                 over.add(ended.turn)
         return cls(number, _encode(batch), begun, heads, at_head, changed, over)
 
-    def commit(self, node: int) -> tuple[str, tuple[Any, ...]]:
-        """The statement that makes the batch durable, with its values. It finds nothing when the node may not write."""
+    def commit(self, node: int, inserts: str = "", values: Sequence[str] = ()) -> tuple[str, tuple[Any, ...]]:
+        """The statement that makes the batch durable, with its values. It finds nothing when the node may not write.
+        With `inserts` and their values, as in `Register`, it also writes those."""
         if not self.heads:
             return _COMMIT, (node, self.number, self.body)
         homes = [begun.home for begun in self.begun]
         columns = [list(column) for column in zip(*self.begun, strict=True)] or [[]] * 8
         changed = zip(*([key, *values] for key, values in self.heads.items()), strict=True)
-        return _COMMIT_MORE, (node, homes, self.number, self.body, self.number - 1, *columns, *map(list, changed))
+        given = (node, homes, self.number, self.body, self.number - 1, *columns, *map(list, changed))
+        if not values:
+            return _COMMIT_MORE + _COMMITTED, given
+        return f"{_COMMIT_MORE}, {inserts}{_COMMITTED}", (*given, *values)
 
     @property
-    def ghosts(self) -> list[int]:
-        """The stretches of turns that nobody has heard of, if this batch's reply never comes."""
-        return [begun.number for begun in self.begun if begun.turn and begun.turn not in self.ended]
+    def ghosts(self) -> list[Begun]:
+        """The beginnings of turns that nobody has heard of, if this batch's reply never comes."""
+        return [begun for begun in self.begun if begun.turn and begun.turn not in self.ended]

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
+from gateway.log.register import Register
 from gateway.log.shelf import Shelf
 from gateway.nodes.claims import Claims
 from gateway.nodes.database import Database
 from gateway.nodes.following import Following
-from gateway.nodes.membership import Adopt, Membership
+from gateway.nodes.membership import Duties, Membership
 from gateway.nodes.message import Message
 from gateway.nodes.news import News
 from gateway.nodes.post import Post
@@ -38,6 +39,7 @@ class Cluster:
         ledger: Ledger,
         faults: Faults,
         metrics: NodeMetrics,
+        register: Register,
         visits: bool = False,
     ) -> None:
         self._ledger = ledger
@@ -48,7 +50,14 @@ class Cluster:
         self._news = News(self._rings, self._bus)
         metrics.news_goes(redis=None if self._bus is None else False)
         self.journal = PostgresJournal(
-            url, ledger=ledger, name=name, visits=visits, watch=self._news, told=metrics, when_back=self._back
+            url,
+            ledger=ledger,
+            name=name,
+            visits=visits,
+            watch=self._news,
+            told=metrics,
+            when_back=self._back,
+            register=register,
         )
         self._when_back: Callable[[], None] | None = None
         self._database = Database(url, ledger)
@@ -91,16 +100,9 @@ class Cluster:
         """Counts the turns of accounts over all nodes."""
         return SharedRate(self._database, most)
 
-    def start(
-        self,
-        log: EventLog,
-        *,
-        adopt: Adopt,
-        start_over: Callable[[], Awaitable[None]],
-        answer: Callable[[bytes], Awaitable[bytes]],
-        when_back: Callable[[], None],
-    ) -> None:
-        """From now on this node reports that it lives, and listens to the others."""
+    def start(self, log: EventLog, duties: Duties, *, when_back: Callable[[], None]) -> None:
+        """From now on this node reports that it lives, and listens to the others. `when_back` is called after a broken
+        connection."""
         assert self._following is not None
         self._when_back = when_back
         self._membership = Membership(
@@ -110,9 +112,7 @@ class Cluster:
             self._news,
             self._following,
             self._post,
-            adopt=adopt,
-            start_over=start_over,
-            answer=answer,
+            duties,
             faults=self._faults,
             ledger=self._ledger,
             metrics=self._metrics,

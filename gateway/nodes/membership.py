@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
+from typing import Protocol
 
 import structlog
 
@@ -15,7 +15,7 @@ from gateway.log.postgres import PostgresJournal
 from gateway.log.stretch import Stretch
 from gateway.nodes.following import Following
 from gateway.nodes.news import News
-from gateway.nodes.post import Answering, Post
+from gateway.nodes.post import Post
 from gateway.nodes.rings import Ring, Rings
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
@@ -23,19 +23,27 @@ from gateway.telemetry.node_metrics import NodeMetrics
 
 logger = structlog.get_logger()
 
-Adopt = Callable[[list[Stretch], list[Stretch], list[str]], Awaitable[None]]
-"""Goes on with adopted stretches that run, and tells the store of adopted ones that have ended, and of turns that are
-lost because they were damaged."""
 
 _EVERY = 1.0
 _CHANCE = LEASE / 2  # seconds: a node that just starts, and finds only silent ones, waits for reports of theirs
 
 
-class Membership:
-    """The tasks of a node that concern other nodes: one beats, buries and adopts; one follows their logs and answers.
+class Duties(Protocol):
+    """What a node does for the others, and after it was taken for dead."""
 
-    `start_over` forgets the turns that this node lost when it was taken for dead. `answer` does what another node asks.
-    """
+    async def adopt(self, orphans: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
+        """Goes on with adopted stretches that run, and tells the store of adopted ones that have ended, and of turns
+        that are lost because they were damaged."""
+
+    async def start_over(self) -> None:
+        """Forgets the turns that this node had: others go on with them."""
+
+    async def answer(self, asked: bytes) -> bytes:
+        """Does what another node asks for, and returns the answer."""
+
+
+class Membership:
+    """The tasks of a node that concern other nodes: one beats, buries and adopts; one follows logs and answers."""
 
     def __init__(
         self,
@@ -45,10 +53,8 @@ class Membership:
         news: News,
         following: Following,
         post: Post,
+        duties: Duties,
         *,
-        adopt: Adopt,
-        start_over: Callable[[], Awaitable[None]],
-        answer: Answering,
         faults: Faults,
         ledger: Ledger,
         metrics: NodeMetrics,
@@ -59,9 +65,7 @@ class Membership:
         self._news = news
         self._following = following
         self._post = post
-        self._adopt = adopt
-        self._answer = answer
-        self._start_over = start_over
+        self._duties = duties
         self._faults = faults
         self._ledger = ledger
         self._metrics = metrics
@@ -136,7 +140,7 @@ class Membership:
                         self._metrics.news_read(waited + seconds, seconds)
                     if self._letters:
                         self._letters = False
-                        await self._post.look(self._answer)
+                        await self._post.look(self._duties.answer)
                     if self._look:
                         self._look = False
                         await self._following.look()
@@ -175,7 +179,7 @@ class Membership:
                 await self._log.probe()  # finds out that this node is fenced
         if self._log.fenced:
             self._metrics.nodes_counted(0)
-            await self._start_over()
+            await self._duties.start_over()
             self._adopted = []
             self._adopted = await self._log.rejoin()
             self._unsteady()
@@ -193,7 +197,7 @@ class Membership:
         adopted, lost = self._adopted, self._journal.licence.lost
         if adopted or lost:
             ended = [stretch for stretch in adopted if stretch.ended is not None]
-            await self._adopt([stretch for stretch in adopted if stretch.ended is None], ended, lost)
+            await self._duties.adopt([stretch for stretch in adopted if stretch.ended is None], ended, lost)
             # Whatever has failed until here is done again in the next round.
             self._adopted, self._journal.licence.lost = [], []
             self._metrics.stretches_adopted(len(adopted))

@@ -13,7 +13,7 @@ from gateway.nodes.rings import Rings
 
 logger = structlog.get_logger()
 
-PATIENCE = 2.0
+ANSWER_WITHIN = 2.0
 """Seconds within which a living node answers."""
 
 _LOOK_AGAIN = 0.25
@@ -42,7 +42,7 @@ class Post:
             ((letter,),) = await self._database.ask(_ASK, node, question)
             self._rings.post(node)
             loop = asyncio.get_running_loop()
-            deadline = loop.time() + PATIENCE
+            deadline = loop.time() + ANSWER_WITHIN
             while loop.time() < deadline:
                 try:
                     async with asyncio.timeout(_LOOK_AGAIN):

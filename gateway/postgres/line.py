@@ -15,7 +15,7 @@ from gateway.postgres.address import CONNECT_SECONDS, REPLY_SECONDS
 from gateway.postgres.failures import DEADLOCKS, NoReply, sentence
 from gateway.telemetry.ledger import Held, Ledger
 
-_PATIENCE = REPLY_SECONDS + CONNECT_SECONDS
+_DEADLINE = REPLY_SECONDS + CONNECT_SECONDS
 
 Connection = AsyncConnection[TupleRow]
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Line:
         """Does work once what came before it is done. It waits for that no longer than for a reply: while PostgreSQL
         does not answer, many would otherwise wait for each other's time to run out."""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_DEADLINE):
                 await self._busy.acquire()
         except TimeoutError:
             raise NoReply("PostgreSQL does not answer") from None
@@ -94,7 +94,7 @@ class Line:
         """The result of work. If it takes too long, or its caller is cancelled, the connection is closed."""
         task = asyncio.ensure_future(work)
         try:
-            done, _ = await asyncio.wait([task], timeout=_PATIENCE)
+            done, _ = await asyncio.wait([task], timeout=_DEADLINE)
         except asyncio.CancelledError:
             await self._abandon(task)
             raise

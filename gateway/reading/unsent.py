@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from gateway.errors import Code, GatewayError
 
-_PATIENCE = 1.0
+_STUCK_FOR = 1.0
 """Seconds for which a client may accept nothing before it can be cut because others need the room."""
 
 _COME_AGAIN = 2.0
@@ -89,7 +89,7 @@ class Unsent:
         """Cuts clients that have accepted nothing for long enough, longest first, until there is room."""
         now = asyncio.get_running_loop().time()
         while self.held + wanted > self._most and (oldest := next(iter(self._by_age), None)) is not None:
-            if now - oldest.since < _PATIENCE:
+            if now - oldest.since < _STUCK_FOR:
                 return
             cut = oldest.cut
             oldest.close()
@@ -98,7 +98,7 @@ class Unsent:
 
     def _relieve_later(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._look)
+            self._timer = asyncio.get_running_loop().call_later(_STUCK_FOR, self._look)
 
     def _look(self) -> None:
         self._timer = None

@@ -10,9 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.errors import Code, GatewayError
 from gateway.postgres.text import EXACT, original
 from gateway.store import failures
-from gateway.waiting import outlived
-
-_PATIENCE = 10.0  # seconds
+from gateway.waiting import PATIENCE, outlived
 
 Values = tuple[Any, ...]
 
@@ -30,7 +28,7 @@ class Reader:
         self._reads.add(read)
         read.add_done_callback(self._reads.discard)
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 return await outlived(read)
         except TimeoutError:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, "the database does not answer") from None

@@ -114,7 +114,7 @@ class Statements:
         for conversation_id, conversation in batch.conversations.items():
             name = {"coze_conversation_id": conversation.coze_conversation_id, "naming": conversation.naming}
             if conversation.begun is not None:
-                begun.append(_conversation(conversation.begun) | name)
+                begun.append(beginning_of_conversation(conversation.begun) | name)
             elif conversation.naming:
                 named.append({"conversation": conversation_id, "newest": conversation.naming} | name)
             if (at := conversation.titled_at) is not None:
@@ -127,7 +127,7 @@ class Statements:
         rated_before: list[Row] = []
         for turn_id, pending in batch.turns.items():
             if pending.begun is not None:
-                first.append(_NOTHING | _identity(pending.begun))
+                first.append(beginning_of_turn(pending.begun))
             if pending.update is not None:
                 changed.append(_changed(turn_id, pending.update, pending.answered_at))
             if pending.feedback is not None and (at := pending.rated_at) is not None:
@@ -181,13 +181,16 @@ def _in_order(names: list[str]) -> Callable[[Row], tuple[Any, ...]]:
     return itemgetter(*names)
 
 
-def _conversation(first: TurnBegun) -> Row:
+def beginning_of_conversation(first: TurnBegun) -> Row:
+    """A conversation's row before it has a name at Coze."""
     return {
         "id": first.conversation_id,
         "user_id": first.user_id,
         "shop_id": first.shop_id,
         "bot_id": first.bot_id,
         "created_at": first.created_at,
+        "coze_conversation_id": "",
+        "naming": 0,
         "title": None,
         "titled_at": None,
     }
@@ -202,9 +205,9 @@ def _feedback(turn_id: TurnId, given: Feedback) -> Row:
     return {"turn": turn_id, "feedback": kind, "feedback_comment": comment}
 
 
-def _identity(turn: TurnBegun) -> Row:
-    """The columns that never change. Until its first update, a turn counts as changed when it began."""
-    return {
+def beginning_of_turn(turn: TurnBegun) -> Row:
+    """A turn's row before its first update. Until then it counts as changed when it began."""
+    return _NOTHING | {
         "id": turn.turn_id,
         "conversation_id": turn.conversation_id,
         "user_id": turn.user_id,

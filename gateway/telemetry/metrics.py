@@ -15,8 +15,7 @@ from gateway.events import Outcome
 from gateway.telemetry.ledger import Held, Ledger
 from gateway.telemetry.node_metrics import NodeMetrics
 from gateway.telemetry.observer import Observer, TurnIds
-from gateway.telemetry.words import EVENTS, PARTS, RETRY_REASONS, Closing, Operation, Part, Recovery
-from gateway.upstream.protocol import Skipped
+from gateway.telemetry.words import EVENTS, PARTS, RETRY_REASONS, Closing, Operation, Part, Recovery, Unusable
 
 _DELIVERY = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _FIRST_CONTENT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7, 10, 20, 60)
@@ -160,8 +159,8 @@ class Metrics(Observer):
     def first_content(self, turn: TurnIds, seconds: float) -> None:
         self._first_content.observe(seconds)
 
-    def record_skipped(self, turn: TurnIds, record: Skipped) -> None:
-        self._skipped.labels(record.reason).inc()
+    def record_skipped(self, turn: TurnIds, reason: Unusable) -> None:
+        self._skipped.labels(reason).inc()
 
     def upstream_retried(self, turn: TurnIds, reason: Code, attempt: int, wait: float) -> None:
         self._retries.labels(reason.value).inc()

@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from gateway.errors import Code
 from gateway.events import Outcome
-from gateway.telemetry.words import Operation, Part, Recovery, Trouble
-from gateway.upstream.protocol import Skipped
+from gateway.telemetry.words import Operation, Part, Recovery, Trouble, Unusable
 
 Level = Literal["info", "warning", "error"]
 
@@ -66,7 +65,7 @@ class Observer:
     def first_content(self, turn: TurnIds, seconds: float) -> None:
         """The turn has its first piece of text, `seconds` after its start."""
 
-    def record_skipped(self, turn: TurnIds, record: Skipped) -> None:
+    def record_skipped(self, turn: TurnIds, reason: Unusable) -> None:
         """A record of Coze's could not be used."""
 
     def upstream_retried(self, turn: TurnIds, reason: Code, attempt: int, wait: float) -> None:

@@ -37,6 +37,9 @@ Operation = Literal[
 ]
 """A kind of request to Coze."""
 
+Unusable = Literal["malformed", "encoding", "not_finite", "too_deep", "foreign_chat", "unknown_event", "missing"]
+"""Why a record of Coze's stream could not be used."""
+
 Part = Literal["turn", "commit", "show", "fold", "deliver", "heartbeat", "keep", "store", "notify", "nodes", "tenants"]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The parts of the gateway whose faults are counted."""

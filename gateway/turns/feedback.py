@@ -14,7 +14,7 @@ from gateway.turns.context import Means
 from gateway.turns.finding import Finding
 from gateway.upstream.protocol import Answer, ChatRef
 
-_PATIENCE: Final = 10.0
+_TELL_WITHIN: Final = 10.0
 """Seconds within which Coze is told."""
 
 Owns = Callable[[str, str | None], bool]
@@ -60,7 +60,7 @@ class Feedbacks:
         """Coze takes feedback on a message, and tells the messages of a chat only when it is asked for them."""
         upstreams = self._means.upstream
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TELL_WITHIN):
                 said = await upstreams.on_behalf_of(row.user_id, row.shop_id).messages(ref)
                 answers = [item.message_id for item in said if isinstance(item, Answer)]
                 if not answers or not answers[-1]:

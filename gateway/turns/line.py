@@ -68,7 +68,7 @@ class Line:
         if len(events) != len(items):
             for item in items:
                 if isinstance(item, Skipped):
-                    context.means.observer.record_skipped(context.ids, item)
+                    context.means.observer.record_skipped(context.ids, item.reason)
                     context.course.skip(item)
         if turn.memory_changed:
             self._pen.remember()

@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from gateway.errors import Code, GatewayError
 from gateway.log.journal import JournalError
 from gateway.turns.others import Others
+from gateway.waiting import PATIENCE
 
 T = TypeVar("T")
-
-PATIENCE: Final = 10.0
-"""Seconds for which a new message waits."""
 
 _TRY_AGAIN = 0.2
 

@@ -23,11 +23,11 @@ from gateway.turns.finding import Finding
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names, Naming
 from gateway.turns.orders import Note, Order, read_note
-from gateway.turns.patience import PATIENCE, patiently
+from gateway.turns.patience import patiently
 from gateway.turns.returning import returning
 from gateway.turns.runner import Runner
 from gateway.turns.turn import Turn
-from gateway.waiting import outlived
+from gateway.waiting import PATIENCE, outlived
 
 T = TypeVar("T")
 
@@ -212,10 +212,10 @@ class Starting:
             raise
         if order.coze is not None:
             self._names.recall(note)
-        if others.any:
-            with suppress(GatewayError, TimeoutError):  # the turn runs in any case, and the store will be told of it
-                async with asyncio.timeout(PATIENCE):
-                    await self._patiently(self._store.settled)  # so that any node that is asked next knows the turn
+            if others.any:
+                with suppress(GatewayError, TimeoutError):  # the turn runs in any case, and the store will be told
+                    async with asyncio.timeout(PATIENCE):
+                        await self._patiently(self._store.settled)  # so that any node knows the name
         return Accepted(naming.conversation_id, turn.turn_id, tail.key, queued=busy)
 
     async def _require_storage(self) -> None:

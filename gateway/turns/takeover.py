@@ -46,7 +46,7 @@ class TakeOver:
         self._names = names
         self._telling = telling
         self._notifications = notifications
-        self._unreadable = Unreadable(means, store)
+        self._unreadable = Unreadable(means.log, store, means.clock)
 
     async def resume(self, orphans: list[Stretch]) -> None:
         """Takes over turns that a former process left running, in their order; they go on once the log can be

@@ -1,6 +1,6 @@
 """Unreadable: ends turns whose notes or events are damaged, so that no other turn waits for them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -8,6 +8,7 @@ import structlog
 from gateway.errors import Code, GatewayError
 from gateway.ids import TurnId
 from gateway.log.journal import JournalError
+from gateway.log.log import EventLog
 from gateway.log.outline import legible
 from gateway.log.packing import DAMAGED
 from gateway.log.stretch import Stretch
@@ -15,7 +16,6 @@ from gateway.log.writer import Writer
 from gateway.status import ENDED
 from gateway.store.store import Store
 from gateway.turns import projection
-from gateway.turns.context import Means
 from gateway.turns.failure import failed
 from gateway.turns.orders import read_note
 
@@ -33,10 +33,10 @@ def is_readable(stretch: Stretch) -> bool:
 class Unreadable:
     """The owner of these turns' stretches."""
 
-    def __init__(self, means: Means, store: Store) -> None:
-        self._log = means.log
-        self._clock = means.clock
+    def __init__(self, log: EventLog, store: Store, clock: Callable[[], float]) -> None:
+        self._log = log
         self._store = store
+        self._clock = clock
         self.about: Mapping[str, object] = {}
 
     def end(self, stretch: Stretch, *, writable: bool) -> None:

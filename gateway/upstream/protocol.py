@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from gateway.telemetry.words import Unusable
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.passed import PassedAnswer, PassedRequest
 from gateway.upstream.runs import Begun, Node, Resumption, RunRequest
@@ -13,8 +14,7 @@ from gateway.upstream.uploads import Form, StoredFile
 
 
 class Opened(Struct, frozen=True):
-    """Coze has answered with an event stream; `log_id` is its name for the request. The first item, if Coze gave
-    one."""
+    """Coze has answered with an event stream: the first item, if `log_id`, Coze's name for the request, is known."""
 
     log_id: str
 
@@ -108,7 +108,7 @@ class Done(Struct, frozen=True):
 class Skipped(Struct, frozen=True):
     """A record that could not be used, or that is missing; `reason` is counted, never its content."""
 
-    reason: Literal["malformed", "encoding", "not_finite", "too_deep", "foreign_chat", "unknown_event", "missing"]
+    reason: Unusable
 
 
 class Verbatim(Struct, frozen=True):

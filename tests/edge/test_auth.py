@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from multidict import CIMultiDict
 
 from adapters.edge.api_keys import make_key, read_api_keys
-from adapters.edge.auth import Authenticator, UnauthorizedError
+from adapters.edge.auth import Authenticator
 from adapters.edge.callers import ALL, ANYONE, Caller
+from adapters.edge.unauthorized import UnauthorizedError
 from gateway.config.settings import Settings
 from gateway.errors import Code, GatewayError
 from tests.edge.conftest import Serve

@@ -13,15 +13,32 @@ from gateway.telemetry.node_metrics import NodeMetrics
 from tests.nodes.test_following import Node
 
 
+class Noted:
+    """Duties that are only noted. `adopted` is what the node was given to go on with, each time."""
+
+    def __init__(self) -> None:
+        self.adopted: list[list[Stretch]] = []
+        self.lost: list[str] = []
+
+    async def adopt(self, orphans: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
+        self.lost += lost
+        if orphans or ended:
+            self.adopted.append(orphans + ended)
+
+    async def start_over(self) -> None: ...
+
+    async def answer(self, asked: bytes) -> bytes:
+        return asked
+
+
 class Member(Node):
-    """A node and its membership. `adopted` is what it was given to go on with, each time."""
+    """A node and its membership."""
 
     def __init__(self, url: str, ledger: Ledger) -> None:
         super().__init__(url, ledger)
         self._rings = Rings(url, ledger=ledger, heard=lambda _: None)
         self._ledger = ledger
-        self.adopted: list[list[Stretch]] = []
-        self.lost: list[str] = []
+        self.duties = Noted()
         self.membership: Membership
 
     async def join(self) -> None:
@@ -35,18 +52,11 @@ class Member(Node):
             News(self._rings, None),
             self.following,
             Post(self.database, licence, self._rings),
-            adopt=self.adopt_all,
-            start_over=self._nothing,
-            answer=self._answer,
+            self.duties,
             faults=Faults(),
             ledger=self._ledger,
             metrics=NodeMetrics(CollectorRegistry()),
         )
-
-    async def adopt_all(self, running: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
-        self.lost += lost
-        if running or ended:
-            self.adopted.append(running + ended)
 
     async def round(self) -> None:
         await self.membership.round()
@@ -60,11 +70,6 @@ class Member(Node):
         await self.database.ask(
             "UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", self.journal.licence.node
         )
-
-    async def _nothing(self) -> None: ...
-
-    async def _answer(self, question: bytes) -> bytes:
-        return question
 
     async def close(self) -> None:
         await self._rings.close()

@@ -44,7 +44,7 @@ async def test_what_is_erased_before_its_turn_goes_on_does_not_come_back(
         raise JournalError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(adopts.membership, "_adopt", fails)
+        patch.setattr(adopts.duties, "adopt", fails)
         with pytest.raises(JournalError):
             await adopts.round()
     assert unsaved(adopts) == {"turn_1", "turn_2", "turn_3"}
@@ -56,8 +56,8 @@ async def test_what_is_erased_before_its_turn_goes_on_does_not_come_back(
     assert adopts.log.shelf.loaded(OTHER) is before
     assert not await adopts.database.ask("SELECT 1 FROM log_stretches WHERE key = %s", KEY)
     await adopts.round()
-    assert turns(adopts.adopted[-1]) >= {"turn_2", "turn_3"}
-    assert len(adopts.adopted) == 1
+    assert turns(adopts.duties.adopted[-1]) >= {"turn_2", "turn_3"}
+    assert len(adopts.duties.adopted) == 1
 
 
 async def test_what_is_erased_while_it_is_put_into_its_log_does_not_come_back(adopts: Member) -> None:
@@ -93,10 +93,10 @@ async def test_what_could_not_be_put_into_its_log_is_put_there_later(adopts: Mem
     adopts.around.pause = fail
     with pytest.raises(JournalError):
         await adopts.round()
-    assert not adopts.adopted
+    assert not adopts.duties.adopted
     await adopts.round()
     assert unsaved(adopts) == {"turn_1", "turn_2", "turn_3"}
-    assert [turns(stretches) for stretches in adopts.adopted] == [{"turn_1", "turn_2", "turn_3"}]
+    assert [turns(stretches) for stretches in adopts.duties.adopted] == [{"turn_1", "turn_2", "turn_3"}]
     reader = await adopts.reader()
     assert await names(reader) == ["started", "message"]
     reader.close()

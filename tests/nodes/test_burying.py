@@ -58,7 +58,7 @@ async def test_a_node_that_starts_after_an_outage_buries_nobody_before_all_could
     await fresh.round()
     assert await one.lives()
     assert await other.lives()
-    assert not fresh.adopted
+    assert not fresh.duties.adopted
 
 
 async def test_a_node_that_joins_again_after_an_outage_buries_nobody_before_all_could_report(join: Join) -> None:
@@ -75,7 +75,7 @@ async def test_a_node_that_starts_alone_gets_the_turns_of_the_one_before_soon(jo
     await dead.silent()
     fresh = await join()
     assert CHANCE < await _rounds(fresh, until_buried=dead) < STEADY
-    assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_1"]
+    assert [stretch.turn for (stretch,) in fresh.duties.adopted] == ["turn_1"]
 
 
 async def test_a_damaged_stretch_of_a_dead_node_costs_its_own_turn_only(join: Join) -> None:
@@ -88,8 +88,8 @@ async def test_a_damaged_stretch_of_a_dead_node_costs_its_own_turn_only(join: Jo
     await dead.silent()
     fresh = await join()
     await _rounds(fresh, until_buried=dead)
-    assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_3"]
-    assert sorted(fresh.lost) == ["turn_1", "turn_2"]
+    assert [stretch.turn for (stretch,) in fresh.duties.adopted] == ["turn_3"]
+    assert sorted(fresh.duties.lost) == ["turn_1", "turn_2"]
     assert await fresh.database.ask("SELECT turn FROM log_stretches") == [("turn_3",)]
 
 
@@ -103,7 +103,7 @@ async def test_a_damaged_batch_of_a_dead_node_costs_only_turns_that_were_not_sav
         await member.silent()
     fresh = await join()
     await _rounds(fresh, until_buried=dead)
-    assert {stretch.turn for found in fresh.adopted for stretch in found} == {"turn_1", "turn_3"}
+    assert {stretch.turn for found in fresh.duties.adopted for stretch in found} == {"turn_1", "turn_3"}
 
 
 async def test_a_damaged_stretch_that_waits_to_be_adopted_costs_its_own_turn_only(join: Join) -> None:
@@ -113,8 +113,8 @@ async def test_a_damaged_stretch_that_waits_to_be_adopted_costs_its_own_turn_onl
     await dead.die()
     await fresh.database.ask("UPDATE log_stretches SET body = 'no stretch' WHERE turn = 'turn_1'")
     await fresh.round()
-    assert [stretch.turn for (stretch,) in fresh.adopted] == ["turn_2"]
-    assert fresh.lost == ["turn_1"]
+    assert [stretch.turn for (stretch,) in fresh.duties.adopted] == ["turn_2"]
+    assert fresh.duties.lost == ["turn_1"]
     assert await fresh.database.ask("SELECT turn FROM log_stretches") == [("turn_2",)]
 
 

@@ -224,7 +224,7 @@ async def test_the_longest_stalled_client_is_cut_first_and_none_that_has_only_ju
     assert room.held == 120
     room.reserve(30).close()
     assert cut == []
-    monkeypatch.setattr(unsent, "_PATIENCE", 0.0)
+    monkeypatch.setattr(unsent, "_STUCK_FOR", 0.0)
     room.reserve(30).close()
     assert cut == ["a", "b"]
     assert room.held == 40

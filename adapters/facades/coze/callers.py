@@ -4,8 +4,9 @@ from typing import Final
 
 from aiohttp import web
 
-from adapters.edge.auth import UnauthorizedError, bearer_token
+from adapters.edge.auth import bearer_token
 from adapters.edge.callers import Caller
+from adapters.edge.unauthorized import UnauthorizedError
 from adapters.services import SERVICES
 from gateway.ids import token_owner
 from gateway.upstream.tokens import is_sendable
