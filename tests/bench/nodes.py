@@ -151,12 +151,12 @@ async def run(programs: Path, *, rounds: int, share: float, redis: str) -> dict[
                     single = own_gateway(coze)
                 async with single as own:
                     await measures.warm(own)
+                    note("first", await measures.first_byte(own, share))  # before the others leave work behind
                     note("sqlite", await relay(own, share))
-                    note("first", await measures.first_byte(own, share))
                     note("single", await delays([own], share, at=0))
                 async with nodes_of(1, coze, server) as nodes:
-                    note("postgres", await relay(nodes[0], share))
                     note("started", await measures.first_byte(nodes[0], share))
+                    note("postgres", await relay(nodes[0], share))
                 async with nodes_of(2, coze, server) as nodes:
                     note("owner", await delays(nodes, share, at=0))
                     note("other", await delays(nodes, share, at=1))
