@@ -107,13 +107,15 @@ class Keeper:
         ]
         last = self._committer.batches.last
         self.leftovers |= bool(ready)
+        loop = asyncio.get_running_loop()
         for start in range(0, len(ready), _SAVED_AT_ONCE):
+            began = loop.time()
             for writer in await self._save(ready[start : start + _SAVED_AT_ONCE]):
                 if writer.stretch.ended is None:
                     writer.stretch.unsaved_from = last + 1
                 elif self._is_unsaved(writer):
                     self._release(writer)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if also_running else loop.time() - began)  # so that half of the time is for commits
         if self.leftovers or self.erased:
             async with self._committer.writing:
                 before = min(self._oldest_batch(), last + 1)

@@ -162,7 +162,7 @@ class PostgresJournal:
         saving = Saving(self.licence.node, self._last_batch, stretches)
         numbers = {s.number for s in stretches}
         self._unsure |= numbers
-        await self._within(self._writer, saving)
+        await translated((self._writer.alone if saving.is_one_statement else self._writer.within)(saving))
         self._unsure -= numbers
         self._written.add(saving, saving.size)
         for s in stretches:

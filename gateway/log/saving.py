@@ -13,7 +13,7 @@ FENCED: Final = "another node has taken over this one's turns"
 
 GIVEN: Final = (
     "given AS (SELECT * FROM"
-    " unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::bytea[], %s::float8[])"
+    " unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[], %b::bytea[], %b::bytea[], %s::float8[])"
     " AS given (number, key, epochs, last, state, body, ended))"
 )
 """A portion of stretches, as a table."""
@@ -32,8 +32,11 @@ _SAVE = (
     " body = given.body, batch = %s, ended = given.ended, kept = given.ended IS NOT NULL,"
     " kept_at = CASE WHEN given.ended IS NOT NULL THEN now() END, node = CASE WHEN given.ended IS NULL THEN s.node END"
     " FROM given WHERE s.number = given.number AND s.node = (SELECT id FROM lives)"
-    f" RETURNING given.key, given.epochs, given.last), {HEADS} SELECT id FROM lives"
+    f" RETURNING given.key, given.epochs, given.last), {HEADS}"
+    " SELECT set_config('synchronous_commit', 'off', true) FROM lives"
 )
+"""Returns nothing without the licence. Does not wait for the disk: the batches are there until a later write, which
+does wait, drops them."""
 
 _AT_ONCE = 100
 _AT_ONCE_BYTES = 1024 * 1024
@@ -77,6 +80,10 @@ class Saving:
         for portion in self._portions:
             if not await run(_SAVE, (self._node, *portion, self._batch)):
                 raise Fenced(FENCED)
+
+    @property
+    def is_one_statement(self) -> bool:
+        return len(self._portions) == 1
 
     def __repr__(self) -> str:
         return f"Saving({len(self._portions)} portions of {self.size} bytes)"

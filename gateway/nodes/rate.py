@@ -11,8 +11,10 @@ _TAKE = (
     " INSERT INTO log_rates AS r (account, starts, newest)"
     " VALUES (%s, ARRAY[clock_timestamp()], clock_timestamp()) ON CONFLICT (account) DO UPDATE SET"
     f" starts = ARRAY(SELECT s FROM unnest(r.starts) s WHERE {_NEWER} ORDER BY s) || clock_timestamp(),"
-    f" newest = clock_timestamp() WHERE (SELECT count(*) FROM unnest(r.starts) s WHERE {_NEWER}) < %s RETURNING account"
+    f" newest = clock_timestamp() WHERE (SELECT count(*) FROM unnest(r.starts) s WHERE {_NEWER}) < %s"
+    " RETURNING set_config('synchronous_commit', 'off', true)"
 )
+"""Nobody waits until the count is on the disk: a crash of PostgreSQL may forget some of the last second's turns."""
 _LEFT = (
     "SELECT (SELECT extract(epoch FROM s + interval '1 minute' - clock_timestamp())::float8 FROM log_rates,"
     f" unnest(starts) s WHERE account = %s AND {_NEWER} ORDER BY s DESC OFFSET %s LIMIT 1)"

@@ -46,6 +46,10 @@ class Line:
         """
         return await self._in_turn(lambda: self._run(sql, parameters))
 
+    async def alone(self, work: Callable[[Run], Awaitable[T]]) -> T:
+        """Does work of one statement, which is a transaction. Does and raises what `within` does."""
+        return await self._in_turn(lambda: work(self._run))
+
     async def within(self, work: Callable[[Run], Awaitable[T]]) -> T:
         """Does work in one transaction: `work` gets the function that executes its statements, perhaps once more after
         a deadlock. Raises as `run` does."""

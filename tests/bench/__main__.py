@@ -17,7 +17,7 @@ from gateway import __version__
 from tests.bench import table
 from tests.bench.measures import WrongError
 from tests.bench.rounds import Medians, run
-from tests.bench.servers import GATEWAY, PEERS
+from tests.bench.servers import GATEWAY, PEERS, attentive
 from tests.processes import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     begun = time.monotonic()
     try:
-        medians = uvloop.run(run(servers, rounds=options.rounds, share=options.share, say=_say))
+        with attentive():
+            medians = uvloop.run(run(servers, rounds=options.rounds, share=options.share, say=_say))
     except (RuntimeError, WrongError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -19,7 +19,7 @@ import uvloop
 from tests.bench import measures
 from tests.bench.measures import Figures, WrongError
 from tests.bench.rounds import median
-from tests.bench.servers import on_core, upstream
+from tests.bench.servers import attentive, on_core, upstream
 from tests.databases import PostgresServer, postgres_server
 from tests.load.client import Load, run_load
 from tests.load.own import Own, Usage, end_on_sigterm, own_gateway
@@ -147,9 +147,9 @@ async def run(programs: Path, *, rounds: int, share: float, redis: str) -> dict[
     with on_core(0), postgres_server(programs, durable=True) as server:
         for _ in range(rounds):
             async with upstream() as coze:
-                with on_core(1):
-                    single = own_gateway(coze)
-                async with single as own:
+                async with contextlib.AsyncExitStack() as stack:
+                    with on_core(1):
+                        own = await stack.enter_async_context(own_gateway(coze))
                     await measures.warm(own)
                     note("first", await measures.first_byte(own, share))  # before the others leave work behind
                     note("sqlite", await relay(own, share))
@@ -198,7 +198,9 @@ def main() -> int:
     if (programs := postgres_programs()) is None:
         return 2
     allow_files(3000)
-    medians = uvloop.run(run(programs, rounds=options.rounds, share=options.share, redis=program("redis-server") or ""))
+    with attentive():
+        redis = program("redis-server") or ""
+        medians = uvloop.run(run(programs, rounds=options.rounds, share=options.share, redis=redis))
     text = markdown(medians)
     sys.stdout.write(text)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import uvloop
 
 from tests.bench.measures import Figures, WrongError
 from tests.bench.nodes import nodes_of, postgres_programs
-from tests.bench.servers import upstream
+from tests.bench.servers import attentive, upstream
 from tests.databases import PostgresServer, postgres_server
 from tests.load.client import run_load
 from tests.load.own import Own, Usage, end_on_sigterm
@@ -114,7 +114,8 @@ def main() -> int:
     if (programs := postgres_programs()) is None:
         return 2
     allow_files(3000)
-    figures = uvloop.run(run(programs, options.turns, options.seconds, with_redis=options.redis))
+    with attentive():
+        figures = uvloop.run(run(programs, options.turns, options.seconds, with_redis=options.redis))
     sys.stdout.write(markdown(figures))
     options.out.mkdir(parents=True, exist_ok=True)
     name = "scaling-redis.json" if options.redis else "scaling.json"
