@@ -60,6 +60,7 @@ async def look_after_break(run: Run, known: Known, written: Written) -> int | No
             await what(run)
     if not await _is_ours(run, known):
         raise Fenced(FORGOTTEN)
+    await run("SET LOCAL synchronous_commit TO DEFAULT")  # a save alone need not wait for the disk, but batches must
     await run("COMMIT")
     return sum(isinstance(what, Rows) for what in again)
 

@@ -1,17 +1,22 @@
 """A database that has lost its last moments, as after a failover: a node writes them again, or joins again."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 import psycopg
 import pytest
+from psycopg.rows import TupleRow
 
 from gateway.ids import LogKey
+from gateway.log import breaks, postgres
+from gateway.log.breaks import Known
 from gateway.log.journal import BEGIN, END, Fenced, JournalError, Record
 from gateway.log.packing import pack
 from gateway.log.postgres import PostgresJournal
 from gateway.log.segments import MESSAGE
 from gateway.log.stretch import Stretch
+from gateway.log.written import Written
+from gateway.postgres.line import Run
 from gateway.telemetry.ledger import Ledger
 from tests.contracts.storages import PostgresDatabase
 from tests.databases import PostgresServer
@@ -132,6 +137,47 @@ async def test_what_was_lost_is_written_again_under_the_same_numbers(nodes: Losi
     assert not nodes.rows("SELECT * FROM log_locks")
     await nodes.bury(one)
     assert await nodes.text(other, 7) == "abcd"
+
+
+async def test_a_save_that_was_lost_alone_is_done_again(nodes: Losing) -> None:
+    """A save does not wait for the disk, so a crash of PostgreSQL loses it, and none of the batches."""
+    one = await nodes.open()
+    await one.commit(
+        1, [beginning(7), piece(7, 1, "a"), beginning(8, key="conv_2"), piece(8, 1, "x"), (8, END, 1, 5.0)]
+    )
+    nodes.remember()
+    ended = stretch(8, "x", key="conv_2", ended=5.0)
+    await one.save([ended, stretch(7, "a")])
+    await nodes.fail_over()
+    await attempt(one)
+    assert nodes.told.again == 0
+    assert nodes.rows("SELECT number, kept, batch FROM log_stretches ORDER BY number") == [(7, False, 1), (8, True, 1)]
+    assert nodes.rows("SELECT body FROM log_stretches WHERE number = 8") == [(pack(ended),)]
+    await one.commit(2, [piece(7, 2, "b")])
+
+
+async def test_batches_that_are_written_again_with_a_save_wait_for_the_disk(
+    nodes: Losing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed: list[object] = []
+
+    async def watched(run: Run, known: Known, written: Written) -> int | None:
+        async def watching(sql: str, parameters: Sequence[object] = ()) -> list[TupleRow]:
+            if sql == "COMMIT":
+                committed.extend(await run("SHOW synchronous_commit"))
+            return await run(sql, parameters)
+
+        return await breaks.look_after_break(watching, known, written)
+
+    monkeypatch.setattr(postgres, "look_after_break", watched)
+    one = await nodes.open()
+    nodes.remember()
+    await one.commit(1, [beginning(7), piece(7, 1, "a")])
+    await one.save([stretch(7, "a")])
+    await nodes.fail_over()
+    await attempt(one)
+    assert nodes.told.again == 1
+    assert committed == [("on",)]
 
 
 async def test_a_break_without_a_loss_changes_nothing(nodes: Losing) -> None:
