@@ -15,6 +15,7 @@ from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new_turn_id
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
+from gateway.log.packing import DAMAGED
 from gateway.log.tail import Tail
 from gateway.store.store import Store
 from gateway.turns.asking import StartAsked, ask, new_mark, until_taken_over
@@ -148,12 +149,17 @@ class Starting:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         if found is None:
             return None
-        turn, state = found
-        note = read_note(state)
-        if note.order.digest() != order.digest():
+        turn = TurnId(found[0])
+        try:
+            note = read_note(found[1])
+            conversation, digest = ConversationId(note.conversation_id), note.order.digest()
+        except DAMAGED:
+            if (row := await self._patiently(lambda: self._store.turn(turn, texts=False))) is None:
+                raise
+            conversation, digest = row.conversation_id, row.digest
+        if digest != order.digest():
             raise GatewayError(Code.INVALID_REQUEST, "the Idempotency-Key was used with another body")
-        conversation = ConversationId(note.conversation_id)
-        return Accepted(conversation, TurnId(turn), LogKey(conversation), again=True)
+        return Accepted(conversation, turn, LogKey(conversation), again=True)
 
     async def _start(
         self,

@@ -18,7 +18,7 @@ from gateway.turns import reconciling, takeover
 from tests.faults.coze import simulated
 from tests.faults.disks import locked
 from tests.faults.mortal import mortal
-from tests.faults.reading import TRANSPORTS, Book, Reader, client
+from tests.faults.reading import TRANSPORTS, Book, Reader, Refused, client
 from tests.transports.conftest import serving
 from tests.waiting import until
 
@@ -235,7 +235,10 @@ async def test_a_turn_whose_note_is_damaged_ends_as_failed_and_keeps_no_other_fr
     damaged, sound = Reader(), Reader()
     message = "/fault plain pieces:80 rate:40 -- goes on"
     async with serving(tmp_path, drain_seconds=0) as served:
-        asking = [asyncio.create_task(one.ask(served.session, served.url, message)) for one in (damaged, sound)]
+        asking = [
+            asyncio.create_task(one.ask(served.session, served.url, message, key=key))
+            for one, key in ((damaged, "key"), (sound, ""))
+        ]
         for one in (damaged, sound):
             await one.until(lambda r: r.text)
         writer = served.services.turns._runner.turns[damaged.turn_id].pen.writer
@@ -251,3 +254,8 @@ async def test_a_turn_whose_note_is_damaged_ends_as_failed_and_keeps_no_other_fr
     async with serving(tmp_path) as served:
         assert (await served.state(damaged.turn_id))["status"] == "failed"
         assert (await served.state(damaged.turn_id))["content"] == damaged.text
+        again = Reader()
+        await again.ask(served.session, served.url, message, key="key")
+        assert again.turn_id == damaged.turn_id
+        with pytest.raises(Refused, match="422"):
+            await again.ask(served.session, served.url, "another question", key="key")
