@@ -115,7 +115,8 @@ class Keeper:
                     writer.stretch.unsaved_from = last + 1
                 elif self._is_unsaved(writer):
                     self._release(writer)
-            await asyncio.sleep(0 if also_running else loop.time() - began)  # so that half of the time is for commits
+            # Over a network a save takes some milliseconds: half of the time is for commits.
+            await asyncio.sleep(loop.time() - began if self._journal.shared and not also_running else 0)
         if self.leftovers or self.erased:
             async with self._committer.writing:
                 before = min(self._oldest_batch(), last + 1)

@@ -1,6 +1,7 @@
 """Asking: commands and questions about turns that another node runs, sent to that node, and its answers."""
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -126,10 +127,10 @@ async def heard_elsewhere(others: Others, key: LogKey, turn: str) -> float | Non
     return min((float(ago) for ago in found if ago is not None), default=None)
 
 
-async def until_taken_over(attempt: Callable[[], Awaitable[T | None]]) -> T:
+async def until_taken_over(attempt: Callable[[], Awaitable[T | None]], *, until: float = math.inf) -> T:
     """The result of `attempt`, which is tried again while it returns None or the database is away. After the time in
-    which a dead node is buried, raises `storage_unavailable`."""
-    deadline = asyncio.get_running_loop().time() + _UNTIL_TAKEN_OVER
+    which a dead node is buried, or after `until`, raises `storage_unavailable`."""
+    deadline = min(until, asyncio.get_running_loop().time() + _UNTIL_TAKEN_OVER)
     while True:
         late = GatewayError(Code.STORAGE_UNAVAILABLE, "the turn's node does not answer", retry_after=1)
         try:

@@ -1,11 +1,32 @@
-"""Returning: a message that is repeated with a position of its turn continues that turn instead of starting another."""
+"""Returning: a message that is repeated continues its turn instead of starting another. It is known by its key, or by a
+position of its turn."""
 
-from gateway.ids import LogKey, parse_position
+from gateway.errors import Code, GatewayError
+from gateway.ids import ConversationId, LogKey, TurnId, parse_position
 from gateway.log.log import EventLog
+from gateway.log.packing import DAMAGED
 from gateway.log.shelf import is_of
 from gateway.store.rows import Asked
 from gateway.store.store import Store
-from gateway.turns.orders import Order
+from gateway.turns.orders import Order, read_note
+
+
+async def marked(log: EventLog, store: Store, order: Order, mark: str) -> Asked | None:
+    """The turn that was started with a mark; None if there is none. Raises `invalid_request` if that was for another
+    body, `storage_unavailable`, `JournalError`."""
+    if (found := await log.shelf.marked(mark)) is None:
+        return None
+    turn = TurnId(found[0])
+    try:
+        note = read_note(found[1])
+        conversation, digest = ConversationId(note.conversation_id), note.order.digest()
+    except DAMAGED:
+        if (row := await store.turn(turn, texts=False)) is None:
+            raise
+        conversation, digest = row.conversation_id, row.digest
+    if digest != order.digest():
+        raise GatewayError(Code.INVALID_REQUEST, "the Idempotency-Key was used with another body")
+    return Asked(turn, conversation, "")
 
 
 async def returning(log: EventLog, store: Store, order: Order, position: str) -> Asked | None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -15,22 +15,25 @@ from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey, TurnId, new_conversation_id, new_turn_id
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
-from gateway.log.packing import DAMAGED
 from gateway.log.tail import Tail
+from gateway.store.rows import Asked
 from gateway.store.store import Store
 from gateway.turns.asking import StartAsked, ask, new_mark, until_taken_over
 from gateway.turns.context import Means
 from gateway.turns.finding import Finding
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names, Naming
-from gateway.turns.orders import Note, Order, read_note
+from gateway.turns.orders import Note, Order
 from gateway.turns.patience import patiently
-from gateway.turns.returning import returning
+from gateway.turns.returning import marked, returning
 from gateway.turns.runner import Runner
 from gateway.turns.turn import Turn
 from gateway.waiting import PATIENCE, outlived
 
 T = TypeVar("T")
+
+_CLAIMED_WITHIN = 1.0
+"""Seconds that a claim gets at least."""
 
 Owns = Callable[[str, str | None], bool]
 """Whether the caller may read and write what belongs to that user and shop."""
@@ -49,6 +52,14 @@ class Accepted(Struct, frozen=True):
     key: LogKey
     again: bool = False
     queued: bool = False
+
+
+class _Began(NamedTuple):
+    """What a start found before it locked or claimed anything, and until when it may wait for the database."""
+
+    term: int
+    breaks: int
+    until: float
 
 
 class _TakenForDead(Exception):
@@ -97,16 +108,18 @@ class Starting:
     ) -> Accepted:
         if self._means.others.any and self._log.fenced:
             await self._patiently(self._require_storage)  # until then the log knows turns that never began
+        others, until = self._means.others, asyncio.get_running_loop().time() + PATIENCE
+        began = _Began(others.term, others.breaks, until)
         if not order.conversation_id:
-            return await self._start_once(order, None, admit, position, mark)
+            return await self._start_once(order, None, admit, position, mark, began)
         async with self._runner.gate(order.conversation_id):
             naming = self._names.of(ConversationId(order.conversation_id))
-            return await self._start_once(await self._at_home(order, naming, owns), naming, admit, position, mark)
+            order = await self._at_home(order, naming, owns)
+            return await self._start_once(order, naming, admit, position, mark, began)
 
     async def _start_once(
-        self, order: Order, naming: Naming | None, admit: Admit, position: str, mark: str
+        self, order: Order, naming: Naming | None, admit: Admit, position: str, mark: str, began: _Began
     ) -> Accepted:
-        began = self._means.others.term, self._means.others.breaks  # before anything is locked or claimed
         if not (mark := mark or order.mark()):
             if (earlier := await self._returned(order, position)) is not None:
                 return earlier
@@ -132,34 +145,20 @@ class Starting:
             raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
 
     async def _returned(self, order: Order, position: str) -> Accepted | None:
+        look = partial(returning, self._log, self._store, order, position)
+        return await self._found(look) if position else None
+
+    async def _earlier(self, order: Order, mark: str) -> Accepted | None:
+        return await self._found(partial(marked, self._log, self._store, order, mark))
+
+    async def _found(self, look: Callable[[], Awaitable[Asked | None]]) -> Accepted | None:
         try:
-            turn = (
-                await self._patiently(partial(returning, self._log, self._store, order, position)) if position else None
-            )
+            turn = await self._patiently(look)
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         if turn is None:
             return None
         return Accepted(turn.conversation_id, turn.turn_id, LogKey(turn.conversation_id), again=True)
-
-    async def _earlier(self, order: Order, mark: str) -> Accepted | None:
-        try:
-            found = await self._patiently(lambda: self._log.shelf.marked(mark))
-        except JournalError as error:
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
-        if found is None:
-            return None
-        turn = TurnId(found[0])
-        try:
-            note = read_note(found[1])
-            conversation, digest = ConversationId(note.conversation_id), note.order.digest()
-        except DAMAGED:
-            if (row := await self._patiently(lambda: self._store.turn(turn, texts=False))) is None:
-                raise
-            conversation, digest = row.conversation_id, row.digest
-        if digest != order.digest():
-            raise GatewayError(Code.INVALID_REQUEST, "the Idempotency-Key was used with another body")
-        return Accepted(conversation, turn, LogKey(conversation), again=True)
 
     async def _start(
         self,
@@ -168,10 +167,10 @@ class Starting:
         mark: str,
         admit: Admit,
         position: str,
-        began: tuple[int, int],
+        began: _Began,
     ) -> Accepted:
         await self._patiently(self._require_storage)
-        others, (term, breaks) = self._means.others, began
+        others, (term, breaks, until) = self._means.others, began
         if naming is None:
             naming = self._names.of(new_conversation_id())
             key = LogKey(naming.conversation_id)
@@ -179,7 +178,7 @@ class Starting:
             tail = self._log.shelf.create(key)
         else:
             key = LogKey(naming.conversation_id)
-            there = await self._at_its_node(order, key, mark, admit, position)
+            there = await self._at_its_node(order, key, mark, admit, position, until)
             if isinstance(there, Accepted):
                 return there
             term = there
@@ -252,7 +251,17 @@ class Starting:
             self._release(key, term)
             raise
 
-    async def _at_its_node(self, order: Order, key: LogKey, mark: str, admit: Admit, position: str) -> Accepted | int:
+    async def _claim(self, key: LogKey, until: float) -> int | None:
+        """See `Others.claim`. A claim that is being released may hold this one up, too."""
+        try:
+            async with asyncio.timeout_at(max(until, asyncio.get_running_loop().time() + _CLAIMED_WITHIN)):
+                return await self._means.others.claim(key)
+        except TimeoutError:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, "the database does not answer", retry_after=1) from None
+
+    async def _at_its_node(
+        self, order: Order, key: LogKey, mark: str, admit: Admit, position: str, until: float
+    ) -> Accepted | int:
         """The turn, if another node runs the conversation and starts it there; otherwise this node's term, in which it
         has claimed the conversation."""
         others = self._means.others
@@ -260,7 +269,7 @@ class Starting:
         nodes: list[int] = []
 
         async def attempt() -> Accepted | int | None:
-            if (node := await others.claim(key)) is None:
+            if (node := await self._claim(key, until)) is None:
                 return others.term
             if order.coze is not None and order.coze.token:  # only this node knows the token, and nothing may carry it
                 raise GatewayError(Code.CONVERSATION_BUSY, "another node runs a turn in this conversation")
@@ -270,7 +279,7 @@ class Starting:
             answer = await ask(others, node, StartAsked(order, asked, position))
             return None if answer is None else msgspec.convert(answer.value, Accepted)
 
-        found: Accepted | int = await until_taken_over(attempt)
+        found: Accepted | int = await until_taken_over(attempt, until=until)
         if isinstance(found, Accepted):
             return found
         # Looks again even if no node had the conversation: since the first look, one may have run the whole turn.

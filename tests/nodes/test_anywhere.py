@@ -157,9 +157,11 @@ def _number(position: str) -> int:
 
 
 async def test_a_turn_that_the_store_does_not_know_yet_is_waited_for(nodes: Cluster) -> None:
-    """As when its node died right after the start, and the one that goes on with it has not told the store."""
-    message = "/fault plain pieces:60 rate:60 -- not told yet"
+    """As when the database refused its row at the start, its node died, and the one that goes on with it has not told
+    the store."""
+    message = "/fault plain pieces:180 rate:60 -- not told yet"
     turn, _ = await nodes.begin(A, message)
+    await asyncio.sleep(1)  # until then its node's store may write the row once more
     async with await psycopg.AsyncConnection.connect(nodes.database, autocommit=True) as connection:
         rename = "UPDATE turns SET id = %s WHERE id = %s"
         await connection.execute(rename, ("hidden", turn))
