@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from gateway.ids import ConversationId, LogKey, TurnId
+from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
+from gateway.log.tail import Tail
 from gateway.store.store import Store
 from gateway.turns.asking import EraseAsked, GoneAsked, ask, ask_all, until_taken_over
 from gateway.turns.others import Others
@@ -88,12 +91,17 @@ class Erasure:
             await until_taken_over(tell)
 
     async def erased_elsewhere(self, keys: list[LogKey]) -> None:
-        """Another node has erased these logs."""
+        """Another node has erased these logs. Readers here get the ends of the turns that it has cancelled."""
+        for tail in self._loaded(keys):
+            with suppress(JournalError):
+                await self._log.shelf.freshen(tail)
         self._send_away(keys)
         self._log.keeper.drop(keys)
         self._store.erased_elsewhere(ConversationId(keys[0]))
 
     def _send_away(self, keys: Sequence[LogKey]) -> None:
-        for key in keys:
-            if (tail := self._log.shelf.loaded(key)) is not None:
-                self._readers.dismiss(tail)
+        for tail in self._loaded(keys):
+            self._readers.dismiss(tail)
+
+    def _loaded(self, keys: Sequence[LogKey]) -> list[Tail]:
+        return [tail for key in keys if (tail := self._log.shelf.loaded(key)) is not None]

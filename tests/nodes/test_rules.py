@@ -19,7 +19,7 @@ from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
 from tests.processes import GatewayProcess
 from tests.transports.conftest import Served, serving
-from tests.transports.readers import Event, first, sse
+from tests.transports.readers import Event, everything, first, sse
 from tests.waiting import until
 
 LONG = "/fault plain pieces:4000 -- on and on"
@@ -198,6 +198,21 @@ async def test_a_conversation_is_erased_at_any_node_and_nothing_of_it_comes_back
         # Within seconds. The newest batch of a node stays, without its records.
         for table in ("log_heads", r"log_batches WHERE body <> '\x90'"):
             await until(partial(nothing, database, table))
+
+
+async def test_readers_at_other_nodes_get_the_end_of_a_turn_that_is_erased(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if their node hears of the erasure before it hears of the end."""
+    owner, other = await nodes(2)
+    turn = (await owner.start(LONG)).topic
+    conversation = (await owner.state(turn.removeprefix("turns/")))["conversationId"]
+    reading = asyncio.create_task(everything(sse, other.door(turn)))
+    await until(lambda: other.services.ledger.count("subscription"))
+    monkeypatch.setattr(other.services.log.shelf._follower, "lacks", lambda *_: False)  # it looks once a second
+    async with owner.session.delete(f"{owner.url}/api/coze/conversations/{conversation}") as response:
+        assert response.status == 204
+    assert (await reading)[-1]["event"] == "cancelled"
 
 
 async def test_a_shop_is_told_by_several_nodes_once_and_in_one_order(nodes: Nodes) -> None:
