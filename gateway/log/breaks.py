@@ -36,8 +36,8 @@ class Known(NamedTuple):
     adopting: bool
 
 
-async def look_after_break(run: Run, known: Known, written: Written) -> int | None:
-    """Writes again what PostgreSQL has lost, all or nothing: how many batches, None when it has lost nothing.
+async def look_after_break(run: Run, known: Known, written: Written) -> int:
+    """Writes again what PostgreSQL has lost, all or nothing. Returns how many batches, 0 if it has lost none.
 
     Raises `Fenced` when the node's licence is gone, its turns are not its own, or another node has been where it wrote:
     then it must not go on.
@@ -46,7 +46,7 @@ async def look_after_break(run: Run, known: Known, written: Written) -> int | No
         raise Fenced("another node has taken over this one's turns")
     ((newest,),) = await run(_NEWEST, (known.node,))
     if newest >= known.batch and await _is_ours(run, known):
-        return None
+        return 0
     if newest < written.forgotten:
         raise Fenced(FORGOTTEN)
     again = written.after(newest)

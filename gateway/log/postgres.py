@@ -251,7 +251,7 @@ class PostgresJournal:
         unsure = self._unsure | {begun.number for begun in (self._in_doubt.begun if self._in_doubt else ())}
         known = Known(self.licence.node, self._last_batch, self._unended, unsure, self._unheard)
         again = await look_after_break(run, known, self._written)
-        if again is not None:
+        if again:  # none if it had lost only saves, which don't wait for the disk
             logger.warning("log.written_again", batches=again, why="PostgreSQL has lost its last moments")
             if self._told is not None:
                 self._told.batches_written_again(again)

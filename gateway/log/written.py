@@ -47,8 +47,14 @@ class Written:
                 return
 
     def after(self, batch: int) -> list[Rows | Work]:
-        """All work, and the batches after that one, in their order."""
-        return [one.what for one in self._entries if not isinstance(one.what, Rows) or one.what.number > batch]
+        """What was written after a batch that PostgreSQL has, in its order. Since that batch waited for the disk,
+        PostgreSQL also has what was written before it."""
+        found: list[Rows | Work] = []
+        for entry in reversed(self._entries):
+            if isinstance(entry.what, Rows) and entry.what.number <= batch:
+                break
+            found.append(entry.what)
+        return found[::-1]
 
     def __repr__(self) -> str:
         return f"Written({len(self._entries)} entries of {self._size} bytes)"

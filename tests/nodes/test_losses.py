@@ -161,7 +161,7 @@ async def test_batches_that_are_written_again_with_a_save_wait_for_the_disk(
 ) -> None:
     committed: list[object] = []
 
-    async def watched(run: Run, known: Known, written: Written) -> int | None:
+    async def watched(run: Run, known: Known, written: Written) -> int:
         async def watching(sql: str, parameters: Sequence[object] = ()) -> list[TupleRow]:
             if sql == "COMMIT":
                 committed.extend(await run("SHOW synchronous_commit"))
