@@ -218,9 +218,8 @@ class Starting:
         if order.coze is not None:
             self._names.recall(note)
             if others.any:
-                with suppress(GatewayError, TimeoutError):  # the turn runs in any case, and the store will be told
-                    async with asyncio.timeout(PATIENCE):
-                        await self._patiently(self._store.settled)  # so that any node knows the name
+                with suppress(GatewayError):  # the turn runs in any case, and the store will be told
+                    await self._patiently(self._store.settled)  # so that any node knows the name
         return Accepted(naming.conversation_id, turn.turn_id, tail.key, queued=busy)
 
     async def _require_storage(self) -> None:

@@ -14,7 +14,7 @@ from gateway.upstream.uploads import Form, StoredFile
 
 
 class Opened(Struct, frozen=True):
-    """Coze has answered with an event stream: the first item, if `log_id`, Coze's name for the request, is known."""
+    """Coze answered with an event stream, and gave a `log_id`, its name for the request. It comes first, if at all."""
 
     log_id: str
 

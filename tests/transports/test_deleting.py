@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from tests.processes import GatewayProcess, hatched
-from tests.transports.conftest import Serve, Served
+from tests.transports.conftest import Serve, Served, serving
 from tests.transports.readers import sse_events
 from tests.waiting import until
 
@@ -273,3 +273,16 @@ def test_a_mistaken_delete_says_what_is_wrong_and_makes_no_folder(
     assert done.returncode in (1, 2)
     assert words in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+async def test_the_operator_deletes_although_the_note_of_a_turn_is_damaged(tmp_path: Path) -> None:
+    async with serving(tmp_path, drain_seconds=0) as served:
+        sound, _ = await finished(served)
+        damaged = await served.start(SLOW)
+        runner = served.services.turns._runner
+        await until(lambda: runner.turns[damaged.topic[6:]].pen.writer is not None)
+        writer = runner.turns[damaged.topic[6:]].pen.writer
+        assert writer is not None
+        writer.note(b"\xc1 is no note")
+    done = await asyncio.to_thread(hatched, "delete", "--conversation", sound, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"deleted {sound}\n")
