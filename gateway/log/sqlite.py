@@ -33,7 +33,7 @@ _LONG_WAL = 32 * 1024 * 1024
 
 _COMMIT = (
     "INSERT INTO batches (number, body) SELECT ?, ? FROM owner WHERE name = ?"
-    " ON CONFLICT (number) DO UPDATE SET number = excluded.number RETURNING number"
+    " ON CONFLICT (number) DO UPDATE SET number = excluded.number"
 )
 
 _INDEXES = (
@@ -120,7 +120,7 @@ class SqliteJournal:
                 async with self._owning(db):
                     pass
             if not self._commit_here(number, data):
-                self._written(await db.execute_fetchall(_COMMIT, (number, data, self._name)))
+                self._written((await db.execute(_COMMIT, (number, data, self._name))).rowcount)
             self._last_batch = number
 
     async def holds(self, number: int) -> bool:
@@ -138,7 +138,7 @@ class SqliteJournal:
         if self._here is None or len(data) > _MOST_HERE or began < self._not_here_before:
             return False
         try:
-            taken = self._here.execute(_COMMIT, (number, data, self._name)).fetchall()
+            taken = self._here.execute(_COMMIT, (number, data, self._name)).rowcount  # RETURNING would double the cost
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 return False
@@ -148,8 +148,8 @@ class SqliteJournal:
         self._written(taken)
         return True
 
-    def _written(self, rows: Iterable[Any]) -> None:
-        """Raises `Fenced` if a write returned no rows: the file belongs to another process, and nothing was written."""
+    def _written(self, rows: int | Iterable[Any]) -> None:
+        """Raises `Fenced` if a write touched no rows: the file belongs to another process, and nothing was written."""
         if not rows:
             raise Fenced("another process has taken over the event log")
 
