@@ -208,7 +208,7 @@ async def _simulated(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> Any:
-    from gateway.config.loading import ConfigError, Mistake, load
+    from gateway.config.loading import ConfigError, WrongSetting, load
 
     flags = {field: value for field in ("host", "port") if (value := getattr(options, field, None)) is not None}
     configuration = load(flags, options.config)
@@ -219,7 +219,7 @@ def _load(options: argparse.Namespace) -> Any:
             Authenticator.from_settings(configuration.settings)
         except ValueError as error:  # its text names the setting, and never a key
             setting, _, wrong = str(error).partition(": ")
-            raise ConfigError([Mistake(setting, "", wrong)]) from None
+            raise ConfigError([WrongSetting(setting, "", wrong)]) from None
         configuration = configuration._replace(remarks=(*configuration.remarks, *doubts(configuration.settings)))
     return configuration
 

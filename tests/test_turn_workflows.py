@@ -4,12 +4,12 @@ from gateway.events import ActionNeeded, Completed, Failed, NodeChange
 from gateway.sentences import run_lost
 from gateway.turns.turn import Memory
 from gateway.upstream.protocol import ActionRequired, ChatCompleted, ChatFailed, Done, Item, StreamEnd
-from gateway.upstream.runs import Begun, Node
+from gateway.upstream.runs import Node, RunBegun
 from tests.turns import d, fold, last, new_turn, piece, restored
 
 CALL = {"id": "7/2", "type": "interrupt", "function": {"name": "n", "arguments": ""}, "interruptType": 2}
 SAID: list[Item] = [
-    *(Begun(), Node("n", "1", False), d("", "a")),
+    *(RunBegun(), Node("n", "1", False), d("", "a")),
     *(Node("n", "1", True), d("", "b"), Node("E", "2", True), d("", "c")),
 ]
 OVER: list[Item] = [ChatCompleted({"token_count": 1}), Done()]
@@ -25,7 +25,7 @@ def test_nodes_stand_before_their_text_and_the_text_is_one_answer() -> None:
 
 
 def test_a_run_that_said_nothing_is_complete_once_coze_says_so() -> None:
-    assert isinstance(last(new_turn().take([Begun(), *OVER])), Completed)
+    assert isinstance(last(new_turn().take([RunBegun(), *OVER])), Completed)
 
 
 def test_a_run_that_broke_says_what_it_said_and_that_it_may_still_go_on() -> None:
@@ -37,7 +37,7 @@ def test_a_run_that_broke_says_what_it_said_and_that_it_may_still_go_on() -> Non
         assert (failure.code, failure.content, failure.error) == ("upstream_failed", "abc", run_lost("en"))
         assert fold(events) == "abc"
     turn = new_turn()
-    turn.take([Begun()])
+    turn.take([RunBegun()])
     assert isinstance(failure := last(turn.stream_ended(StreamEnd.EOF)), Failed)
     assert failure.code == "upstream_failed"
 
@@ -53,30 +53,32 @@ def test_a_failure_of_cozes_is_told_as_such() -> None:
     assert (failure.code, failure.upstream, failure.content) == ("upstream_rejected", {"code": 4000}, "abc")
     assert failure.error != run_lost("en")
     turn = new_turn()
-    turn.take([Begun()])
+    turn.take([RunBegun()])
     assert isinstance(failure := last(turn.stream_ended(StreamEnd.FAILING)), Failed)
     assert failure.error != run_lost("en")
 
 
 def test_an_interrupt_waits_through_the_end_of_its_stream_and_goes_on_in_another() -> None:
     turn = new_turn()
-    assert turn.take([Begun(), d("", "?"), ActionRequired([CALL])]) == [piece("?"), ActionNeeded([CALL])]
+    assert turn.take([RunBegun(), d("", "?"), ActionRequired([CALL])]) == [piece("?"), ActionNeeded([CALL])]
     assert (turn.phase, turn.memory.run) == ("action_required", "waiting")
     assert turn.stream_ended(StreamEnd.EOF) == []
     turn.memory_changed = False
     assert turn.outputs_given() == []
     assert (turn.phase, turn.memory.run, turn.memory_changed) == ("streaming", "going", True)
     other = CALL | {"id": "7/3"}
-    assert turn.take([Begun(), ActionRequired([other])]) == [ActionNeeded([other])]
+    assert turn.take([RunBegun(), ActionRequired([other])]) == [ActionNeeded([other])]
     turn.outputs_given()
-    assert turn.take([Begun(), d("", "!"), *OVER])[-1] == Completed("conv_1", "turn_1", "?!", {"token_count": 1}, False)
+    assert turn.take([RunBegun(), d("", "!"), *OVER])[-1] == Completed(
+        "conv_1", "turn_1", "?!", {"token_count": 1}, False
+    )
 
 
 def test_a_waiting_run_outlives_its_process_and_a_going_one_does_not() -> None:
     waits = restored(Memory(run="waiting"), [piece("?")], tool_calls=[CALL])
     assert (waits.phase, waits.tool_calls) == ("action_required", [CALL])
     waits.outputs_given()
-    assert last(waits.take([Begun(), d("", "!"), *OVER])).content == "?!"
+    assert last(waits.take([RunBegun(), d("", "!"), *OVER])).content == "?!"
     for events in ([piece("a")], []):
         goes = restored(Memory(run="going"), events)
         assert goes.phase == "streaming"

@@ -19,7 +19,7 @@ from adapters.native.starting import order_from, run_order_from, start
 from adapters.native.turns import cancel
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from adapters.transports.lastmile import Held, hand_over, released_unless_begun
+from adapters.transports.lastmile import Closable, hand_over, released_unless_begun
 from adapters.transports.listening import Topic, caller_of, subscribe
 from adapters.transports.sockets import Socket, refuse, shake_hands
 from gateway.errors import Code, GatewayError
@@ -94,7 +94,7 @@ class SharedSocket(Socket):
         self,
         hub: Hub,
         connection: Connection,
-        seat: Held,
+        seat: Closable,
         *,
         request: web.Request,
         services: Services,

@@ -30,7 +30,7 @@ _PART = 64 * 1024  # bytes of a large frame that are written at once
 _MOST_AT_ONCE = 256 * 1024  # bytes of it that are written before other connections get their turn
 
 
-class Held(Protocol):
+class Closable(Protocol):
     """What a line holds for as long as it is open: its seat."""
 
     def close(self) -> object: ...
@@ -68,7 +68,7 @@ class Line(asyncio.Protocol):
     encode: Encode
 
     def __init__(
-        self, hub: Hub, subscription: Subscription | None, connection: Connection, seat: Held, send_timeout: float
+        self, hub: Hub, subscription: Subscription | None, connection: Connection, seat: Closable, send_timeout: float
     ) -> None:
         self.hub = hub
         if subscription is not None:

@@ -8,7 +8,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from adapters.edge.aiohttp_parts import Messages
 from adapters.edge.failures import COME_BACK_CLOSE_CODE, InvalidRequest, Mistake, close_code_of, tell
 from adapters.transports import wire
-from adapters.transports.lastmile import Held, Line
+from adapters.transports.lastmile import Closable, Line
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
@@ -40,7 +40,7 @@ class Socket(Line):
         hub: Hub,
         subscription: Subscription | None,
         connection: Connection,
-        seat: Held,
+        seat: Closable,
         *,
         send_timeout: float,
     ) -> None:

@@ -13,7 +13,7 @@ from adapters.edge.failures import COME_BACK, spread, sse_farewell, tell
 from adapters.edge.limits import Seat
 from adapters.services import SERVICES, Services
 from adapters.transports import wire
-from adapters.transports.lastmile import Held, Line, hand_over, released_unless_begun
+from adapters.transports.lastmile import Closable, Line, hand_over, released_unless_begun
 from adapters.transports.listening import KINDS, Kind, caller_of, take_place
 from gateway.errors import Code, GatewayError
 from gateway.reading.hub import Hub
@@ -25,7 +25,7 @@ _CONTENT_TYPE = "text/event-stream; charset=utf-8"
 _CACHE_CONTROL = "no-cache, no-transform"
 
 
-class Head(DeferredHead, EventSourceResponse):
+class EventStreamHead(DeferredHead, EventSourceResponse):
     """The head of an event stream whose body a `Line` writes: without chunks, so that it ends with the connection.
 
     `EventSourceResponse` alone would also set options that our listening socket has set already, and start a task that
@@ -51,7 +51,7 @@ class SseLine(Line):
         hub: Hub,
         subscription: Subscription,
         connection: Connection,
-        seat: Held,
+        seat: Closable,
         *,
         send_timeout: float,
         retry_ms: int,
@@ -88,7 +88,7 @@ async def stream(
         retry_ms=settings.retry_ms,
     )
     with released_unless_begun(line):
-        head = Head()
+        head = EventStreamHead()
         head.headers.update(headers)
         await head.prepare(request)
         line.greeting = head.take() + line.greeting

@@ -11,7 +11,7 @@ from gateway.telemetry.words import Closing
 _LAST_ACK = struct.Struct("@56xI")  # tcpi_last_ack_recv of Linux's struct tcp_info: milliseconds
 
 
-class Reader(Protocol):
+class Stallable(Protocol):
     """The connection that stalls."""
 
     send_timeout: float
@@ -28,7 +28,7 @@ class Stall:
 
     __slots__ = ("_look", "_reader", "_room", "_since", "_size", "_transport", "_unsent")
 
-    def __init__(self, reader: Reader, transport: asyncio.Transport, unsent: Unsent) -> None:
+    def __init__(self, reader: Stallable, transport: asyncio.Transport, unsent: Unsent) -> None:
         loop = asyncio.get_running_loop()
         self._reader = reader
         self._transport = transport

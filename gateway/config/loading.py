@@ -28,7 +28,7 @@ _SECRET_FILES = ("coze_jwt_private_key_file", "tenants_file", "api_keys_file", "
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class WrongSetting:
     """One wrong setting: its name as the operator wrote it, and what is wrong or allowed. It contains no secret."""
 
     setting: str
@@ -42,7 +42,7 @@ class Mistake:
 class ConfigError(Exception):
     """The settings can't be used. `mistakes` is never empty."""
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
+    def __init__(self, mistakes: list[WrongSetting]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = mistakes
 
@@ -60,7 +60,7 @@ class Configuration(NamedTuple):
 
 def load(flags: Mapping[str, str] | None = None, file: str | None = None) -> Configuration:
     """The configuration from `flags` (by field), the environment and the TOML `file`. Raises `ConfigError`."""
-    mistakes: list[Mistake] = []
+    mistakes: list[WrongSetting] = []
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
     said: list[tuple[str, str]] = []
@@ -102,7 +102,7 @@ def describe(configuration: Configuration) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read_environment(mistakes: list[Mistake], said: list[tuple[str, str]]) -> dict[str, Any]:
+def _read_environment(mistakes: list[WrongSetting], said: list[tuple[str, str]]) -> dict[str, Any]:
     names = sort_names(os.environ, _FIELDS)
     mistakes += [_unknown(name, name, _FIELDS) for name in names.unknown]
     said += remarks(names)
@@ -116,27 +116,29 @@ def _ignored_proxies() -> Iterator[tuple[str, str]]:
         yield "config.proxy_ignored", f"not used for calls to Coze, which only {_PROXY} affects: {', '.join(names)}"
 
 
-def _read_toml(file: str, mistakes: list[Mistake]) -> dict[str, Any]:
+def _read_toml(file: str, mistakes: list[WrongSetting]) -> dict[str, Any]:
     try:
         with open(file, "rb"):  # the source below treats a missing file as an empty one
             pass
         written = TomlConfigSettingsSource(Settings, toml_file=Path(file)).toml_data
     except OSError as error:
-        mistakes.append(Mistake("--config", f"={file!r}", f"must be a TOML file that can be read ({error.strerror})"))
+        mistakes.append(
+            WrongSetting("--config", f"={file!r}", f"must be a TOML file that can be read ({error.strerror})")
+        )
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        mistakes.append(Mistake("--config", f"={file!r}", f"must be TOML: {' '.join(str(error).split())}"))
+        mistakes.append(WrongSetting("--config", f"={file!r}", f"must be TOML: {' '.join(str(error).split())}"))
         return {}
     known = {key: value for key, value in written.items() if key in Settings.model_fields}
     for key in sorted(written.keys() - known.keys()):
         if isinstance(written[key], dict):
             mistakes.append(
-                Mistake(f"{file}: [{key}]", "", "there are no sections: write the settings above the first one")
+                WrongSetting(f"{file}: [{key}]", "", "there are no sections: write the settings above the first one")
             )
             continue
         mistakes.append(_unknown(f"{file}: {key}", key.lower().removeprefix("gateway_"), Settings.model_fields))
     for key in [key for key, value in known.items() if key != "data_dir" and "***" in str(value)]:
-        mistakes.append(Mistake(f"{file}: {key}", "", f"{_STARS} or leave the line out and set {env_name(key)}"))
+        mistakes.append(WrongSetting(f"{file}: {key}", "", f"{_STARS} or leave the line out and set {env_name(key)}"))
         del known[key]
     return known
 
@@ -250,14 +252,14 @@ def _wrong_redis(url: str) -> str | None:
     return None
 
 
-def _mistake(field: str, value: object, names: Mapping[str, str], allowed: str) -> Mistake:
-    return Mistake(names.get(field, env_name(field)), f"={_shown(field, value)}", allowed)
+def _mistake(field: str, value: object, names: Mapping[str, str], allowed: str) -> WrongSetting:
+    return WrongSetting(names.get(field, env_name(field)), f"={_shown(field, value)}", allowed)
 
 
-def _unknown(shown: str, name: str, known: Iterable[str]) -> Mistake:
+def _unknown(shown: str, name: str, known: Iterable[str]) -> WrongSetting:
     """A misspelt name's value may be a secret, so it is not shown."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    return Mistake(shown, "", f"no such setting; the nearest is {nearest[0]}")
+    return WrongSetting(shown, "", f"no such setting; the nearest is {nearest[0]}")
 
 
 def _shown(field: str, value: object) -> str:

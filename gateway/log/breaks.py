@@ -4,9 +4,9 @@ from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from gateway.log.journal import Fenced
-from gateway.log.rows import LICENCE, Begun, Rows, Unended
+from gateway.log.rows import LICENCE, Beginning, Rows, Unended
 from gateway.log.written import Written
-from gateway.postgres.line import Run
+from gateway.postgres.link import Execute
 
 FORGOTTEN: Final = "PostgreSQL has lost its last moments, and this node can't write them again"
 
@@ -36,7 +36,7 @@ class Known(NamedTuple):
     adopting: bool
 
 
-async def look_after_break(run: Run, known: Known, written: Written) -> int:
+async def look_after_break(run: Execute, known: Known, written: Written) -> int:
     """Writes again what PostgreSQL has lost, all or nothing. Returns how many batches, 0 if it has lost none.
 
     Raises `Fenced` when the node's licence is gone, its turns are not its own, or another node has been where it wrote:
@@ -65,7 +65,7 @@ async def look_after_break(run: Run, known: Known, written: Written) -> int:
     return sum(isinstance(what, Rows) for what in again)
 
 
-async def _is_ours(run: Run, known: Known) -> bool:
+async def _is_ours(run: Execute, known: Known) -> bool:
     """Whether the database has this node's stretches, and no others, each saved as far as the node saved it."""
     rows: dict[int, Any] = dict(await run(_OURS, (known.node,)))
     missing = {number: one.batch for number, one in known.unended.items() if rows.get(number) != one.batch}
@@ -76,7 +76,7 @@ async def _is_ours(run: Run, known: Known) -> bool:
     return not others
 
 
-async def write_again(run: Run, node: int, rows: Rows) -> list[Any]:
+async def write_again(run: Execute, node: int, rows: Rows) -> list[Any]:
     """Sends a batch a second time, in a transaction. Raises `Fenced` when another node has been where a turn of it
     begins: a failover may have lost the claim, and the lock on its mark."""
     for begun in rows.begun:
@@ -84,7 +84,7 @@ async def write_again(run: Run, node: int, rows: Rows) -> list[Any]:
     return await run(*rows.commit(node))
 
 
-async def _require_place(run: Run, node: int, begun: Begun, *, at_head: bool) -> None:
+async def _require_place(run: Execute, node: int, begun: Beginning, *, at_head: bool) -> None:
     ((holder, head),) = await run(_CLAIM, (begun.home, node))
     _require(holder == node and (head == begun.first - 1 or not at_head))
     if begun.mark:

@@ -11,7 +11,7 @@ from gateway.log.packing import DAMAGED, unpack
 from gateway.log.replay import replay
 from gateway.log.saving import GIVEN, HEADS, portions
 from gateway.log.stretch import Stretch
-from gateway.postgres.line import Run
+from gateway.postgres.link import Execute
 
 logger = structlog.get_logger()
 
@@ -34,7 +34,7 @@ _BATCHES = "SELECT number, body FROM log_batches WHERE node = %s ORDER BY number
 _decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 
 
-async def bury(run: Run, *, node: int, silence: float, ghosts: Collection[int] = ()) -> list[str] | None:
+async def bury(run: Execute, *, node: int, silence: float, ghosts: Collection[int] = ()) -> list[str] | None:
     """Buries a node, in one transaction. Does nothing if the node has reported within `silence` seconds that it lives.
     Returns the turns that are lost; None if it was not buried by this.
 

@@ -12,10 +12,10 @@ from gateway.log.burial import COLUMNS, REMOVE, bury, sound
 from gateway.log.journal import JournalError
 from gateway.log.packing import DAMAGED
 from gateway.log.register import Register
-from gateway.log.rows import LIVES, NUMBERS, Begun
+from gateway.log.rows import LIVES, NUMBERS, Beginning
 from gateway.log.stretch import Stretch
 from gateway.postgres.failures import NoReply, is_outage, sentence
-from gateway.postgres.line import Line, Run
+from gateway.postgres.link import Execute, Link
 
 logger = structlog.get_logger()
 T = TypeVar("T")
@@ -56,8 +56,8 @@ class Licence:
     To bury a node means to take its licence; from then on it writes nothing. All methods raise `JournalError`.
     """
 
-    def __init__(self, line: Line, *, name: str, lease: float) -> None:
-        self._line = line
+    def __init__(self, link: Link, *, name: str, lease: float) -> None:
+        self._link = link
         self._name = name
         self._lease = lease
         self.node = 0
@@ -79,11 +79,11 @@ class Licence:
         rows = await self._ask(_RENEW, self.node)
         return int(rows[0][0]) if rows else 0
 
-    async def give_back(self, ghosts: Sequence[Begun] = (), register: Register | None = None) -> None:
+    async def give_back(self, ghosts: Sequence[Beginning] = (), register: Register | None = None) -> None:
         """Buries this node itself, so that its stretches can be adopted at once. `ghosts` are deleted, and removed from
         the register: they began, but nobody was told so."""
 
-        async def work(run: Run) -> None:
+        async def work(run: Execute) -> None:
             if await bury(run, node=self.node, silence=0.0, ghosts=[begun.number for begun in ghosts]) is None:
                 return
             if ghosts and register is not None:
@@ -91,7 +91,7 @@ class Licence:
                     await run(*statement)
 
         if self.node:
-            await translated(self._line.within(work))
+            await translated(self._link.within(work))
 
     async def others_live(self) -> bool:
         """Whether another node has reported that it lives, and not too long ago."""
@@ -127,10 +127,10 @@ class Licence:
         return buried
 
     async def _bury(self, node: int, breaks: int) -> list[str] | None:
-        async def work(run: Run) -> list[str] | None:
+        async def work(run: Execute) -> list[str] | None:
             return None if breaks != self.breaks else await bury(run, node=node, silence=self._lease)
 
-        return await translated(self._line.within(work))
+        return await translated(self._link.within(work))
 
     async def adopt(self, batch: int, known: Collection[int] | None = None) -> list[Stretch]:
         """Adopts the stretches of some logs that have no node. Returns them in the order in which they began.
@@ -149,7 +149,7 @@ class Licence:
         return [stretch for _, stretch in found if stretch is not None]
 
     async def _ask(self, sql: str, *parameters: Any) -> list[Any]:
-        return await translated(self._line.run(sql, parameters))
+        return await translated(self._link.run(sql, parameters))
 
     def __repr__(self) -> str:
         return f"Licence(node {self.node})"

@@ -24,7 +24,7 @@ from gateway.log.watch import Told, Watch
 from gateway.log.written import Written
 from gateway.postgres.address import conninfo
 from gateway.postgres.failures import NoReply, is_outage, sentence
-from gateway.postgres.line import Line, Run
+from gateway.postgres.link import Execute, Link
 from gateway.telemetry.ledger import Ledger
 from gateway.waiting import outlived
 
@@ -81,8 +81,8 @@ class PostgresJournal:
         self._visits = visits
         self._told = told
         self._when_back = when_back
-        self._writer = Line(conninfo(url), ledger, opened=self._look_after_break)
-        self._reader = Line(conninfo(url), ledger)
+        self._writer = Link(conninfo(url), ledger, opened=self._look_after_break)
+        self._reader = Link(conninfo(url), ledger)
         self.licence = Licence(self._writer, name=name, lease=lease)
         self._is_node = False
         self._last_batch = 0
@@ -213,7 +213,7 @@ class PostgresJournal:
 
         statements = tuple(zip(_ERASE, ((list(keys), list(unsaved)), (list(keys),), (list(keys),)), strict=True))
 
-        async def erase(run: Run) -> None:
+        async def erase(run: Execute) -> None:
             self._require(await run(LICENCE, (self.licence.node,)))
             for statement in statements:
                 await run(*statement)
@@ -244,7 +244,7 @@ class PostgresJournal:
 
     # -- breaks ---------------------------------------------------------------------------------------------------
 
-    async def _look_after_break(self, run: Run) -> None:
+    async def _look_after_break(self, run: Execute) -> None:
         """Runs first on every new connection. Until it succeeds, or this node joins again, nothing else is written."""
         if not self._is_node:
             return
@@ -284,12 +284,12 @@ class PostgresJournal:
                 raise Uncertain(sentence(error)) from error
             raise
 
-    async def _ask(self, line: Line, sql: str, *parameters: Any) -> list[Any]:
+    async def _ask(self, link: Link, sql: str, *parameters: Any) -> list[Any]:
         """Runs a statement that may safely be run twice."""
-        return await translated(line.run(sql, parameters))
+        return await translated(link.run(sql, parameters))
 
-    async def _within(self, line: Line, work: Callable[[Run], Awaitable[T]]) -> T:
-        return await translated(line.within(work))
+    async def _within(self, link: Link, work: Callable[[Execute], Awaitable[T]]) -> T:
+        return await translated(link.within(work))
 
     def __repr__(self) -> str:
         return f"PostgresJournal(node {self.licence.node})"

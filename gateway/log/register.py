@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from gateway.log.rows import Begun
+from gateway.log.rows import Beginning
 
 Statement = tuple[str, Sequence[Any]]
 """SQL, and its values."""
@@ -16,8 +16,8 @@ class Register(Protocol):
     """Queries of a WITH clause, which insert nothing if its query `lives` finds nothing, and repeated change nothing.
     If they fail, the batch is written without them."""
 
-    def values(self, begun: Sequence[Begun]) -> Sequence[str]:
+    def values(self, begun: Sequence[Beginning]) -> Sequence[str]:
         """The values of `inserts`, or nothing if these stretches are of no turn."""
 
-    def removing(self, begun: Sequence[Begun]) -> Iterable[Statement]:
+    def removing(self, begun: Sequence[Beginning]) -> Iterable[Statement]:
         """What removes turns that were begun, and that nobody was told of."""

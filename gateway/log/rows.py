@@ -55,7 +55,7 @@ class Unended(NamedTuple):
     begun: bool = False
 
 
-class Begun(NamedTuple):
+class Beginning(NamedTuple):
     """A stretch that begins, as its row."""
 
     number: int
@@ -77,7 +77,7 @@ class Rows(NamedTuple):
 
     number: int
     body: bytes
-    begun: list[Begun]
+    begun: list[Beginning]
     heads: dict[str, tuple[str, int, bool]]
     at_head: set[int]
     unended: dict[int, Unended]
@@ -85,7 +85,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, number: int, batch: list[Record], unended: dict[int, Unended]) -> "Rows":
-        begun: list[Begun] = []
+        begun: list[Beginning] = []
         heads: dict[str, tuple[str, int, bool]] = {}
         at_head: set[int] = set()
         changed: dict[int, Unended] = {}
@@ -95,7 +95,7 @@ class Rows(NamedTuple):
                 continue  # an event, as nearly all are
             if kind == BEGIN:
                 key, epochs, turn, state, mark, home = payload
-                begun.append(Begun(stretch, key, home, epochs, sequence, turn, state, mark))
+                begun.append(Beginning(stretch, key, home, epochs, sequence, turn, state, mark))
                 if key == home and key not in heads:
                     at_head.add(stretch)
                 heads[key] = epochs, sequence - 1, key == home  # nobody claims the log of a turn that waits
@@ -122,6 +122,6 @@ class Rows(NamedTuple):
         return f"{_COMMIT_MORE}, {inserts}{_COMMITTED}", (*given, *values)
 
     @property
-    def ghosts(self) -> list[Begun]:
+    def ghosts(self) -> list[Beginning]:
         """The beginnings of turns that nobody has heard of, if this batch's reply never comes."""
         return [begun for begun in self.begun if begun.turn and begun.turn not in self.ended]

@@ -7,7 +7,7 @@ from gateway.log.journal import Fenced
 from gateway.log.packing import pack
 from gateway.log.rows import LIVES
 from gateway.log.stretch import Stretch
-from gateway.postgres.line import Run
+from gateway.postgres.link import Execute
 
 FENCED: Final = "another node has taken over this one's turns"
 
@@ -75,7 +75,7 @@ class Saving:
         self.size = sum(size for _, size in found)
         """In bytes."""
 
-    async def __call__(self, run: Run) -> None:
+    async def __call__(self, run: Execute) -> None:
         """Skips what another node has erased. Raises `Fenced`."""
         for portion in self._portions:
             if not await run(_SAVE, (self._node, *portion, self._batch)):

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from gateway.log.rows import Rows
-from gateway.postgres.line import Run
+from gateway.postgres.link import Execute
 
 SECONDS: Final = 30.0
 """A standby that lacks more than this is not one that is failed over to."""
@@ -14,7 +14,7 @@ SECONDS: Final = 30.0
 _MOST_BYTES = 64 * 1024 * 1024
 _BESIDE = 500  # bytes that an entry takes besides its text
 
-Work = Callable[[Run], Awaitable[None]]
+Work = Callable[[Execute], Awaitable[None]]
 """What may be done twice, in a transaction."""
 
 

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, Error
 
 from gateway.postgres.address import conninfo
 from gateway.postgres.failures import NoReply
-from gateway.postgres.line import Line
+from gateway.postgres.link import Link
 from gateway.telemetry.ledger import Ledger
 
 logger = structlog.get_logger()
@@ -48,7 +48,7 @@ class Rings:
 
     def __init__(self, url: str, *, ledger: Ledger, heard: Callable[[Ring], None]) -> None:
         self._reached = conninfo(url)
-        self._line = Line(self._reached, ledger)
+        self._link = Link(self._reached, ledger)
         self._ledger = ledger
         self._heard = heard
         self._ring = Ring(0)
@@ -112,7 +112,7 @@ class Rings:
                 ring.node = self._node
                 ring.waited = monotonic() - self._since if ring.batch else 0.0
                 with suppress(NoReply, Error):
-                    await self._line.run(_NOTIFY, (_CHANNEL, _carried(ring)))
+                    await self._link.run(_NOTIFY, (_CHANNEL, _carried(ring)))
                 await asyncio.sleep(_EVERY)
 
     # -- listening ------------------------------------------------------------------------------------------------
@@ -150,14 +150,14 @@ class Rings:
         """
         if not self.alone:
             with suppress(NoReply, Error):
-                await self._line.run(_NOTIFY, (_CHANNEL, _encode(Ring(self._node, adopt=True)).hex()))
-            await self._line.close()
+                await self._link.run(_NOTIFY, (_CHANNEL, _encode(Ring(self._node, adopt=True)).hex()))
+            await self._link.close()
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._line.close()
+        await self._link.close()
 
 
 def _carried(ring: Ring) -> str:

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from gateway.postgres.address import conninfo
 from gateway.postgres.failures import NoReply
-from gateway.postgres.line import hang_up
+from gateway.postgres.link import hang_up
 from gateway.postgres.text import storable
 
 _REPLY_SECONDS: Final = 60.0

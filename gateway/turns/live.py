@@ -18,7 +18,7 @@ from gateway.telemetry.observer import TurnIds
 from gateway.telemetry.words import Recovery
 from gateway.turns.context import Context, Means, Waking, upstream_of
 from gateway.turns.course import Course
-from gateway.turns.line import Line
+from gateway.turns.intake import Intake
 from gateway.turns.naming import Naming
 from gateway.turns.orders import Note, Order
 from gateway.turns.pen import Pen
@@ -53,8 +53,8 @@ class LiveTurn:
         self.ids = self._context.ids
         self.about: Mapping[str, object] = self.ids.fields()
         self.pen = Pen(self._context, tail)
-        self._line = Line(self._context, self.pen)
-        self._sending = Sending(self._context, self.pen, self._line)
+        self._intake = Intake(self._context, self.pen)
+        self._sending = Sending(self._context, self.pen, self._intake)
         self._recovering = Recovering(self._context, self.pen, self._sending)
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + means.turn_timeout
@@ -171,24 +171,24 @@ class LiveTurn:
                 await self._drive()
                 if turn.overfull:  # Coze goes on with the chat
                     self._abandon()
-                if not self._line.wanted and turn.ref is None and self.order.kind == "chat":
-                    await self._line.learn()
+                if not self._intake.wanted and turn.ref is None and self.order.kind == "chat":
+                    await self._intake.learn()
         except TimeoutError:
             if turn.phase != "ended":
                 if turn.phase == "recovering":
                     self._means.observer.upstream_recovered(self.ids, Recovery.FAILED)
                 self.course.timed_out(turn)
                 self.pen.append(turn.fail(GatewayError(Code.UPSTREAM_TIMEOUT)))
-                self._line.wanted = False
+                self._intake.wanted = False
         except GatewayError as error:
             if self.pen.loss is None:
                 self.course.failed(error)
                 self.pen.append(turn.fail(error))
         finally:
-            self._line.close()
+            self._intake.close()
         if self._refused_for_its_conversation():
             self._context.naming.gone(self.note.coze_conversation_id)
-        if not self._line.wanted:
+        if not self._intake.wanted:
             await self._tell_coze()
 
     async def _drive(self) -> None:
@@ -198,7 +198,7 @@ class LiveTurn:
                 case "starting":
                     await self._sending.send()
                 case "streaming" | "settling":
-                    await self._line.listen()
+                    await self._intake.listen()
                 case "recovering":
                     await self._recovering.recover()
                 case "action_required":
@@ -211,7 +211,7 @@ class LiveTurn:
 
     def _abandon(self) -> None:
         """The turn is over for its readers, not yet for Coze."""
-        self._line.wanted = False
+        self._intake.wanted = False
         if self._alarm is not None and not self._alarm.expired():
             with suppress(RuntimeError):  # its task has already finished
                 self._alarm.reschedule(self._loop.time() + LEARN)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from gateway.log.register import Statement
-from gateway.log.rows import Begun
+from gateway.log.rows import Beginning
 from gateway.store import beginnings
 from gateway.turns.orders import read_note
 from gateway.turns.projection import begun as beginning
@@ -14,9 +14,9 @@ class TurnRegister:
 
     inserts = beginnings.INSERTS
 
-    def values(self, begun: Sequence[Begun]) -> Sequence[str]:
+    def values(self, begun: Sequence[Beginning]) -> Sequence[str]:
         turns = [beginning(one.turn, read_note(one.state)) for one in begun if one.turn]
         return beginnings.values(turns) if turns else ()
 
-    def removing(self, begun: Sequence[Begun]) -> Iterable[Statement]:
+    def removing(self, begun: Sequence[Beginning]) -> Iterable[Statement]:
         return beginnings.removing([one.turn for one in begun], [one.home for one in begun])

@@ -4,7 +4,7 @@ import asyncio
 
 from gateway.errors import Code, UpstreamError
 from gateway.turns.context import Context
-from gateway.turns.line import Line
+from gateway.turns.intake import Intake
 from gateway.turns.pen import Pen
 from gateway.upstream.backoff import delay
 from gateway.upstream.protocol import ChatStream, StreamEnd
@@ -15,14 +15,14 @@ CONVERSATION_GONE = 4002
 
 
 class Sending:
-    """Opens the line, by sending the turn's message or the outputs of its tools."""
+    """Opens the intake, by sending the turn's message or the outputs of its tools."""
 
-    def __init__(self, context: Context, pen: Pen, line: Line) -> None:
+    def __init__(self, context: Context, pen: Pen, intake: Intake) -> None:
         self._context = context
         self._turn = context.turn
         self._note = context.note
         self._pen = pen
-        self._line = line
+        self._intake = intake
 
     async def send(self) -> None:
         """Sends the message, as often as is safe, until Coze accepts or refuses it, and listens to Coze's answer."""
@@ -31,8 +31,8 @@ class Sending:
         while turn.phase == "starting":
             try:
                 await self._try_to_send()
-                if self._line.is_open:
-                    await self._line.listen()
+                if self._intake.is_open:
+                    await self._intake.listen()
                 return
             except UpstreamError as error:
                 naming.over(self._pen.question)
@@ -75,7 +75,7 @@ class Sending:
             if self._turn.phase == "ended":
                 breaker.released()
                 return
-            self._line.open(await self._ask())
+            self._intake.open(await self._ask())
         except UpstreamError as error:
             if error.code is Code.UPSTREAM_UNAVAILABLE:
                 breaker.failed(error.detail)
@@ -90,9 +90,9 @@ class Sending:
     async def _ask(self) -> ChatStream:
         order, upstream = self._note.order, self._context.upstream
         if order.kind == "run":
-            return await upstream.run_workflow(order.run(), self._line.take)
+            return await upstream.run_workflow(order.run(), self._intake.take)
         self._pen.question = self._context.naming.ask()
-        return await upstream.chat(order.request(self._note.coze_conversation_id), self._line.take)
+        return await upstream.chat(order.request(self._note.coze_conversation_id), self._intake.take)
 
     async def _await_name(self) -> None:
         """Waits while an earlier turn, which was cancelled, may still learn the conversation's name at Coze.
@@ -113,7 +113,7 @@ class Sending:
         turn.outputs_given()
         while turn.phase == "streaming":
             try:
-                self._line.open(await self._hand_over())
+                self._intake.open(await self._hand_over())
                 self._note.outputs = []
                 self._pen.remember()
                 return
@@ -137,9 +137,9 @@ class Sending:
         if order.kind == "run":
             [(event_id, output)] = outputs
             answer = Resumption(order.workflow_id, event_id, turn.tool_calls[0]["interruptType"], output)
-            return await upstream.resume_workflow(answer, self._line.take)
+            return await upstream.resume_workflow(answer, self._intake.take)
         assert turn.ref is not None, turn
-        return await upstream.submit_tool_outputs(turn.ref, outputs, self._line.take)
+        return await upstream.submit_tool_outputs(turn.ref, outputs, self._intake.take)
 
     def _wait(self, attempt: int, error: UpstreamError) -> float | None:
         """Seconds until the next attempt; None if there will be none."""

@@ -70,7 +70,7 @@ from gateway.upstream.protocol import (
     Tool,
     Verbatim,
 )
-from gateway.upstream.runs import Begun, Node
+from gateway.upstream.runs import Node, RunBegun
 
 Phase = Literal["starting", "streaming", "settling", "action_required", "recovering", "ended"]
 
@@ -366,7 +366,7 @@ class Turn:
                 self._begin()
                 if len(chat_id) <= ID_LENGTH and len(conversation_id) <= ID_LENGTH:  # longer ones can't be Coze's
                     self._take_ids(real_id(chat_id), real_id(conversation_id))
-            case Begun():
+            case RunBegun():
                 self._begin()
                 self._run_is("going")
             case Node(title, node_id, finished):

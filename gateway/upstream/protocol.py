@@ -9,7 +9,7 @@ from msgspec import Struct
 from gateway.telemetry.words import Unusable
 from gateway.upstream.breaker import Breaker
 from gateway.upstream.passed import PassedAnswer, PassedRequest
-from gateway.upstream.runs import Begun, Node, Resumption, RunRequest
+from gateway.upstream.runs import Node, Resumption, RunBegun, RunRequest
 from gateway.upstream.uploads import Form, StoredFile
 
 
@@ -126,7 +126,7 @@ class Verbatim(Struct, frozen=True):
 Item = (
     Opened
     | Created
-    | Begun
+    | RunBegun
     | Node
     | Delta
     | Reasoning

@@ -25,7 +25,7 @@ class Resumption(Struct, frozen=True):
     resume_data: str
 
 
-class Begun(Struct, frozen=True):
+class RunBegun(Struct, frozen=True):
     """The workflow runs: whoever asked for it again would run it twice. There is no handle for recovery."""
 
 

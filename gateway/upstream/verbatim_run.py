@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from gateway.events import HEAD
 from gateway.upstream.json_text import BadJson, read_object, write
 from gateway.upstream.protocol import ActionRequired, ChatCompleted, ChatFailed, Delta, Item, Skipped, Verbatim
-from gateway.upstream.runs import Begun, Node
+from gateway.upstream.runs import Node, RunBegun
 from gateway.upstream.sse import SseEvent
 from gateway.upstream.workflow_protocol import WorkflowReader
 
@@ -48,7 +48,7 @@ def _in_words(record: SseEvent, own: list[Item]) -> list[Item]:
     if kind == b"message":
         changes = any(isinstance(item, Node) for item in own)
         return [*_told(data, own), *own] if changes else own
-    if kind == b"ping" and not any(isinstance(item, Begun) for item in own):
+    if kind == b"ping" and not any(isinstance(item, RunBegun) for item in own):
         return own
     at = next((at for at, item in enumerate(own) if isinstance(item, _BEFORE)), len(own))
     return [*own[:at], *_record(_NAMES[kind], data, own), *own[at:]]

@@ -17,7 +17,7 @@ from gateway.upstream.codes import classify, is_refusal
 from gateway.upstream.coze_objects import Chat, coze_code, failure_of, usage_of
 from gateway.upstream.json_text import BadJson, parts, plain, read
 from gateway.upstream.protocol import ActionRequired, ChatCompleted, ChatFailed, Delta, Done, Item, Skipped
-from gateway.upstream.runs import Begun, Node
+from gateway.upstream.runs import Node, RunBegun
 from gateway.upstream.sse import SseDecoder, SseEvent
 from gateway.upstream.surrogates import REPLACEMENT, Halves
 
@@ -113,7 +113,7 @@ class WorkflowReader:
     def _read(self, kind: bytes, data: bytes, items: list[Item]) -> None:
         if kind in _KNOWN and not self._begun:
             self._begun = True
-            items.append(Begun())
+            items.append(RunBegun())
         match kind:
             case b"message":
                 self._message(data, items)

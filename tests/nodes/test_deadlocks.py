@@ -11,7 +11,7 @@ from gateway.ids import ConversationId
 from gateway.log.journal import END
 from gateway.log.postgres import PostgresJournal
 from gateway.postgres.address import conninfo
-from gateway.postgres.line import Line
+from gateway.postgres.link import Link
 from gateway.store import Store
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
@@ -103,13 +103,13 @@ async def test_a_save_that_does_is_repeated(url: str, ledger: Ledger) -> None:
 
 async def test_a_single_statement_that_does_is_repeated(url: str, ledger: Ledger) -> None:
     async with journal(url, ledger):
-        line = Line(conninfo(url), ledger)
+        link = Link(conninfo(url), ledger)
         update_one = "UPDATE log_heads SET head = 9 WHERE key = '{}'"
         await Opponent(url, update_one.format("conv_2"), update_one.format(KEY)).crossed_by(
-            line.run("UPDATE log_heads SET head = head + 1")
+            link.run("UPDATE log_heads SET head = head + 1")
         )
-        assert await line.run("SELECT key, head FROM log_heads ORDER BY key") == [(KEY, 10), ("conv_2", 10)]
-        await line.close()
+        assert await link.run("SELECT key, head FROM log_heads ORDER BY key") == [(KEY, 10), ("conv_2", 10)]
+        await link.close()
     await until(lambda: _counted(url))
 
 

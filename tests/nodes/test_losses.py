@@ -16,7 +16,7 @@ from gateway.log.postgres import PostgresJournal
 from gateway.log.segments import MESSAGE
 from gateway.log.stretch import Stretch
 from gateway.log.written import Written
-from gateway.postgres.line import Run
+from gateway.postgres.link import Execute
 from gateway.telemetry.ledger import Ledger
 from tests.contracts.storages import PostgresDatabase
 from tests.databases import PostgresServer
@@ -161,7 +161,7 @@ async def test_batches_that_are_written_again_with_a_save_wait_for_the_disk(
 ) -> None:
     committed: list[object] = []
 
-    async def watched(run: Run, known: Known, written: Written) -> int:
+    async def watched(run: Execute, known: Known, written: Written) -> int:
         async def watching(sql: str, parameters: Sequence[object] = ()) -> list[TupleRow]:
             if sql == "COMMIT":
                 committed.extend(await run("SHOW synchronous_commit"))

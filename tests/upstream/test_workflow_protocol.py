@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.upstream.protocol import ActionRequired, ChatCompleted, ChatFailed, Delta, Done, Item, Skipped
-from gateway.upstream.runs import Begun, Node
+from gateway.upstream.runs import Node, RunBegun
 from gateway.upstream.sse import SseDecoder
 from gateway.upstream.workflow_protocol import WorkflowReader
 from tests.upstream.servers import sample
@@ -43,7 +43,7 @@ DONE = record("Done", {})
 def test_a_node_is_named_before_its_first_text_and_before_its_last() -> None:
     items = items_of(sample("workflow.sse"))
     output = "秋天的第一杯奶茶🧋来了。"
-    assert items[:3] == [Begun(), Node("输出", "158711", False), Delta("", "秋天")]
+    assert items[:3] == [RunBegun(), Node("输出", "158711", False), Delta("", "秋天")]
     assert [item for item in items if isinstance(item, Node)] == [
         Node("输出", "158711", False),
         Node("输出", "158711", True),
@@ -61,7 +61,7 @@ def test_a_node_is_named_before_its_first_text_and_before_its_last() -> None:
 def test_an_interrupt_is_a_call_with_cozes_event_id() -> None:
     items = items_of(sample("workflow-interrupt.sse"))
     assert items == [
-        Begun(),
+        RunBegun(),
         Node("问答", "121334", True),
         Delta("", "请问要查询哪个城市、哪一天的天气？"),
         ActionRequired(
@@ -84,7 +84,7 @@ def test_an_interrupt_is_a_call_with_cozes_event_id() -> None:
 
 @pytest.mark.parametrize("data", [{}, {"interrupt_data": {}}, {"interrupt_data": None}, "{", {"interrupt_data": "a"}])
 def test_an_interrupt_that_nobody_could_answer_is_none(data: Any) -> None:
-    assert items_of(record("Interrupt", data)) == [Begun(), Skipped("malformed")]
+    assert items_of(record("Interrupt", data)) == [RunBegun(), Skipped("malformed")]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_node_is_named_again_when_another_spoke_in_between_or_it_runs_again() 
 
 def test_a_node_without_an_id_is_known_by_its_title() -> None:
     text = record("Message", {"content": "秋天", "node_is_finish": False, "node_seq_id": "0", "node_title": "输出"})
-    assert items_of(text + text) == [Begun(), Node("输出", "", False), Delta("", "秋天"), Delta("", "秋天")]
+    assert items_of(text + text) == [RunBegun(), Node("输出", "", False), Delta("", "秋天"), Delta("", "秋天")]
 
 
 def test_nothing_follows_done_or_an_interrupt() -> None:
@@ -148,8 +148,8 @@ def test_nothing_follows_done_or_an_interrupt() -> None:
 
 
 def test_a_ping_says_that_the_workflow_runs() -> None:
-    assert items_of(record("PING", {"content": "{}"}) * 3) == [Begun()]
-    assert items_of(record("ping", "")) == [Begun()]
+    assert items_of(record("PING", {"content": "{}"}) * 3) == [RunBegun()]
+    assert items_of(record("ping", "")) == [RunBegun()]
 
 
 def test_a_gap_in_the_numbers_is_counted_and_changes_nothing() -> None:
@@ -163,7 +163,7 @@ def test_a_gap_in_the_numbers_is_counted_and_changes_nothing() -> None:
         assert Skipped("missing") in items
     again = [numbered[0], numbered[1], numbered[1].replace(b"id: 1", b"id: 0"), numbered[3]]
     assert Skipped("missing") not in items_of(b"".join(again))
-    assert items_of(record("Done", {}, 10**30)) == [Begun(), ChatCompleted(None), Done()]
+    assert items_of(record("Done", {}, 10**30)) == [RunBegun(), ChatCompleted(None), Done()]
 
 
 def test_a_text_that_could_not_be_read_ends_the_run_as_failed_because_nothing_repeats_it() -> None:

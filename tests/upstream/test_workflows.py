@@ -19,7 +19,7 @@ from gateway.upstream.protocol import (
     Opened,
     StreamEnd,
 )
-from gateway.upstream.runs import Begun, Node, Resumption, RunRequest
+from gateway.upstream.runs import Node, Resumption, RunBegun, RunRequest
 from tests.upstream.conftest import Connect, Outcomes
 from tests.upstream.servers import json_answer, sample, serving, streaming
 from tests.upstream.test_first_word import Heard, cut
@@ -179,7 +179,7 @@ async def test_a_first_record_that_says_coze_has_no_room_is_a_refusal_and_any_ot
         stream = await coze.run_workflow(RUN, items := Heard())
         await stream.ended()
         stream.close()
-        assert items[1:] == [Begun(), ChatFailed(4009, "m", False)]
+        assert items[1:] == [RunBegun(), ChatFailed(4009, "m", False)]
 
 
 async def test_a_refusal_in_json_is_one(connect: Connect, outcomes: Outcomes) -> None:

@@ -12,7 +12,7 @@ from adapters.facades.coze.asking import CHATFLOW, OF_RUNS, after
 from adapters.facades.coze.cursors import stretch_of
 from adapters.facades.coze.failures import INTERNAL, Refusal, failure, success
 from adapters.facades.coze.framing import Framer
-from adapters.facades.coze.reading import Begun, begun, chat_in, place_after
+from adapters.facades.coze.reading import ChatBegun, begun, chat_in, place_after
 from adapters.facades.coze.run_framing import RunFramer
 from adapters.facades.coze.streaming import TURN, stream
 from adapters.services import SERVICES
@@ -59,11 +59,11 @@ async def go_on(
         return named(success(chat_in(stretch), request), stretch.turn)
     place, rest = place_after(stretch, start, count)
     subscription.after = max(place, stretch.first - 1)
-    log_id = found.log_id if isinstance(found, Begun) else ""
-    return await tell_on(request, caller, holding, Begun(stretch, {}, log_id), rest)
+    log_id = found.log_id if isinstance(found, ChatBegun) else ""
+    return await tell_on(request, caller, holding, ChatBegun(stretch, {}, log_id), rest)
 
 
-async def tell_on(request: web.Request, caller: Caller, holding: Holding, found: Begun, rest: str = "") -> NoReturn:
+async def tell_on(request: web.Request, caller: Caller, holding: Holding, found: ChatBegun, rest: str = "") -> NoReturn:
     of_run = request.path in OF_RUNS
     framer = RunFramer(found.stretch) if of_run else Framer(found.stretch, spaced=request.path == CHATFLOW)
     subscription, seat = holding.hand_over()

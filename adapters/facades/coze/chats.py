@@ -19,7 +19,7 @@ from adapters.facades.coze.asking import (
 from adapters.facades.coze.callers import caller_of
 from adapters.facades.coze.cursors import CozeAlone, cursor, stretch_of, turn_of
 from adapters.facades.coze.failures import INTERNAL, TOO_LATE, Handler, Refusal, failure, in_coze_s_form, success
-from adapters.facades.coze.finding import KNOWN, Known
+from adapters.facades.coze.finding import KNOWN, KnownChats
 from adapters.facades.coze.outputs import submit
 from adapters.facades.coze.passing import may_pass, pass_on
 from adapters.facades.coze.reading import begun, chat_in, messages_in
@@ -110,7 +110,7 @@ def _or_passed_on(handler: Handler) -> Handler:
 
 
 def add_routes(app: web.Application) -> None:
-    app[KNOWN] = Known(app[SERVICES].store)
+    app[KNOWN] = KnownChats(app[SERVICES].store)
     for path in (CHAT, CHATFLOW, RUN):
         app.router.add_post(path, in_coze_s_form(chat))
     app.router.add_get("/v3/chat/retrieve", _or_passed_on(retrieve), allow_head=False)

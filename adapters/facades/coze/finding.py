@@ -18,7 +18,7 @@ _Owner = tuple[str, str | None]
 Owns = Callable[[str, str | None], bool]
 
 
-class Known:
+class KnownChats:
     """Remembers the newest chats, so that most questions need no look-up. A chat is found for its owner alone;
     under the same ids Coze may have one of another caller's."""
 
@@ -58,7 +58,7 @@ class Known:
         self._conversations.pop((name, (user, shop)), None)
 
 
-KNOWN = web.AppKey("coze_chats", Known)
+KNOWN = web.AppKey("coze_chats", KnownChats)
 
 
 def _keep(kept: "OrderedDict[Any, Any]", key: Any, value: Any) -> None:

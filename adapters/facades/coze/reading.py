@@ -25,7 +25,7 @@ _LOG_ID = LOG_ID.encode()
 _AHEAD = frozenset({HEAD.encode(), _LOG_ID})
 
 
-class Begun(Struct, frozen=True):
+class ChatBegun(Struct, frozen=True):
     """Coze has said something about the chat: `chat` is the newest state that it told."""
 
     stretch: Stretch
@@ -33,7 +33,7 @@ class Begun(Struct, frozen=True):
     log_id: str
 
 
-async def begun(hub: Hub, subscription: Subscription, after: int = 0, *, of_run: bool = False) -> Begun | Failed:
+async def begun(hub: Hub, subscription: Subscription, after: int = 0, *, of_run: bool = False) -> ChatBegun | Failed:
     """Waits until Coze says the first thing after a position, or until the turn ends. Of a run that may be a head, as
     Coze says nothing about the run itself. Raises `draining`."""
     log_id = ""
@@ -46,13 +46,13 @@ async def begun(hub: Hub, subscription: Subscription, after: int = 0, *, of_run:
                 after = segment.first
                 if segment.name in _ENDS:
                     last = _event(segment)
-                    return last if isinstance(last, Failed) else Begun(stretch, chat_in(stretch), log_id)
+                    return last if isinstance(last, Failed) else ChatBegun(stretch, chat_in(stretch), log_id)
                 if isinstance(segment, Whole) and segment.name == HIDDEN:
                     name, _, data = record_of(segment.body)
                     if name == _LOG_ID:
                         log_id = msgspec.json.decode(data, type=str)
                     elif of_run or name not in _AHEAD:
-                        return Begun(stretch, chat_in(stretch), log_id)
+                        return ChatBegun(stretch, chat_in(stretch), log_id)
         if hub.closing:
             raise GatewayError(Code.DRAINING)
         await asyncio.wait([news])

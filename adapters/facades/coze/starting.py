@@ -9,7 +9,7 @@ from adapters.edge.callers import Caller
 from adapters.facades.coze.failures import Refusal
 from adapters.facades.coze.finding import KNOWN
 from adapters.facades.coze.passing import may_pass
-from adapters.facades.coze.reading import Begun
+from adapters.facades.coze.reading import ChatBegun
 from adapters.native import starting as native
 from adapters.services import Services
 from gateway.errors import Code, GatewayError
@@ -48,7 +48,7 @@ def _no_conversation() -> Refusal:
     return Refusal(4200, "No such conversation.", Code.NOT_FOUND)
 
 
-async def learn(request: web.Request, services: Services, order: Order, accepted: Accepted, begun: Begun) -> None:
+async def learn(request: web.Request, services: Services, order: Order, accepted: Accepted, begun: ChatBegun) -> None:
     """Makes the turn findable by Coze's ids, also at other nodes and after a restart."""
     ids = str(begun.chat.get("conversation_id", "")), str(begun.chat.get("id", ""))
     if not all(ids):

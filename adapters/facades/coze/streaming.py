@@ -11,7 +11,7 @@ from adapters.facades.coze.failures import LOG_ID, code_of
 from adapters.facades.coze.framing import BETWEEN, Framer
 from adapters.facades.coze.run_framing import RunFramer
 from adapters.services import SERVICES
-from adapters.transports.lastmile import Held, Line, hand_over, released_unless_begun
+from adapters.transports.lastmile import Closable, Line, hand_over, released_unless_begun
 from gateway.errors import Code, GatewayError
 from gateway.log.entry import Entry
 from gateway.log.tail import Tail
@@ -37,7 +37,7 @@ class CozeLine(Line):
         hub: Hub,
         subscription: Subscription,
         connection: Connection,
-        seat: Held,
+        seat: Closable,
         *,
         send_timeout: float,
         framer: Framer | RunFramer,
@@ -91,7 +91,7 @@ class CozeLine(Line):
             self.write(b"0\r\n\r\n")
 
 
-class Head(DeferredHead):
+class CozeHead(DeferredHead):
     def __init__(self, headers: dict[str, str], *, chunked: bool) -> None:
         super().__init__(headers=headers)
         self.headers["Content-Type"] = "text/event-stream"
@@ -127,7 +127,7 @@ async def stream(
         chunked=chunked,
     )
     with released_unless_begun(line):
-        head = Head({TURN: turn_id} | ({LOG_ID: log_id} if log_id else {}), chunked=chunked)
+        head = CozeHead({TURN: turn_id} | ({LOG_ID: log_id} if log_id else {}), chunked=chunked)
         await head.prepare(request)
         line.greeting = head.take() + line.chunk(first)
         line.expire_in(seconds)

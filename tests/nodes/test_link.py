@@ -1,4 +1,4 @@
-"""A line to PostgreSQL leaves nothing behind, whenever whoever waits for it is cancelled."""
+"""A link to PostgreSQL leaves nothing behind, whenever whoever waits for it is cancelled."""
 
 import asyncio
 import gc
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from gateway.postgres.address import conninfo
-from gateway.postgres.line import Line
+from gateway.postgres.link import Link
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
 
 
-class Ending(Line):
+class Ending(Link):
     """Cancels a task in the moment in which its statement has ended."""
 
     cancelled: "asyncio.Task[Any] | None" = None
@@ -28,16 +28,16 @@ class Ending(Line):
 async def test_a_statement_that_ends_as_its_caller_is_cancelled_leaves_no_connection_open(
     postgres: PostgresServer, ledger: Ledger
 ) -> None:
-    line = Ending(conninfo(await postgres.make()), ledger)
-    await line.run("SELECT 1")
-    connection = line._connection
+    link = Ending(conninfo(await postgres.make()), ledger)
+    await link.run("SELECT 1")
+    connection = link._connection
     assert connection is not None
-    line.cancelled = asyncio.create_task(line.run("SELECT 2"))
+    link.cancelled = asyncio.create_task(link.run("SELECT 2"))
     with pytest.raises(asyncio.CancelledError):
-        await line.cancelled
+        await link.cancelled
     assert connection.closed
     del connection
     gc.collect()  # a connection that is still open would warn here
-    line.cancelled = None
-    assert await line.run("SELECT 3") == [(3,)]
-    await line.close()
+    link.cancelled = None
+    assert await link.run("SELECT 3") == [(3,)]
+    await link.close()

@@ -1,4 +1,4 @@
-"""The line to Coze: the one stream that is open for a live turn, and the items that come over it."""
+"""The intake: the one stream that is open for a live turn, and the items that come over it."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ SETTLE = 0.7
 """Seconds for which late audio and suggestions are still accepted after Coze has completed the chat."""
 
 
-class Line:
+class Intake:
     """Hands Coze's items to the turn as their bytes arrive, and the events that follow to the pen.
 
     `wanted` is False once the turn is over for its readers, although Coze may still tell the id of the chat.
@@ -154,4 +154,4 @@ class Line:
                 self._context.waking.wake()
 
     def __repr__(self) -> str:
-        return f"Line({'open' if self._stream is not None else 'closed'}, wanted={self.wanted})"
+        return f"Intake({'open' if self._stream is not None else 'closed'}, wanted={self.wanted})"

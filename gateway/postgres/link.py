@@ -1,4 +1,4 @@
-"""A line to PostgreSQL: one connection, and its deadlines."""
+"""A link to PostgreSQL: one connection, and its deadlines."""
 
 import asyncio
 import os
@@ -21,16 +21,18 @@ Connection = AsyncConnection[TupleRow]
 T = TypeVar("T")
 
 
-class Run(Protocol):
+class Execute(Protocol):
     """Executes one statement and returns its rows."""
 
     async def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]: ...
 
 
-class Line:
+class Link:
     """One connection, which is made when it is needed, and made anew after a failure. One statement at a time."""
 
-    def __init__(self, reached: str, ledger: Ledger, *, opened: Callable[[Run], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, reached: str, ledger: Ledger, *, opened: Callable[[Execute], Awaitable[None]] | None = None
+    ) -> None:
         """`opened` uses each new connection before anybody else does. If it raises, the connection is given up."""
         self._opened = opened
         self._conninfo = reached
@@ -46,11 +48,11 @@ class Line:
         """
         return await self._in_turn(lambda: self._run(sql, parameters))
 
-    async def alone(self, work: Callable[[Run], Awaitable[T]]) -> T:
+    async def alone(self, work: Callable[[Execute], Awaitable[T]]) -> T:
         """Does work of one statement, which is a transaction. Does and raises what `within` does."""
         return await self._in_turn(lambda: work(self._run))
 
-    async def within(self, work: Callable[[Run], Awaitable[T]]) -> T:
+    async def within(self, work: Callable[[Execute], Awaitable[T]]) -> T:
         """Does work in one transaction: `work` gets the function that executes its statements, perhaps once more after
         a deadlock. Raises as `run` does."""
         return await self._in_turn(lambda: self._within(work))
@@ -72,7 +74,7 @@ class Line:
         cursor = await (await self._open()).execute(sql.encode(), parameters, prepare=True, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
-    async def _within(self, work: Callable[[Run], Awaitable[T]]) -> T:
+    async def _within(self, work: Callable[[Execute], Awaitable[T]]) -> T:
         connection = await self._open()
         async with connection.transaction():
             return await work(self._run)
@@ -136,7 +138,7 @@ class Line:
             self._held = None
 
     async def close(self) -> None:
-        """Closes the line, and ends a statement that is under way."""
+        """Closes the link, and ends a statement that is under way."""
         if self._busy.locked() and self._connection is not None:
             hang_up(self._connection)
         async with self._busy:
@@ -145,7 +147,7 @@ class Line:
             self._let_go()
 
     def __repr__(self) -> str:
-        return f"Line({'closed' if self._connection is None else 'open'})"
+        return f"Link({'closed' if self._connection is None else 'open'})"
 
 
 async def _repeated(work: Callable[[], Awaitable[T]]) -> T:
@@ -159,5 +161,5 @@ async def _repeated(work: Callable[[], Awaitable[T]]) -> T:
 def hang_up(connection: Connection) -> None:
     """Ends a connection under whoever uses it. To close it instead would take its descriptor from the event loop while
     the loop still watches it, and libuv then aborts the process."""
-    with suppress(OSError, OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as line:
-        line.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError, OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as its_socket:
+        its_socket.shutdown(socket.SHUT_RDWR)
