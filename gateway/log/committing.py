@@ -13,7 +13,7 @@ from gateway.log.losses import let_go, tell
 from gateway.log.pacing import Pacing
 from gateway.log.shelf import Shelf, epoch_mark
 from gateway.log.showing import Showing
-from gateway.log.tail import Tail
+from gateway.log.tail import SOMEBODY_ELSE, Tail
 from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
@@ -238,6 +238,8 @@ class Committer:
         _, waiters = self._drop()
         self.owed = []
         for writer in list(self._shelf.unsaved.values()):
+            if writer.tail.writer is None:  # its end may not be durable, and then somebody else goes on there
+                writer.tail.writer = SOMEBODY_ELSE
             try:
                 writer.fence()
             except Exception as fault:

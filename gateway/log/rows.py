@@ -13,10 +13,13 @@ LIVES = f"lives AS ({LICENCE})"
 _INSERT = "batch AS (INSERT INTO log_batches (node, number, body) SELECT id, %s, %s FROM lives ON CONFLICT DO NOTHING)"
 _COMMIT = f"WITH {LIVES}, {_INSERT} SELECT id FROM lives"
 _COMMIT_MORE = (
-    # A turn begins where no other node has the claim. The licence is locked first, as by whoever takes it away.
+    # A turn begins where no other node has the claim, nor had it meanwhile if a late release took it from this node.
+    # The licence is locked first, as by whoever takes it away.
     f"WITH licence AS ({LICENCE}),"
-    " homes AS (SELECT h.node FROM licence, log_heads AS h WHERE h.key = ANY(%s) FOR UPDATE OF h),"
-    " lives AS (SELECT id FROM licence WHERE NOT EXISTS (SELECT FROM homes WHERE node <> id)),"
+    " homes AS (SELECT h.key, h.node, h.head FROM licence, log_heads AS h WHERE h.key = ANY(%s) FOR UPDATE OF h),"
+    " lives AS (SELECT id FROM licence WHERE NOT EXISTS (SELECT FROM homes"
+    " JOIN unnest(%s::text[], %s::bigint[]) AS begins (home, after) ON home = key"
+    " WHERE node <> id OR node IS NULL AND head <> after)),"
     f" {_INSERT}, begun AS (INSERT INTO log_stretches"
     " (node, batch, number, key, home, epochs, first, last, turn, state, mark)"
     " SELECT id, %s, number, key, home, epochs, first, first - 1, turn, state, mark FROM lives,"
@@ -116,7 +119,8 @@ class Rows(NamedTuple):
         homes = [begun.home for begun in self.begun]
         columns = [list(column) for column in zip(*self.begun, strict=True)] or [[]] * 8
         changed = zip(*([key, *values] for key, values in self.heads.items()), strict=True)
-        given = (node, homes, self.number, self.body, self.number - 1, *columns, *map(list, changed))
+        after = [begun.first - 1 if begun.number in self.at_head else None for begun in self.begun]
+        given = (node, homes, homes, after, self.number, self.body, self.number - 1, *columns, *map(list, changed))
         if not values:
             return _COMMIT_MORE + _COMMITTED, given
         return f"{_COMMIT_MORE}, {inserts}{_COMMITTED}", (*given, *values)

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 from weakref import WeakValueDictionary
 
 import structlog
@@ -19,8 +20,18 @@ from gateway.nodes.rings import Rings
 
 logger = structlog.get_logger()
 
+WAITS: Final = -1
+"""Stands for the node of a turn that has none and waits to be adopted, as the negative number of a buried node does."""
+
 _CLAIM = (
-    f"WITH {LIVES} INSERT INTO log_heads AS h (key, epochs, head, node) SELECT %s, '', 0, id FROM lives"
+    # Where no node has the claim, it goes to the node whose turn runs or waits there: a release may have come late. The
+    # head passes what is saved of a turn only with the turn's end.
+    f"WITH {LIVES}, runs AS (SELECT coalesce(s.node, {WAITS}) AS node FROM log_stretches AS s"
+    " LEFT JOIN log_heads AS own ON own.key = s.key"
+    " WHERE s.home = %s AND NOT s.kept AND s.ended IS NULL AND coalesce(own.head, 0) <= s.last"
+    " ORDER BY s.ordinal LIMIT 1)"
+    " INSERT INTO log_heads AS h (key, epochs, head, node)"
+    " SELECT %s, '', 0, coalesce((SELECT node FROM runs), id) FROM lives"
     " ON CONFLICT (key) DO UPDATE SET node = coalesce(h.node, excluded.node) RETURNING node"
 )
 _RELEASE = (
@@ -81,7 +92,7 @@ class Claims:
     async def claim(self, key: LogKey) -> int | None:
         async with self._changes(key):
             if not self._held[key]:
-                rows = await self._ask(_CLAIM, self._licence.node, key)
+                rows = await self._ask(_CLAIM, self._licence.node, key, key)
                 if not rows:
                     raise GatewayError(Code.STORAGE_UNAVAILABLE, "this node was taken for dead", retry_after=1)
                 if (node := rows[0][0]) != self._licence.node:

@@ -46,6 +46,7 @@ class LiveTurn:
         self.course = Course()
         self.task: asyncio.Task[None] | None = None
         self.erased = False  # its conversation was deleted: nobody is told anything more about it
+        self.elsewhere = False  # another process goes on with it, perhaps because its end was not durable in time
         self.stored = False  # whether the store knows that it began
         self._means = means
         self._waking = Waking()
@@ -157,6 +158,7 @@ class LiveTurn:
     def fenced(self, writer: Writer) -> None:
         """Another process continues the turn: this one stops, and neither writes nor shows anything more."""
         if writer is self.pen.writer:
+            self.elsewhere = writer.stretch.ended is None
             self.pen.loss = GatewayError(Code.STORAGE_UNAVAILABLE, "another process goes on with the turn")
             if self.task is not None:
                 self.task.cancel()

@@ -83,7 +83,8 @@ class Runner:
         self._drop(live)
         self._abandonment.forget(live.turn.turn_id)
         self._log.shelf.drop(live.tail, live)
-        self._means.others.release(LogKey(live.turn.conversation_id))
+        if not self._log.fenced:  # else another node may already have a turn in the conversation; see `start_over`
+            self._means.others.release(LogKey(live.turn.conversation_id))
 
     def _drop(self, live: LiveTurn) -> None:
         """Idempotent."""
@@ -198,17 +199,18 @@ class Runner:
                 self._telling.began(live)  # an interrupted turn that was never accepted may get here first
             if not live.erased:
                 self._telling.stands(live)
-            outcome = turn.outcome or "failed"
-            await self._notify(live, f"turn.{outcome}", "" if live.erased else beginning or order.input)
+            kind = f"turn.{turn.outcome or 'failed'}"
+            await self._notify(live, kind, "" if live.erased else beginning or order.input)
         finally:
-            if not self.draining:
+            if not self.draining and not live.elsewhere:
                 self._next(live.tail)
             self._forget(live)
             for one in held:
                 one.close()
             level, details = live.course.line(turn)
             seconds = live.pen.seconds
-            story = Story(order.streamed, turn.outcome, turn.length, seconds, level, details)
+            outcome = None if live.elsewhere else turn.outcome
+            story = Story(order.streamed, outcome, turn.length, seconds, level, details)
             observer.turn_left(live.ids, story)
 
     async def _notify(self, live: LiveTurn, kind: Any, text: str) -> None:

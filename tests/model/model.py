@@ -7,7 +7,7 @@ the code:
 |---|---|
 | look for the mark | `Starting._earlier` |
 | lock | `Claims.alone_with` |
-| claim, release | `Claims.claim`, `Claims.release` |
+| claim, release | `Claims.claim`, `Claims.release`; a release whose reply was lost may be done late |
 | begin | `Starting._claimed`, then `Runner.accept` and `EventLog.begin`, between which nothing waits |
 | append | `Writer.append` and `Committer.take`: one event of one turn a batch |
 | commit | `PostgresJournal.commit`; with `licence_held` off in two halves, as without FOR SHARE |
@@ -56,8 +56,13 @@ class Checks:
     """A start goes on only under the licence with which it claimed."""
     claim_before_begin: bool = True
     """A turn is begun by the node that claimed its conversation."""
+    turn_in_claim: bool = True
+    """A conversation that nobody has claimed goes to the node whose turn runs there. If that turn waits to be adopted,
+    nobody claims it."""
     claim_until_adopted: bool = True
-    """Nobody claims a conversation in which a dead node's turn waits to be adopted."""
+    """Nor does anybody begin a turn where a dead node's turn waits to be adopted, whoever had claimed it before."""
+    claim_in_begin: bool = True
+    """A turn begins only where no other node has the claim, nor had it after a late release."""
     only_orphans: bool = True
     """Only what has no node is adopted."""
     adoption_again: bool = True
@@ -109,6 +114,7 @@ class Scope(NamedTuple):
     joins: int = 0
     replies_lost: int = 0
     adoptions_lost: int = 0
+    releases_lost: int = 0
     given_up: int = 0
     failovers: int = 0
 
@@ -206,6 +212,7 @@ class State(NamedTuple):
     standby: Database | None
     nodes: tuple[Node, ...]
     late: frozenset[Batch] = frozenset()  # statements that nobody waits for, and that may still be done
+    releases: frozenset[tuple[int, int]] = frozenset()  # of conversations by licences, as late as those statements
     lost: frozenset[Event] = frozenset()  # shown once, and not in the log now
     accepted: frozenset[int] = frozenset()  # stretches of which a client was told
     sent: tuple[int, ...] = ()  # how often each order was sent
@@ -215,6 +222,7 @@ class State(NamedTuple):
     crashes: int = 0
     joins: int = 0
     replies_lost: int = 0
+    releases_lost: int = 0
     given_up: int = 0
     needless: bool = False  # whether something was given up that the database has and would tell of
     failovers: int = 0
@@ -223,6 +231,7 @@ class State(NamedTuple):
 
 
 Step = tuple[str, State]
+WAITS = -1
 
 
 def beginning(scope: Scope) -> State:
@@ -342,7 +351,7 @@ def _starting(state: State, scope: Scope, checks: Checks, at: int, node: Node) -
             after = node._replace(start=start._replace(stage="claim" if claims else "begin"))
             yield f"looks for {order.mark}: not started", _with(state, at, after)
     elif start.stage == "claim":
-        owner = database.heads[order.conversation].node
+        owner = _claimant(database, order.conversation, checks)
         if checks.licence_in_claim and node.licence not in database.licences:
             yield "may not claim: it was buried", _with(state, at, over)
         elif owner in (0, node.licence):
@@ -350,8 +359,27 @@ def _starting(state: State, scope: Scope, checks: Checks, at: int, node: Node) -
             after = node._replace(start=Start(start.order, stage, node.licence))
             heads = _head(database, order.conversation, node=node.licence)
             yield f"claims conversation {order.conversation}", _with(state, at, after, database._replace(heads=heads))
+        elif database.heads[order.conversation].node == 0:
+            heads = _head(database, order.conversation, node=owner)
+            label = f"finds a turn in conversation {order.conversation}, whose node has it now"
+            yield label, _with(state, at, node, database._replace(heads=heads))
     elif start.stage == "begin" and node.op is None:
         yield from _beginning(state, checks, at, node, start, order)
+
+
+def _claimant(database: Database, conversation: int, checks: Checks) -> int:
+    """The node that has a conversation; 0 if nobody has it, and `WAITS` if a turn there has to be adopted."""
+    head = database.heads[conversation]
+    if head.node or not checks.turn_in_claim:
+        return head.node
+    runs = (s.node or WAITS for s in database.stretches if s.conversation == conversation and _seems_to_run(s, head))
+    return min(runs, default=0)
+
+
+def _seems_to_run(stretch: Stretch, head: Head) -> bool:
+    """As far as rows say: the head passes what is saved of a turn only with the turn's end."""
+    saved = stretch.saved[-1] if stretch.saved else None
+    return head.position < stretch.first if saved is None else not saved.part and head.position <= saved.sequence
 
 
 def _beginning(state: State, checks: Checks, at: int, node: Node, start: Start, order: Order) -> Iterator[Step]:
@@ -466,6 +494,15 @@ def _is_taken(database: Database, batch: Batch) -> bool:
     return head.node not in (0, batch.node) or head.position != event.sequence - 1
 
 
+def _is_claimed(database: Database, batch: Batch) -> bool:
+    """Whether another node has the conversation in which a turn begins, or had it after a late release."""
+    event = batch.event
+    if event is None or not batch.begins or batch.conversation < 0 or (batch.node, batch.number) in _written(database):
+        return False
+    head = database.heads[batch.conversation]
+    return head.position != event.sequence - 1 if head.node == 0 else head.node != batch.node
+
+
 def _written(database: Database) -> set[tuple[int, int]]:
     return {(batch.node, batch.number) for batch in database.batches}
 
@@ -502,13 +539,20 @@ def _committing(state: State, scope: Scope, checks: Checks, at: int, node: Node,
             yield f"{name} finds that another node has its place", _with(state, at, refused)
         elif op.at == "sent" and checks.licence_in_commit and node.licence not in database.licences:
             yield f"{name} finds no licence", _with(state, at, refused)
+        elif checks.claim_in_begin and _is_claimed(database, batch):
+            yield f"{name} finds that another node has claimed the conversation", _with(state, at, refused)
         elif op.at == "sent" and not checks.licence_held:
             yield f"{name} finds the licence", _with(state, at, node._replace(op=op._replace(at="looked")))
         else:
             after = _done(database, batch, checks)
             yield f"{name} is committed", _with(state, at, node._replace(op=op._replace(at="done")), after)
     elif op.at == "done":
-        yield f"shows {name}", _shown(state, scope, at, node, batch)
+        seen = _shown(state, scope, at, node, batch)
+        yield f"shows {name}", seen
+        if seen.database is not database and not batch.begins and state.releases_lost < scope.releases_lost:
+            unheard = seen._replace(releases=state.releases | {(batch.conversation, node.licence)})
+            label = f"shows {name}, and does not hear of the release"
+            yield label, unheard._replace(database=database, releases_lost=state.releases_lost + 1)
     elif op.at == "refused":
         yield "learns that it was buried", _with(state, at, _fenced(node))
     elif op.at == "doubt":
@@ -601,7 +645,8 @@ def _adopting(state: State, checks: Checks, at: int, node: Node) -> Iterator[Ste
         if stretch.conversation < 0:
             return True
         holder = database.heads[stretch.conversation].node
-        return holder in (0, node.licence) or (checks.claim_until_adopted and holder not in database.licences)
+        waits = checks.claim_until_adopted and holder not in database.licences
+        return holder in (0, WAITS, node.licence) or waits
 
     found = tuple(sorted(filter(may_be, database.stretches)))
     if not found:
@@ -676,17 +721,28 @@ def _around(state: State, scope: Scope, checks: Checks) -> Iterator[Step]:
         label = f"batch {batch.number} of licence {batch.node}, for which nobody waits, finds no licence"
         if batch.begins and checks.place_when_again and _is_taken(database, batch):
             label = f"batch {batch.number} of licence {batch.node}, for which nobody waits, finds its place taken"
+        elif checks.claim_in_begin and _is_claimed(database, batch):
+            label = f"batch {batch.number} of licence {batch.node}, for which nobody waits, finds another node's claim"
         elif batch.node in database.licences or not checks.licence_in_commit:
             done = _done(database, batch, checks)
             label = f"batch {batch.number} of licence {batch.node} is done, for which nobody waits"
         yield label, changed(state, done)._replace(late=state.late - {batch})
+    for conversation, licence in sorted(state.releases):
+        heads = database.heads
+        if heads[conversation].node == licence:
+            heads = _head(database, conversation, node=0)
+        label = f"conversation {conversation} is released by licence {licence}, which no longer waits for it"
+        late = state._replace(releases=state.releases - {(conversation, licence)})
+        yield label, changed(late, database._replace(heads=heads))
     if state.standby is not None and state.failovers < scope.failovers and state.standby != database:
         yield "the standby has all", state._replace(standby=database)
         after = changed(state, state.standby)
         nodes = tuple(_cut_off(node, checks) for node in after.nodes)
         yield (
             "the database fails over, and has lost what its standby had not",
-            after._replace(standby=None, nodes=nodes, late=frozenset(), failovers=state.failovers + 1),
+            after._replace(
+                standby=None, nodes=nodes, late=frozenset(), releases=frozenset(), failovers=state.failovers + 1
+            ),
         )
 
 

@@ -12,7 +12,11 @@ SMALL = {
     "two conversations": Scope((Order("a", 0), Order("b", 1)), burials=1, joins=1),
     "sent twice": Scope((Order("a", 0, 2),), burials=1, joins=1),
     "sent twice for a new conversation": Scope((Order("a", -1, 2),), burials=1, joins=1),
+    "sent twice for a new conversation, and a turn": Scope(
+        (Order("a", -1, 2), Order("b", 0)), nodes=2, burials=1, joins=1
+    ),
     "two turns": Scope((Order("a", 0), Order("b", 0)), burials=1, joins=1, crashes=1),
+    "a late release": Scope((Order("a", 0), Order("b", 0), Order("c", 0)), nodes=2, releases_lost=1),
     "lost replies": Scope((Order("a", 0),), burials=2, joins=1, replies_lost=1, adoptions_lost=1),
     "given up": Scope((Order("a", 0, 2),), burials=1, joins=1, replies_lost=1, given_up=1),
     "failover": Scope((Order("a", 0, 2),), joins=1, failovers=1),
@@ -22,6 +26,9 @@ SMALL = {
     "failover after a burial": Scope((Order("a", 0),), burials=1, joins=2, failovers=1),
 }
 LARGE = {
+    "a late release and a burial": Scope(
+        (Order("a", 0), Order("b", 0), Order("c", 0)), nodes=2, burials=1, joins=1, releases_lost=1
+    ),
     "failover, two turns and a crash": Scope(
         (Order("a", 0), Order("b", 0)), nodes=2, burials=1, joins=1, crashes=1, failovers=1
     ),
@@ -39,9 +46,11 @@ WITHOUT = {
     "licence_number_once": "failover after a burial",
     "licence_in_claim": "sent twice",
     "licence_in_adoption": "lost replies",
-    "same_licence": "two turns",
+    "same_licence": "sent twice for a new conversation, and a turn",
     "claim_before_begin": "sent twice",
-    "claim_until_adopted": "two turns",
+    "turn_in_claim": "a late release",
+    "claim_until_adopted": "a late release and a burial",
+    "claim_in_begin": "a late release",
     "only_orphans": "sent twice",
     "adoption_again": "lost replies",
     "head_in_commit": "two turns",
@@ -68,6 +77,6 @@ def test_every_order_of_steps_keeps_the_invariants(name: str) -> None:
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_without_a_check_the_exploration_finds_a_counter_example(check: str) -> None:
-    explored = explore(SMALL[WITHOUT[check]], replace(Checks(), **{check: False}), most=100_000)
+    explored = explore((SMALL | LARGE)[WITHOUT[check]], replace(Checks(), **{check: False}), most=100_000)
     assert explored.found is not None
     assert len(explored.found.way) > 3

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from psycopg import AsyncConnection
+from structlog.testing import capture_logs
 
 from gateway.errors import Code, GatewayError
 from gateway.ids import LogKey, shop_log
+from gateway.log.journal import END, Fenced, Record
 from gateway.nodes.database import Database
 from gateway.nodes.rate import SharedRate
 from gateway.telemetry.ledger import Ledger
@@ -245,6 +247,53 @@ async def test_what_another_node_has_not_saved_yet_is_erased_too(nodes: Nodes) -
     another = await ran.ask(QUICK)  # it was not taken for a node that is no more
     assert another[-1]["event"] == "completed"
     assert ran.services.log.trouble is None
+
+
+async def test_a_release_that_comes_late_makes_no_room_for_a_second_turn(nodes: Nodes) -> None:
+    """A paused database may do it long after its node has given it up, when another turn runs there."""
+    owner, other = await nodes(2)
+    turn = (await owner.start("/fault plain pieces:40 rate:20 -- two seconds")).topic
+    conversation = (await owner.state(turn.removeprefix("turns/")))["conversationId"]
+    order = {**node_body(QUICK), "conversationId": conversation}
+    async with await connected(owner) as database:
+        for _ in range(2):
+            await database.execute("UPDATE log_heads SET node = NULL")
+            status, _, problem = await other.post("/api/coze/chat", order)
+            assert (status, problem["code"]) == (409, "conversation_busy")
+    status, _, answer = await other.post("/api/coze/chat", {**order, "onBusy": "queue"})
+    assert (status, answer["status"]) == (200, "completed")
+    assert (await owner.ended(turn.removeprefix("turns/"), within=5))["status"] == "completed"
+
+
+async def test_a_turn_whose_end_could_not_be_written_keeps_its_conversation(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node is another one when it goes on, and releases the conversation after that end."""
+    owner, _ = await nodes(2)
+    log, claims = owner.services.log, owner.services.turns._means.others
+    journal: Any = log._journal
+    commit, release = journal.commit, claims.release
+    released: list[bool] = []
+
+    async def silent(number: int, batch: list[Record]) -> None:
+        if any(kind == END for _, kind, *_ in batch):
+            monkeypatch.setattr(journal, "commit", commit)
+            raise Fenced("the database has been silent for too long")
+        await commit(number, batch)
+
+    def watched(key: LogKey) -> None:
+        released.append(log.fenced)
+        release(key)
+
+    monkeypatch.setattr(journal, "commit", silent)
+    monkeypatch.setattr(claims, "release", watched)
+    with capture_logs() as lines:
+        events = await owner.ask("/fault plain pieces:3 rate:0 -- words")
+        await until(lambda: released)
+    assert [event["event"] for event in events if event["event"] in ("completed", "reset")] == ["completed"]
+    assert released == [False]
+    ends = [line["outcome"] for line in lines if line["event"] in ("SSE stream ended", "Chat ended")]
+    assert ends == [None, "completed"]
 
 
 async def test_a_message_that_comes_while_its_conversation_is_erased_does_not_bring_it_back(
