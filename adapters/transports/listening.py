@@ -14,8 +14,8 @@ from gateway.errors import Code, GatewayError
 from gateway.events import Reset
 from gateway.ids import LogKey, Position, parse_position, shop_log
 from gateway.log.entry import Entry
+from gateway.log.epochs import epoch_mark, is_of
 from gateway.log.journal import JournalError
-from gateway.log.shelf import epoch_mark, is_of
 from gateway.reading.frames import LARGE
 from gateway.reading.resets import ResetReason
 from gateway.reading.subscription import Subscription
@@ -75,6 +75,9 @@ async def subscribe(services: Services, caller: Caller, topic: Topic, asked: str
             subscription, exact = await services.hub.subscribe(shop_log(topic.name), asked=asked)
     except JournalError as error:
         raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+    if subscription.lost:
+        subscription.close()
+        raise GatewayError(Code.NOT_FOUND)
     if (size := sum(len(entry.body) for entry in subscription.preface)) > LARGE:
         try:
             subscription.room = services.hub.unsent.reserve(size)

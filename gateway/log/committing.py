@@ -6,12 +6,13 @@ from collections.abc import Callable
 from gateway.errors import Code, GatewayError
 from gateway.ids import new_token
 from gateway.log.batches import Batches, end_of_portion
+from gateway.log.epochs import epoch_mark
 from gateway.log.health import Health
 from gateway.log.isolating import commit_apart
 from gateway.log.journal import Broken, Fenced, Journal, JournalError, Record
 from gateway.log.losses import let_go, tell
 from gateway.log.pacing import Pacing
-from gateway.log.shelf import Shelf, epoch_mark
+from gateway.log.shelf import Shelf
 from gateway.log.showing import Showing
 from gateway.log.tail import SOMEBODY_ELSE, Tail
 from gateway.log.writer import Writer

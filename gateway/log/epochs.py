@@ -1,10 +1,11 @@
 """Epochs: which process wrote which positions of a log, so that two events with the same number are told apart."""
 
+import hashlib
 import math
 from bisect import bisect_right
 from typing import Literal
 
-from gateway.ids import Position
+from gateway.ids import LogKey, Position
 
 MOST = 1000
 """How many changes of epoch a log remembers. The epoch changes when the gateway was started anew, or when a turn runs
@@ -99,3 +100,21 @@ def _written(names: tuple[str, ...], firsts: tuple[int, ...]) -> str:
         known.setdefault(name, len(known))
         parts.append(f"{shown}@{first}" if parts else shown)
     return " ".join(parts)
+
+
+def no_epochs(key: LogKey, made: str) -> Epochs:
+    """The epoch of a log of which nothing is kept. It changes only when the journal is made anew.
+
+    Each epoch begins with a hash of the key, so that a position of an older epoch is not taken for one of another log.
+    """
+    return Epochs.parse(epoch_mark(key) + made)
+
+
+def epoch_mark(key: str) -> str:
+    """The hex digits with which each epoch of the log begins."""
+    return hashlib.blake2s(key.encode(), digest_size=4).hexdigest()
+
+
+def is_of(key: str, epoch: str) -> bool:
+    """Whether an epoch, current or older, belongs to the log `key`."""
+    return epoch.startswith(epoch_mark(key))

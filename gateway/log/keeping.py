@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
 import structlog
 
@@ -21,6 +22,8 @@ logger = structlog.get_logger()
 _FOLD_EVERY = 2.0
 _SAVED_AT_ONCE = 16  # stretches per transaction, because commits wait for it
 _TRIM_EVERY = 30.0
+_PURGED_WITHIN = 1.0
+_PURGE_AGAIN = 0.02
 MOST_BATCHES = 20_000
 """If there are more batches, running stretches are saved too, so that the number of batches stays bounded."""
 
@@ -208,9 +211,8 @@ class Keeper:
             return await self._journal.trim(before=now - self.retention, now=now)
 
     async def erase(self, keys: Collection[LogKey]) -> None:
-        """Drops logs that nobody writes any more, with their marks. Once it returns, they are gone for good.
-
-        Batches with records of these logs are dropped within seconds. Raises `storage_unavailable`.
+        """Drops logs that nobody writes any more, with their marks. Once it returns, they don't come back; `purge`
+        drops the batches that hold records of them. Raises `storage_unavailable`.
         """
         committer = self._committer
         if committer.health.trouble is not None:
@@ -234,6 +236,16 @@ class Keeper:
         for key in keys:
             self._shelf.erase(key)
         self.erased = self._committer.batches.last
+
+    async def purge(self) -> None:
+        """Drops the batches with records of logs that were erased. Other turns need some of them as long as they have
+        something to write, or their ends are not told. If that takes too long, or fails, a later fold does it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PURGED_WITHIN
+        with suppress(JournalError):
+            while self.erased and self._committer.health.trouble is None and loop.time() < until:
+                await self.fold()
+                await asyncio.sleep(_PURGE_AGAIN if self.erased else 0)
 
     async def saved_turns(self) -> list[str]:
         """The turns of saved stretches, oldest first."""

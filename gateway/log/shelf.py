@@ -1,7 +1,6 @@
 """The shelf: the logs that this process has in memory, and the stretches that are not saved yet."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Collection
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -9,8 +8,9 @@ from weakref import WeakValueDictionary
 import structlog
 
 from gateway.ids import LogKey
-from gateway.log.epochs import Epochs
+from gateway.log.epochs import Epochs, no_epochs
 from gateway.log.forks import Forks
+from gateway.log.gone import Gone
 from gateway.log.journal import Broken, Index, Journal, JournalError, Place
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
@@ -65,6 +65,7 @@ class Shelf:
         self._turns: dict[str, Writer] = {}  # from `unsaved`, the newest writer of each turn
         self._marks: dict[str, Stretch] = {}  # from `unsaved`, the newest stretch of each mark
         self._tails: dict[str, Tail] = {}
+        self.gone = Gone()
         self._loading: dict[str, asyncio.Task[Tail]] = {}
         self._reading: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._damaged: set[int] = set()  # the numbers of damaged stretches, of which the operator was told
@@ -168,9 +169,10 @@ class Shelf:
             del self._tails[tail.key]
 
     def erase(self, key: LogKey) -> None:
-        """The log's events are gone, also for those who still use its tail."""
+        """The log is gone, also for those who still use its tail."""
+        self.gone.add(key)
         if (gone := self._tails.pop(key, None)) is not None:
-            gone.spans = []
+            gone.erase()
 
     # -- stretches that are not saved yet -----------------------------------------------------------------------
 
@@ -262,24 +264,6 @@ def _learn(tail: Tail, index: Index) -> None:
 
 def _first(span: Span) -> int:
     return span.first
-
-
-def no_epochs(key: LogKey, made: str) -> Epochs:
-    """The epoch of a log of which nothing is kept. It changes only when the journal is made anew.
-
-    Each epoch begins with a hash of the key, so that a position of an older epoch is not taken for one of another log.
-    """
-    return Epochs.parse(epoch_mark(key) + made)
-
-
-def epoch_mark(key: str) -> str:
-    """The hex digits with which each epoch of the log begins."""
-    return hashlib.blake2s(key.encode(), digest_size=4).hexdigest()
-
-
-def is_of(key: str, epoch: str) -> bool:
-    """Whether an epoch, current or older, belongs to the log `key`."""
-    return epoch.startswith(epoch_mark(key))
 
 
 def _is_current(tail: Tail, turn: str) -> bool:

@@ -77,6 +77,9 @@ class Cursor(Protocol):
     def trimmed(self, turn: str) -> None:
         """Retention has taken a turn whose end has not come here."""
 
+    def erased(self) -> None:
+        """The log was deleted."""
+
 
 class Tail:
     """What is known of one log. Readers may see `spans` and `head`, the last sequence in them: both grow only with
@@ -153,6 +156,14 @@ class Tail:
         for user in list(self.users):
             if isinstance(user, Cursor):
                 user.trimmed(span.turn)
+        self.news()
+
+    def erase(self) -> None:
+        """The log was deleted: nobody gets anything more of it."""
+        self.spans = []
+        for user in list(self.users):
+            if isinstance(user, Cursor):
+                user.erased()
         self.news()
 
     def span_after(self, after: int) -> Span | None:

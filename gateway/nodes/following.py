@@ -158,13 +158,14 @@ class Following:
         for key, number, node in running:
             if node == self._licence.node or by_key[key].is_ours:
                 continue
-            feed_of = self._feeds.get(node)
-            followed = feed_of is not None and number in feed_of.stretches
+            followed = (its := self._feeds.get(node)) is not None and number in its.stretches
             if not followed and not by_key[key].has_ended(number):
                 await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
         await self._vanished.look(by_key.values(), {number for _, number, _ in running})
         behind: list[Tail] = []
-        for key, epochs, head in await self._database.ask(_LOGS, list(by_key)):
+        logs = await self._database.ask(_LOGS, list(by_key))
+        self._vanished.give_up(by_key, {key for key, _, _ in logs})
+        for key, epochs, head in logs:
             tail = by_key[key]
             if claimed and epochs and not (tail.spans and tail.spans[-1].number in self._shelf.unsaved):
                 self._shelf.forks.take_back(tail, epochs, head)

@@ -1,12 +1,16 @@
 """Vanished stretches: readers here wait for their next events, and the database does not have them any more."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from time import monotonic
+from weakref import WeakKeyDictionary
 
-from gateway.log.epochs import Epochs
+from gateway.ids import LogKey
+from gateway.log.epochs import Epochs, no_epochs
 from gateway.log.rows import beginner_of
-from gateway.log.shelf import Shelf, no_epochs
+from gateway.log.shelf import Shelf
 from gateway.log.tail import Tail
 from gateway.nodes.database import Database
+from gateway.waiting import PATIENCE
 
 _KNOWN = "SELECT number FROM log_stretches WHERE number = ANY(%s)"
 _LIVING = "SELECT id FROM log_nodes WHERE id = ANY(%s)"
@@ -17,13 +21,14 @@ class Vanished:
     """Tells the readers of a turn that does not come back.
 
     The database has lost the turn, at a failover; or retention has taken it, which this node was away for too long to
-    follow. Only the node that began a stretch can write it again, as long as it has its licence. A turn that is erased
-    is not told of here: the node that erases it sends its readers away.
+    follow; or its conversation was deleted, which this node did not hear of because it was taken for dead. Only the
+    node that began a stretch can write it again, as long as it has its licence.
     """
 
     def __init__(self, database: Database, shelf: Shelf) -> None:
         self._database = database
         self._shelf = shelf
+        self._missing: WeakKeyDictionary[Tail, float] = WeakKeyDictionary()  # logs that are not there, and since when
 
     async def look(self, tails: Iterable[Tail], there: Collection[int]) -> None:
         """Looks at these logs, which other nodes write. `there` are stretches that are known to be in the database.
@@ -42,9 +47,22 @@ class Vanished:
             epochs, head, claimed_by = logs.get(tail.key, ("", 0, None))
             if head >= tail.spans[-1].first:
                 tail.trimmed(tail.spans[-1])
+            elif tail.key not in logs:
+                if beginner_of(number) not in living:
+                    self._shelf.erase(tail.key)
             elif beginner_of(number) not in living and (epochs or claimed_by is None):
                 known = Epochs.parse(epochs) if epochs else no_epochs(tail.key, self._shelf.made)
                 self._shelf.forks.lost(tail, min(head, tail.spans[-1].first - 1), known)
+
+    def give_up(self, tails: Mapping[LogKey, Tail], there: Collection[LogKey]) -> None:
+        """Sends away the readers of a log that was there, and that the database has not had for so long that no node
+        writes it again. `there` are the logs that it has."""
+        now = monotonic()
+        for key, tail in tails.items():
+            if key in there or not tail.head:
+                self._missing.pop(tail, None)
+            elif now - self._missing.setdefault(tail, now) > PATIENCE:
+                self._shelf.erase(key)
 
 
 def _running(tail: Tail) -> int | None:

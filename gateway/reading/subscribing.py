@@ -6,9 +6,9 @@ from typing import Final, Protocol
 from gateway.events import Reset
 from gateway.ids import LogKey, Position, parse_position
 from gateway.log.entry import Entry
-from gateway.log.epochs import Epochs
+from gateway.log.epochs import Epochs, is_of
 from gateway.log.journal import JournalError
-from gateway.log.shelf import Shelf, is_of
+from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.reading.resets import ResetReason, Resets
@@ -61,6 +61,9 @@ class Subscriptions:
         subscription = Subscription(self, tail, held, after=after, turn=turn, span=span)
         subscription.reason = reason
         self._joined(subscription)
+        if key in self._shelf.gone:
+            subscription.erased()
+            return subscription, True
         try:
             if span is not None and span.stretch is None and after < span.last:
                 # Once loaded, the stretch is held for this reader, whatever retention takes from now on.
@@ -158,9 +161,10 @@ class Subscriptions:
             subscription.tail, subscription.after = new, 0
 
     def dismiss(self, tail: Tail) -> None:
-        """The log is gone: its readers get nothing more."""
+        """The log is gone: its readers get what is left of it, and nothing more."""
         for subscription in _readers(tail):
-            subscription.gone, subscription.preface = True, []
+            subscription.preface += subscription.rest()
+            subscription.gone = True
 
     def drain(self, *, also_running: bool) -> None:
         """From now on no reader waits for news; with `also_running`, none waits for the end of a turn either."""

@@ -106,6 +106,11 @@ class Subscription:
         return span.ended and self.after >= span.last
 
     @property
+    def lost(self) -> bool:
+        """Whether its log was deleted, or its turn is not there any more."""
+        return self.gone and self.ahead
+
+    @property
     def hears_running(self) -> bool:
         """Whether a turn that it listens to still runs, or waits to run."""
         running = self.tail.running
@@ -171,6 +176,19 @@ class Subscription:
         """Retention has taken a turn of which not all was given."""
         if self.turn == turn:
             self.behind, self.reading = True, None
+
+    def erased(self) -> None:
+        """The log was deleted. What was already made for this reader is still given."""
+        if not self.gone:
+            self.ahead, self.reading, self.preface = True, None, []
+        self.gone = True
+
+    def rest(self) -> list[Entry]:
+        """What is in memory of the events after the cursor."""
+        span = self.span
+        if self.preface or span is None or span.stretch is None or self.outrun:
+            return []
+        return [entry for entry in span.stretch.read(after=self.after) if entry.name != HIDDEN]
 
     def give_room_back(self) -> None:
         """Returns the preface's room: the preface has been given, or never will be."""

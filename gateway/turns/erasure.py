@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol
 from gateway.ids import ConversationId, LogKey, TurnId
 from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
-from gateway.log.tail import Tail
 from gateway.store.store import Store
 from gateway.turns.asking import EraseAsked, GoneAsked, ask, ask_all, until_taken_over
 from gateway.turns.others import Others
@@ -77,31 +76,42 @@ class Erasure:
         await self._store.settled()
         keys = [LogKey(conversation_id), *map(LogKey, await self._store.inventory.turns_of(conversation_id))]
         self._send_away(keys)
-        await self._log.keeper.erase(keys)
+        try:
+            all_know = await self._told(keys)  # while they can read the turns' ends
+            await self._log.keeper.erase(keys)
+        except BaseException:
+            self._log.shelf.gone.give_up(keys)
+            raise
         for turn_id in ours:
             self._runner.disown(turn_id)
         await self._store.erase(conversation_id)
-        self._send_away(keys)  # readers that came in the meantime
-        if self._others.any:
+        if not all_know:
 
             async def tell() -> bool | None:
                 """A node that does not hear of it might write it again; one that is silent for long is buried."""
-                return True if None not in await ask_all(self._others, GoneAsked(keys)) else None
+                return await self._told(keys) or None
 
             await until_taken_over(tell)
+        await self._log.keeper.purge()
+
+    async def _told(self, keys: list[LogKey]) -> bool:
+        """Tells the other nodes that these logs are deleted. Returns whether all of them have heard of it."""
+        return not self._others.any or None not in await ask_all(self._others, GoneAsked(keys))
 
     async def erased_elsewhere(self, keys: list[LogKey]) -> None:
-        """Another node has erased these logs. Readers here get the ends of the turns that it has cancelled."""
-        for tail in self._loaded(keys):
-            with suppress(JournalError):
-                await self._log.shelf.freshen(tail)
+        """Another node erases these logs. Readers here get the ends of the turns that it has cancelled."""
+        for key in keys:
+            if (tail := self._log.shelf.loaded(key)) is not None:
+                with suppress(JournalError):
+                    await self._log.shelf.freshen(tail)
         self._send_away(keys)
         self._log.keeper.drop(keys)
         self._store.erased_elsewhere(ConversationId(keys[0]))
+        await self._log.keeper.purge()
 
     def _send_away(self, keys: Sequence[LogKey]) -> None:
-        for tail in self._loaded(keys):
-            self._readers.dismiss(tail)
-
-    def _loaded(self, keys: Sequence[LogKey]) -> list[Tail]:
-        return [tail for key in keys if (tail := self._log.shelf.loaded(key)) is not None]
+        """Gives the readers of these logs what is left. Whoever comes from now on is sent away, too."""
+        self._log.shelf.gone.begin(keys)
+        for key in keys:
+            if (tail := self._log.shelf.loaded(key)) is not None:
+                self._readers.dismiss(tail)

@@ -35,6 +35,8 @@ class Finding:
 
     async def conversation(self, conversation_id: str) -> ConversationRow | None:
         async def in_log() -> bool:
+            if conversation_id in self._log.shelf.gone:
+                return False
             try:
                 tail = await self._log.shelf.tail(LogKey(conversation_id))
             except JournalError as error:

@@ -3,9 +3,9 @@ position of its turn."""
 
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, LogKey, TurnId, parse_position
+from gateway.log.epochs import is_of
 from gateway.log.log import EventLog
 from gateway.log.packing import DAMAGED
-from gateway.log.shelf import is_of
 from gateway.store.rows import Asked
 from gateway.store.store import Store
 from gateway.turns.orders import Order, read_note

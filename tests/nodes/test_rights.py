@@ -7,10 +7,11 @@ import pytest
 from psycopg import AsyncConnection
 
 from gateway.ids import LogKey
+from gateway.log.epochs import epoch_mark
 from gateway.log.journal import BEGIN, END, Fenced, JournalError, Record
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
-from gateway.log.shelf import Shelf, epoch_mark
+from gateway.log.shelf import Shelf
 from gateway.log.writer import Writer
 from gateway.nodes.claims import Claims
 from gateway.nodes.database import Database

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from gateway.ids import LogKey
+from gateway.nodes import vanished
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
@@ -57,11 +58,28 @@ async def test_a_turn_that_is_lost_as_a_whole_ends_for_its_readers(nodes: tuple[
     await say(reads, *_LOST)
     await writes.die()
     await reads.following.look()
-    assert reader.over
-    assert await names(everything) == ["reset"]
-    assert (everything.tail.head, everything.tail.spans) == (0, [])
     for one in (reader, everything):
+        assert one.over
+        assert await names(one) == []
         one.close()
+
+
+async def test_readers_of_a_deleted_conversation_are_sent_away_although_their_node_did_not_hear_of_it(
+    nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for dead meanwhile. The node that ran the last turn there may live on."""
+    monkeypatch.setattr(vanished, "PATIENCE", 0.2)
+    writes, reads = nodes
+    await writes.end(await writes.begin("one"), "one")
+    everything = await read(reads, turn=None)
+    await say(reads, "DELETE FROM log_stretches", "DELETE FROM log_heads")
+    await reads.following.look()
+    assert not everything.over  # a failover may have lost it, and its node may write it again
+    await asyncio.sleep(0.3)  # the patience
+    await reads.following.look()
+    assert everything.over
+    assert await names(everything) == []
+    everything.close()
 
 
 async def test_a_turn_whose_node_lives_is_waited_for_until_that_node_writes_it_again(

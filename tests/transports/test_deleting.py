@@ -9,6 +9,7 @@ import aiohttp
 import jwt
 import pytest
 
+from gateway.log.journal import JournalError
 from tests.processes import GatewayProcess, hatched
 from tests.transports.conftest import Serve, Served, serving
 from tests.transports.readers import sse_events
@@ -117,6 +118,46 @@ async def test_listeners_of_the_conversation_are_sent_away_on_every_transport(se
         assert (status, answer["events"], answer["ended"]) == (200, [], True)
 
 
+async def test_listeners_who_come_while_it_is_being_deleted_find_nothing_on_every_transport(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation, _ = await finished(served)
+    journal: Any = served.services.log._journal
+    erase, erasing, go_on = journal.erase, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*arguments: Any) -> None:
+        erasing.set()
+        await go_on.wait()
+        await erase(*arguments)
+
+    monkeypatch.setattr(journal, "erase", slowly)
+    deleting = asyncio.create_task(delete(served, conversation))
+    await erasing.wait()
+    path = f"/api/coze/conversations/{conversation}"
+    async with asyncio.timeout(10), served.session.ws_connect(f"{served.url}/api/coze/ws") as shared:
+        for way in ("events", "poll?wait=60", "ws"):
+            assert (await served.get(f"{path}/{way}"))[0] == 404, way
+        await shared.send_json({"type": "subscribe", "topic": f"conversations/{conversation}"})
+        assert (await shared.receive_json())["code"] == "not_found"
+        go_on.set()
+        assert await deleting == (204, None)
+
+
+async def test_it_can_be_read_again_if_it_could_not_be_deleted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation, turn = await finished(served)
+    journal: Any = served.services.log._journal
+
+    async def fails(*_: Any) -> None:
+        raise JournalError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "erase", fails)
+        status, problem = await delete(served, conversation)
+        assert (status, problem["code"]) == (503, "storage_unavailable")
+    assert (await served.get(f"/api/coze/turns/{turn}/poll?after=0&wait=0"))[2]["events"][-1]["event"] == "completed"
+    assert await delete(served, conversation) == (204, None)
+
+
 async def test_the_key_of_a_deleted_turn_begins_a_new_one(served: Served) -> None:
     first = await served.start(QUICK, key="the-key")
     state = await served.ended(first.topic.removeprefix("turns/"))
@@ -193,7 +234,7 @@ async def test_no_file_holds_a_word_of_it_and_a_restart_brings_nothing_back(
         assert traces(folder, SECRET)
         async with session.delete(f"{gateway.url}/api/coze/conversations/{conversation}") as response:
             assert response.status == 204
-        await until(lambda: not traces(folder, SECRET), within=15)
+        assert not traces(folder, SECRET)
     await gateway.kill()
     again: GatewayProcess = await start_gateway()
     async with (
