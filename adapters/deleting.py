@@ -35,12 +35,17 @@ _RETENTION: Final = 10 * 365 * 86400.0
 _BURIED_WITHIN: Final = 30.0  # seconds
 
 
+class StoppedError(GatewayError):
+    """Deleting stopped in the middle: some or all of it may remain."""
+
+
 async def delete(
     settings: Settings, *, conversation_id: str | None = None, user_id: str | None = None, shop_id: str | None = None
 ) -> list[ConversationId]:
     """Deletes one conversation, or all conversations of a user (in one shop, or with None in all shops), completely.
 
-    Returns the ids of what was deleted. Raises `storage_unavailable`, also while a gateway runs on this data folder.
+    Returns the ids of what was deleted. Raises `storage_unavailable`, also while a gateway runs on this data folder; as
+    a `StoppedError` if something may have been deleted by then.
     In PostgreSQL this process is a node for as long as it takes, and has the other nodes delete what they run.
     """
     if missing := [file for file in storage.files(settings) if not file.exists()]:
@@ -79,7 +84,10 @@ async def delete(
             row = await store.conversation(conversation_id or "")
             found = [row.id] if row is not None else []
         for one in found:
-            await erasure.erase(one)
+            try:
+                await erasure.erase(one)
+            except GatewayError as error:
+                raise StoppedError(error.code, str(error)) from error
         return found
 
 

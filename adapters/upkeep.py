@@ -10,14 +10,16 @@ from gateway.errors import GatewayError
 
 async def delete(settings: Settings, options: Namespace) -> int:
     """Deletes conversations, and prints their ids."""
-    from adapters.deleting import delete
+    from adapters.deleting import StoppedError, delete
 
     try:
         deleted = await delete(
             settings, conversation_id=options.conversation, user_id=options.user, shop_id=options.shop
         )
-    except GatewayError as error:
+    except StoppedError as error:
         return _failed(f"deleting stopped in the middle, and some or all of it may remain: {error}")
+    except GatewayError as error:
+        return _failed(f"nothing was deleted: {error}")
     sys.stdout.writelines(f"deleted {conversation}\n" for conversation in deleted)
     return 0 if deleted else _failed("there is no such conversation")
 

@@ -13,6 +13,7 @@ import structlog
 
 from gateway.errors import Code, GatewayError
 from gateway.telemetry import logs
+from gateway.telemetry.seldom import Seldom
 
 
 class Sink(io.BytesIO):
@@ -244,3 +245,22 @@ def test_a_line_costs_little() -> None:
     begun = time.process_time()
     log.info("event", value=hostile)
     assert time.process_time() - begun < 0.5
+
+
+def test_a_trouble_that_lasts_is_told_once_a_minute() -> None:
+    sink = configured()
+    now = [100.0]
+    seldom = Seldom(lambda: now[0])
+    for _ in range(120):
+        seldom.warning("nodes.no_beat", reason="PostgreSQL does not answer")
+        now[0] += 1
+    seldom.warning("nodes.no_beat", reason="PostgreSQL's disk is full")
+    lines = [(line["reason"], line.get("times")) for line in sink.lines()]
+    asleep = "PostgreSQL does not answer"
+    assert lines == [(asleep, None), (asleep, 60), ("PostgreSQL's disk is full", None)]
+
+
+def test_what_the_database_driver_says_to_its_developers_is_no_line() -> None:
+    sink = configured()
+    logging.getLogger("psycopg").warning("error ignored terminating <psycopg.AsyncPipeline [BAD]>")
+    assert sink.lines() == []

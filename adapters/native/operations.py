@@ -38,7 +38,7 @@ def not_ready(services: Services) -> list[str]:
         if trouble is not None:
             reasons.append(trouble)
     reasons += [f"{name} is gone or was replaced: start the gateway again" for name in services.probes.gone()]
-    return reasons
+    return list(dict.fromkeys(reasons))  # one database's trouble is both the log's and the store's
 
 
 async def metrics(request: web.Request) -> web.Response:

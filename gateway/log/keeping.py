@@ -16,6 +16,7 @@ from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.seldom import Seldom
 
 logger = structlog.get_logger()
 
@@ -57,6 +58,7 @@ class Keeper:
         self._clock = clock
         self.until_told = until_told
         self._faults = faults
+        self._seldom = Seldom()
         self.erased = 0
         """The last batch that may hold records of an erased log; 0 if none does."""
         self.leftovers = False
@@ -86,7 +88,7 @@ class Keeper:
                             tidied = committer.batches.last
                             await self._journal.tidy()
                 except JournalError as error:
-                    logger.warning("log.fold_failed", reason=str(error))
+                    self._seldom.warning("log.fold_failed", reason=str(error))
                 except Exception as error:
                     self._faults.broke("fold", error)
 

@@ -17,6 +17,7 @@ from gateway.log.rows import LIVES
 from gateway.nodes.database import Database
 from gateway.nodes.post import Post
 from gateway.nodes.rings import Rings
+from gateway.telemetry.seldom import Seldom
 
 logger = structlog.get_logger()
 
@@ -74,6 +75,7 @@ class Claims:
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._releasing: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._seldom = Seldom()
 
     @property
     def term(self) -> int:
@@ -129,7 +131,8 @@ class Claims:
                     await self._database.ask(_RELEASE, key, node, key, node)
                 except (JournalError, GatewayError, TimeoutError) as error:
                     # Other nodes send their orders here until this node runs another turn there, or ends.
-                    logger.warning("nodes.not_released", reason=str(error) or "the database does not answer")
+                    reason = str(error) or "the database does not answer"
+                    self._seldom.warning("nodes.not_released", reason=reason)
 
     def lose_all(self) -> None:
         self._held.clear()

@@ -20,6 +20,7 @@ from gateway.nodes.rings import Ring, Rings
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.node_metrics import NodeMetrics
+from gateway.telemetry.seldom import Seldom
 
 logger = structlog.get_logger()
 
@@ -69,6 +70,7 @@ class Membership:
         self._faults = faults
         self._ledger = ledger
         self._metrics = metrics
+        self._seldom = Seldom()
         self._wake = asyncio.Event()
         self._called = asyncio.Event()  # set when there may be stretches to adopt
         self._rounded = asyncio.Event()  # set when the round that is under way is over
@@ -145,7 +147,7 @@ class Membership:
                         self._look = False
                         await self._following.look()
                 except JournalError as error:
-                    logger.warning("nodes.not_followed", reason=str(error))
+                    self._seldom.warning("nodes.not_followed", reason=str(error))
                 except Exception as error:
                     self._faults.broke("nodes", error)
 
@@ -155,7 +157,7 @@ class Membership:
                 try:
                     await self.round()
                 except JournalError as error:
-                    logger.warning("nodes.no_beat", reason=str(error))
+                    self._seldom.warning("nodes.no_beat", reason=str(error))
                 except Exception as error:
                     self._faults.broke("nodes", error)
                 self._rounded.set()

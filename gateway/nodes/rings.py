@@ -10,9 +10,10 @@ from msgspec import MsgspecError, Struct, msgpack
 from psycopg import AsyncConnection, Error
 
 from gateway.postgres.address import conninfo
-from gateway.postgres.failures import NoReply
+from gateway.postgres.failures import NoReply, sentence
 from gateway.postgres.link import Link
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.seldom import Seldom
 
 logger = structlog.get_logger()
 
@@ -50,6 +51,7 @@ class Rings:
         self._reached = conninfo(url)
         self._link = Link(self._reached, ledger)
         self._ledger = ledger
+        self._seldom = Seldom()
         self._heard = heard
         self._ring = Ring(0)
         self._node = self._newest = 0
@@ -123,16 +125,19 @@ class Rings:
                 try:
                     connection = await AsyncConnection.connect(self._reached, autocommit=True)
                 except (Error, OSError) as error:
-                    logger.warning("nodes.deaf", reason=type(error).__name__, consequence="news comes later")
+                    self._deaf(error)
                 else:
                     with self._ledger.open("database"):
                         try:
                             await self._hear(connection)
                         except (Error, OSError) as error:
-                            logger.warning("nodes.deaf", reason=type(error).__name__, consequence="news comes later")
+                            self._deaf(error)
                         finally:
                             await connection.close()
                 await asyncio.sleep(_TRY_AGAIN)
+
+    def _deaf(self, error: BaseException) -> None:
+        self._seldom.warning("nodes.deaf", reason=sentence(error), consequence="news comes later")
 
     async def _hear(self, connection: AsyncConnection) -> None:
         await connection.execute(f"LISTEN {_CHANNEL}".encode())

@@ -1,11 +1,27 @@
 """PostgreSQL's failures: which of them are temporary, and the sentence that an operator reads."""
 
+import re
 from typing import Final
 
 from psycopg import Error, errors
 
 _OF_THE_VALUES = (errors.DataError, errors.IntegrityError, errors.NotSupportedError, errors.ProgrammingError)
 
+
+_SAID_OF_CONNECTIONS: Final = (
+    ("authentication failed", "PostgreSQL refuses the user or the password"),
+    ("no password supplied", "PostgreSQL refuses the user or the password"),
+    ("no pg_hba.conf entry", "PostgreSQL refuses the user or the password"),
+    ("not permitted to log in", "PostgreSQL refuses the user or the password"),
+    ("role .* does not exist", "PostgreSQL does not know the user"),
+    ("database .* does not exist", "PostgreSQL has no such database"),
+    ("too many (connections|clients)|remaining connection slots", "PostgreSQL takes no more connections"),
+    ("translate host name|resolve host|not known|getaddrinfo", "PostgreSQL's host can't be found"),
+    ("does not support SSL|SSL is not enabled|SSL error", "PostgreSQL does not speak TLS as sslmode asks"),
+    ("session is (not )?read-only|is (not )?in hot standby", "PostgreSQL is not as target_session_attrs asks"),
+)
+"""What libpq says when it can't connect, and the sentence for it. Such an error has no code, and its text is English
+unless the server was told otherwise."""
 
 DEADLOCKS: Final = 3
 """The most deadlocks in a row that one transaction may meet. PostgreSQL takes a second to notice each."""
@@ -39,5 +55,9 @@ def sentence(error: BaseException) -> str:
             return str(error)
         case Error() if error.sqlstate:
             return f"PostgreSQL reports {type(error).__name__} ({error.sqlstate})"
+        case Error():
+            said = str(error)
+            found = (sentence for pattern, sentence in _SAID_OF_CONNECTIONS if re.search(pattern, said))
+            return next(found, "PostgreSQL does not answer")
         case _:
             return "PostgreSQL does not answer"

@@ -82,6 +82,7 @@ def configure(
     logging.root.setLevel(number)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns when it can't say farewell on a broken connection
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns with what the client sent, tokens too
 
 

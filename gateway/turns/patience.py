@@ -14,13 +14,17 @@ T = TypeVar("T")
 _TRY_AGAIN = 0.2
 
 
-async def patiently(others: Others, work: Callable[[], Awaitable[T]]) -> T:
+AT_LEAST = 1.0
+"""Seconds that each step gets, however long the ones before it took."""
+
+
+async def patiently(others: Others, work: Callable[[], Awaitable[T]], *, until: float) -> T:
     """The result of `work`, which is done again after an outage and must be safe to do twice, and to cancel. Without
     other nodes, the first failure is raised."""
     if not others.any:
         return await work()
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE
+    deadline = within(until)
     while True:
         try:
             async with asyncio.timeout_at(deadline):
@@ -31,6 +35,16 @@ async def patiently(others: Others, work: Callable[[], Awaitable[T]]) -> T:
             if loop.time() >= deadline or not is_outage(error):
                 raise
             await asyncio.sleep(_TRY_AGAIN)
+
+
+def patience() -> float:
+    """Until when something that begins now may wait for the database, in all its steps."""
+    return asyncio.get_running_loop().time() + PATIENCE
+
+
+def within(until: float) -> float:
+    """Until when the next step may wait."""
+    return max(until, asyncio.get_running_loop().time() + AT_LEAST)
 
 
 def is_outage(error: Exception) -> bool:

@@ -24,16 +24,13 @@ from gateway.turns.finding import Finding
 from gateway.turns.live import LiveTurn
 from gateway.turns.naming import Names, Naming
 from gateway.turns.orders import Note, Order
-from gateway.turns.patience import patiently
+from gateway.turns.patience import patience, patiently, within
 from gateway.turns.returning import marked, returning
 from gateway.turns.runner import Runner
 from gateway.turns.turn import Turn
-from gateway.waiting import PATIENCE, outlived
+from gateway.waiting import outlived
 
 T = TypeVar("T")
-
-_CLAIMED_WITHIN = 1.0
-"""Seconds that a claim gets at least."""
 
 Owns = Callable[[str, str | None], bool]
 """Whether the caller may read and write what belongs to that user and shop."""
@@ -88,52 +85,56 @@ class Starting:
     async def start(self, order: Order, *, owns: Owns, admit: Admit, position: str, mark: str = "") -> Accepted:
         """See `Turns.start`. If another node asks, `mark` replaces the order's own mark."""
         self._refuse_when_draining()
-        return await outlived(self._runner.track(self._find_or_start(order, owns, admit, position, mark)))
+        work = self._find_or_start(order, owns, admit, position, mark, patience())
+        return await outlived(self._runner.track(work))
 
-    async def _find_or_start(self, order: Order, owns: Owns, admit: Admit, position: str, mark: str) -> Accepted:
+    async def _find_or_start(
+        self, order: Order, owns: Owns, admit: Admit, position: str, mark: str, until: float
+    ) -> Accepted:
         """Goes on if its request is cancelled, so that a quick second request with the same key waits for the first."""
         try:
-            return await self._find_or_start_in_term(order, owns, admit, position, mark)
+            return await self._find_or_start_in_term(order, owns, admit, position, mark, until)
         except _TakenForDead as dead:  # its claims and findings may be out of date, but it was admitted
-            await self._patiently(self._require_storage)  # once this node has joined again, its old batches are settled
-            if (begun := dead.perhaps) is not None and await self._is_known(begun):
+            # Once this node has joined again, its old batches are settled.
+            await self._patiently(self._require_storage, until)
+            if (begun := dead.perhaps) is not None and await self._is_known(begun, until):
                 return begun
-            return await self._find_or_start(order, owns, lambda _: None, position, mark)
+            return await self._find_or_start(order, owns, lambda _: None, position, mark, until)
 
-    async def _is_known(self, begun: Accepted) -> bool:
-        return await self._patiently(lambda: self._finding.key_of(begun.turn_id)) is not None
+    async def _is_known(self, begun: Accepted, until: float) -> bool:
+        return await self._patiently(lambda: self._finding.key_of(begun.turn_id), until) is not None
 
     async def _find_or_start_in_term(
-        self, order: Order, owns: Owns, admit: Admit, position: str, mark: str
+        self, order: Order, owns: Owns, admit: Admit, position: str, mark: str, until: float
     ) -> Accepted:
-        if self._means.others.any and self._log.fenced:
-            await self._patiently(self._require_storage)  # until then the log knows turns that never began
-        others, until = self._means.others, asyncio.get_running_loop().time() + PATIENCE
+        others = self._means.others
+        if others.any and self._log.fenced:
+            await self._patiently(self._require_storage, until)  # until then the log knows turns that never began
         began = _Began(others.term, others.breaks, until)
         if not order.conversation_id:
             return await self._start_once(order, None, admit, position, mark, began)
         async with self._runner.gate(order.conversation_id):
             naming = self._names.of(ConversationId(order.conversation_id))
-            order = await self._at_home(order, naming, owns)
+            order = await self._at_home(order, naming, owns, until)
             return await self._start_once(order, naming, admit, position, mark, began)
 
     async def _start_once(
         self, order: Order, naming: Naming | None, admit: Admit, position: str, mark: str, began: _Began
     ) -> Accepted:
         if not (mark := mark or order.mark()):
-            if (earlier := await self._returned(order, position)) is not None:
+            if (earlier := await self._returned(order, position, began.until)) is not None:
                 return earlier
             return await self._start(order, naming, mark, admit, position, began)
         lock = self._marks.setdefault(mark, asyncio.Lock())
         async with lock, self._means.others.alone_with(mark) if naming is None else nullcontext():
-            earlier = await self._earlier(order, mark) or await self._returned(order, position)
-            if earlier is not None:
+            earlier = await self._earlier(order, mark, began.until)
+            if (earlier := earlier or await self._returned(order, position, began.until)) is not None:
                 return earlier
             return await self._start(order, naming, mark, admit, position, began)
 
-    async def _at_home(self, order: Order, naming: Naming, owns: Owns) -> Order:
+    async def _at_home(self, order: Order, naming: Naming, owns: Owns, until: float) -> Order:
         """The order for a known conversation; if it names no shop, it gets the conversation's."""
-        row = await self._patiently(lambda: self._finding.conversation(naming.conversation_id))
+        row = await self._patiently(lambda: self._finding.conversation(naming.conversation_id), until)
         ours = row is not None and row.user_id == order.user_id and order.shop_id in (None, row.shop_id)
         if row is None or not ours or not owns(row.user_id, row.shop_id):
             raise no_such(row)
@@ -144,16 +145,16 @@ class Starting:
         if self._runner.draining:
             raise GatewayError(Code.DRAINING, retry_after=self._means.rng.uniform(1, 5))
 
-    async def _returned(self, order: Order, position: str) -> Accepted | None:
+    async def _returned(self, order: Order, position: str, until: float) -> Accepted | None:
         look = partial(returning, self._log, self._store, order, position)
-        return await self._found(look) if position else None
+        return await self._found(look, until) if position else None
 
-    async def _earlier(self, order: Order, mark: str) -> Accepted | None:
-        return await self._found(partial(marked, self._log, self._store, order, mark))
+    async def _earlier(self, order: Order, mark: str, until: float) -> Accepted | None:
+        return await self._found(partial(marked, self._log, self._store, order, mark), until)
 
-    async def _found(self, look: Callable[[], Awaitable[Asked | None]]) -> Accepted | None:
+    async def _found(self, look: Callable[[], Awaitable[Asked | None]], until: float) -> Accepted | None:
         try:
-            turn = await self._patiently(look)
+            turn = await self._patiently(look, until)
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         if turn is None:
@@ -169,8 +170,8 @@ class Starting:
         position: str,
         began: _Began,
     ) -> Accepted:
-        await self._patiently(self._require_storage)
         others, (term, breaks, until) = self._means.others, began
+        await self._patiently(self._require_storage, until)
         if naming is None:
             naming = self._names.of(new_conversation_id())
             key = LogKey(naming.conversation_id)
@@ -182,7 +183,7 @@ class Starting:
             if isinstance(there, Accepted):
                 return there
             term = there
-            tail = await self._claimed(key, naming, term)
+            tail = await self._claimed(key, naming, term, until)
         busy, waiting = self._runner.is_busy(tail), object()
         try:
             if busy and order.on_busy == "reject":
@@ -190,7 +191,7 @@ class Starting:
             self._refuse_when_draining()  # a drain may have started in the meantime
             if (counted := admit(order)) is not None:
                 tail.users.add(waiting)
-                await self._patiently(partial(_count, [counted], partial(admit, order)))
+                await self._patiently(partial(_count, [counted], partial(admit, order)), until)
                 self._refuse_when_draining()
                 busy = self._runner.is_busy(tail)
                 tail.users.discard(waiting)  # no await follows until the turn keeps the tail
@@ -219,30 +220,30 @@ class Starting:
             self._names.recall(note)
             if others.any:
                 with suppress(GatewayError):  # the turn runs in any case, and the store will be told
-                    await self._patiently(self._store.settled)  # so that any node knows the name
+                    await self._patiently(self._store.settled, until)  # so that any node knows the name
         return Accepted(naming.conversation_id, turn.turn_id, tail.key, queued=busy)
 
     async def _require_storage(self) -> None:
         if (trouble := self._log.trouble or self._store.trouble) is not None:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, trouble, retry_after=1)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(self._means.others, work)
+    async def _patiently(self, work: Callable[[], Awaitable[T]], until: float) -> T:
+        return await patiently(self._means.others, work, until=until)
 
     def _release(self, key: LogKey, term: int) -> None:
         """Gives back what was claimed in this term. A later one may have adopted a turn of the conversation."""
         if self._means.others.term == term:
             self._means.others.release(key)
 
-    async def _claimed(self, key: LogKey, naming: Naming, term: int) -> Tail:
+    async def _claimed(self, key: LogKey, naming: Naming, term: int, until: float) -> Tail:
         """The tail of a conversation that this node has just claimed, with everything that other nodes wrote to it."""
         try:
             if self._means.others.any:
-                row = await self._patiently(lambda: self._store.conversation(naming.conversation_id))
+                row = await self._patiently(lambda: self._store.conversation(naming.conversation_id), until)
                 if row is None:
                     raise no_such(row)  # another node has erased it since it was found
                 naming.known(row.coze_conversation_id, row.naming)
-            return await self._patiently(lambda: self._log.shelf.tail(key, newest=True))
+            return await self._patiently(lambda: self._log.shelf.tail(key, newest=True), until)
         except JournalError as error:
             self._release(key, term)
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
@@ -253,7 +254,7 @@ class Starting:
     async def _claim(self, key: LogKey, until: float) -> int | None:
         """See `Others.claim`. A claim that is being released may hold this one up, too."""
         try:
-            async with asyncio.timeout_at(max(until, asyncio.get_running_loop().time() + _CLAIMED_WITHIN)):
+            async with asyncio.timeout_at(within(until)):
                 return await self._means.others.claim(key)
         except TimeoutError:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, "the database does not answer", retry_after=1) from None
@@ -282,7 +283,7 @@ class Starting:
         if isinstance(found, Accepted):
             return found
         # Looks again even if no node had the conversation: since the first look, one may have run the whole turn.
-        if not (nodes or (mark and others.any)) or (earlier := await self._earlier(order, asked)) is None:
+        if not (nodes or (mark and others.any)) or (earlier := await self._earlier(order, asked, until)) is None:
             return found
         self._release(key, found)
         return earlier

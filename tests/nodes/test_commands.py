@@ -5,10 +5,12 @@ from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from gateway.postgres.failures import sentence
 from tests.databases import PostgresServer
 from tests.faults.coze import SWIFT, simulated
 from tests.nodes.cluster import Cluster, cluster
@@ -162,6 +164,45 @@ def test_a_database_that_is_not_there_is_a_sentence_without_its_password(
     assert done.returncode == 1
     assert done.stderr.endswith("PostgreSQL does not answer: postgresql://u@127.0.0.1:1/gateway\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("prepared", "user", "name", "why"),
+    [
+        ("", "nobody_there", "", "PostgreSQL does not know the user"),
+        ("", "gateway", "not_there", "PostgreSQL has no such database"),
+        ("CREATE ROLE few LOGIN CONNECTION LIMIT 0", "few", "", "PostgreSQL takes no more connections"),
+        ("CREATE ROLE no_login NOLOGIN", "no_login", "", "PostgreSQL refuses the user or the password"),
+    ],
+    ids=["user", "database", "connections", "login"],
+)
+async def test_why_a_database_takes_no_connection_is_a_sentence(
+    tmp_path: Path, postgres: PostgresServer, prepared: str, user: str, name: str, why: str
+) -> None:
+    url = urlsplit(await postgres.make())
+    if prepared:
+        with psycopg.connect(url.geturl(), autocommit=True) as connection:
+            connection.execute(prepared)
+    asked = url._replace(netloc=f"{user}@{url.netloc.rpartition('@')[2]}", path=f"/{name}" if name else url.path)
+    for arguments in (("migrate",), ("delete", "--user", "u")):
+        done = hatched(*arguments, folder=tmp_path, GATEWAY_DATABASE_URL=asked.geturl())
+        assert done.returncode == 1
+        assert why in done.stderr
+        assert done.stderr.startswith("nothing was ")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ('FATAL:  password authentication failed for user "x"', "PostgreSQL refuses the user or the password"),
+        ("server does not support SSL, but SSL was required", "PostgreSQL does not speak TLS as sslmode asks"),
+        ("failed to resolve host 'nowhere': [Errno -2]", "PostgreSQL's host can't be found"),
+        ("session is read-only", "PostgreSQL is not as target_session_attrs asks"),
+        ("server closed the connection unexpectedly", "PostgreSQL does not answer"),
+    ],
+)
+def test_what_libpq_says_of_a_connection_is_told_in_a_sentence_without_names(said: str, why: str) -> None:
+    assert sentence(psycopg.OperationalError(f"connection failed: {said}")) == why
 
 
 async def test_nodes_of_the_version_before_go_on_and_start_beside_newer_tables(
