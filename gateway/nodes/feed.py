@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.journal import Record
 from gateway.log.packing import DAMAGED
+from gateway.log.replay import replay
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.nodes.database import Database
 from gateway.nodes.message import Message
 
+_STRETCH = f"SELECT CASE WHEN NOT kept THEN node END, batch, {COLUMNS} FROM log_stretches WHERE number = %s"
+_UNCHANGED = "SELECT 1 FROM log_stretches WHERE number = %s AND node = %s AND batch = %s"
 _AT_ONCE = 500  # batches
 _BATCHES = f"SELECT number, body FROM log_batches WHERE node = %s AND number > %s ORDER BY number LIMIT {_AT_ONCE}"
 _MOST = 1000
@@ -68,6 +72,13 @@ class Batch(NamedTuple):
     number: int
     records: list[Record]
     size: int
+
+    def replay_into(self, stretch: Stretch) -> None:
+        """Adds what the batch has of one stretch. Raises one of `DAMAGED`."""
+        found = {stretch.number: stretch}
+        for record in self.records:
+            if record[0] == stretch.number:
+                replay(found, record, self.number)
 
 
 class Recent:
@@ -127,3 +138,15 @@ def _sound(data: bytes) -> list[Record]:
 
 decode = msgspec.msgpack.Decoder(list[tuple[int, int, int, Any]]).decode
 """The records of a batch."""
+
+
+async def stored(database: Database, number: int) -> tuple[int | None, int, Stretch] | None:
+    """A stretch as it is saved, with the node that writes it, if one does, and that node's batch up to which it is
+    saved. Raises one of `DAMAGED`."""
+    rows = await database.ask(_STRETCH, number)
+    return (rows[0][0], rows[0][1], stretch_of(rows[0][2:])) if rows else None
+
+
+async def is_unchanged(database: Database, number: int, node: int, batch: int) -> bool:
+    """Whether the stretch is still this node's, and saved up to this batch: then all later batches were there."""
+    return bool(await database.ask(_UNCHANGED, number, node, batch))

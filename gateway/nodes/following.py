@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 from prometheus_client import CollectorRegistry
 
 from gateway.ids import LogKey
-from gateway.log.burial import COLUMNS, stretch_of
 from gateway.log.epochs import Epochs
 from gateway.log.journal import BEGIN, Broken, JournalError, Place
 from gateway.log.licence import Licence
@@ -19,7 +18,7 @@ from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
-from gateway.nodes.feed import Batch, Feed, batches_after, decode
+from gateway.nodes.feed import Batch, Feed, batches_after, decode, is_unchanged, stored
 from gateway.nodes.message import Message
 from gateway.nodes.together import Together
 from gateway.nodes.vanished import Vanished
@@ -27,7 +26,6 @@ from gateway.telemetry.node_metrics import NodeMetrics
 
 _LOGS = "SELECT key, epochs, head FROM log_heads WHERE key = ANY(%s)"
 _RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept"
-_STRETCH = f"SELECT node, batch, kept, {COLUMNS} FROM log_stretches WHERE number = %s"
 _SAVED_MEANWHILE = 5  # how often reading a stretch is tried while its node saves it at the same time
 
 
@@ -156,8 +154,8 @@ class Following:
                     del feed.stretches[number]  # it ended and is saved, or another node goes on with it
                     await self._join(number, tail)
         for key, number, node in running:
-            if node == self._licence.node or by_key[key].is_ours:
-                continue
+            if by_key[key].is_ours or number in self._shelf.unsaved:
+                continue  # but what this node has only just adopted is not in its log yet, and is read like any other
             followed = (its := self._feeds.get(node)) is not None and number in its.stretches
             if not followed and not by_key[key].has_ended(number):
                 await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
@@ -198,30 +196,36 @@ class Following:
         self._unreadable[tail] = Broken(f"stretch {number} can't be read: {why}")
 
     async def _take_whole(self, number: int, tail: Tail) -> None:
-        """Raises `ValueError` if batches are missing."""
-        rows = await self._database.ask(_STRETCH, number)
-        if not rows:
+        """Raises `ValueError` if batches are, or may be, missing."""
+        if (found := await stored(self._database, number)) is None:
             return
-        node, batch, kept, *row = rows[0]
-        stretch = stretch_of(row)
-        if not kept and node is not None and node != self._licence.node:
-            feed = self._feeds.get(node)
-            if feed is None:
-                feed = self._feeds[node] = Feed(node, batch)
-                self._began(node)
-            else:
-                if batch > feed.last:
-                    await self._pull(feed)
-                if (recent := feed.recent.after(batch)) is None:
-                    recent = [one async for batches in batches_after(self._database, node, batch) for one in batches]
-                for one in recent:
-                    if one.number <= feed.last:
-                        self._take(stretch, one)
-            feed.stretches[number] = stretch, tail
-            self._put(tail, stretch)
-            await self._pull(feed)
+        node, batch, stretch = found
+        if node is None:
+            return self._put(tail, stretch)
+        feed = self._feeds.get(node)
+        if node == self._licence.node:  # this node joins again, or has only just adopted it
+            async for batches in batches_after(self._database, node, batch):
+                for one in batches:
+                    one.replay_into(stretch)
+        elif feed is None:
+            feed = self._feeds[node] = Feed(node, batch)
+            self._began(node)
         else:
-            self._put(tail, stretch)
+            if batch > feed.last:
+                await self._pull(feed)
+            if (recent := feed.recent.after(batch)) is None:
+                recent = [one async for batches in batches_after(self._database, node, batch) for one in batches]
+            for one in recent:
+                if one.number <= feed.last:
+                    one.replay_into(stretch)
+        self._put(tail, stretch)
+        if feed is not None:
+            feed.stretches[number] = stretch, tail
+            await self._pull(feed)
+        if not await is_unchanged(self._database, number, node, batch):  # batches may have been dropped meanwhile
+            if feed is not None:
+                feed.stretches.pop(number, None)
+            raise ValueError("it was saved or buried meanwhile")
 
     def _put(self, tail: Tail, stretch: Stretch) -> None:
         """Puts the stretch into the tail, unless the tail has a newer state of it."""
@@ -289,12 +293,6 @@ class Following:
                 self._put(tail, stretch)
             if stretch.ended is not None:
                 del feed.stretches[one]
-
-    def _take(self, stretch: Stretch, batch: Batch) -> None:
-        found = {stretch.number: stretch}
-        for record in batch.records:
-            if record[0] == stretch.number:
-                replay(found, record, batch.number)
 
     def __repr__(self) -> str:
         return f"Following({', '.join(f'{len(f.stretches)} of node {f.node}' for f in self._feeds.values())})"

@@ -12,8 +12,10 @@ from gateway.log.journal import JournalError
 from gateway.log.log import EventLog
 from gateway.log.postgres import PostgresJournal
 from gateway.log.shelf import Shelf
+from gateway.log.stretch import Stretch
 from gateway.log.writer import Writer
 from gateway.nodes.database import Database
+from gateway.nodes.feed import stored
 from gateway.nodes.following import Following
 from gateway.reading.hub import Hub
 from gateway.reading.subscription import Subscription
@@ -122,6 +124,44 @@ async def test_a_turn_that_is_saved_while_a_reader_comes_is_given_whole(start: S
     reads.around.pause = None
     assert await names(reader) == ["started", "message", "completed"]
     assert reader.over
+    reader.close()
+
+
+@pytest.mark.parametrize("meanwhile", ["buried", "saved"])
+async def test_a_turn_whose_batches_go_while_a_reader_comes_is_given_whole(
+    start: Start, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """They go between the look at the stretch and the look at its batches."""
+    writes, reads = await start(), await start()
+    writer = await writes.begin("one", "two")
+
+    async def then_they_go(database: Database, number: int) -> tuple[int | None, int, Stretch] | None:
+        monkeypatch.setattr("gateway.nodes.following.stored", stored)
+        row = await stored(database, number)
+        if meanwhile == "buried":
+            await writes.die()
+        else:
+            await writes.log.keeper.fold(also_running=True)
+            await writes.journal.forget(before=writes.journal._last_batch + 1)
+        return row
+
+    monkeypatch.setattr("gateway.nodes.following.stored", then_they_go)
+    reader = await reads.reader()
+    assert await names(reader) == ["started", "message"]
+    assert reader.tail.head == writer.stretch.last == 3
+    reader.close()
+
+
+async def test_a_turn_of_a_node_that_is_joining_again_is_whole_for_its_readers(start: Start) -> None:
+    """It has let its writers go by then, and has not buried itself yet."""
+    node = await start()
+    writer = await node.begin("one", "two")
+    node.log.shelf.remove(writer)
+    writer.tail.writer = None
+    node.log.shelf._tails.clear()
+    reader = await node.reader(asked=writer.tail.position(3))
+    assert reader.tail is not writer.tail
+    assert reader.tail.head == 3
     reader.close()
 
 
