@@ -74,6 +74,7 @@ class Claims:
         self._held: Counter[str] = Counter()
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._releasing: set[asyncio.Task[None]] = set()
+        self._alone: set[str] = set()  # the marks that this node has locked, or is about to lock
         self._closed = False
         self._seldom = Seldom()
 
@@ -139,16 +140,22 @@ class Claims:
 
     @asynccontextmanager
     async def alone_with(self, mark: str) -> AsyncIterator[None]:
+        self._alone.add(mark)
         try:
             async with asyncio.timeout(_LOCKED_ELSEWHERE):
                 while not await self._locked(node := self._licence.node, mark):  # noqa: ASYNC110 - no event tells when another node unlocks
                     await asyncio.sleep(_LOOK_AGAIN)
-        except TimeoutError:
+        except BaseException as error:
+            self._alone.discard(mark)
             self._later(self._unlock(mark, self._licence.node))  # the last attempt may have locked it
-            raise GatewayError(Code.STORAGE_UNAVAILABLE, "another node is starting this turn", retry_after=1) from None
+            if isinstance(error, TimeoutError):
+                late = GatewayError(Code.STORAGE_UNAVAILABLE, "another node is starting this turn", retry_after=1)
+                raise late from None
+            raise
         try:
             yield
         finally:
+            self._alone.discard(mark)
             if not await self._unlocked(mark, node):
                 self._later(self._unlock(mark, node))
 
@@ -166,8 +173,9 @@ class Claims:
         return True
 
     async def _unlock(self, mark: str, node: int) -> None:
-        """Tries again until the database is back. A buried node has no locks any more."""
-        while node == self._licence.node and not await self._unlocked(mark, node):  # noqa: ASYNC110 - as above
+        """Tries again until the database is back, or somebody here has the lock again and will unlock it. A buried
+        node has no locks any more."""
+        while node == self._licence.node and mark not in self._alone and not await self._unlocked(mark, node):  # noqa: ASYNC110 - as above
             await asyncio.sleep(_UNLOCK_AGAIN)
 
     async def runner_of(self, turn: str) -> int | None:

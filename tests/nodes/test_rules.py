@@ -315,6 +315,34 @@ async def test_a_turn_whose_end_could_not_be_written_keeps_its_conversation(
     assert ends == [None, "completed"]
 
 
+async def test_an_unlock_that_is_tried_again_takes_no_lock_that_was_locked_since(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose first try ended when the database was away sends its key again, perhaps to two nodes."""
+    one, two = await nodes(2)
+    monkeypatch.setattr("gateway.nodes.claims._UNLOCK_AGAIN", 0.1)
+    claims, others = (node.services.turns._means.others for node in (one, two))
+    ours: Any = claims
+    unlocked = ours._unlocked
+    tries = 0
+
+    async def fails_at_first(mark: str, node: int) -> bool:
+        nonlocal tries
+        tries += 1
+        return tries > 1 and await unlocked(mark, node)
+
+    monkeypatch.setattr(ours, "_unlocked", fails_at_first)
+    async with claims.alone_with("key"):
+        pass
+    async with claims.alone_with("key"):
+        await asyncio.sleep(0.3)  # the first unlock is tried again
+        async with await connected(one) as database:
+            assert await rows(database, "log_locks")
+    async with asyncio.timeout(5), others.alone_with("key"):
+        pass
+    assert tries == 2
+
+
 async def test_a_message_that_comes_while_its_conversation_is_erased_does_not_bring_it_back(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
