@@ -183,6 +183,41 @@ async def test_more_seconds_than_a_node_waits_and_the_turns_go_on_afterwards(
         assert not [line for line in lines if line.startswith("gateway_log_commit_seconds_count 0")]
 
 
+async def test_a_conversation_whose_turn_ends_while_postgresql_is_silent_has_one_turn_at_a_time(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """The end can't be written, and the next question comes to another node before the first one has joined again."""
+    url = await postgres.make()
+    short = "/fault plain pieces:30 rate:40 -- question {}"
+    async with simulated() as coze, two_nodes(tmp_path, coze, url) as (a, b), client() as session:
+
+        async def ask(node: GatewayProcess, message: str, **fields: str) -> tuple[str, str]:
+            body = {"userId": "u", "botId": "b", "message": message, **fields}
+            chat = session.post(f"{node.url}/api/coze/chat", json=body, headers={"Prefer": "wait=0"})
+            async with asyncio.timeout(patience(12)), chat as response:
+                answer = await response.json()
+                assert response.status in (200, 202), answer
+                return answer["turnId"], answer["conversationId"]
+
+        asked = {short.format(n): await ask(a, short.format(n)) for n in range(6)}
+        befalling = asyncio.create_task(Trouble(postgres, url).paused(13))
+        await asyncio.sleep(11)  # by now node a has given up
+        more = {short.format(n + 6): conversation for n, (_, conversation) in enumerate(asked.values())}
+        queued = await asyncio.gather(*(ask(b, m, conversationId=c, onBusy="queue") for m, c in more.items()))
+        asked |= dict(zip(more, queued, strict=True))
+        await befalling
+        for message, (turn, _) in asked.items():
+            for node in (a, b):
+                reader = Reader()
+                reader.turn_id = turn
+                async with asyncio.timeout(patience(15)):
+                    await reader.listen(session, node.url, "websocket")
+                assert (reader.last["event"], reader.text) == ("completed", whole_text(message))
+            assert coze.posts_of(message) == 1
+        for node in (a, b):
+            assert not [line for line in node.lines if line["event"] in ("log.taken_back", "gateway.fault")]
+
+
 async def test_many_new_messages_are_all_refused_in_time_while_postgresql_does_not_answer(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
