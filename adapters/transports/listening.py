@@ -116,7 +116,7 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
     tail = await services.log.shelf.find(turn)
     if tail is not None:
         subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)
-        if subscription.reading is not None and not subscription.gone:
+        if subscription.lost or (subscription.reading is not None and not subscription.gone):
             return subscription, exact
         subscription.close()  # retention has removed the events meanwhile: the store has the rest
     if (row := await services.store.turn(turn)) is None:

@@ -129,9 +129,11 @@ class Shelf:
             async with lock:  # so that many readers of a stored answer read it once
                 if span.stretch is None:
                     try:
-                        span.stretch = await self._journal.load(span.number)
+                        found = await self._journal.load(span.number)
                     except Broken as error:
                         self._lose(span, error)
+                    else:
+                        span.stretch = span.stretch or found  # this process may go on with it by now
         return span.stretch
 
     def _lose(self, span: Span, error: Broken) -> None:

@@ -235,8 +235,11 @@ async def test_a_queued_turn_can_be_cancelled_and_never_runs(served: Served) -> 
     two = await served.start("/fault plain pieces:3 rate:0 -- two", **body)
     reading = [asyncio.create_task(everything(read, one)) for read in LISTENING.values() if read.__name__ != "ndjson"]
     await until(lambda: served.services.ledger.count("subscription") >= len(reading))
+    waiting = (await served.get(f"/api/coze/{one.topic}/poll?wait=1"))[2]["next"]
     status, _, answer = await served.post(f"/api/coze/{one.topic}/cancel")
     assert (status, answer["status"]) == (202, "cancelled")
+    late = (await served.get(f"/api/coze/{one.topic}/poll?wait=1&after={waiting}"))[2]
+    assert ([event["event"] for event in late["events"]], late["ended"]) == (["cancelled"], True)
     status, _, answer = await served.post(f"/api/coze/{one.topic}/cancel")
     assert (status, answer["status"]) == (200, "cancelled")
     for events in await asyncio.wait_for(asyncio.gather(*reading), 2):
