@@ -9,10 +9,10 @@ _OF_THE_VALUES = (errors.DataError, errors.IntegrityError, errors.NotSupportedEr
 
 
 _SAID_OF_CONNECTIONS: Final = (
-    ("authentication failed", "PostgreSQL refuses the user or the password"),
-    ("no password supplied", "PostgreSQL refuses the user or the password"),
-    ("no pg_hba.conf entry", "PostgreSQL refuses the user or the password"),
-    ("not permitted to log in", "PostgreSQL refuses the user or the password"),
+    (
+        "authentication failed|no password supplied|no pg_hba.conf entry|not permitted to log in",
+        "PostgreSQL refuses the user or the password",
+    ),
     ("role .* does not exist", "PostgreSQL does not know the user"),
     ("database .* does not exist", "PostgreSQL has no such database"),
     ("too many (connections|clients)|remaining connection slots", "PostgreSQL takes no more connections"),
@@ -55,9 +55,7 @@ def sentence(error: BaseException) -> str:
             return str(error)
         case Error() if error.sqlstate:
             return f"PostgreSQL reports {type(error).__name__} ({error.sqlstate})"
-        case Error():
-            said = str(error)
-            found = (sentence for pattern, sentence in _SAID_OF_CONNECTIONS if re.search(pattern, said))
-            return next(found, "PostgreSQL does not answer")
         case _:
-            return "PostgreSQL does not answer"
+            said = str(error) if isinstance(error, Error) else ""
+            found = (told for pattern, told in _SAID_OF_CONNECTIONS if re.search(pattern, said))
+            return next(found, "PostgreSQL does not answer")

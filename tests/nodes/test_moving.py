@@ -98,6 +98,8 @@ async def test_readers_askers_and_turns_go_on_in_postgresql(postgres: PostgresSe
             async with session.delete(f"{before.url(0)}/api/coze/conversations/{erased}") as response:
                 assert response.status == 204
             await before.nodes[0].kill()
+        left = b"".join(file.read_bytes() for file in data.glob("log.db*"))
+        assert SECRET.encode() not in left  # neither in stretches nor in batches
         kept = hashes(data)
         moved = await command(tmp_path, url, "move")
         assert (moved.returncode, moved.stderr) == (0, "")
