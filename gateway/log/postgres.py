@@ -109,12 +109,13 @@ class PostgresJournal:
         if self._visits and await self.licence.renew() > 1:
             return []
         known, self._unheard = (self._unended if self._unheard else None), True
-        stretches = await self.licence.adopt(self._last_batch, known)
+        batch = self._last_batch  # more may be committed meanwhile
+        stretches = await self.licence.adopt(batch, known)
         self._unheard = False
         for s in stretches:
             if s.ended is not None:
-                s.unsaved_from = self._last_batch + 1  # so that it is saved again, and retention can remove it
-        self._unended.update((s.number, Unended(s.key, s.epochs, s.turn, self._last_batch)) for s in stretches)
+                s.unsaved_from = batch + 1  # so that it is saved again, and retention can remove it
+        self._unended.update((s.number, Unended(s.key, s.epochs, s.turn, batch)) for s in stretches)
         return stretches
 
     async def commit(self, number: int, batch: list[Record]) -> None:

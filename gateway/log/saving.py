@@ -31,12 +31,12 @@ _SAVE = (
     " saved AS (UPDATE log_stretches AS s SET epochs = given.epochs, last = given.last, state = given.state,"
     " body = given.body, batch = %s, ended = given.ended, kept = given.ended IS NOT NULL,"
     " kept_at = CASE WHEN given.ended IS NOT NULL THEN now() END, node = CASE WHEN given.ended IS NULL THEN s.node END"
-    " FROM given WHERE s.number = given.number AND s.node = (SELECT id FROM lives)"
+    " FROM given WHERE s.number = given.number AND s.node = (SELECT id FROM lives) AND s.batch <= %s"
     f" RETURNING given.key, given.epochs, given.last), {HEADS}"
     " SELECT set_config('synchronous_commit', 'off', true) FROM lives"
 )
 """Returns nothing without the licence. Does not wait for the disk: the batches are there until a later write, which
-does wait, drops them."""
+does wait, drops them. One that comes late, over a connection that was given up, changes nothing."""
 
 _AT_ONCE = 100
 _AT_ONCE_BYTES = 1024 * 1024
@@ -78,7 +78,7 @@ class Saving:
     async def __call__(self, run: Execute) -> None:
         """Skips what another node has erased. Raises `Fenced`."""
         for portion in self._portions:
-            if not await run(_SAVE, (self._node, *portion, self._batch)):
+            if not await run(_SAVE, (self._node, *portion, self._batch, self._batch)):
                 raise Fenced(FENCED)
 
     @property

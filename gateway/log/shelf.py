@@ -194,7 +194,10 @@ class Shelf:
         if stretch.last >= tail.head:
             tail.epochs = Epochs.parse(stretch.epochs)
         tail.head = max(tail.head, stretch.last)
-        tail.next = tail.head + 1
+        if tail.is_ours:  # the next turn runs here already, and has perhaps appended what is not shown yet
+            tail.next = max(tail.next, tail.head + 1)
+        else:
+            tail.next = tail.head + 1
         return tail
 
     def add(self, writer: Writer) -> None:
@@ -257,7 +260,7 @@ def _learn(tail: Tail, index: Index) -> None:
         else:
             span.learn(place)
     tail.spans.sort(key=_first)
-    if index.head > tail.head:
+    if index.head > tail.head and not tail.is_ours:
         tail.epochs = Epochs.parse(index.epochs)
         # Positions of a turn that its node has not saved yet are not here: readers would take them for removed.
         tail.head = max(tail.head, min(index.head, tail.spans[-1].last) if tail.spans else index.head)

@@ -32,6 +32,8 @@ class Showing:
             stretch, tail = writer.stretch, writer.tail
             try:
                 if kind <= WHOLE or kind == LAST:
+                    if sequence != stretch.last + 1:
+                        raise RuntimeError(f"{stretch!r} is given event {sequence}")
                     name = stretch.apply(kind, payload)
                     shown[name] = shown.get(name, 0) + 1
                     tail.head = sequence

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.events import Text
 from gateway.ids import LogKey
 from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
@@ -100,3 +101,33 @@ async def test_what_could_not_be_put_into_its_log_is_put_there_later(adopts: Mem
     reader = await adopts.reader()
     assert await names(reader) == ["started", "message"]
     reader.close()
+
+
+async def test_a_turn_that_ended_before_the_one_that_runs_here_is_adopted_and_moves_no_event(
+    postgres: PostgresServer, ledger: Ledger
+) -> None:
+    """The conversation was released after the first turn, whose node died before it saved that turn."""
+    url = await postgres.make()
+    dead, adopts = Member(url, ledger), Member(url, ledger)
+    for node in (dead, adopts):
+        await node.join()
+    await dead.end(await dead.begin("one"), "one")
+    await dead.database.ask("UPDATE log_heads SET node = NULL WHERE key = %s", KEY)
+    await dead.die()
+    await adopts.log.shelf.tail(KEY, newest=True)
+    writer = await adopts.begin("two", turn="turn_2")
+    async with adopts.log.committer.writing:
+        writer.append(Text("message", "three"))  # waits to be written
+        await adopts.log.take_in(await adopts.journal.adopt())
+        writer.append(Text("message", "four"))
+    await adopts.end(writer, "twothreefour")
+    assert unsaved(adopts) == {"turn_1", "turn_2"}
+    positions = [row[0] for row in await adopts.database.ask("SELECT head FROM log_heads WHERE key = %s", KEY)]
+    assert positions == [writer.stretch.last] == [3 + 5]
+    follows = Member(url, ledger)
+    await follows.join()
+    reader = await follows.reader(turn="turn_2")
+    assert "".join([entry.body.decode() for entry in await reader.take()]).count("twothreefour") == 2
+    reader.close()
+    for node in (dead, adopts, follows):
+        await node.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from gateway.log.breaks import Known
 from gateway.log.journal import BEGIN, END, Fenced, JournalError, Record
 from gateway.log.packing import pack
 from gateway.log.postgres import PostgresJournal
+from gateway.log.saving import Saving
 from gateway.log.segments import MESSAGE
 from gateway.log.stretch import Stretch
 from gateway.log.written import Written
@@ -73,6 +75,9 @@ class Losing(Nodes):
 
         with suppress(JournalError):
             await self.database.ask("SELECT")  # which finds its connection broken
+
+    async def run(self, sql: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
+        return await self.database.ask(sql, *parameters)
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url) as db:
@@ -334,3 +339,16 @@ async def test_a_turn_whose_beginning_was_given_up_does_not_run_later(nodes: Los
     assert [stretch.number for stretch in recovered.stretches] == [7]
     assert recovered.stretches[0].last == 2
     assert not await other.adopt()
+
+
+async def test_a_save_that_comes_after_a_newer_one_changes_nothing(nodes: Losing) -> None:
+    """A connection that was given up may still carry it, when the batches between the two are dropped."""
+    one, other = await nodes.open(), await nodes.open()
+    await one.commit(1, [beginning(7), piece(7, 1, "a")])
+    late = Saving(one.licence.node, 1, [stretch(7, "a")])
+    await one.commit(2, [piece(7, 2, "b")])
+    await one.save([stretch(7, "ab")])
+    await one.forget(before=3)
+    await late(nodes.run)
+    await nodes.bury(one)
+    assert await nodes.text(other, 7) == "ab"
