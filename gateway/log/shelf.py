@@ -221,6 +221,10 @@ class Shelf:
         if self._marks.get(stretch.mark) is stretch:
             del self._marks[stretch.mark]
 
+    def writes(self, number: int) -> bool:
+        """Whether this process goes on with the stretch, or has ended it and not saved it yet."""
+        return (writer := self.unsaved.get(number)) is not None and not writer.fenced
+
     def writer_of(self, turn: str) -> Writer | None:
         """The newest writer of the turn; None if the turn's stretch is saved."""
         return self._turns.get(turn)

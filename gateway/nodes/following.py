@@ -154,7 +154,7 @@ class Following:
                     del feed.stretches[number]  # it ended and is saved, or another node goes on with it
                     await self._join(number, tail)
         for key, number, node in running:
-            if by_key[key].is_ours or number in self._shelf.unsaved:
+            if by_key[key].is_ours or self._shelf.writes(number):
                 continue  # but what this node has only just adopted is not in its log yet, and is read like any other
             followed = (its := self._feeds.get(node)) is not None and number in its.stretches
             if not followed and not by_key[key].has_ended(number):
@@ -165,7 +165,7 @@ class Following:
         self._vanished.give_up(by_key, {key for key, _, _ in logs})
         for key, epochs, head in logs:
             tail = by_key[key]
-            if claimed and epochs and not (tail.spans and tail.spans[-1].number in self._shelf.unsaved):
+            if claimed and epochs and not (tail.spans and self._shelf.writes(tail.spans[-1].number)):
                 self._shelf.forks.take_back(tail, epochs, head)
             elif epochs:
                 self._shelf.forks.compare(tail, epochs, head)
@@ -229,7 +229,7 @@ class Following:
 
     def _put(self, tail: Tail, stretch: Stretch) -> None:
         """Puts the stretch into the tail, unless the tail has a newer state of it."""
-        if tail.is_ours or stretch.number in self._shelf.unsaved:
+        if tail.is_ours or self._shelf.writes(stretch.number):
             return  # this node has adopted it in the meantime, and has perhaps ended it already
         self._shelf.forks.compare(tail, stretch.epochs, stretch.last)
         span = next((span for span in tail.spans if span.number == stretch.number), None)

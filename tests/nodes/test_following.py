@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import GatewayError
 from gateway.events import Completed, Started, Text
 from gateway.ids import LogKey
 from gateway.log.journal import JournalError
@@ -162,6 +163,23 @@ async def test_a_turn_of_a_node_that_is_joining_again_is_whole_for_its_readers(s
     reader = await node.reader(asked=writer.tail.position(3))
     assert reader.tail is not writer.tail
     assert reader.tail.head == 3
+    reader.close()
+
+
+async def test_a_node_that_is_to_join_again_serves_what_another_one_has_shown_meanwhile(start: Start) -> None:
+    """It knows that it was taken for dead, and has not joined again yet."""
+    paused, goes_on = await start(), await start()
+    writer = await paused.begin("one")
+    await paused.die()
+    adopted = await goes_on.adopt()
+    await goes_on.say(adopted, "two")
+    writer.append(Text("message", "never"))
+    with pytest.raises(GatewayError):
+        await paused.log.committed()
+    reader = await paused.reader(asked=adopted.tail.position(adopted.tail.head))
+    await goes_on.end(adopted, "onetwo")
+    await paused.following.look()
+    assert await names(reader) == ["completed"]
     reader.close()
 
 
