@@ -254,6 +254,11 @@ class Committer:
         """Whether another process writes the journal now."""
         return self._fenced is not None
 
+    def require_right(self) -> None:
+        """Raises `Fenced` if another process writes the journal now, or may do so."""
+        if self._fenced is not None:
+            raise self._fenced
+
     def rejoin(self) -> None:
         """The journal, or this node's part of it, is this process's again."""
         self._fenced = None

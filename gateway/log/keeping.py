@@ -124,6 +124,7 @@ class Keeper:
             await asyncio.sleep(loop.time() - began if self._journal.shared and not also_running else 0)
         if self.leftovers or self.erased:
             async with self._committer.writing:
+                self._committer.require_right()  # it lets its writers go, and whoever goes on needs the batches
                 before = min(self._oldest_batch(), last + 1)
                 await self._journal.forget(before=before)
                 self.leftovers = False
@@ -134,6 +135,7 @@ class Keeper:
         """Saves stretches and returns those that were saved. A stretch that can't be saved is lost with its batches."""
         try:
             async with self._committer.writing:
+                self._committer.require_right()
                 some = [writer for writer in some if self._is_unsaved(writer)]  # an erased stretch must stay erased
                 await self._journal.save([writer.stretch for writer in some])
             return some

@@ -26,17 +26,21 @@ ERRORS = {
 """What a turn may end with, when what it needed was broken at its moment."""
 
 ASKERS = 4
+BUSY = ("queue", "queue", "interrupt")
+"""What a question asks for if another turn runs in its conversation."""
 
 
 @dataclass
 class Told:
-    """One turn: what was asked, and everyone who heard it."""
+    """One turn: what was asked, and everyone who heard it. `joins`: in a conversation that there was already, with this
+    `onBusy`. `interruptible`: a question that was asked at the same time may interrupt it."""
 
     message: str
     key: str
     reader: Reader
     listeners: list[Reader] = field(default_factory=list)
-    queued: bool = False
+    joins: str = ""
+    interruptible: bool = False
 
 
 class Crowd:
@@ -59,24 +63,30 @@ class Crowd:
             askers.create_task(self._rest(rest))
 
     async def _ask(self, session: aiohttp.ClientSession, chance: random.Random, name: str) -> None:
-        """Asks one question after the other, in a new conversation or in the last one, while others listen."""
+        """Asks again and again: one question in a new conversation, or up to three at once in the last one."""
         number, conversation = 0, ""
         while not self.calm.is_set():
-            number += 1
-            told = Told(question(chance, f"{name} {number}"), f"{self.seed}-{name}-{number}", Reader())
-            told.queued = bool(conversation) and chance.random() < 0.3
-            self.told.append(told)
-            fields = {"conversationId": conversation, "onBusy": "queue"} if told.queued else {}
-            asking = asyncio.create_task(
-                self._follow(session, told.reader, told, random.Random(chance.random()), fields)
-            )
-            listening = [
-                asyncio.create_task(self._overhear(session, told, random.Random(chance.random())))
-                for _ in range(chance.randrange(3))
-            ]
-            await asyncio.gather(asking, *listening)
-            conversation = told.reader.conversation_id
+            joins = [""]
+            if conversation and chance.random() < 0.5:
+                joins = [chance.choice(BUSY) for _ in range(chance.randrange(1, 4))]
+            asked: list[Told] = []
+            for one in joins:
+                number += 1
+                told = Told(question(chance, f"{name} {number}"), f"{self.seed}-{name}-{number}", Reader(), joins=one)
+                told.interruptible = "interrupt" in joins
+                asked.append(told)
+            self.told += asked
+            telling = [self._tell(session, told, random.Random(chance.random()), conversation) for told in asked]
+            await asyncio.gather(*telling)
+            conversation = asked[-1].reader.conversation_id
             await asyncio.sleep(chance.uniform(0, 0.2))
+
+    async def _tell(self, session: aiohttp.ClientSession, told: Told, chance: random.Random, conversation: str) -> None:
+        """Asks one question, and reads the answer to its end, while others listen."""
+        fields = {"conversationId": conversation, "onBusy": told.joins} if told.joins else {}
+        asking = self._follow(session, told.reader, told, random.Random(chance.random()), fields)
+        listening = [self._overhear(session, told, random.Random(chance.random())) for _ in range(chance.randrange(3))]
+        await asyncio.gather(asking, *listening)
 
     async def _follow(
         self, session: aiohttp.ClientSession, reader: Reader, told: Told, chance: random.Random, fields: dict[str, str]
@@ -126,12 +136,15 @@ class Crowd:
             reader = told.reader
             last = reader.last
             posts = self.coze.posts_of(told.message)
-            if posts > (4 if told.queued else 1):
+            if posts > (4 if told.joins else 1):  # Coze refuses a message while the conversation is busy there
                 raise Broken(f"{told.message!r} was sent {posts} times")
             if last["event"] == "completed":
                 if reader.text != whole_text(told.message):
                     raise Broken(f"{told.message!r} got {reader.text[-80:]!r}")
-            elif last["event"] != "error" or last["code"] not in ERRORS:
+            elif last["event"] == "cancelled":
+                if not told.interruptible:
+                    raise Broken(f"{told.message!r} was interrupted by nobody")
+            elif last["code"] not in ERRORS:
                 raise Broken(f"{told.message!r} ended with {last}")
             for one in (reader, *told.listeners):
                 if one.last != last or one.text != reader.text:
@@ -145,7 +158,7 @@ class Crowd:
             reader = told.reader
             async with session.get(f"{url}/api/coze/turns/{reader.turn_id}") as response:
                 stands: dict[str, Any] = await response.json()
-            wanted = "completed" if reader.last["event"] == "completed" else "failed"
+            wanted = "failed" if reader.last["event"] == "error" else reader.last["event"]
             if (stands["status"], stands["content"]) != (wanted, reader.text):
                 raise Broken(f"{told.message!r} stands as {stands}, its last event was {reader.last}")
 

@@ -103,7 +103,7 @@ class Nodes:
                     async with one.hurt:
                         await one.stop()
                         await one.start()
-            case "stop database" | "crash database" | "pause database" | "fail over":
+            case "stop database" | "crash database" | "pause database" | "silence database" | "fail over":
                 if await self.servers.befall(strike):
                     for one in self.nodes:
                         one.line.target(self.servers.primary.socket)

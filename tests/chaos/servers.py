@@ -10,10 +10,14 @@ from urllib.parse import quote
 
 import psycopg
 
+from gateway.waiting import PATIENCE
 from tests.chaos.plan import Strike
 from tests.databases import PostgresServer, postgres_server
 from tests.redis_servers import RedisServer, redis_server
 from tests.waiting import until
+
+SILENCE = PATIENCE + 2.0
+"""Seconds after which every node has been fenced."""
 
 
 class Programs(NamedTuple):
@@ -62,9 +66,9 @@ class Servers:
     async def befall(self, strike: Strike) -> bool:
         """Does this to PostgreSQL. Returns whether its place was taken by another server."""
         async with self._failing:
-            if strike.blow == "pause database":
+            if strike.blow in ("pause database", "silence database"):
                 self.primary.send(signal.SIGSTOP)
-                await asyncio.sleep(strike.lasts * 5)
+                await asyncio.sleep(SILENCE if strike.blow == "silence database" else strike.lasts * 5)
                 self.primary.send(signal.SIGCONT)
             elif strike.blow == "fail over" and self._standby is not None:
                 await asyncio.to_thread(self.primary.crash)

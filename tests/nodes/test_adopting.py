@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.errors import GatewayError
 from gateway.events import Text
 from gateway.ids import LogKey
-from gateway.log.journal import JournalError
+from gateway.log.journal import Fenced, JournalError
 from gateway.log.stretch import Stretch
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
@@ -131,3 +132,36 @@ async def test_a_turn_that_ended_before_the_one_that_runs_here_is_adopted_and_mo
     reader.close()
     for node in (dead, adopts, follows):
         await node.close()
+
+
+async def test_what_a_node_leaves_is_whole_although_it_stops_while_it_joins_again(
+    postgres: PostgresServer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL was silent for so long that it gave up its turns. It has let its writers go, and not buried itself."""
+
+    async def silent(*_: object) -> None:
+        raise Fenced("PostgreSQL does not answer")
+
+    url = await postgres.make()
+    stops, adopts = Member(url, ledger), Member(url, ledger)
+    for node in (stops, adopts):
+        await node.join()
+    writer = await stops.begin("one", "two")
+    stops.around.failing = True
+    with pytest.raises(JournalError):
+        await stops.log.keeper.fold(also_running=True)  # so that it has something to tidy
+    stops.around.failing = False
+    with monkeypatch.context() as patch:
+        patch.setattr(stops.journal, "commit", silent)
+        patch.setattr(stops.journal, "open", silent)
+        writer.append(Text("message", "never"))
+        with pytest.raises(GatewayError):
+            await stops.log.committed()
+        with pytest.raises(Fenced):
+            await stops.round()
+    await stops.close()
+    await adopts.round()
+    reader = await adopts.reader()
+    assert [entry.body.count(b"onetwo") for entry in await reader.take()] == [0, 1]
+    reader.close()
+    await adopts.close()
