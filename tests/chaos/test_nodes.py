@@ -18,8 +18,8 @@ from tests.faults.reading import Broken
 pytestmark = pytest.mark.timeout(300)
 
 SECONDS = 3.0
-MOST_SEEDS = 6
-"""Within so many seeds a planted fault must be found."""
+SEEDS = (3, 4, 5, 0, 1, 2)
+"""In one of these seeds a planted fault must be found. The first ones nearly always find it."""
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ async def test_whatever_breaks_every_answer_arrives_whole_and_once(programs: Pro
 
 @pytest.mark.parametrize("planted", ["double-writer", "lost-batch"])
 async def test_a_planted_fault_is_found(programs: Programs, planted: str) -> None:
-    for seed in range(MOST_SEEDS):
+    for seed in SEEDS:
         try:
             await run_nodes(seed, SECONDS, programs, planted=planted, rest=5.0)
         except Exception as error:
             if _is_broken(error):
                 return
             raise
-    pytest.fail(f"{MOST_SEEDS} runs have not noticed a {planted}")
+    pytest.fail(f"{len(SEEDS)} runs have not noticed a {planted}")
 
 
 def _is_broken(error: BaseException) -> bool:
