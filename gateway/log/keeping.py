@@ -153,13 +153,13 @@ class Keeper:
 
     def _discard(self, writer: Writer) -> None:
         if writer.stretch.ended is not None:
-            self._shelf.remove(writer)
+            self._shelf.unsaved.remove(writer)
             writer.tail.spans = [span for span in writer.tail.spans if span.number != writer.stretch.number]
             self._shelf.let_go(writer.tail)
 
     def _release(self, writer: Writer) -> None:
         """Lets a saved stretch leave memory, and its tail too if nobody uses that."""
-        self._shelf.remove(writer)
+        self._shelf.unsaved.remove(writer)
         for span in writer.tail.spans:
             if span.number == writer.stretch.number and not writer.tail.users:
                 span.unload()
@@ -167,7 +167,7 @@ class Keeper:
 
     def told(self, turn: str) -> None:
         """The turn's end is stored elsewhere too."""
-        if (writer := self._shelf.writer_of(turn)) is not None:
+        if (writer := self._shelf.unsaved.of_turn(turn)) is not None:
             writer.told = True
 
     def ended(self) -> list[Stretch]:
@@ -233,7 +233,7 @@ class Keeper:
     def drop(self, keys: Collection[LogKey]) -> None:
         """Forgets what memory holds of logs that were erased from the journal, perhaps by another process."""
         for writer in [writer for writer in self._shelf.unsaved.values() if writer.stretch.key in keys]:
-            self._shelf.remove(writer)
+            self._shelf.unsaved.remove(writer)
             writer.tail.writer = None
         for stretch in [stretch for stretch in self._shelf.coming.values() if stretch.key in keys]:
             del self._shelf.coming[stretch.number]

@@ -98,7 +98,7 @@ class EventLog:
                 continue  # erased
             tail = self.shelf.recover(stretch, indexes.get(stretch.key))
             writer = Writer(self.committer, stretch, tail, foreign=stretch.ended is None)
-            self.shelf.add(writer)
+            self.shelf.unsaved.add(writer)
             if stretch.ended is None:
                 tail.writer = writer
 
@@ -106,7 +106,7 @@ class EventLog:
         """Opens the journal again, after another process had taken it over. Readers stay. Returns the stretches that it
         adopts."""
         for writer in list(self.shelf.unsaved.values()):
-            self.shelf.remove(writer)
+            self.shelf.unsaved.remove(writer)
         for tail in self.shelf.tails():
             tail.writer = None
             tail.next = tail.head + 1
@@ -152,7 +152,7 @@ class EventLog:
         self._next_number += 1
         writer = Writer(self.committer, stretch, tail, owner)
         tail.writer = writer
-        self.shelf.add(writer)
+        self.shelf.unsaved.add(writer)
         self.committer.put(
             (stretch.number, BEGIN, stretch.first, (tail.key, epochs, turn, state, mark, home or tail.key))
         )
@@ -168,7 +168,7 @@ class EventLog:
             raise RuntimeError(f"{stretch!r} has ended")
         writer = before.handed_to(owner)
         writer.tail.writer = writer
-        self.shelf.add(writer)
+        self.shelf.unsaved.add(writer)
         before.fence()
         return writer
 

@@ -18,7 +18,7 @@ def let_go(shelf: Shelf, lost: list[Record], error: JournalError, faults: Faults
         elif kind == EPOCHS:
             writer.foreign = True
     for writer in begun:
-        shelf.remove(writer)
+        shelf.unsaved.remove(writer)
         writer.tail.writer = None
         shelf.let_go(writer.tail)
     for writer in writers.values():

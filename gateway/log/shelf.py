@@ -14,7 +14,7 @@ from gateway.log.gone import Gone
 from gateway.log.journal import Broken, Index, Journal, JournalError, Place
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
-from gateway.log.writer import Writer
+from gateway.log.unsaved import Unsaved
 from gateway.waiting import outlived
 
 logger = structlog.get_logger()
@@ -58,12 +58,9 @@ class Shelf:
         self._follower = None if follow is None else follow(self)
         self.made = ""
         """The random text that the journal was given when it was made."""
-        self.unsaved: dict[int, Writer] = {}
-        """The writers of all stretches that are not saved yet, running or ended, by the stretch's number."""
+        self.unsaved = Unsaved()
         self.coming: dict[int, Stretch] = {}
         """The stretches, by their numbers, that another process left and that are not in their logs yet."""
-        self._turns: dict[str, Writer] = {}  # from `unsaved`, the newest writer of each turn
-        self._marks: dict[str, Stretch] = {}  # from `unsaved`, the newest stretch of each mark
         self._tails: dict[str, Tail] = {}
         self.gone = Gone()
         self._loading: dict[str, asyncio.Task[Tail]] = {}
@@ -80,8 +77,9 @@ class Shelf:
     async def tail(self, key: LogKey, *, newest: bool = False, turn: str = "") -> Tail:
         """The log's tail. A caller that keeps it has to join its `users` before it awaits anything else.
 
-        With `newest` it has everything that other processes have written until now, which a new writer needs. With a
-        `turn` it has that turn's stretch, if one is kept, also if it lags behind other processes for its readers.
+        With `newest` it has everything that other processes have written until now, and none of them has a turn that
+        runs there: a new writer needs that. With a `turn` it has that turn's stretch, if one is kept, also if it lags
+        behind other processes for its readers.
         """
         while True:  # once more, if another caller that waited for the tail has dropped it meanwhile
             if (tail := self._tails.get(key)) is None:
@@ -95,6 +93,8 @@ class Shelf:
             else:
                 await self._follower.look([tail], claimed=newest)
                 if self._tails.get(key) is tail:
+                    if newest and (stretch := tail.running) is not None and not self.unsaved.is_ours(stretch.number):
+                        raise JournalError("a turn of this conversation is just being taken over")
                     return tail
 
     async def freshen(self, tail: Tail) -> None:
@@ -116,7 +116,7 @@ class Shelf:
 
     async def find(self, turn: str) -> Tail | None:
         """The log that holds a turn's stretch; None if the stretch is not kept any more."""
-        if (writer := self._turns.get(turn)) is not None:
+        if (writer := self.unsaved.of_turn(turn)) is not None:
             return writer.tail
         key = await self._journal.find(turn)
         return None if key is None else await self.tail(LogKey(key), turn=turn)
@@ -146,7 +146,7 @@ class Shelf:
 
     async def marked(self, mark: str) -> tuple[str, bytes] | None:
         """The turn and the note of the newest stretch with this mark that is still kept."""
-        if (stretch := self._marks.get(mark)) is not None:
+        if (stretch := self.unsaved.marked(mark)) is not None:
             return stretch.turn, stretch.state
         return await self._journal.marked(mark)
 
@@ -185,7 +185,9 @@ class Shelf:
             tail = self._put(LogKey(stretch.key), index, stretch.epochs)
         elif index is not None:
             _learn(tail, index)
-            if self._journal.shared and not tail.is_ours:  # otherwise the index's head is that of what is saved
+            if self._journal.shared and not self.unsaved.are_ahead(
+                tail
+            ):  # otherwise the index's head is that of what is saved
                 self.forks.take_back(tail, index.epochs, index.head)
         if not any(span.number == stretch.number for span in tail.spans):
             tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))
@@ -194,40 +196,8 @@ class Shelf:
         if stretch.last >= tail.head:
             tail.epochs = Epochs.parse(stretch.epochs)
         tail.head = max(tail.head, stretch.last)
-        if tail.is_ours:  # the next turn runs here already, and has perhaps appended what is not shown yet
-            tail.next = max(tail.next, tail.head + 1)
-        else:
-            tail.next = tail.head + 1
+        tail.next = max(tail.next, tail.head + 1) if self.unsaved.are_ahead(tail) else tail.head + 1
         return tail
-
-    def add(self, writer: Writer) -> None:
-        """Adds a writer whose stretch is not saved yet."""
-        stretch = writer.stretch
-        if stretch.number not in self.unsaved:
-            writer.tail.unsaved += 1
-        self.unsaved[stretch.number] = writer
-        if stretch.turn:
-            self._turns[stretch.turn] = writer
-        if stretch.mark:
-            self._marks[stretch.mark] = stretch
-
-    def remove(self, writer: Writer) -> None:
-        """Removes a writer whose stretch is saved, or is gone."""
-        stretch = writer.stretch
-        del self.unsaved[stretch.number]
-        writer.tail.unsaved -= 1
-        if self._turns.get(stretch.turn) is writer:
-            del self._turns[stretch.turn]
-        if self._marks.get(stretch.mark) is stretch:
-            del self._marks[stretch.mark]
-
-    def writes(self, number: int) -> bool:
-        """Whether this process goes on with the stretch, or has ended it and not saved it yet."""
-        return (writer := self.unsaved.get(number)) is not None and not writer.fenced
-
-    def writer_of(self, turn: str) -> Writer | None:
-        """The newest writer of the turn; None if the turn's stretch is saved."""
-        return self._turns.get(turn)
 
     async def _load_tail(self, key: LogKey) -> Tail:
         index = (await self._journal.indexes([key])).get(key)

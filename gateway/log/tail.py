@@ -35,11 +35,6 @@ class Span:
     def ended(self) -> bool:
         return self._ended if self.stretch is None else self.stretch.ended is not None
 
-    @property
-    def kept_last(self) -> int:
-        """The last position that is known to be stored."""
-        return self._last
-
     def learn(self, place: Place) -> None:
         """The stretch is stored up to `place.last` now."""
         self._last = max(self._last, place.last)
@@ -167,15 +162,22 @@ class Tail:
         self.news()
 
     def span_after(self, after: int) -> Span | None:
-        """The span that holds the first event after a position; None if there is no such event yet."""
+        """The span that holds the first event after a position, or will hold it: another process may have ended a
+        stretch and begun the next one, and the first one's end is not here yet. None if there is no such span."""
         index = bisect_right(self.spans, after + 1, key=_first) - 1
-        if index >= 0 and self.spans[index].last > after:
+        if index + 1 == len(self.spans):
+            return self.spans[index] if index >= 0 and self.spans[index].last > after else None
+        if index >= 0 and (self.spans[index].last > after or not self.spans[index].ended):
             return self.spans[index]
-        return self.spans[index + 1] if index + 1 < len(self.spans) else None
+        return self.spans[index + 1]
 
     def has_ended(self, number: int) -> bool:
         """Whether the stretch is here up to its end, although its process may not have saved it yet."""
         return any(span.number == number and span.stretch is not None and span.stretch.ended for span in self.spans)
+
+    def unfinished(self) -> list[Span]:
+        """The spans of stretches that are in memory, and whose ends have not come here."""
+        return [span for span in self.spans if span.stretch is not None and span.stretch.ended is None]
 
     @property
     def lacks_saved(self) -> bool:

@@ -116,6 +116,14 @@ class Feed:
         self.begun: set[str] = set()
         """Logs with readers here in which a stretch began, by the newest batches."""
 
+    async def replay_after(self, database: Database, batch: int, stretch: Stretch) -> None:
+        """Adds to a stretch, which is saved up to a batch, what was read since. Raises one of `DAMAGED`."""
+        if (recent := self.recent.after(batch)) is None:
+            recent = [one async for batches in batches_after(database, self.node, batch) for one in batches]
+        for one in recent:
+            if one.number <= self.last:
+                one.replay_into(stretch)
+
 
 async def batches_after(database: Database, node: int, after: int) -> AsyncIterator[list[Batch]]:
     """A node's batches after one of them, some at a time. Raises `JournalError`."""
@@ -126,6 +134,13 @@ async def batches_after(database: Database, node: int, after: int) -> AsyncItera
         if rows:
             after = rows[-1][0]
             yield [Batch(number, _sound(data), len(data)) for number, data in rows]
+
+
+async def replay_after(database: Database, node: int, batch: int, stretch: Stretch) -> None:
+    """Adds to a stretch, which is saved up to a batch, what its node has written since. Raises one of `DAMAGED`."""
+    async for batches in batches_after(database, node, batch):
+        for one in batches:
+            one.replay_into(stretch)
 
 
 def _sound(data: bytes) -> list[Record]:

@@ -1,7 +1,7 @@
 """Following: reads what other nodes write to logs that have readers at this node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable
 from contextlib import asynccontextmanager
 from time import monotonic
 from weakref import WeakKeyDictionary
@@ -18,14 +18,14 @@ from gateway.log.shelf import Shelf
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
-from gateway.nodes.feed import Batch, Feed, batches_after, decode, is_unchanged, stored
+from gateway.nodes.feed import Batch, Feed, batches_after, decode, is_unchanged, replay_after, stored
 from gateway.nodes.message import Message
 from gateway.nodes.together import Together
 from gateway.nodes.vanished import Vanished
 from gateway.telemetry.node_metrics import NodeMetrics
 
 _LOGS = "SELECT key, epochs, head FROM log_heads WHERE key = ANY(%s)"
-_RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept"
+_RUNNING = "SELECT key, number, node FROM log_stretches WHERE key = ANY(%s) AND NOT kept ORDER BY first"
 _SAVED_MEANWHILE = 5  # how often reading a stretch is tried while its node saves it at the same time
 
 
@@ -50,9 +50,8 @@ class Following:
         self._licence = licence
         self._shelf = shelf
         self._vanished = Vanished(database, shelf)
-        self._began = began
+        self._began, self._missed = began, missed
         self._metrics = metrics or NodeMetrics(CollectorRegistry())
-        self._missed = missed
         self._feeds: dict[int, Feed] = {}
         self._lock = asyncio.Lock()
         self._together = Together(self._look_together)
@@ -145,42 +144,51 @@ class Following:
         for tail in by_key.values():
             self._unreadable.pop(tail, None)
         running = await self._database.ask(_RUNNING, list(by_key))
-        elsewhere = {number: node for _, number, node in running if node != self._licence.node}
+        there = {number: node for _, number, node in running}
         for feed in list(self._feeds.values()):
             for number, (_, tail) in list(feed.stretches.items()):
                 if self._shelf.loaded(tail.key) is not tail or tail.is_ours:
                     del feed.stretches[number]
-                elif tail.key in by_key and elsewhere.get(number) != feed.node:
+                elif tail.key in by_key and there.get(number) != feed.node:
                     del feed.stretches[number]  # it ended and is saved, or another node goes on with it
                     await self._join(number, tail)
-        for key, number, node in running:
-            if by_key[key].is_ours or self._shelf.writes(number):
-                continue  # but what this node has only just adopted is not in its log yet, and is read like any other
-            followed = (its := self._feeds.get(node)) is not None and number in its.stretches
-            if not followed and not by_key[key].has_ended(number):
-                await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
-        await self._vanished.look(by_key.values(), {number for _, number, _ in running})
+        await self._vanished.look(by_key.values(), there)
         behind: list[Tail] = []
         logs = await self._database.ask(_LOGS, list(by_key))
         self._vanished.give_up(by_key, {key for key, _, _ in logs})
         for key, epochs, head in logs:
             tail = by_key[key]
-            if claimed and epochs and not (tail.spans and self._shelf.writes(tail.spans[-1].number)):
+            newest = tail.spans[-1].number if tail.spans else 0
+            if claimed and epochs and newest not in there and not self._shelf.unsaved.is_ours(newest):
                 self._shelf.forks.take_back(tail, epochs, head)
             elif epochs:
                 self._shelf.forks.compare(tail, epochs, head)
-            if (head > tail.head or tail.lacks_saved) and not tail.is_ours and epochs:
+            if (head > tail.head or tail.lacks_saved or self._left(tail, there)) and not tail.is_ours and epochs:
                 behind.append(tail)
         if behind:
-            await self._catch_up(behind)
+            await self._catch_up(behind, there)
+        for key, number, node in running:  # after what was saved: a reader has to be given that first
+            if by_key[key].is_ours or self._shelf.unsaved.is_ours(number):
+                continue  # but what this node has only just adopted is not in its log yet, and is read like any other
+            followed = (its := self._feeds.get(node)) is not None and number in its.stretches
+            if not followed and not by_key[key].has_ended(number):
+                await self._join(number, by_key[key])  # also one that waits to be adopted: it still runs
 
-    async def _catch_up(self, tails: list[Tail]) -> None:
+    def _left(self, tail: Tail, there: Container[int]) -> list[Span]:
+        """The spans that were running when they were read, and are not among those that are `there` now: they have
+        ended and are saved, or are gone."""
+        return [
+            one for one in tail.unfinished() if one.number not in there and not self._shelf.unsaved.is_ours(one.number)
+        ]
+
+    async def _catch_up(self, tails: list[Tail], there: Container[int]) -> None:
         """Reads what was saved in these logs, and what still runs there."""
         known = {span.number for tail in tails for span in tail.spans}
         await self._shelf.refresh(tails)
         for tail in tails:
+            left = self._left(tail, there)
             for span in list(tail.spans):
-                if span.number not in known or (span.stretch is not None and span.stretch.last < span.kept_last):
+                if span.number not in known or span in left:
                     await self._join(span.number, tail)  # a new one may still run
             tail.published = asyncio.get_running_loop().time()
             tail.news()  # also of turns that both began and ended since the last look
@@ -204,20 +212,14 @@ class Following:
             return self._put(tail, stretch)
         feed = self._feeds.get(node)
         if node == self._licence.node:  # this node joins again, or has only just adopted it
-            async for batches in batches_after(self._database, node, batch):
-                for one in batches:
-                    one.replay_into(stretch)
+            await replay_after(self._database, node, batch, stretch)
         elif feed is None:
             feed = self._feeds[node] = Feed(node, batch)
             self._began(node)
         else:
             if batch > feed.last:
                 await self._pull(feed)
-            if (recent := feed.recent.after(batch)) is None:
-                recent = [one async for batches in batches_after(self._database, node, batch) for one in batches]
-            for one in recent:
-                if one.number <= feed.last:
-                    one.replay_into(stretch)
+            await feed.replay_after(self._database, batch, stretch)
         self._put(tail, stretch)
         if feed is not None:
             feed.stretches[number] = stretch, tail
@@ -229,7 +231,7 @@ class Following:
 
     def _put(self, tail: Tail, stretch: Stretch) -> None:
         """Puts the stretch into the tail, unless the tail has a newer state of it."""
-        if tail.is_ours or self._shelf.writes(stretch.number):
+        if tail.is_ours or self._shelf.unsaved.is_ours(stretch.number):
             return  # this node has adopted it in the meantime, and has perhaps ended it already
         self._shelf.forks.compare(tail, stretch.epochs, stretch.last)
         span = next((span for span in tail.spans if span.number == stretch.number), None)

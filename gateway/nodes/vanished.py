@@ -8,7 +8,7 @@ from gateway.ids import LogKey
 from gateway.log.epochs import Epochs, no_epochs
 from gateway.log.rows import beginner_of
 from gateway.log.shelf import Shelf
-from gateway.log.tail import Tail
+from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
 from gateway.waiting import PATIENCE
 
@@ -33,26 +33,34 @@ class Vanished:
     async def look(self, tails: Iterable[Tail], there: Collection[int]) -> None:
         """Looks at these logs, which other nodes write. `there` are stretches that are known to be in the database.
         Raises `JournalError`."""
-        missed = {number: tail for tail in tails if (number := _running(tail)) is not None and number not in there}
+        missed = {
+            span.number: (tail, span) for tail in tails for span in self._awaited(tail) if span.number not in there
+        }
         if not missed:
             return
         for (number,) in await self._database.ask(_KNOWN, list(missed)):
             del missed[number]
         beginners = {beginner_of(number) for number in missed}
         living = {node for (node,) in await self._database.ask(_LIVING, list(beginners))} if missed else set()
-        logs = {key: row for key, *row in await self._database.ask(_LOGS, [tail.key for tail in missed.values()])}
-        for number, tail in missed.items():
-            if _running(tail) != number:
+        logs = {key: row for key, *row in await self._database.ask(_LOGS, [tail.key for tail, _ in missed.values()])}
+        for number, (tail, span) in missed.items():
+            if span not in self._awaited(tail):
                 continue  # something came meanwhile
             epochs, head, claimed_by = logs.get(tail.key, ("", 0, None))
-            if head >= tail.spans[-1].first:
-                tail.trimmed(tail.spans[-1])
+            if head >= span.first:
+                tail.trimmed(span)
             elif tail.key not in logs:
                 if beginner_of(number) not in living:
                     self._shelf.erase(tail.key)
             elif beginner_of(number) not in living and (epochs or claimed_by is None):
                 known = Epochs.parse(epochs) if epochs else no_epochs(tail.key, self._shelf.made)
-                self._shelf.forks.lost(tail, min(head, tail.spans[-1].first - 1), known)
+                self._shelf.forks.lost(tail, min(head, span.first - 1), known)
+
+    def _awaited(self, tail: Tail) -> list[Span]:
+        """The spans of which readers here wait for more, and which this node does not write itself."""
+        return (
+            [] if tail.is_ours else [span for span in tail.unfinished() if not self._shelf.unsaved.is_ours(span.number)]
+        )
 
     def give_up(self, tails: Mapping[LogKey, Tail], there: Collection[LogKey]) -> None:
         """Sends away the readers of a log that was there, and that the database has not had for so long that no node
@@ -63,8 +71,3 @@ class Vanished:
                 self._missing.pop(tail, None)
             elif now - self._missing.setdefault(tail, now) > PATIENCE:
                 self._shelf.erase(key)
-
-
-def _running(tail: Tail) -> int | None:
-    """The stretch of which readers here wait for more, and which this node does not write itself."""
-    return tail.running.number if tail.running is not None and not tail.is_ours else None

@@ -94,7 +94,7 @@ class Subscriptions:
         try:
             if (position := parse_position(asked)) is not None:
                 async with asyncio.timeout(_SHOWN_WITHIN):
-                    while self._writes(tail) and tail.head < position.sequence < tail.next:
+                    while self._shelf.unsaved.are_ahead(tail) and tail.head < position.sequence < tail.next:
                         await asyncio.wait([tail.changed()], timeout=_LOOK_AGAIN)
             await self._shelf.freshen(tail)
         except BaseException as error:
@@ -103,10 +103,6 @@ class Subscriptions:
                 raise JournalError("it is not known whether the newest events are durable") from error
             raise
         tail.users.discard(waiting)  # from here on there is no await until the cursor joins them
-
-    def _writes(self, tail: Tail) -> bool:
-        """Whether this process writes the log, or has ended a stretch of it that may not be durable yet."""
-        return any(writer.tail is tail and not writer.fenced for writer in self._shelf.unsaved.values())
 
     def _joined(self, subscription: Subscription) -> None:
         if self._audience is not None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.events import Text
+from gateway.events import Completed, Text
 from gateway.ids import LogKey
 from gateway.log.journal import Fenced, JournalError
 from gateway.log.stretch import Stretch
@@ -131,6 +131,30 @@ async def test_a_turn_that_ended_before_the_one_that_runs_here_is_adopted_and_mo
     assert "".join([entry.body.decode() for entry in await reader.take()]).count("twothreefour") == 2
     reader.close()
     for node in (dead, adopts, follows):
+        await node.close()
+
+
+async def test_a_turn_that_was_adopted_late_moves_nothing_of_one_whose_end_is_on_its_way(
+    postgres: PostgresServer, ledger: Ledger
+) -> None:
+    """Nobody writes the log at that moment, and yet more is to come than the database has."""
+    url = await postgres.make()
+    dead, adopts = Member(url, ledger), Member(url, ledger)
+    for node in (dead, adopts):
+        await node.join()
+    await dead.end(await dead.begin("one"), "one")
+    await dead.database.ask("UPDATE log_heads SET node = NULL WHERE key = %s", KEY)
+    await dead.die()
+    tail = await adopts.log.shelf.tail(KEY, newest=True)
+    writer = await adopts.begin("two", turn="turn_2")
+    async with adopts.log.committer.writing:
+        writer.append(Completed(KEY, "turn_2", "two", None, False))
+        writer.end()
+        await adopts.log.take_in(await adopts.journal.adopt())
+        assert (tail.head, tail.next) == (5, 7)
+    await adopts.begin("three", turn="turn_3")
+    assert [(span.first, span.last) for span in tail.spans] == [(1, 3), (4, 6), (7, 8)]
+    for node in (dead, adopts):
         await node.close()
 
 

@@ -157,7 +157,7 @@ async def test_a_turn_of_a_node_that_is_joining_again_is_whole_for_its_readers(s
     """It has let its writers go by then, and has not buried itself yet."""
     node = await start()
     writer = await node.begin("one", "two")
-    node.log.shelf.remove(writer)
+    node.log.shelf.unsaved.remove(writer)
     writer.tail.writer = None
     node.log.shelf._tails.clear()
     reader = await node.reader(asked=writer.tail.position(3))
@@ -181,6 +181,28 @@ async def test_a_node_that_is_to_join_again_serves_what_another_one_has_shown_me
     await paused.following.look()
     assert await names(reader) == ["completed"]
     reader.close()
+
+
+async def test_a_node_that_is_to_join_again_gives_its_readers_the_end_of_a_turn_before_the_next_one(
+    start: Start,
+) -> None:
+    """Another node has ended its turn, saved it, and begun the next one, all between two looks."""
+    paused, goes_on = await start(), await start()
+    writer = await paused.begin("one")
+    everything = await paused.reader(turn=None)
+    assert await names(everything) == ["started", "message"]
+    await paused.die()
+    adopted = await goes_on.adopt()
+    writer.append(Text("message", "never"))
+    with pytest.raises(GatewayError):
+        await paused.log.committed()
+    await goes_on.end(adopted, "one")
+    goes_on.log.keeper.told(TURN)
+    await goes_on.log.keeper.fold()
+    await goes_on.begin("two", turn="turn_2")
+    await paused.following.look()
+    assert await names(everything) == ["completed", "started", "message"]
+    everything.close()
 
 
 async def test_a_turn_that_has_begun_elsewhere_is_not_over_before_its_events_are_here(start: Start) -> None:

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from gateway.errors import Code, GatewayError
 from gateway.ids import LogKey, shop_log
 from gateway.log.journal import END, Fenced, Record
+from gateway.log.stretch import Stretch
 from gateway.nodes.database import Database
 from gateway.nodes.rate import SharedRate
 from gateway.telemetry.ledger import Ledger
@@ -284,6 +285,60 @@ async def test_a_release_that_comes_late_makes_no_room_for_a_second_turn(nodes: 
     status, _, answer = await other.post("/api/coze/chat", {**order, "onBusy": "queue"})
     assert (status, answer["status"]) == (200, "completed")
     assert (await owner.ended(turn.removeprefix("turns/"), within=5))["status"] == "completed"
+
+
+async def test_a_message_that_comes_while_its_conversation_is_taken_over_waits_for_the_turn_there(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL has the adoption already, and the node does not know the turn yet."""
+    dies, adopts = await nodes(2)
+    turn = (await dies.start("/fault plain pieces:60 rate:20 -- three seconds")).topic.removeprefix("turns/")
+    conversation = (await dies.state(turn))["conversationId"]
+    adopted, goes_on, log = asyncio.Event(), asyncio.Event(), adopts.services.log
+    take_in = log.take_in
+
+    async def late(stretches: list[Stretch]) -> None:
+        if stretches:
+            adopted.set()
+            await goes_on.wait()
+        await take_in(stretches)
+
+    async def stays_away() -> list[Stretch]:
+        await goes_on.wait()
+        return []
+
+    async def speaks() -> bool:
+        return bool((await dies.state(turn))["content"])
+
+    await until(speaks)
+    monkeypatch.setattr(log, "take_in", late)
+    monkeypatch.setattr(dies.services.log, "rejoin", stays_away)
+    journal: Any = dies.services.log._journal
+    await journal.licence.give_back()
+    await asyncio.wait_for(adopted.wait(), 5)
+    order = {**node_body(QUICK), "conversationId": conversation, "onBusy": "queue"}
+    asking = asyncio.create_task(adopts.post("/api/coze/chat", order))
+    await asyncio.sleep(1)  # for a message that does not wait
+    async with await connected(adopts) as database:
+        begun = await (
+            await database.execute("SELECT turn FROM log_stretches WHERE home = %s", (conversation,))
+        ).fetchall()
+        assert begun == [(turn,)]
+        goes_on.set()
+        status, _, answer = await asking
+        assert (status, answer["status"]) == (200, "completed")
+        await adopts.ended(turn)
+
+        async def saved() -> bool:
+            left = await database.execute("SELECT FROM log_stretches WHERE home = %s AND NOT kept", (conversation,))
+            return not await left.fetchall()
+
+        await until(saved)
+        ranges = await database.execute(
+            "SELECT first, last FROM log_stretches WHERE key = %s ORDER BY first", (conversation,)
+        )
+        (_, last), (following, _) = await ranges.fetchall()
+        assert following == last + 1
 
 
 async def test_a_turn_whose_end_could_not_be_written_keeps_its_conversation(

@@ -1,0 +1,57 @@
+"""Unsaved: the stretches that this process writes, or has ended, and that are not saved yet."""
+
+from gateway.log.stretch import Stretch
+from gateway.log.tail import Tail
+from gateway.log.writer import Writer
+
+
+class Unsaved(dict[int, Writer]):
+    """The writers of these stretches, by the stretch's number. Each counts in its tail's `unsaved`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turns: dict[str, Writer] = {}  # the newest writer of each turn
+        self._marks: dict[str, Stretch] = {}  # the newest stretch of each mark
+
+    def add(self, writer: Writer) -> None:
+        """Adds a writer, or replaces the one that its stretch had until now."""
+        stretch = writer.stretch
+        if stretch.number not in self:
+            writer.tail.unsaved += 1
+        self[stretch.number] = writer
+        if stretch.turn:
+            self._turns[stretch.turn] = writer
+        if stretch.mark:
+            self._marks[stretch.mark] = stretch
+
+    def remove(self, writer: Writer) -> None:
+        """Removes a writer whose stretch is saved, or is gone."""
+        stretch = writer.stretch
+        del self[stretch.number]
+        writer.tail.unsaved -= 1
+        if self._turns.get(stretch.turn) is writer:
+            del self._turns[stretch.turn]
+        if self._marks.get(stretch.mark) is stretch:
+            del self._marks[stretch.mark]
+
+    def of_turn(self, turn: str) -> Writer | None:
+        """The newest writer of the turn."""
+        return self._turns.get(turn)
+
+    def marked(self, mark: str) -> Stretch | None:
+        """The newest stretch with this mark."""
+        return self._marks.get(mark)
+
+    def is_ours(self, number: int) -> bool:
+        """Whether nobody else goes on with the stretch, as far as this process knows."""
+        return (writer := self.get(number)) is not None and not writer.fenced
+
+    def are_ahead(self, tail: Tail) -> bool:
+        """Whether this process may have written more to the log than is shown, or than is stored of it: a turn that
+        runs here, or has just ended."""
+        if tail.is_ours or not tail.unsaved:
+            return tail.is_ours
+        return any(writer.tail is tail and not writer.fenced for writer in self.values())
+
+    def __repr__(self) -> str:
+        return f"Unsaved({len(self)} stretches)"
