@@ -207,7 +207,7 @@ async def test_batches_with_records_of_a_deleted_conversation_are_gone_before_th
     """Although they hold records of other turns, too, which go on at every node."""
     owner, other = await nodes(2)
     going_on = [(await node.start(LONG)).topic.removeprefix("turns/") for node in (owner, other)]
-    turn = (await owner.start("/fault echo rate:40 -- zebra umbrella")).topic
+    turn = (await owner.start("/fault echo rate:2 -- zebra umbrella")).topic
     conversation = (await owner.state(turn.removeprefix("turns/")))["conversationId"]
     reading = asyncio.create_task(everything(sse, other.door(turn)))
     await until(lambda: other.services.ledger.count("subscription"))
