@@ -148,7 +148,9 @@ class Pen:
         kept = writer.stretch
         if self.waiting is not None and kept.last < kept.first:
             # The turn was about to leave the queue: its readers are told in the log where it waited.
-            self._context.means.readers.redirect(turn.turn_id, self.tail, self.waiting.tail)
+            self.writer = self.waiting
+            old = self.stay_apart()
+            self._context.means.readers.redirect(turn.turn_id, old, self.tail)
             self.waiting.owe(failure)
 
     async def broke(self, error: Exception) -> bool:

@@ -162,8 +162,7 @@ class Runner:
         """Ends a turn that never started, in the log of its own; its readers are moved there."""
         self.queues.leave(live)
         old = live.pen.stay_apart()
-        live.tail.users.add(live)
-        self._log.shelf.drop(old, live)
+        live.move_from(old)
         live.cancel()
         self._means.readers.redirect(live.turn.turn_id, old, live.tail)
         self.go(live)
@@ -171,7 +170,7 @@ class Runner:
     # -- running ------------------------------------------------------------------------------------------------
 
     async def _run(self, live: LiveTurn) -> None:
-        turn, order, observer = live.turn, live.order, self._means.observer
+        turn, order, observer, tail = live.turn, live.order, self._means.observer, live.tail
         held: list[Held] = [
             self._means.ledger.open("turn", "runner.run"),
             self._means.ledger.open("task", "runner.run"),
@@ -203,7 +202,7 @@ class Runner:
             await self._notify(live, kind, "" if live.erased else beginning or order.input)
         finally:
             if not self.draining and not live.elsewhere:
-                self._next(live.tail)
+                self._next(tail)
             self._forget(live)
             for one in held:
                 one.close()

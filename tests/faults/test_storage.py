@@ -142,11 +142,17 @@ async def test_a_turn_that_leaves_the_queue_onto_a_full_disk_tells_its_readers(t
             assert [first.last["code"], second.last["code"]] == ["storage_unavailable"] * 2
             filler.unlink()
             await _until_ready(session, process.url, 200, within=patience(8))
-            await process.again()
-            again = Reader(second.book)
-            again.turn_id = second.turn_id
-            await again.listen(session, process.url)
-            assert again.last == second.last
+            for restarted in (False, True):
+                if restarted:
+                    await process.again()
+                again = Reader(second.book)
+                again.turn_id = second.turn_id
+                await again.listen(session, process.url)
+                assert again.last == second.last
+                async with session.get(f"{process.url}/api/coze/turns/{second.turn_id}") as response:
+                    stands = await response.json()
+                assert (stands["status"], stands["error"]["code"]) == ("failed", "storage_unavailable")
+                assert stands["position"] == second.last["id"]
             assert coze.requests["chat"] == 1
 
 
