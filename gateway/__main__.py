@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "delete", parents=[file], help="delete conversations for good; SQLite's while the gateway is stopped"
     )
     which = delete.add_mutually_exclusive_group(required=True)
-    which.add_argument("--conversation", metavar="ID", help="this conversation")
-    which.add_argument("--user", metavar="ID", help="all conversations of this user")
+    which.add_argument("--conversation", metavar="ID", type=_name, help="this conversation")
+    which.add_argument("--user", metavar="ID", type=_name, help="all conversations of this user")
     delete.add_argument("--shop", metavar="ID", help="with --user: only those of this shop")
     delete.set_defaults(run=_upkeep, work="delete")
     migrate = commands.add_parser("migrate", parents=[file], help="bring the database's tables up to date")
@@ -249,6 +249,12 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: allowed is 0 to 65535")
     return int(text)
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it must not be empty")
+    return text
 
 
 def _recording(text: str) -> Path:

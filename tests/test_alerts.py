@@ -65,7 +65,7 @@ CASES: dict[str, list[Moves]] = {
         counter("gateway_resumes_total", 0.1, 5, transport="sse", outcome="reset"),
     ],
     "RedisAway": [gauge("gateway_node_news_way", 1, 0, way="redis")],
-    "NodeOut": [gauge("gateway_nodes", 2, 0), counter("gateway_log_commit_seconds_count", 20, 0)],
+    "NodeOut": [gauge("gateway_nodes", 2, 0), gauge("gateway_node_news_way", 1, 1, way="postgresql")],
 }
 ONCE: dict[str, Moves] = {
     "GatewayFaults": counter("gateway_faults_total", 0, 1, part="turn"),

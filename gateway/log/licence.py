@@ -34,7 +34,8 @@ _OTHERS_LIVE = "SELECT 1 FROM log_nodes WHERE beat > now() - make_interval(secs 
 _LEAVING = "leaving "  # and the node's number: a lock that is held until the node is buried
 _LEAVE = "INSERT INTO log_locks (name, node) SELECT %s || id, id FROM log_nodes WHERE id = %s ON CONFLICT DO NOTHING"
 _OTHERS_STAY = f"{_OTHERS_LIVE} AND NOT EXISTS (SELECT FROM log_locks WHERE name = %s || id)"
-_SILENT = "SELECT id FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
+_VISITS = "command at "  # the name of a node that only visits begins so
+_SILENT = "SELECT id, name FROM log_nodes WHERE beat <= now() - make_interval(secs => %s) AND id <> %s"
 _BEGUN_HERE = f"number >> {NUMBERS} = %s"  # `rows.beginner_of`
 _ORPHAN = (
     "NOT kept AND (log_stretches.node IS NULL OR log_stretches.node = %s"
@@ -56,9 +57,9 @@ class Licence:
     To bury a node means to take its licence; from then on it writes nothing. All methods raise `JournalError`.
     """
 
-    def __init__(self, link: Link, *, name: str, lease: float) -> None:
+    def __init__(self, link: Link, *, name: str, lease: float, visits: bool = False) -> None:
         self._link = link
-        self._name = name
+        self._name = f"{_VISITS}{name}" if visits else name
         self._lease = lease
         self.node = 0
         self.lost: list[str] = []
@@ -104,23 +105,24 @@ class Licence:
         await asyncio.sleep(_TELLING)
         return bool(await self._ask(_OTHERS_STAY, self._lease, self.node, _LEAVING))
 
-    async def silent(self) -> list[int]:
-        """The other nodes that have not reported for too long that they live. While the database is away nobody can."""
-        return [node for (node,) in await self._ask(_SILENT, self._lease, self.node)]
+    async def silent(self) -> dict[int, str]:
+        """The other nodes, with their names, that have not reported for too long that they live. While the database is
+        away nobody can."""
+        return dict(await self._ask(_SILENT, self._lease, self.node))
 
     async def bury_the_dead(self) -> int:
-        """Buries the nodes that have been silent for too long. Returns how many: their stretches can be adopted now.
-        One that can't be buried keeps no other from it, and is tried again the next time.
+        """Buries the nodes that have been silent for too long. Returns how many, without those that only visited: their
+        stretches can be adopted now. One that can't be buried keeps no other from it, and is tried again the next time.
 
         To be called only when they could have reported. If the connection breaks, it buries no more: a database that
         has lost its last moments makes nodes look silent.
         """
         breaks, buried = self.breaks, 0
-        for node in await self.silent():
+        for node, name in (await self.silent()).items():
             try:
                 lost = await self._bury(node, breaks)
                 if lost is not None:
-                    buried += 1
+                    buried += not name.startswith(_VISITS)
                     self.lost += lost
             except (JournalError, Error, *DAMAGED) as error:
                 logger.error("nodes.not_buried", node=node, reason=str(error))

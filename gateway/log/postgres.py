@@ -83,7 +83,7 @@ class PostgresJournal:
         self._when_back = when_back
         self._writer = Link(conninfo(url), ledger, opened=self._look_after_break)
         self._reader = Link(conninfo(url), ledger)
-        self.licence = Licence(self._writer, name=name, lease=lease)
+        self.licence = Licence(self._writer, name=name, lease=lease, visits=visits)
         self._is_node = False
         self._last_batch = 0
         self._unheard = False  # whether the reply to an adoption was lost

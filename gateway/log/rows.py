@@ -28,7 +28,9 @@ _COMMIT_MORE = (
     " heads AS (INSERT INTO log_heads AS h (key, epochs, head, node)"
     " SELECT key, epochs, head, CASE WHEN held THEN id END FROM lives,"
     " unnest(%s::text[], %s::text[], %s::bigint[], %s::bool[]) AS changed (key, epochs, head, held)"
-    " ON CONFLICT (key) DO UPDATE SET epochs = excluded.epochs, head = greatest(h.head, excluded.head),"
+    " ON CONFLICT (key) DO UPDATE SET"
+    " epochs = CASE WHEN excluded.head >= h.head THEN excluded.epochs ELSE h.epochs END,"
+    " head = greatest(h.head, excluded.head),"
     " node = coalesce(excluded.node, h.node))"
 )
 _COMMITTED = " SELECT id FROM lives"

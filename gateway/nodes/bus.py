@@ -18,6 +18,7 @@ from gateway.redis.failures import sentence
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.node_metrics import NodeMetrics
+from gateway.telemetry.seldom import Seldom
 
 logger = structlog.get_logger()
 
@@ -56,7 +57,8 @@ class Bus:
         self._changed = changed
         self._key = (new_token() + new_token()).encode()
         self._works: set[_Part] = set()
-        self._said: bool | None = None
+        self._said = ""  # the way of which the newest log line tells
+        self._seldom = Seldom()
         self.trouble = "Redis has not answered yet"
         """Why batches don't go over Redis now, where `up` says so."""
         self._waiting: list[tuple[float, int, int, bytes]] = []
@@ -209,17 +211,19 @@ class Bus:
         if part not in self._works:
             self._works.add(part)
             if self.up:
-                self._said = True
                 self._metrics.news_goes(redis=True)
-                logger.info("nodes.news", way="redis")
+                if self._said != "redis":
+                    self._said = "redis"
+                    logger.info("nodes.news", way="redis")
             self._changed()
 
     def _ends(self, part: _Part, why: str) -> None:
         self.trouble = why
-        if self._said is not False:
-            self._said = False
-            self._metrics.news_goes(redis=False)
-            logger.warning("nodes.news", way="postgresql", reason=why, consequence="events reach other nodes later")
+        self._metrics.news_goes(redis=False)
+        if self._said != "postgresql" and self._seldom.warning(
+            "nodes.news", reason=why, way="postgresql", consequence="events reach other nodes later"
+        ):
+            self._said = "postgresql"
         if part == "sending":
             self._waiting, self._size, self._receivers = [], 0, 0
         else:

@@ -173,6 +173,10 @@ class Membership:
                 nodes = await self._journal.licence.renew()
             except Fenced:
                 nodes = 0
+            except JournalError:
+                if asyncio.get_running_loop().time() - self._beat_at > LEASE:
+                    self._metrics.nodes_counted(0)
+                raise
             self._metrics.nodes_counted(nodes)
             if nodes:
                 self._rings.alone = nodes < 2

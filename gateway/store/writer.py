@@ -26,7 +26,7 @@ _MOST_REMEMBERED = 16 * 1024 * 1024  # characters
 
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 CLOSE_SECONDS = 5.0
-LOG_SECONDS = 10.0
+LOG_SECONDS = 60.0
 _DEADLOCKS = 3  # with other nodes, one after the other, that a batch may meet
 
 log = structlog.get_logger("gateway.store")

@@ -15,7 +15,9 @@ class NodeMetrics:
         def histogram(name: str, text: str) -> Histogram:
             return Histogram(name, text, buckets=_SECONDS, registry=registry)
 
-        self._nodes = Gauge("gateway_nodes", "Living nodes; 0 while this process is none", registry=registry)
+        self._nodes = Gauge(
+            "gateway_nodes", "Living nodes; 0 while this process is none, or can't say that it lives", registry=registry
+        )
         self._buried = counter("gateway_nodes_buried", "Nodes that this one took for dead")
         self._rejoins = counter("gateway_node_rejoins", "Times that this node was fenced, and joined again")
         self._adopted = counter("gateway_stretches_adopted", "Stretches taken over from other nodes")
@@ -30,7 +32,8 @@ class NodeMetrics:
         self._news = histogram("gateway_node_news_seconds", "From another node's ring until its batches are read")
 
     def nodes_counted(self, nodes: int) -> None:
-        """PostgreSQL has accepted this node's beat, and counts so many nodes; 0 if this process is no node any more."""
+        """PostgreSQL has accepted this node's beat, and counts so many nodes. 0: it has accepted none for too long, or
+        this process is no node any more."""
         self._nodes.set(nodes)
 
     def nodes_buried(self, times: int) -> None:

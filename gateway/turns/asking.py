@@ -127,10 +127,12 @@ async def heard_elsewhere(others: Others, key: LogKey, turn: str) -> float | Non
     return min((float(ago) for ago in found if ago is not None), default=None)
 
 
-async def until_taken_over(attempt: Callable[[], Awaitable[T | None]], *, until: float = math.inf) -> T:
-    """The result of `attempt`, which is tried again while it returns None or the database is away. After the time in
-    which a dead node is buried, or after `until`, raises `storage_unavailable`."""
-    deadline = min(until, asyncio.get_running_loop().time() + _UNTIL_TAKEN_OVER)
+async def until_taken_over(
+    attempt: Callable[[], Awaitable[T | None]], *, until: float = math.inf, within: float = _UNTIL_TAKEN_OVER
+) -> T:
+    """The result of `attempt`, which is tried again while it returns None or the database is away. After `within`
+    seconds, in which a dead node is buried, or after `until`, raises `storage_unavailable`."""
+    deadline = min(until, asyncio.get_running_loop().time() + within)
     while True:
         late = GatewayError(Code.STORAGE_UNAVAILABLE, "the turn's node does not answer", retry_after=1)
         try:

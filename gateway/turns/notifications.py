@@ -23,6 +23,7 @@ logger = structlog.get_logger()
 
 PREVIEW = 80
 _MOST_WAITING = 1000  # notifications of one shop that wait for the answer of its node
+_PATIENCE = 300.0  # seconds: nobody waits for them
 _LOOKED_AT = 3  # how many stretches are searched for a notification that may have been written already
 _ROLL_AFTER = 200  # events after which a shop's stretch is closed, so that retention can remove it
 
@@ -161,7 +162,7 @@ class Notifications:
             asked.again = True  # the node may have written it although it did not answer
             return True if answer is not None and answer.value else None
 
-        await until_taken_over(attempt)
+        await until_taken_over(attempt, within=_PATIENCE)
 
     async def tell(self, asked: NotifyAsked) -> bool:
         """Notifies for another node. True once that is durable; False if a third node has claimed the shop's log."""

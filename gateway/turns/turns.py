@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gateway.errors import Code, GatewayError, no_such
 from gateway.ids import ConversationId, LogKey
+from gateway.log.journal import JournalError
 from gateway.log.stretch import Stretch
 from gateway.status import ENDED, Status
 from gateway.store.rows import TurnRow, TurnUpdate
@@ -177,8 +178,7 @@ class Turns:
                 return Answer(await self._do(question, live))
             if (node := await others.runner_of(row.turn_id)) is not None:
                 return await ask(others, node, question)
-            stretch = await kept(self._means.log, row.turn_id)
-            return Answer() if stretch is None or stretch.ended is not None else None
+            return Answer() if await self._is_over(row.turn_id) else None
 
         return (await until_taken_over(attempt)).value
 
@@ -199,8 +199,7 @@ class Turns:
                     question.order, owns=_anybody, admit=lambda _: None, position=question.position, mark=question.mark
                 )
             case CancelAsked() | OutputsAsked():
-                live = self._runner.turns.get(question.turn)
-                work = _known(None) if live is None else self._do(question, live)
+                work = self._do_here(question)
             case HeardAsked():
                 work = _known(self._abandonment.heard(question.key, question.turn))
             case InterruptAsked():
@@ -212,6 +211,21 @@ class Turns:
             case NotifyAsked():
                 work = self._notifications.tell(question)
         return await answer(work)
+
+    async def _do_here(self, question: CancelAsked | OutputsAsked) -> bool | None:
+        """None if the turn is over. Raises `storage_unavailable` while this node takes it over."""
+        if (live := self._runner.turns.get(question.turn)) is not None:
+            return await self._do(question, live)
+        if await self._is_over(question.turn):
+            return None
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, "the turn is just being taken over", retry_after=1)
+
+    async def _is_over(self, turn_id: str) -> bool:
+        try:
+            stretch = await kept(self._means.log, turn_id)
+        except JournalError as error:
+            raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
+        return stretch is None or stretch.ended is not None
 
     async def adopt(self, orphans: list[Stretch], ended: list[Stretch], lost: list[str]) -> None:
         """Goes on with the stretches that a dead node left, and ends those of its turns of which nothing is left."""

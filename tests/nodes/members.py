@@ -39,6 +39,7 @@ class Member(Node):
         self._rings = Rings(url, ledger=ledger, heard=lambda _: None)
         self._ledger = ledger
         self.duties = Noted()
+        self.registry = CollectorRegistry()
         self.membership: Membership
 
     async def join(self) -> None:
@@ -55,7 +56,7 @@ class Member(Node):
             self.duties,
             faults=Faults(),
             ledger=self._ledger,
-            metrics=NodeMetrics(CollectorRegistry()),
+            metrics=NodeMetrics(self.registry),
         )
 
     async def round(self) -> None:

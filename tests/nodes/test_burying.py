@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from gateway.ids import LogKey
+from gateway.log.journal import JournalError
+from gateway.log.postgres import PostgresJournal
 from gateway.nodes import membership
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
@@ -126,3 +128,32 @@ async def test_a_node_that_starts_among_others_leaves_them_the_time_that_running
     assert await quick.lives()
     assert await _rounds(fresh, until_buried=slow) > STEADY
     assert await quick.lives()
+
+
+async def test_a_node_that_cannot_report_says_that_it_counts_none(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it has nothing to write meanwhile, and so does not learn that others may take its place."""
+
+    async def away() -> int:
+        raise JournalError("PostgreSQL does not answer")
+
+    node = await join()
+    await node.round()
+    assert node.registry.get_sample_value("gateway_nodes") == 1
+    monkeypatch.setattr(node.journal.licence, "renew", away)
+    for seconds, counted in ((0.0, 1), (STEADY + 0.1, 0)):
+        await asyncio.sleep(seconds)
+        with pytest.raises(JournalError):
+            await node.round()
+        assert node.registry.get_sample_value("gateway_nodes") == counted
+
+
+async def test_an_operators_command_that_was_killed_is_not_counted_as_a_node_that_died(
+    join: Join, postgres: PostgresServer, ledger: Ledger
+) -> None:
+    node = await join()
+    command = PostgresJournal(node.url, ledger=ledger, visits=True)
+    await command.open()
+    await node.database.ask("UPDATE log_nodes SET beat = beat - interval '1 hour' WHERE id = %s", command.licence.node)
+    assert await node.journal.licence.bury_the_dead() == 0
+    assert not await node.journal.licence.silent()
+    await command.close()

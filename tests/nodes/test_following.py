@@ -37,6 +37,7 @@ class Node:
     """A node's log and its readers. It looks for other nodes' events only when the test says so."""
 
     def __init__(self, url: str, ledger: Ledger, missed: Callable[[int], None] = lambda _: None) -> None:
+        self.url = url
         self.database = Database(url, ledger)
         self.journal = PostgresJournal(url, ledger=ledger)
         self.around = Around(self.journal)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -287,10 +288,17 @@ async def test_a_release_that_comes_late_makes_no_room_for_a_second_turn(nodes: 
     assert (await owner.ended(turn.removeprefix("turns/"), within=5))["status"] == "completed"
 
 
-async def test_a_message_that_comes_while_its_conversation_is_taken_over_waits_for_the_turn_there(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """PostgreSQL has the adoption already, and the node does not know the turn yet."""
+@dataclass
+class Late:
+    """A turn that PostgreSQL has given to a node, which does not know it before `goes_on`."""
+
+    node: Served
+    turn: str
+    conversation: str
+    goes_on: asyncio.Event
+
+
+async def taken_over_late(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Late:
     dies, adopts = await nodes(2)
     turn = (await dies.start("/fault plain pieces:60 rate:20 -- three seconds")).topic.removeprefix("turns/")
     conversation = (await dies.state(turn))["conversationId"]
@@ -316,29 +324,45 @@ async def test_a_message_that_comes_while_its_conversation_is_taken_over_waits_f
     journal: Any = dies.services.log._journal
     await journal.licence.give_back()
     await asyncio.wait_for(adopted.wait(), 5)
-    order = {**node_body(QUICK), "conversationId": conversation, "onBusy": "queue"}
-    asking = asyncio.create_task(adopts.post("/api/coze/chat", order))
+    return Late(adopts, turn, conversation, goes_on)
+
+
+async def test_a_message_that_comes_while_its_conversation_is_taken_over_waits_for_the_turn_there(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = await taken_over_late(nodes, monkeypatch)
+    of_it = (late.conversation,)
+    order = {**node_body(QUICK), "conversationId": late.conversation, "onBusy": "queue"}
+    asking = asyncio.create_task(late.node.post("/api/coze/chat", order))
     await asyncio.sleep(1)  # for a message that does not wait
-    async with await connected(adopts) as database:
-        begun = await (
-            await database.execute("SELECT turn FROM log_stretches WHERE home = %s", (conversation,))
-        ).fetchall()
-        assert begun == [(turn,)]
-        goes_on.set()
+    async with await connected(late.node) as database:
+        begun = await database.execute("SELECT turn FROM log_stretches WHERE home = %s", of_it)
+        assert await begun.fetchall() == [(late.turn,)]
+        late.goes_on.set()
         status, _, answer = await asking
         assert (status, answer["status"]) == (200, "completed")
-        await adopts.ended(turn)
 
         async def saved() -> bool:
-            left = await database.execute("SELECT FROM log_stretches WHERE home = %s AND NOT kept", (conversation,))
+            left = await database.execute("SELECT FROM log_stretches WHERE home = %s AND NOT kept", of_it)
             return not await left.fetchall()
 
         await until(saved)
-        ranges = await database.execute(
-            "SELECT first, last FROM log_stretches WHERE key = %s ORDER BY first", (conversation,)
-        )
+        ranges = await database.execute("SELECT first, last FROM log_stretches WHERE key = %s ORDER BY first", of_it)
         (_, last), (following, _) = await ranges.fetchall()
         assert following == last + 1
+
+
+async def test_a_turn_that_is_being_taken_over_is_not_over_for_who_cancels_it(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = await taken_over_late(nodes, monkeypatch)
+    cancelling = asyncio.create_task(late.node.post(f"/api/coze/turns/{late.turn}/cancel"))
+    await asyncio.sleep(1)  # for a command that does not wait
+    assert not cancelling.done()
+    late.goes_on.set()
+    status, *_ = await cancelling
+    assert status == 202
+    assert (await late.node.ended(late.turn))["status"] == "cancelled"
 
 
 async def test_a_turn_whose_end_could_not_be_written_keeps_its_conversation(
