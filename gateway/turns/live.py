@@ -152,16 +152,8 @@ class LiveTurn:
         """The log lost records that nobody had seen: the turn ends with an error, which the log shows before writing
         it."""
         if writer is self.pen.writer:  # otherwise it is the writer that kept the turn while it was queued
-            before = self.tail
-            self.pen.lost(error)
-            if self.tail is not before:
-                self.move_from(before)
+            self.pen.lost(error, self)
             self._abandon()
-
-    def move_from(self, old: Tail) -> None:
-        """The turn has moved to another tail, which it keeps in memory from now on instead of the old one."""
-        self.tail.users.add(self)
-        self._means.log.shelf.drop(old, self)
 
     def fenced(self, writer: Writer) -> None:
         """Another process continues the turn: this one stops, and neither writes nor shows anything more."""

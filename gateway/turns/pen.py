@@ -67,10 +67,13 @@ class Pen:
         if not turn.recorded:
             self.writer.append(Notice("unrecoverable"))
 
-    def stay_apart(self) -> Tail:
-        """Lets the queued turn end in the log of its own. Returns the tail in which it would have started."""
+    def stay_apart(self, owner: Owner) -> Tail:
+        """Lets the queued turn end in the log of its own, whose tail the owner uses from now on. Returns the tail in
+        which it would have started."""
         writer = self._writing()
         old, self.stretch, self.tail = self.tail, writer.stretch, writer.tail
+        self.tail.users.add(owner)
+        self._log.shelf.drop(old, owner)
         return old
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -134,7 +137,7 @@ class Pen:
 
     # -- what goes wrong ----------------------------------------------------------------------------------------
 
-    def lost(self, error: JournalError) -> None:
+    def lost(self, error: JournalError, owner: Owner) -> None:
         """Records that nobody had seen are lost: the turn ends with an error, which is shown before it is written."""
         code = Code.INTERNAL if isinstance(error, Broken) else Code.STORAGE_UNAVAILABLE
         turn, writer, stretch = self._turn, self._writing(), self.stretch
@@ -149,7 +152,7 @@ class Pen:
         if self.waiting is not None and kept.last < kept.first:
             # The turn was about to leave the queue: its readers are told in the log where it waited.
             self.writer = self.waiting
-            old = self.stay_apart()
+            old = self.stay_apart(owner)
             self._context.means.readers.redirect(turn.turn_id, old, self.tail)
             self.waiting.owe(failure)
 

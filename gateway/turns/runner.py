@@ -161,8 +161,7 @@ class Runner:
     def _cancel_queued(self, live: LiveTurn) -> None:
         """Ends a turn that never started, in the log of its own; its readers are moved there."""
         self.queues.leave(live)
-        old = live.pen.stay_apart()
-        live.move_from(old)
+        old = live.pen.stay_apart(live)
         live.cancel()
         self._means.readers.redirect(live.turn.turn_id, old, live.tail)
         self.go(live)

@@ -141,7 +141,7 @@ async def test_a_node_that_cannot_report_says_that_it_counts_none(join: Join, mo
     assert node.registry.get_sample_value("gateway_nodes") == 1
     monkeypatch.setattr(node.journal.licence, "renew", away)
     for seconds, counted in ((0.0, 1), (STEADY + 0.1, 0)):
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # for so long it can't report
         with pytest.raises(JournalError):
             await node.round()
         assert node.registry.get_sample_value("gateway_nodes") == counted
