@@ -10,37 +10,38 @@ class Unsaved(dict[int, Writer]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._turns: dict[str, Writer] = {}  # the newest writer of each turn
-        self._marks: dict[str, Stretch] = {}  # the newest stretch of each mark
+        self._turns: dict[str, list[Writer]] = {}  # of each turn; a turn that waited has two stretches
+        self._marks: dict[str, list[Writer]] = {}  # of each mark
 
     def add(self, writer: Writer) -> None:
         """Adds a writer, or replaces the one that its stretch had until now."""
         stretch = writer.stretch
         if stretch.number not in self:
             writer.tail.unsaved += 1
+        elif (before := self[stretch.number]) is not writer:
+            _take_out(self._turns, stretch.turn, before)
+            _take_out(self._marks, stretch.mark, before)
         self[stretch.number] = writer
         if stretch.turn:
-            self._turns[stretch.turn] = writer
+            self._turns.setdefault(stretch.turn, []).append(writer)
         if stretch.mark:
-            self._marks[stretch.mark] = stretch
+            self._marks.setdefault(stretch.mark, []).append(writer)
 
     def remove(self, writer: Writer) -> None:
         """Removes a writer whose stretch is saved, or is gone."""
         stretch = writer.stretch
         del self[stretch.number]
         writer.tail.unsaved -= 1
-        if self._turns.get(stretch.turn) is writer:
-            del self._turns[stretch.turn]
-        if self._marks.get(stretch.mark) is stretch:
-            del self._marks[stretch.mark]
+        _take_out(self._turns, stretch.turn, writer)
+        _take_out(self._marks, stretch.mark, writer)
 
     def of_turn(self, turn: str) -> Writer | None:
         """The newest writer of the turn."""
-        return self._turns.get(turn)
+        return self._turns[turn][-1] if turn in self._turns else None
 
     def marked(self, mark: str) -> Stretch | None:
         """The newest stretch with this mark."""
-        return self._marks.get(mark)
+        return self._marks[mark][-1].stretch if mark in self._marks else None
 
     def is_ours(self, number: int) -> bool:
         """Whether nobody else goes on with the stretch, as far as this process knows."""
@@ -55,3 +56,10 @@ class Unsaved(dict[int, Writer]):
 
     def __repr__(self) -> str:
         return f"Unsaved({len(self)} stretches)"
+
+
+def _take_out(found: dict[str, list[Writer]], name: str, writer: Writer) -> None:
+    if writer in (writers := found.get(name, [])):
+        writers.remove(writer)
+        if not writers:
+            del found[name]

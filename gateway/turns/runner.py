@@ -112,7 +112,7 @@ class Runner:
 
     def go(self, live: LiveTurn) -> None:
         """Starts the task of a turn that is in the log."""
-        live.task = self.track(self._run(live))
+        live.task = self.track(self._run(live, live.tail))
 
     def track(self, work: Any) -> "asyncio.Task[Any]":
         """Runs work that doesn't end when a connection closes; `close` ends it."""
@@ -168,8 +168,9 @@ class Runner:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    async def _run(self, live: LiveTurn) -> None:
-        turn, order, observer, tail = live.turn, live.order, self._means.observer, live.tail
+    async def _run(self, live: LiveTurn, tail: Tail) -> None:
+        """`tail` is where the next turn waits, although this one may move to another."""
+        turn, order, observer = live.turn, live.order, self._means.observer
         held: list[Held] = [
             self._means.ledger.open("turn", "runner.run"),
             self._means.ledger.open("task", "runner.run"),

@@ -130,29 +130,41 @@ async def test_a_disk_that_cannot_be_written_is_said_survived_and_healed(tmp_pat
 async def test_a_turn_that_leaves_the_queue_onto_a_full_disk_tells_its_readers(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         async with simulated() as coze, mortal(disk, coze.url) as process, client() as session:
-            first, second = Reader(), Reader()
-            asking = asyncio.create_task(first.ask(session, process.url, LONG))
+            first, second, third = Reader(), Reader(), Reader()
+            telling = [asyncio.create_task(first.ask(session, process.url, LONG))]
             await first.until(lambda r: r.text)
             order = {"conversationId": first.conversation_id, "onBusy": "queue"}
-            waiting = asyncio.create_task(second.ask(session, process.url, "/fault plain -- next", **order))
-            await second.until(lambda r: r.named("notice", "queued"))
+            for reader, key in ((second, "second"), (third, "third")):
+                asking = reader.ask(session, process.url, "/fault plain -- next", key=key, **order)
+                telling.append(asyncio.create_task(asking))
+                await reader.until(lambda r: r.named("notice", "queued"))
             filler = fill(disk)
             async with asyncio.timeout(patience(10)):
-                await asyncio.gather(asking, waiting)
-            assert [first.last["code"], second.last["code"]] == ["storage_unavailable"] * 2
-            filler.unlink()
-            await _until_ready(session, process.url, 200, within=patience(8))
-            for restarted in (False, True):
-                if restarted:
+                await asyncio.gather(*telling)
+            readers = (first, second, third)
+            assert [reader.last["code"] for reader in readers] == ["storage_unavailable"] * 3
+            for trouble in ("full", "healed", "restarted"):
+                if trouble == "healed":
+                    filler.unlink()
+                    await _until_ready(session, process.url, 200, within=patience(8))
+                elif trouble == "restarted":
                     await process.again()
-                again = Reader(second.book)
-                again.turn_id = second.turn_id
-                await again.listen(session, process.url)
-                assert again.last == second.last
-                async with session.get(f"{process.url}/api/coze/turns/{second.turn_id}") as response:
-                    stands = await response.json()
-                assert (stands["status"], stands["error"]["code"]) == ("failed", "storage_unavailable")
-                assert stands["position"] == second.last["id"]
+                for reader in (second, third):
+                    again = Reader(reader.book)
+                    again.turn_id = reader.turn_id
+                    await again.listen(session, process.url)
+                    assert (again.last, again.resets) == (reader.last, 0)
+                    async with session.get(f"{process.url}/api/coze/turns/{reader.turn_id}") as response:
+                        stands = await response.json()
+                    error = stands["error"] or {}
+                    assert trouble == "full" or (stands["status"], error.get("code")) == (
+                        "failed",
+                        "storage_unavailable",
+                    )
+                    assert trouble == "full" or stands["position"] == reader.last["id"]
+            repeated = Reader(second.book)
+            await repeated.ask(session, process.url, "/fault plain -- next", key="second", **order)
+            assert (repeated.turn_id, repeated.last) == (second.turn_id, second.last)
             assert coze.requests["chat"] == 1
 
 
