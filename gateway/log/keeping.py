@@ -124,7 +124,7 @@ class Keeper:
             await asyncio.sleep(loop.time() - began if self._journal.shared and not also_running else 0)
         if self.leftovers or self.erased:
             async with self._committer.writing:
-                self._committer.require_right()  # it lets its writers go, and whoever goes on needs the batches
+                self._committer.require_right()  # whoever goes on with a fenced process's stretches needs the batches
                 before = min(self._oldest_batch(), last + 1)
                 await self._journal.forget(before=before)
                 self.leftovers = False

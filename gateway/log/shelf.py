@@ -94,6 +94,7 @@ class Shelf:
                 await self._follower.look([tail], claimed=newest)
                 if self._tails.get(key) is tail:
                     if newest and (stretch := tail.running) is not None and not self.unsaved.is_ours(stretch.number):
+                        self.drop(tail, None)
                         raise JournalError("a turn of this conversation is just being taken over")
                     return tail
 
@@ -185,9 +186,8 @@ class Shelf:
             tail = self._put(LogKey(stretch.key), index, stretch.epochs)
         elif index is not None:
             _learn(tail, index)
-            if self._journal.shared and not self.unsaved.are_ahead(
-                tail
-            ):  # otherwise the index's head is that of what is saved
+            # Otherwise the index's head is that of what is saved.
+            if self._journal.shared and not self.unsaved.are_ahead(tail):
                 self.forks.take_back(tail, index.epochs, index.head)
         if not any(span.number == stretch.number for span in tail.spans):
             tail.spans.append(Span(Place(stretch.first, stretch.last, stretch.number, stretch.turn)))

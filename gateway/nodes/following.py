@@ -177,9 +177,7 @@ class Following:
     def _left(self, tail: Tail, there: Container[int]) -> list[Span]:
         """The spans that were running when they were read, and are not among those that are `there` now: they have
         ended and are saved, or are gone."""
-        return [
-            one for one in tail.unfinished() if one.number not in there and not self._shelf.unsaved.is_ours(one.number)
-        ]
+        return [span for span in self._vanished.awaited(tail) if span.number not in there]
 
     async def _catch_up(self, tails: list[Tail], there: Container[int]) -> None:
         """Reads what was saved in these logs, and what still runs there."""

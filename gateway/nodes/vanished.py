@@ -34,7 +34,7 @@ class Vanished:
         """Looks at these logs, which other nodes write. `there` are stretches that are known to be in the database.
         Raises `JournalError`."""
         missed = {
-            span.number: (tail, span) for tail in tails for span in self._awaited(tail) if span.number not in there
+            span.number: (tail, span) for tail in tails for span in self.awaited(tail) if span.number not in there
         }
         if not missed:
             return
@@ -44,7 +44,7 @@ class Vanished:
         living = {node for (node,) in await self._database.ask(_LIVING, list(beginners))} if missed else set()
         logs = {key: row for key, *row in await self._database.ask(_LOGS, [tail.key for tail, _ in missed.values()])}
         for number, (tail, span) in missed.items():
-            if span not in self._awaited(tail):
+            if span not in self.awaited(tail):
                 continue  # something came meanwhile
             epochs, head, claimed_by = logs.get(tail.key, ("", 0, None))
             if head >= span.first:
@@ -56,11 +56,10 @@ class Vanished:
                 known = Epochs.parse(epochs) if epochs else no_epochs(tail.key, self._shelf.made)
                 self._shelf.forks.lost(tail, min(head, span.first - 1), known)
 
-    def _awaited(self, tail: Tail) -> list[Span]:
+    def awaited(self, tail: Tail) -> list[Span]:
         """The spans of which readers here wait for more, and which this node does not write itself."""
-        return (
-            [] if tail.is_ours else [span for span in tail.unfinished() if not self._shelf.unsaved.is_ours(span.number)]
-        )
+        ours = self._shelf.unsaved.is_ours
+        return [] if tail.is_ours else [span for span in tail.unfinished() if not ours(span.number)]
 
     def give_up(self, tails: Mapping[LogKey, Tail], there: Collection[LogKey]) -> None:
         """Sends away the readers of a log that was there, and that the database has not had for so long that no node
