@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -25,6 +26,7 @@ PREVIEW = 80
 _MOST_WAITING = 1000  # notifications of one shop that wait for the answer of its node
 _PATIENCE = 300.0  # seconds: nobody waits for them
 _LOOKED_AT = 3  # how many stretches are searched for a notification that may have been written already
+_MOST_TOLD = 10_000  # notifications for other nodes that are remembered
 _ROLL_AFTER = 200  # events after which a shop's stretch is closed, so that retention can remove it
 
 
@@ -47,6 +49,8 @@ class Notifications:
         self._log = log
         self._others = others or Nobody()
         self._waiting: dict[str, deque[Notification]] = {}  # by shop, for other nodes
+        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by shop, for other nodes
+        self._told: dict[tuple[str, str, str], None] = {}  # shop, turn and type of what was written for other nodes
         self._tasks: set[asyncio.Task[None]] = set()
         self._roll_seconds = min(60.0, retention / 4)
         self._clock = clock
@@ -173,21 +177,32 @@ class Notifications:
         key = shop_log(asked.shop)
         if (node := await self._others.claim(key)) is not None:
             return node
-        shelf = self._log.shelf
         try:
-            tail = await shelf.tail(key, newest=asked.shop not in self._open)
-            tail.users.add(asked)
-            try:
-                if not (asked.again and await self._was_told(tail, asked.notification)):
-                    self._append(asked.shop, tail, asked.notification)
-                await self._log.committed()
-            finally:
-                shelf.drop(tail, asked)
+            async with self._writing.setdefault(asked.shop, asyncio.Lock()):
+                await self._write(asked, key)
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         finally:
             self._others.release(key)
         return None
+
+    async def _write(self, asked: NotifyAsked, key: LogKey) -> None:
+        """Writes a notification, only once: a question whose node has given it up, and asked again, may be late."""
+        told = asked.shop, asked.notification.turn_id, asked.notification.type
+        if told in self._told:
+            return
+        shelf = self._log.shelf
+        tail = await shelf.tail(key, newest=asked.shop not in self._open)
+        tail.users.add(asked)
+        try:
+            if not (asked.again and await self._was_told(tail, asked.notification)):
+                self._append(asked.shop, tail, asked.notification)
+            await self._log.committed()
+        finally:
+            shelf.drop(tail, asked)
+        self._told[told] = None
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
 
     async def _was_told(self, tail: Tail, notification: Notification) -> bool:
         """Whether the notification is among the newest: a turn has one of each type."""

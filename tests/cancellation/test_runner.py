@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adapters.services import Services
+from gateway.log.tail import Tail
 from gateway.simulator import Simulator, whole_text
 from gateway.turns.live import LiveTurn
 from gateway.turns.orders import Order
@@ -58,8 +59,8 @@ async def test_a_turn_cancelled_at_any_await_is_finished_by_the_next_start(
         original = services.turns._runner._run
         cuts: list[Cut] = []
 
-        async def run(live: LiveTurn) -> None:
-            await cuts[-1].run(original(live))
+        async def run(live: LiveTurn, tail: Tail) -> None:
+            await cuts[-1].run(original(live, tail))
 
         def ended(accepted: Accepted) -> bool:
             return services.turns.running(accepted.turn_id) is None

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from psycopg import AsyncConnection
 from structlog.testing import capture_logs
 
 from gateway.errors import Code, GatewayError
+from gateway.events import Notification
 from gateway.ids import LogKey, shop_log
 from gateway.log.journal import END, Fenced, Record
 from gateway.log.stretch import Stretch
 from gateway.nodes.database import Database
 from gateway.nodes.rate import SharedRate
 from gateway.telemetry.ledger import Ledger
+from gateway.turns.asking import NotifyAsked
 from tests.databases import PostgresServer
 from tests.processes import GatewayProcess
 from tests.transports.conftest import Served, serving
@@ -254,6 +257,32 @@ async def test_a_shop_is_told_by_several_nodes_once_and_in_one_order(nodes: Node
     assert places == list(range(1, 25))
     for turn in {turn for turn, _ in said}:
         assert [kind for ours, kind in said if ours == turn] == ["turn.started", "turn.completed"]
+
+
+async def test_a_question_that_comes_late_notifies_nobody_a_second_time(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node has given it up, because the database was silent, and has asked again."""
+    node, _ = await nodes(2)
+    notifications, others = node.services.turns._notifications, node.services.turns._means.others
+    claim, silent = others.claim, asyncio.Event()
+
+    async def slow(key: LogKey) -> int | None:
+        monkeypatch.setattr(others, "claim", claim)
+        await silent.wait()
+        return await claim(key)
+
+    monkeypatch.setattr(others, "claim", slow)
+    done = Notification("turn.completed", "conv_1", "turn_1", "u", "")
+    listening = asyncio.create_task(first(sse, node.door("shops/s"), None, 2, within=10))
+    await until(lambda: node.services.ledger.count("subscription"))
+    given_up = asyncio.create_task(notifications.tell(NotifyAsked("s", done)))
+    await asyncio.sleep(0)  # so that it comes first
+    assert await notifications.tell(NotifyAsked("s", done, again=True))
+    silent.set()
+    assert await given_up
+    assert await notifications.tell(NotifyAsked("s", structs.replace(done, turn_id="turn_2")))
+    assert [event["turnId"] for event in await listening] == ["turn_1", "turn_2"]
 
 
 async def test_what_another_node_has_not_saved_yet_is_erased_too(nodes: Nodes) -> None:
