@@ -36,12 +36,12 @@ class Unsaved(dict[int, Writer]):
         _take_out(self._marks, stretch.mark, writer)
 
     def of_turn(self, turn: str) -> Writer | None:
-        """The newest writer of the turn."""
-        return self._turns[turn][-1] if turn in self._turns else None
+        """The newest writer of the turn that has its licence still: what a fenced one wrote last may not be durable."""
+        return next((writer for writer in reversed(self._turns.get(turn, [])) if not writer.fenced), None)
 
     def marked(self, mark: str) -> Stretch | None:
-        """The newest stretch with this mark."""
-        return self._marks[mark][-1].stretch if mark in self._marks else None
+        """The newest stretch with this mark, under the same condition."""
+        return next((one.stretch for one in reversed(self._marks.get(mark, [])) if not one.fenced), None)
 
     def is_ours(self, number: int) -> bool:
         """Whether nobody else goes on with the stretch, as far as this process knows."""

@@ -48,7 +48,8 @@ class Notifications:
     ) -> None:
         self._log = log
         self._others = others or Nobody()
-        self._waiting: dict[str, deque[Notification]] = {}  # by shop, for other nodes
+        self._waiting: dict[str, deque[NotifyAsked]] = {}  # by shop
+        self._unsure: dict[Writer, deque[tuple[int, NotifyAsked]]] = {}  # what may not be durable, by its sequence
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by shop, for other nodes
         self._told: dict[tuple[str, str, str], None] = {}  # shop, turn and type of what was written for other nodes
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,29 +59,45 @@ class Notifications:
         self._open: dict[str, tuple[Writer, float]] = {}
 
     async def publish(self, shop: str, notification: Notification) -> None:
-        """Notifies a shop's staff. If that fails, the notification is lost and a log line says so; never raises."""
-        if self._others.any and (shop not in self._open or shop in self._waiting):
-            return self._line_up(shop, notification)
+        """Notifies a shop's staff. While that fails it is tried again; if it fails for too long, the notification is
+        lost, and a log line says so. Never raises."""
+        asked = NotifyAsked(shop, notification)
+        if shop in self._waiting or (self._others.any and shop not in self._open):
+            return self._line_up(asked)
         try:
-            await self._publish(shop, notification)
+            await self._publish(asked)
         except JournalError as error:
             logger.warning("notification.lost", reason=str(error))
         except Exception as error:
             self._faults.broke("notify", error)
         return None
 
-    async def _publish(self, shop: str, notification: Notification) -> None:
-        self._append(shop, await self._log.shelf.tail(shop_log(shop)), notification)
+    def repeat(self, shop: str, notification: Notification) -> None:
+        """Notifies a shop's staff in the place of a former process, unless that has done so."""
+        self._line_up(NotifyAsked(shop, notification, again=True))
 
-    def _append(self, shop: str, tail: Tail, notification: Notification) -> None:
+    async def _publish(self, asked: NotifyAsked) -> None:
+        writer, sequence = self._append(
+            asked.shop, await self._log.shelf.tail(shop_log(asked.shop)), asked.notification
+        )
+        unsure = self._unsure.setdefault(writer, deque())
+        while unsure and unsure[0][0] <= writer.stretch.last:
+            unsure.popleft()
+        unsure.append((sequence, asked))
+
+    def _append(self, shop: str, tail: Tail, notification: Notification) -> tuple[Writer, int]:
+        """Returns the writer and the notification's sequence."""
         writer, since = self._open.get(shop, (None, 0.0))
         if writer is None:
             writer, since = self._log.begin(tail, "", owner=self), self._clock()
             self._open[shop] = writer, since
             self._others.hold(tail.key)
+            self._unsure = {one: left for one, left in self._unsure.items() if one.stretch.ended is None}
+        sequence = tail.next
         writer.append(notification)
         if tail.next - writer.stretch.first >= _ROLL_AFTER:
             self._end(shop)
+        return writer, sequence
 
     def roll(self) -> None:
         """Closes stretches that are old enough. Called every few seconds."""
@@ -94,6 +111,9 @@ class Notifications:
     def lost(self, writer: Writer, error: JournalError) -> None:
         """The log lost records of a stretch. If its beginning was among them, the stretch no longer exists."""
         self._forget(writer)
+        for sequence, asked in self._unsure.pop(writer, ()):
+            if sequence > writer.stretch.last:
+                self._line_up(asked)
         if writer.stretch.last >= writer.stretch.first and writer.stretch.ended is None:
             writer.owe()
 
@@ -102,8 +122,9 @@ class Notifications:
         return {}
 
     def fenced(self, writer: Writer) -> None:
-        """Another process notifies the shop's staff from now on."""
+        """Another process notifies the shop's staff from now on, also of the ends that it finds."""
         self._forget(writer)
+        self._unsure.pop(writer, None)
 
     def _forget(self, writer: Writer) -> None:
         for shop, (ours, _) in list(self._open.items()):
@@ -131,21 +152,21 @@ class Notifications:
             await self._log.committed()
         self._others.release(key)
 
-    def _line_up(self, shop: str, notification: Notification) -> None:
-        if (waiting := self._waiting.get(shop)) is None:
-            waiting = self._waiting[shop] = deque()
-            self._track(self._pass_on(shop, waiting))
-        waiting.append(notification)
+    def _line_up(self, asked: NotifyAsked) -> None:
+        if (waiting := self._waiting.get(asked.shop)) is None:
+            waiting = self._waiting[asked.shop] = deque()
+            self._track(self._pass_on(asked.shop, waiting))
+        waiting.append(asked)
         if len(waiting) > _MOST_WAITING:
             waiting.popleft()
             logger.warning("notification.lost", reason="too many notifications wait for the shop's node")
 
-    async def _pass_on(self, shop: str, waiting: "deque[Notification]") -> None:
-        """Passes on what waits, one after the other, in a task of its own, so that no turn waits for another node."""
+    async def _pass_on(self, shop: str, waiting: deque[NotifyAsked]) -> None:
+        """Writes or passes on what waits, one after the other, in a task of its own, so that no turn waits for that."""
         try:
             while waiting:
                 try:
-                    await self._tell(shop, waiting.popleft())
+                    await self._tell(waiting.popleft())
                 except (GatewayError, JournalError) as error:
                     logger.warning("notification.lost", reason=str(error))
                 except Exception as error:
@@ -153,10 +174,10 @@ class Notifications:
         finally:
             del self._waiting[shop]
 
-    async def _tell(self, shop: str, notification: Notification) -> None:
-        asked = NotifyAsked(shop, notification)
-
+    async def _tell(self, asked: NotifyAsked) -> None:
         async def attempt() -> bool | None:
+            if self._log.trouble is not None:
+                return None
             try:
                 if (node := await self._here(asked)) is None:
                     return True

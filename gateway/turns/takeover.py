@@ -1,9 +1,11 @@
 """Take-over: goes on with turns that another process left, and tells the store what it missed."""
 
 import asyncio
+from typing import Any
 
 import structlog
 
+from gateway.events import Notification
 from gateway.ids import ConversationId, LogKey, TurnId
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
@@ -12,7 +14,7 @@ from gateway.store.store import Store
 from gateway.turns.context import Means, ids_of
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Names
-from gateway.turns.notifications import Notifications
+from gateway.turns.notifications import PREVIEW, Notifications
 from gateway.turns.orders import Note, read_note
 from gateway.turns.reconciling import newest_known, reconcile, tell_missing
 from gateway.turns.runner import GRACE, Runner
@@ -23,6 +25,7 @@ from gateway.upstream.protocol import ChatRef
 
 logger = structlog.get_logger()
 
+_JUST_ENDED = 120.0  # seconds after a turn's end in which its shop may not have been told of it
 _LOOK_AGAIN = 1.0  # seconds between two checks whether the log can be written again
 
 
@@ -88,6 +91,8 @@ class TakeOver:
                 running.append(self._taken(stretch, note, _restored(stretch, note), tail, queued=False))
         for tail in tails.values():
             self._log.shelf.drop(tail, self)
+        for stretch in ended:  # after the shops' open stretches were ended
+            self._notify_again(stretch)
         for stretch in unreadable:
             if stretch.number in self._log.shelf.unsaved and stretch.ended is None:
                 self._unreadable.end(stretch, writable=writable)
@@ -136,6 +141,18 @@ class TakeOver:
                 if note.memory.chat_id and outline(stretch).status == "cancelled":
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
                     self._runner.track(tell_cancelled(self._means, ref, note, ids_of(stretch.turn, note)))
+
+    def _notify_again(self, stretch: Stretch) -> None:
+        """Tells a turn's shop of its end, of which it may not know yet."""
+        if not stretch.turn or stretch.number not in self._log.shelf.unsaved:
+            return
+        note, seen = read_note(stretch.state), outline(stretch)
+        shop, ended = note.order.shop_id, stretch.ended or 0.0
+        if shop is not None and seen.last is not None and self._means.clock() - ended < _JUST_ENDED:
+            kind: Any = f"turn.{seen.status}"
+            text = (seen.content or note.order.input)[:PREVIEW]
+            told = Notification(kind, note.conversation_id, stretch.turn, note.order.user_id, text)
+            self._notifications.repeat(shop, told)
 
     def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)

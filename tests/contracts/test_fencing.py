@@ -6,6 +6,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.events import Started
+from gateway.ids import LogKey
 from gateway.log.journal import Fenced
 from gateway.telemetry.ledger import Ledger
 from tests.contracts.journals import KEY, Bench, BenchOwner, events, in_a_file, last, piece
@@ -105,4 +106,20 @@ async def test_a_fenced_process_says_so_and_takes_nothing_more(durable: Bench, l
         with pytest.raises(GatewayError):
             await one
     assert durable.log.backlog == 0
+    await second.log.close()
+
+
+async def test_a_turn_whose_beginning_a_fenced_process_could_not_write_is_not_found_there(
+    durable: Bench, ledger: Ledger
+) -> None:
+    before = await durable.begin()
+    await durable.write(before, Started(KEY, "turn_1", "?"))
+    second = Bench(durable.storage, ledger)
+    await second.open()
+    await second.write(second.running[0], last("turn_1", ""), end=True)
+    durable.log.begin(await durable.tail(LogKey("conv_2")), "turn_2", owner=durable.owner, mark="a key")
+    with pytest.raises(GatewayError):
+        await durable.log.committed()
+    assert await durable.log.shelf.marked("a key") is None
+    assert await durable.log.shelf.find("turn_2") is None
     await second.log.close()

@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ async def test_a_disk_that_cannot_be_written_is_said_survived_and_healed(tmp_pat
             url = process.url
             health = asyncio.create_task(_never_slow(session, url))
             before = Reader()
-            await before.ask(session, url, "/fault plain rate:0 pieces:20 -- before")
+            await before.ask(session, url, "/fault plain rate:0 pieces:20 -- before", shopId="s")
             reader = Reader()
-            asking = asyncio.create_task(reader.ask(session, url, LONG))
+            asking = asyncio.create_task(reader.ask(session, url, LONG, shopId="s"))
             await reader.until(lambda r: r.text)
             listeners = []
             for transport in TRANSPORTS:
@@ -107,6 +108,13 @@ async def test_a_disk_that_cannot_be_written_is_said_survived_and_healed(tmp_pat
             again.turn_id = reader.turn_id
             await again.listen(session, url)
             assert again.last == reader.last
+            told = await until(partial(_notified, session, url, 4), within=patience(5))
+            assert told == [
+                (before.turn_id, "turn.started"),
+                (before.turn_id, "turn.completed"),
+                (reader.turn_id, "turn.started"),
+                (reader.turn_id, "turn.failed"),
+            ]
             assert not health.done()
             health.cancel()
             await asyncio.gather(health, return_exceptions=True)
@@ -125,6 +133,18 @@ async def test_a_disk_that_cannot_be_written_is_said_survived_and_healed(tmp_pat
             assert await process.process.terminate() == 0
             assert "Traceback" not in process.logged()
             assert _sound(disk / "data")
+
+
+async def _notified(session: aiohttp.ClientSession, url: str, many: int) -> list[tuple[str, str]]:
+    """What the shop was told, once it is so much."""
+    told: list[tuple[str, str]] = []
+    after, events = "0", [True]
+    while events:
+        async with session.get(f"{url}/api/coze/shops/s/poll", params={"after": after, "wait": "0"}) as response:
+            answer = await response.json()
+        after, events = answer["next"], answer["events"]
+        told += [(event["turnId"], event["type"]) for event in events]
+    return told if len(told) >= many else []
 
 
 async def test_a_turn_that_leaves_the_queue_onto_a_full_disk_tells_its_readers(tmp_path: Path) -> None:

@@ -4,7 +4,11 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from tests.transports.conftest import Serve
+import pytest
+
+from gateway.events import Notification
+from gateway.turns.notifications import Notifications
+from tests.transports.conftest import Serve, serving
 from tests.transports.readers import LISTENING, Event, first
 from tests.waiting import until
 
@@ -63,3 +67,28 @@ async def test_notifications_survive_their_stretch_and_a_restart(serve: Serve, t
     events = await first(LISTENING["sse"], served.door("shops/s"), "0", 4)
     assert len({event["id"] for event in events}) == 4
     assert await first(LISTENING["sse"], served.door("shops/s"), events[1]["id"], 2) == events[2:]
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_shop_is_told_once_of_an_end_that_came_right_before_a_stop(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """The end is durable, and its notification may be. Nobody has told the store yet."""
+    publish = Notifications.publish
+
+    async def late(self: Notifications, shop: str, notification: Notification) -> None:
+        if told or notification.type == "turn.started":
+            await publish(self, shop, notification)
+
+    with monkeypatch.context() as patch:
+        async with serving(tmp_path / "kept") as stops:
+            patch.setattr(Notifications, "publish", late)
+            patch.setattr(stops.services.log.keeper, "_may_go", lambda _: False)
+            asked = await stops.ask("/fault plain pieces:1 rate:0 -- last words", shopId="s")
+            await stops.services.log.committed()
+    served = await serve(data_dir=tmp_path / "kept" / "data")
+    await served.ask("/fault plain pieces:1 rate:0 -- next", shopId="s")
+    events = await first(LISTENING["sse"], served.door("shops/s"), "0", 4)
+    kinds = [event["type"] for event in events if event["turnId"] == asked[0]["turnId"]]
+    assert kinds == ["turn.started", "turn.completed"]
+    assert next(event["preview"] for event in events if event["type"] == "turn.completed") == asked[-1]["content"]
