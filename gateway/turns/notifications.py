@@ -23,10 +23,10 @@ from gateway.turns.others import Nobody, Others
 logger = structlog.get_logger()
 
 PREVIEW = 80
-_MOST_WAITING = 1000  # notifications of one shop that wait for the answer of its node
+_MOST_WAITING = 1000  # notifications of one shop that wait until the log, or another node, takes them
 _PATIENCE = 300.0  # seconds: nobody waits for them
 _LOOKED_AT = 3  # how many stretches are searched for a notification that may have been written already
-_MOST_TOLD = 10_000  # notifications for other nodes that are remembered
+_MOST_TOLD = 10_000  # notifications that are remembered, so that none of them is written twice
 _ROLL_AFTER = 200  # events after which a shop's stretch is closed, so that retention can remove it
 
 
@@ -50,8 +50,8 @@ class Notifications:
         self._others = others or Nobody()
         self._waiting: dict[str, deque[NotifyAsked]] = {}  # by shop
         self._unsure: dict[Writer, deque[tuple[int, NotifyAsked]]] = {}  # what may not be durable, by its sequence
-        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by shop, for other nodes
-        self._told: dict[tuple[str, str, str], None] = {}  # shop, turn and type of what was written for other nodes
+        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by shop
+        self._told: dict[tuple[str, str, str], None] = {}  # shop, turn and type of what had waited and is written
         self._tasks: set[asyncio.Task[None]] = set()
         self._roll_seconds = min(60.0, retention / 4)
         self._clock = clock
@@ -159,7 +159,7 @@ class Notifications:
         waiting.append(asked)
         if len(waiting) > _MOST_WAITING:
             waiting.popleft()
-            logger.warning("notification.lost", reason="too many notifications wait for the shop's node")
+            logger.warning("notification.lost", reason="too many notifications of the shop wait")
 
     async def _pass_on(self, shop: str, waiting: deque[NotifyAsked]) -> None:
         """Writes or passes on what waits, one after the other, in a task of its own, so that no turn waits for that."""
@@ -246,7 +246,7 @@ class Notifications:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Notifications that wait for another node are dropped."""
+        """Notifications that still wait are dropped. The next process tells of the ends among them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
