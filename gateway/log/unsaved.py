@@ -37,11 +37,12 @@ class Unsaved(dict[int, Writer]):
 
     def of_turn(self, turn: str) -> Writer | None:
         """The newest writer of the turn that has its licence still: what a fenced one wrote last may not be durable."""
-        return next((writer for writer in reversed(self._turns.get(turn, [])) if not writer.fenced), None)
+        return _newest(self._turns.get(turn, []))
 
     def marked(self, mark: str) -> Stretch | None:
         """The newest stretch with this mark, under the same condition."""
-        return next((one.stretch for one in reversed(self._marks.get(mark, [])) if not one.fenced), None)
+        writer = _newest(self._marks.get(mark, []))
+        return None if writer is None else writer.stretch
 
     def is_ours(self, number: int) -> bool:
         """Whether nobody else goes on with the stretch, as far as this process knows."""
@@ -50,12 +51,15 @@ class Unsaved(dict[int, Writer]):
     def are_ahead(self, tail: Tail) -> bool:
         """Whether this process may have written more to the log than is shown, or than is stored of it: a turn that
         runs here, or has just ended."""
-        if tail.is_ours or not tail.unsaved:
-            return tail.is_ours
-        return any(writer.tail is tail and not writer.fenced for writer in self.values())
+        written = (writer for writer in self.values() if writer.tail is tail)
+        return tail.is_ours or (tail.unsaved > 0 and any(not writer.fenced for writer in written))
 
     def __repr__(self) -> str:
         return f"Unsaved({len(self)} stretches)"
+
+
+def _newest(writers: list[Writer]) -> Writer | None:
+    return next((writer for writer in reversed(writers) if not writer.fenced), None)
 
 
 def _take_out(found: dict[str, list[Writer]], name: str, writer: Writer) -> None:

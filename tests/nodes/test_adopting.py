@@ -104,10 +104,10 @@ async def test_what_could_not_be_put_into_its_log_is_put_there_later(adopts: Mem
     reader.close()
 
 
-async def test_a_turn_that_ended_before_the_one_that_runs_here_is_adopted_and_moves_no_event(
-    postgres: PostgresServer, ledger: Ledger
-) -> None:
-    """The conversation was released after the first turn, whose node died before it saved that turn."""
+@pytest.fixture
+async def comes_late(postgres: PostgresServer, ledger: Ledger) -> AsyncIterator[Member]:
+    """A node that may begin a turn in a conversation, and has not adopted the one before: the conversation was released
+    after that turn, whose node died before it saved the turn."""
     url = await postgres.make()
     dead, adopts = Member(url, ledger), Member(url, ledger)
     for node in (dead, adopts):
@@ -115,6 +115,15 @@ async def test_a_turn_that_ended_before_the_one_that_runs_here_is_adopted_and_mo
     await dead.end(await dead.begin("one"), "one")
     await dead.database.ask("UPDATE log_heads SET node = NULL WHERE key = %s", KEY)
     await dead.die()
+    yield adopts
+    for node in (dead, adopts):
+        await node.close()
+
+
+async def test_a_turn_that_ended_before_the_one_that_runs_here_is_adopted_and_moves_no_event(
+    comes_late: Member, ledger: Ledger
+) -> None:
+    adopts = comes_late
     await adopts.log.shelf.tail(KEY, newest=True)
     writer = await adopts.begin("two", turn="turn_2")
     async with adopts.log.committer.writing:
@@ -125,26 +134,19 @@ async def test_a_turn_that_ended_before_the_one_that_runs_here_is_adopted_and_mo
     assert unsaved(adopts) == {"turn_1", "turn_2"}
     positions = [row[0] for row in await adopts.database.ask("SELECT head FROM log_heads WHERE key = %s", KEY)]
     assert positions == [writer.stretch.last] == [3 + 5]
-    follows = Member(url, ledger)
+    follows = Member(adopts.url, ledger)
     await follows.join()
     reader = await follows.reader(turn="turn_2")
     assert "".join([entry.body.decode() for entry in await reader.take()]).count("twothreefour") == 2
     reader.close()
-    for node in (dead, adopts, follows):
-        await node.close()
+    await follows.close()
 
 
 async def test_a_turn_that_was_adopted_late_moves_nothing_of_one_whose_end_is_on_its_way(
-    postgres: PostgresServer, ledger: Ledger
+    comes_late: Member,
 ) -> None:
     """Nobody writes the log at that moment, and yet more is to come than the database has."""
-    url = await postgres.make()
-    dead, adopts = Member(url, ledger), Member(url, ledger)
-    for node in (dead, adopts):
-        await node.join()
-    await dead.end(await dead.begin("one"), "one")
-    await dead.database.ask("UPDATE log_heads SET node = NULL WHERE key = %s", KEY)
-    await dead.die()
+    adopts = comes_late
     tail = await adopts.log.shelf.tail(KEY, newest=True)
     writer = await adopts.begin("two", turn="turn_2")
     async with adopts.log.committer.writing:
@@ -154,8 +156,6 @@ async def test_a_turn_that_was_adopted_late_moves_nothing_of_one_whose_end_is_on
         assert (tail.head, tail.next) == (5, 7)
     await adopts.begin("three", turn="turn_3")
     assert [(span.first, span.last) for span in tail.spans] == [(1, 3), (4, 6), (7, 8)]
-    for node in (dead, adopts):
-        await node.close()
 
 
 async def test_what_a_node_leaves_is_whole_although_it_stops_while_it_joins_again(
