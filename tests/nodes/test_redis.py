@@ -226,16 +226,16 @@ async def test_a_failover_by_sentinels_costs_delay_only(
 
             async def fail_over() -> None:
                 watched.master.stop()
-                await until(lambda: watched.replica.say("SET", "a", "b") == "+OK", within=patience(10))
+                await until(lambda: watched.replica.answers("SET", "a", "b") == "+OK", within=patience(10))
 
             assert await read_through(nodes, fail_over) < patience(1.5)
 
 
 def _watched(watched: Watched) -> bool:
     """Whether each Sentinel knows the others and the replica, without which it fails nothing over."""
-    return all(one.say("SENTINEL", "CKQUORUM", "news").startswith("+OK 3 usable") for one in watched.sentinels) and all(
-        one.say("SENTINEL", "REPLICAS", "news").startswith("*1") for one in watched.sentinels
-    )
+    return all(
+        one.answers("SENTINEL", "CKQUORUM", "news").startswith("+OK 3 usable") for one in watched.sentinels
+    ) and all(one.answers("SENTINEL", "REPLICAS", "news").startswith("*1") for one in watched.sentinels)
 
 
 async def test_a_redis_that_repeats_mixes_up_and_makes_up_messages_changes_no_text(
