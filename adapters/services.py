@@ -77,7 +77,7 @@ class Probes:
             self._task.cancel()  # PostgreSQL does not answer
 
 
-class TurnRate(Protocol):
+class TurnCounter(Protocol):
     """Counts turns by account, in this process or over all nodes."""
 
     def take(self, account: str, most: int | None = None) -> Awaitable[None] | None:
@@ -100,7 +100,7 @@ class Services:
     faults: Faults
     authenticator: Authenticator
     connections: Connections
-    turn_rate: TurnRate
+    turn_rate: TurnCounter
     probes: Probes
     shops: "TenantsFile | None" = None
     """The shops with credentials of their own, if there are any."""

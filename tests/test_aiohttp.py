@@ -215,7 +215,7 @@ async def gateway(
     app.router.add_get("/", handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     if ours:
-        runner = served.Runner(app, judge=judge, answer=answer, handler_cancellation=True, shutdown_timeout=0.1)
+        runner = served.JudgingRunner(app, judge=judge, answer=answer, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

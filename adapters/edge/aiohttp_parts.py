@@ -29,9 +29,9 @@ from multidict import CIMultiDictProxy
 __all__ = [
     "DeferredHead",
     "HttpProcessingError",
+    "JudgingRunner",
     "Make",
     "Messages",
-    "Runner",
     "has_begun",
     "name_server",
     "parses_slowly",
@@ -49,7 +49,7 @@ Answer = Callable[[web.BaseRequest, int], web.StreamResponse]
 # -- the server under the routes --------------------------------------------------------------------------------------
 
 
-class Runner(web.AppRunner):
+class JudgingRunner(web.AppRunner):
     """An application's runner. `judge` makes each request, `answer` the answers that aiohttp would make itself."""
 
     def __init__(self, app: web.Application, *, judge: Judge, answer: Answer, **options: Any) -> None:

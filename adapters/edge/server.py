@@ -6,7 +6,7 @@ from typing import Any, Final
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from adapters.edge.aiohttp_parts import Make, Runner
+from adapters.edge.aiohttp_parts import JudgingRunner, Make
 from adapters.edge.failures import STRANGE_EXPECTATION, problem
 from adapters.edge.guard import protect
 from gateway.errors import Code, GatewayError
@@ -23,7 +23,7 @@ LINGER_SECONDS: Final = 2.0
 connection closes."""
 
 
-class WebRunner(Runner):
+class WebRunner(JudgingRunner):
     """Runs an application with the deadlines and answers that the internet requires."""
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.ids import new_token
-from gateway.nodes.message import SILENT, Message, channel, read, signed
+from gateway.nodes.message import SILENT, BatchMessage, channel, read, signed
 from gateway.redis.address import REPLY_SECONDS, parse, reached
 from gateway.redis.failures import sentence
 from gateway.telemetry.faults import Faults
@@ -46,7 +46,7 @@ class Bus:
         ledger: Ledger,
         faults: Faults,
         metrics: NodeMetrics,
-        heard: Callable[[Message], None],
+        heard: Callable[[BatchMessage], None],
         changed: Callable[[], None],
     ) -> None:
         self._address = parse(url)
@@ -119,9 +119,9 @@ class Bus:
             self._news.clear()
             now = monotonic()
             waiting, self._waiting, self._size = self._waiting, [], 0
-            messages = [Message(node, number, now - since, body) for since, node, number, body in waiting]
+            messages = [BatchMessage(node, number, now - since, body) for since, node, number, body in waiting]
             if not messages and now >= due:
-                messages = [Message(*self._newest, 0.0)]
+                messages = [BatchMessage(*self._newest, 0.0)]
             if messages:
                 due = now + _EVERY
                 async with asyncio.timeout(REPLY_SECONDS), client.pipeline(transaction=False) as pipeline:

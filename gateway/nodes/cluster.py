@@ -11,7 +11,7 @@ from gateway.nodes.claims import Claims
 from gateway.nodes.database import Database
 from gateway.nodes.following import Following
 from gateway.nodes.membership import Duties, Membership
-from gateway.nodes.message import Message
+from gateway.nodes.message import BatchMessage
 from gateway.nodes.news import News
 from gateway.nodes.post import Post
 from gateway.nodes.rate import SharedRate
@@ -139,7 +139,7 @@ class Cluster:
         if self._when_back is not None:
             self._when_back()
 
-    def _brought(self, message: Message) -> None:
+    def _brought(self, message: BatchMessage) -> None:
         assert self._following is not None
         self._following.came(message)
 

@@ -14,7 +14,7 @@ from gateway.log.replay import replay
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.nodes.database import Database
-from gateway.nodes.message import Message
+from gateway.nodes.message import BatchMessage
 
 _STRETCH = f"SELECT CASE WHEN NOT kept THEN node END, batch, {COLUMNS} FROM log_stretches WHERE number = %s"
 _UNCHANGED = "SELECT 1 FROM log_stretches WHERE number = %s AND node = %s AND batch = %s"
@@ -32,11 +32,11 @@ class Inbox:
     """
 
     def __init__(self) -> None:
-        self._messages: dict[int, tuple[Message, float]] = {}
+        self._messages: dict[int, tuple[BatchMessage, float]] = {}
         self._size = 0
         self.told = 0
 
-    def put(self, message: Message) -> None:
+    def put(self, message: BatchMessage) -> None:
         """A message came. One without a batch only tells that there is one."""
         self.told = max(self.told, message.number)
         if message.body and message.number not in self._messages:
@@ -45,7 +45,7 @@ class Inbox:
             self._messages[message.number] = message, monotonic()
             self._size += len(message.body)
 
-    def next(self, last: int) -> tuple[Message, float] | None:
+    def next(self, last: int) -> tuple[BatchMessage, float] | None:
         """The batch after the last one that was read, and when it came."""
         found = self._messages.pop(last + 1, None)
         if found is not None:

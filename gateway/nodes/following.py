@@ -19,7 +19,7 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Span, Tail
 from gateway.nodes.database import Database
 from gateway.nodes.feed import Batch, Feed, batches_after, decode, is_unchanged, replay_after, stored
-from gateway.nodes.message import Message
+from gateway.nodes.message import BatchMessage
 from gateway.nodes.together import Together
 from gateway.nodes.vanished import Vanished
 from gateway.telemetry.node_metrics import NodeMetrics
@@ -67,7 +67,7 @@ class Following:
         """Whether a node is followed, and this batch of it is not here yet."""
         return (feed := self._feeds.get(node)) is not None and batch > feed.last
 
-    def came(self, message: Message) -> None:
+    def came(self, message: BatchMessage) -> None:
         """Redis has brought a batch, or says that there is one. It is shown at once if it is the next one."""
         if self.lacks(message.node, message.number):
             feed = self._feeds[message.node]

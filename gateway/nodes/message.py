@@ -12,7 +12,7 @@ SILENT = _PREFIX
 """A channel that carries no messages. Every node that listens is subscribed to it."""
 
 
-class Message(Struct, array_like=True, frozen=True):
+class BatchMessage(Struct, array_like=True, frozen=True):
     """A node's batch, or just its number: without a `body` it only says that the node is there."""
 
     node: int
@@ -23,7 +23,7 @@ class Message(Struct, array_like=True, frozen=True):
 
 
 _encode = msgpack.Encoder().encode
-_decode = msgpack.Decoder(Message).decode
+_decode = msgpack.Decoder(BatchMessage).decode
 
 
 def channel(node: int, key: bytes) -> str:
@@ -31,13 +31,13 @@ def channel(node: int, key: bytes) -> str:
     return f"{_PREFIX}:{node}:{blake2b(key, digest_size=8).hexdigest()}"
 
 
-def signed(message: Message, key: bytes) -> bytes:
+def signed(message: BatchMessage, key: bytes) -> bytes:
     """The message as it is sent. Who doesn't have the key can't make the signature that it begins with."""
     payload = _encode(message)
     return _signature(payload, key) + payload
 
 
-def read(data: bytes, node: int, key: bytes) -> Message | None:
+def read(data: bytes, node: int, key: bytes) -> BatchMessage | None:
     """The message of a node with this key; None for what it didn't send."""
     payload = data[_SIGNATURE:]
     if not compare_digest(_signature(payload, key), data[:_SIGNATURE]):

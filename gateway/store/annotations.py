@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from gateway.ids import ConversationId, TurnId
 from gateway.store.rows import Feedback
-from gateway.store.writer import Writer
+from gateway.store.writer import StoreWriter
 
 
 class Annotations:
     """Each is durable when its method returns. Raises `storage_unavailable`, and it is then written as soon as
     possible. One for what does not exist (any more) changes nothing."""
 
-    def __init__(self, writer: Writer, require_open: Callable[[], None]) -> None:
+    def __init__(self, writer: StoreWriter, require_open: Callable[[], None]) -> None:
         self._writer = writer
         self._require_open = require_open
 

@@ -2,7 +2,7 @@
 
 from gateway.postgres.text import storable
 from gateway.store.inventory import CONVERSATION, TURN
-from gateway.store.reader import Reader
+from gateway.store.reader import StoreReader
 from gateway.store.rows import ConversationRow, TurnRow
 from gateway.store.schema import conversations, turns
 
@@ -13,7 +13,7 @@ _MOST = 100
 class CozeIds:
     """Looks up by Coze's ids, which may be any text. Methods raise `storage_unavailable`."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
 
     async def conversations_named(self, name: str) -> list[ConversationRow]:

@@ -4,7 +4,7 @@ from sqlalchemy import func, select
 
 from gateway.ids import ConversationId, TurnId
 from gateway.status import ENDED
-from gateway.store.reader import Reader
+from gateway.store.reader import StoreReader
 from gateway.store.rows import ConversationRow, TurnRow
 from gateway.store.schema import conversations, turns
 
@@ -18,7 +18,7 @@ CONVERSATION = select(*(conversations.c[name] for name in ConversationRow.__stru
 class Inventory:
     """Lists for the start, and for deleting. Each raises `storage_unavailable` when the database can't be read."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
 
     async def turns_of(self, conversation_id: str) -> list[TurnId]:

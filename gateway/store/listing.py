@@ -7,7 +7,7 @@ from sqlalchemy import and_, func, or_, select
 
 from gateway.ids import ConversationId
 from gateway.postgres.text import storable
-from gateway.store.reader import Reader
+from gateway.store.reader import StoreReader
 from gateway.store.rows import Listed
 from gateway.store.schema import conversations, turns
 
@@ -44,7 +44,7 @@ class Listing:
     written first, if it can be."""
 
     def __init__(
-        self, reader: Reader, settle: Callable[[], Awaitable[None]], is_erased: Callable[[ConversationId], bool]
+        self, reader: StoreReader, settle: Callable[[], Awaitable[None]], is_erased: Callable[[ConversationId], bool]
     ) -> None:
         self._reader = reader
         self._settle = settle

@@ -15,7 +15,7 @@ from gateway.waiting import PATIENCE, outlived
 Values = tuple[Any, ...]
 
 
-class Reader:
+class StoreReader:
     """Reads rows. A caller that is cancelled leaves its read to end by itself, so that no connection is lost."""
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -62,4 +62,4 @@ class Reader:
             read.cancel()
 
     def __repr__(self) -> str:
-        return f"Reader({len(self._reads)} reads)"
+        return f"StoreReader({len(self._reads)} reads)"

@@ -1,4 +1,4 @@
-"""The statements that write a batch, each safe to repeat, for SQLite and PostgreSQL alike."""
+"""The statements that write changes, each safe to repeat, for SQLite and PostgreSQL alike."""
 
 from collections.abc import Callable, Iterator
 from operator import itemgetter
@@ -12,7 +12,7 @@ from sqlalchemy.sql.dml import Update, UpdateBase
 from gateway.ids import ConversationId, TurnId
 from gateway.postgres.text import storable
 from gateway.status import ENDED
-from gateway.store.batch import Batch, PendingConversation
+from gateway.store.changes import Changes, PendingConversation
 from gateway.store.rows import Feedback, TurnBegun, TurnUpdate
 from gateway.store.schema import conversations, turns
 
@@ -91,27 +91,27 @@ class Statements:
         timed = one.values({at: text(_CLOCK)}).returning(when) if self._shared else one
         return _Prepared(timed, columns, dialect), _Prepared(older, [*columns, at], dialect)
 
-    def timed(self, batch: Batch) -> Iterator[tuple[str, Any, Callable[[float | None], None]]]:
+    def timed(self, changes: Changes) -> Iterator[tuple[str, Any, Callable[[float | None], None]]]:
         """What is written after `writing`, where other nodes may write: SQL that returns a time, its values, and who is
         to be told of that time."""
         if not self._shared:
             return
-        for conversation_id, conversation in batch.conversations.items():
+        for conversation_id, conversation in changes.conversations.items():
             if conversation.title is not UNSET and conversation.titled_at is None:
                 yield self._rename.sql, self._rename.values(_title(conversation_id, conversation)), conversation.titled
-        for turn_id, pending in batch.turns.items():
+        for turn_id, pending in changes.turns.items():
             if pending.feedback is not None and pending.rated_at is None:
                 yield self._rate.sql, self._rate.values(_feedback(turn_id, pending.feedback)), pending.rated
 
-    def writing(self, batch: Batch) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    def writing(self, changes: Changes) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """SQL with the rows to execute it for, in order: conversations come before the turns that refer to them."""
-        for prepared in self._erasing if batch.erased else ():
-            yield prepared.sql, [prepared.values({"conversation": one}) for one in batch.erased]
+        for prepared in self._erasing if changes.erased else ():
+            yield prepared.sql, [prepared.values({"conversation": one}) for one in changes.erased]
         begun: list[Row] = []
         named: list[Row] = []
         renamed: list[Row] = []
         renamed_before: list[Row] = []
-        for conversation_id, conversation in batch.conversations.items():
+        for conversation_id, conversation in changes.conversations.items():
             name = {"coze_conversation_id": conversation.coze_conversation_id, "naming": conversation.naming}
             if conversation.begun is not None:
                 begun.append(beginning_of_conversation(conversation.begun) | name)
@@ -125,7 +125,7 @@ class Statements:
         changed: list[Row] = []
         rated: list[Row] = []
         rated_before: list[Row] = []
-        for turn_id, pending in batch.turns.items():
+        for turn_id, pending in changes.turns.items():
             if pending.begun is not None:
                 first.append(beginning_of_turn(pending.begun))
             if pending.update is not None:

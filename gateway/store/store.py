@@ -16,11 +16,11 @@ from gateway.store.coze_ids import CozeIds
 from gateway.store.database import open_database
 from gateway.store.inventory import CONVERSATION, TURN, Inventory
 from gateway.store.listing import Listing
-from gateway.store.reader import Reader, Values
+from gateway.store.reader import StoreReader, Values
 from gateway.store.rows import Asked, ConversationRow, MessageRow, TurnBegun, TurnRow, TurnUpdate
 from gateway.store.schema import conversations, turns
 from gateway.store.transcript import Transcript
-from gateway.store.writer import CLOSE_SECONDS, Writer
+from gateway.store.writer import CLOSE_SECONDS, StoreWriter
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.waiting import outlived
@@ -60,8 +60,8 @@ class Store:
     ) -> None:
         self._engine = engine
         self._held = ledger.open("store", "gateway.store")
-        self._writer = Writer(engine, ledger, on_ended, faults or Faults())
-        self._reader = Reader(engine)
+        self._writer = StoreWriter(engine, ledger, on_ended, faults or Faults())
+        self._reader = StoreReader(engine)
         self.inventory = Inventory(self._reader)
         self.listing = Listing(self._reader, self._settle, self._is_erased)
         self.annotations = Annotations(self._writer, self._require_open)
@@ -172,7 +172,7 @@ class Store:
         return None if row is None or self._is_erased(row.conversation_id) else row
 
     def _is_erased(self, conversation_id: ConversationId) -> bool:
-        return any(conversation_id in batch.erased for batch in (self._writer.writing, self._writer.queued))
+        return any(conversation_id in changes.erased for changes in (self._writer.writing, self._writer.queued))
 
     async def asked(self, digest: str) -> list[Asked]:
         """The newest turns that were started with a certain body by a certain user, oldest first."""
@@ -189,7 +189,7 @@ class Store:
         for at in range(0, len(turn_ids), _ASKED_AT_ONCE):
             asked = turn_ids[at : at + _ASKED_AT_ONCE]
             known = {row[0] for row in await self._rows(select(turns.c.id).where(turns.c.id.in_(asked)))}
-            known |= {str(turn) for batch in (self._writer.writing, self._writer.queued) for turn in batch.turns}
+            known |= {str(turn) for changes in (self._writer.writing, self._writer.queued) for turn in changes.turns}
             found += [turn for turn in asked if turn not in known]
         return found
 

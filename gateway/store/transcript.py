@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from gateway.errors import Code, GatewayError
 from gateway.postgres.text import storable
-from gateway.store.reader import Reader
+from gateway.store.reader import StoreReader
 from gateway.store.rows import Feedback, MessageRow
 from gateway.store.schema import messages, turns
 
@@ -25,7 +25,7 @@ _MESSAGE = select(*(messages.c[name] for name in _FIELDS), *_OPINION)
 class Transcript:
     """Raises `storage_unavailable` when the database can't be read."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
 
     async def page(

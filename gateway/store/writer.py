@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.errors import Code, GatewayError
 from gateway.ids import ConversationId, TurnId
 from gateway.store import failures
-from gateway.store.batch import Batch
+from gateway.store.changes import Changes
 from gateway.store.schema import turns
 from gateway.store.statements import TOUCH, Statements
 from gateway.telemetry.faults import Faults
@@ -27,12 +27,12 @@ _MOST_REMEMBERED = 16 * 1024 * 1024  # characters
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 CLOSE_SECONDS = 5.0
 LOG_SECONDS = 60.0
-_DEADLOCKS = 3  # with other nodes, one after the other, that a batch may meet
+_DEADLOCKS = 3  # with other nodes, one after the other, that changes may meet
 
 log = structlog.get_logger("gateway.store")
 
 
-class Writer:
+class StoreWriter:
     """Writes that fail stay queued, as the newest state of each turn, and are tried again until they succeed.
 
     A turn whose values no database accepts (text that is not Unicode) is dropped with a log line, so that it does not
@@ -40,14 +40,14 @@ class Writer:
     """
 
     def __init__(self, engine: AsyncEngine, ledger: Ledger, on_ended: Callable[[TurnId], None], faults: Faults) -> None:
-        self.queued = Batch()
-        self.writing = Batch()
+        self.queued = Changes()
+        self.writing = Changes()
         self.trouble: str | None = None
         self._on_ended = on_ended
         self._faults = faults
         self._engine = engine
         self._statements = Statements(engine.dialect)
-        self._written: deque[tuple[float, int, Batch]] = deque()  # when, and how many characters
+        self._written: deque[tuple[float, int, Changes]] = deque()  # when, and how many characters
         self._remembered = 0
         self._broke = False
         self._waiting: list[asyncio.Future[None]] = []  # for the next attempt
@@ -61,7 +61,7 @@ class Writer:
         faults.watch("store", self._task)
 
     def __repr__(self) -> str:
-        return f"Writer(queued={self.queued!r}, writing={self.writing!r}, trouble={self.trouble!r})"
+        return f"StoreWriter(queued={self.queued!r}, writing={self.writing!r}, trouble={self.trouble!r})"
 
     def wake(self) -> None:
         """Something was put into `queued`."""
@@ -76,8 +76,8 @@ class Writer:
     def erased_elsewhere(self, conversation_id: ConversationId) -> None:
         """Another node has erased a conversation: it must not come back."""
         self.queued.erase(conversation_id)
-        for _, _, batch in self._written:
-            batch.erase(conversation_id)
+        for _, _, changes in self._written:
+            changes.erase(conversation_id)
 
     def forget_written(self) -> None:
         """This process may have missed what other nodes changed since: it writes nothing of it again."""
@@ -93,9 +93,9 @@ class Writer:
             self._broke = True
             raise
         if lost:
-            log.warning("store.written_again", turns=sum(len(batch.turns) for _, _, batch in self._written))
-        kept: deque[tuple[float, int, Batch]] = deque()
-        later, self.queued = self.queued, Batch()
+            log.warning("store.written_again", turns=sum(len(changes.turns) for _, _, changes in self._written))
+        kept: deque[tuple[float, int, Changes]] = deque()
+        later, self.queued = self.queued, Changes()
         for one in self._written:
             if lost or one[2].traceless:
                 self.queued = self.queued.then(one[2])
@@ -107,8 +107,8 @@ class Writer:
     async def _has_lost(self) -> bool:
         """Whether a turn that was written is missing, or older than it was written."""
         written: dict[TurnId, float] = {}
-        for _, _, batch in self._written:
-            for turn_id, pending in batch.turns.items():
+        for _, _, changes in self._written:
+            for turn_id, pending in changes.turns.items():
                 written[turn_id] = max(
                     written.get(turn_id, 0.0), 0.0 if pending.update is None else pending.update.updated_at
                 )
@@ -119,10 +119,10 @@ class Writer:
             found = {row.id: row.updated_at for row in rows}
         return any(found.get(turn_id, -1.0) < at for turn_id, at in written.items())
 
-    def _remember(self, batch: Batch) -> None:
+    def _remember(self, changes: Changes) -> None:
         now = asyncio.get_running_loop().time()
-        self._written.append((now, batch.size, batch))
-        self._remembered += batch.size
+        self._written.append((now, changes.size, changes))
+        self._remembered += changes.size
         while self._written and (self._written[0][0] < now - REMEMBERED_SECONDS or self._remembered > _MOST_REMEMBERED):
             self._remembered -= self._written.popleft()[1]
 
@@ -180,7 +180,7 @@ class Writer:
         try:
             if self._broke:
                 await self._look()
-            self.writing, self.queued = self.queued, Batch()
+            self.writing, self.queued = self.queued, Changes()
             await self._write(self.writing)
             problem = None
             if self.writing and self._engine.dialect.name != "sqlite":
@@ -200,21 +200,21 @@ class Writer:
                 else:
                     waiter.set_exception(GatewayError(Code.STORAGE_UNAVAILABLE, problem))
             self._served = []
-            written, self.writing = self.writing, Batch()
+            written, self.writing = self.writing, Changes()
             if problem is not None:
                 self._work.set()
                 self.queued = written.then(self.queued)
 
-    async def _write(self, batch: Batch) -> None:
+    async def _write(self, changes: Changes) -> None:
         try:
-            await self._commit(batch)
+            await self._commit(changes)
         except Exception as error:
             if failures.is_storage_failure(error):
                 raise
-            for single in batch.singles():
+            for single in changes.singles():
                 await self._write_single(single)
 
-    async def _write_single(self, single: Batch) -> None:
+    async def _write_single(self, single: Changes) -> None:
         try:
             await self._commit(single)
         except Exception as error:
@@ -223,24 +223,24 @@ class Writer:
             self._faults.count("store")
             log.error("store.refused", turns=list(single.turns), reason=type(error).__name__)
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _commit(self, changes: Changes) -> None:
         for _ in range(_DEADLOCKS):
             try:
-                return await self._commit_once(batch)
+                return await self._commit_once(changes)
             except Exception as error:
                 if not failures.is_deadlock(error):
                     raise
-        await self._commit_once(batch)
+        await self._commit_once(changes)
 
-    async def _commit_once(self, batch: Batch) -> None:
+    async def _commit_once(self, changes: Changes) -> None:
         async with self._engine.begin() as connection:
-            if not batch:
+            if not changes:
                 await connection.exec_driver_sql(TOUCH)
-            for sql, rows in self._statements.writing(batch):
+            for sql, rows in self._statements.writing(changes):
                 await connection.exec_driver_sql(sql, rows)
-            for sql, values, tell in self._statements.timed(batch):
+            for sql, values, tell in self._statements.timed(changes):
                 tell((await connection.exec_driver_sql(sql, values)).scalar())
-        if batch.erased and self._engine.dialect.name == "sqlite":
+        if changes.erased and self._engine.dialect.name == "sqlite":
             async with self._engine.connect() as connection:  # otherwise the text would stay in the write-ahead log
                 await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 

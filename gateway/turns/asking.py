@@ -72,7 +72,7 @@ class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
 Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked | InterruptAsked | NotifyAsked
 
 
-class Answer(msgspec.Struct, omit_defaults=True):
+class Reply(msgspec.Struct, omit_defaults=True):
     """What the method returned, or the error that it raised."""
 
     value: Any = None
@@ -83,7 +83,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_question: Callable[[bytes], Question] = msgspec.msgpack.Decoder(Question).decode
-_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+_decode_answer = msgspec.msgpack.Decoder(Reply).decode
 T = TypeVar("T")
 
 
@@ -95,12 +95,12 @@ def new_mark() -> str:
 async def answer(work: Awaitable[Any]) -> bytes:
     """The answer to a question: the result of `work`, or its error."""
     try:
-        return encode(Answer(await work))
+        return encode(Reply(await work))
     except GatewayError as error:
-        return encode(Answer(None, error.code, error.detail, error.retry_after))
+        return encode(Reply(None, error.code, error.detail, error.retry_after))
 
 
-async def ask(others: Others, node: int, question: Question) -> Answer | None:
+async def ask(others: Others, node: int, question: Question) -> Reply | None:
     """The node's answer; None if it gave none in time. Raises the error in the answer."""
     said = await others.ask(node, encode(question))
     if said is None:
@@ -111,7 +111,7 @@ async def ask(others: Others, node: int, question: Question) -> Answer | None:
     return found
 
 
-async def ask_all(others: Others, question: Question) -> list[Answer | None]:
+async def ask_all(others: Others, question: Question) -> list[Reply | None]:
     """The answers of all other nodes; None for a node that gave none in time. Raises as `ask` does."""
     return await asyncio.gather(*(ask(others, node, question) for node in await others.all()))
 

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from gateway.ids import TurnId
-from gateway.turns.asking import Answer, InterruptAsked, ask_all, until_taken_over
+from gateway.turns.asking import InterruptAsked, Reply, ask_all, until_taken_over
 from gateway.turns.others import Others
 from gateway.turns.runner import Runner
 from gateway.turns.starting import Owns
@@ -45,6 +45,6 @@ class Interrupts:
 
     async def _elsewhere(self, event_id: str) -> list[Waiting] | None:
         """The same of all other nodes; None if a node did not answer, whose turns others may be taking over."""
-        answers: list[Answer | None] = await ask_all(self._others, InterruptAsked(event_id))
+        answers: list[Reply | None] = await ask_all(self._others, InterruptAsked(event_id))
         found = [Waiting(*one) for answer in answers if answer is not None for one in answer.value]
         return found if found or None not in answers else None

@@ -104,7 +104,7 @@ class Naming:
         return f"Naming({self.conversation_id} is {self.name!r}, version {self.version}, {len(self._asking)} asking)"
 
 
-class Names:
+class Namings:
     """The naming of each conversation that has live turns; the turns keep it alive. The store gets each name at
     once."""
 

@@ -22,7 +22,7 @@ from gateway.turns.asking import StartAsked, ask, new_mark, until_taken_over
 from gateway.turns.context import Means
 from gateway.turns.finding import Finding
 from gateway.turns.live import LiveTurn
-from gateway.turns.naming import Names, Naming
+from gateway.turns.naming import Naming, Namings
 from gateway.turns.orders import Note, Order
 from gateway.turns.patience import patience, patiently, within
 from gateway.turns.returning import marked, returning
@@ -73,7 +73,7 @@ class _TakenForDead(Exception):
 class Starting:
     """Finds the turn that an order already has, or starts one."""
 
-    def __init__(self, runner: Runner, means: Means, *, store: Store, names: Names, finding: Finding) -> None:
+    def __init__(self, runner: Runner, means: Means, *, store: Store, names: Namings, finding: Finding) -> None:
         self._runner = runner
         self._means = means
         self._log: EventLog = means.log

@@ -13,7 +13,7 @@ from gateway.log.tail import Tail
 from gateway.store.store import Store
 from gateway.turns.context import Means, ids_of
 from gateway.turns.live import LiveTurn, tell_cancelled
-from gateway.turns.naming import Names
+from gateway.turns.naming import Namings
 from gateway.turns.notifications import PREVIEW, Notifications
 from gateway.turns.orders import Note, read_note
 from gateway.turns.reconciling import newest_known, reconcile, tell_missing
@@ -38,7 +38,7 @@ class TakeOver:
         means: Means,
         *,
         store: Store,
-        names: Names,
+        names: Namings,
         telling: Telling,
         notifications: Notifications,
     ) -> None:

@@ -8,7 +8,7 @@ from gateway.store.store import Store
 from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.turns.live import LiveTurn
-from gateway.turns.naming import Names
+from gateway.turns.naming import Namings
 from gateway.turns.orders import Note
 from gateway.turns.projection import begun, ended, glance, snapshot
 
@@ -20,7 +20,7 @@ class Telling:
     """Nothing here waits for the store, which writes what it was told as soon as it can."""
 
     def __init__(
-        self, store: Store, names: Names, *, clock: Callable[[], float], faults: Faults, ledger: Ledger
+        self, store: Store, names: Namings, *, clock: Callable[[], float], faults: Faults, ledger: Ledger
     ) -> None:
         self._store = store
         self._names = names

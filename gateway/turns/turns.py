@@ -17,7 +17,6 @@ from gateway.store.rows import TurnRow, TurnUpdate
 from gateway.store.store import Store
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.asking import (
-    Answer,
     CancelAsked,
     EraseAsked,
     GoneAsked,
@@ -25,6 +24,7 @@ from gateway.turns.asking import (
     InterruptAsked,
     NotifyAsked,
     OutputsAsked,
+    Reply,
     StartAsked,
     answer,
     ask,
@@ -39,7 +39,7 @@ from gateway.turns.feedback import Feedbacks
 from gateway.turns.finding import Finding
 from gateway.turns.interrupts import Interrupts
 from gateway.turns.live import LiveTurn
-from gateway.turns.naming import Names
+from gateway.turns.naming import Namings
 from gateway.turns.notifications import Notifications
 from gateway.turns.orders import Order, read_note
 from gateway.turns.projection import ended, snapshot
@@ -64,7 +64,7 @@ class Turns:
     """Everything about turns that a front door needs. `owns` says what the caller may access, by user and shop."""
 
     def __init__(self, means: Means, *, store: Store, notifications: Notifications, abandonment: Abandonment) -> None:
-        names = Names(store)
+        names = Namings(store)
         self._means = means
         self._store = store
         self._notifications = notifications
@@ -173,12 +173,12 @@ class Turns:
         if row.status in ENDED or not others.any:
             return None
 
-        async def attempt() -> Answer | None:
+        async def attempt() -> Reply | None:
             if (live := self._runner.turns.get(row.turn_id)) is not None:
-                return Answer(await self._do(question, live))
+                return Reply(await self._do(question, live))
             if (node := await others.runner_of(row.turn_id)) is not None:
                 return await ask(others, node, question)
-            return Answer() if await self._is_over(row.turn_id) else None
+            return Reply() if await self._is_over(row.turn_id) else None
 
         return (await until_taken_over(attempt)).value
 
@@ -192,7 +192,7 @@ class Turns:
         try:
             question = decode_question(asked)
         except msgspec.MsgspecError:
-            return encode(Answer(code=Code.STORAGE_UNAVAILABLE, detail="a newer node asks what this one does not know"))
+            return encode(Reply(code=Code.STORAGE_UNAVAILABLE, detail="a newer node asks what this one does not know"))
         match question:
             case StartAsked():
                 work: Awaitable[Any] = self._starting.start(

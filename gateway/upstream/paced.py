@@ -12,7 +12,7 @@ from typing import Protocol
 import aiohttp
 
 from gateway.upstream.portions import PORTION, Portions
-from gateway.upstream.push import Sink, body_of
+from gateway.upstream.push import BodySink, body_of
 from gateway.upstream.unpack import BadPacking, Overflow, Unpacker
 
 _TURN_SECONDS = 0.01
@@ -24,7 +24,7 @@ _SECONDS_PER_BYTE = 1 / 65_536
 what a chat's stream costs; a bomb of tiny records could cost a thousand times that, within the bounds on its size."""
 
 
-class BoundedSink(Sink, Protocol):
+class BoundedSink(BodySink, Protocol):
     def overflowed(self) -> None:
         """The body unpacks to more than any honest sender would send; nothing more is called."""
 

@@ -18,7 +18,7 @@ import aiohttp
 from gateway.upstream.aiohttp_parts import ResponseHandler, StreamReader, can_tap, handler_of, tap
 
 
-class Sink(Protocol):
+class BodySink(Protocol):
     """Receives the bytes. After `finished` or `lost` nothing more is called."""
 
     def received(self, data: bytes) -> None:
@@ -46,7 +46,7 @@ class Body(Protocol):
         """Stops calling the sink. The response's owner must still close it."""
 
 
-def body_of(response: aiohttp.ClientResponse, sink: Sink) -> Body:
+def body_of(response: aiohttp.ClientResponse, sink: BodySink) -> Body:
     """The response's body, pushed if possible. Nobody else may read the response."""
     reader, handler = response.content, handler_of(response)
     if handler is None or not can_tap(reader):
@@ -73,10 +73,10 @@ class PushedBody(asyncio.Protocol):
         "parts",
     )
 
-    def __init__(self, handler: ResponseHandler, reader: StreamReader, sink: Sink, *, plain: bool) -> None:
+    def __init__(self, handler: ResponseHandler, reader: StreamReader, sink: BodySink, *, plain: bool) -> None:
         self._handler = handler
         self._reader = reader
-        self._sink: Sink | None = sink
+        self._sink: BodySink | None = sink
         self._transport = cast("asyncio.Transport", handler.transport)
         self._plain = plain
         self._over = False
@@ -210,9 +210,9 @@ class ReadBody:
 
     __slots__ = ("_flowing", "_reader", "_sink", "_task")
 
-    def __init__(self, reader: StreamReader, sink: Sink) -> None:
+    def __init__(self, reader: StreamReader, sink: BodySink) -> None:
         self._reader = reader
-        self._sink: Sink | None = sink
+        self._sink: BodySink | None = sink
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._task: asyncio.Task[None] | None = None

@@ -13,7 +13,7 @@ from adapters.services import SERVICES, Services
 from gateway.events import Text
 from gateway.log.writer import Writer
 from gateway.simulator import whole_text
-from gateway.store.batch import Batch
+from gateway.store.changes import Changes
 from gateway.store.statements import Statements
 from gateway.telemetry.scrape import render
 from gateway.turns import telling
@@ -151,11 +151,11 @@ async def test_the_stores_writer_survives_what_it_cant_write_and_what_nobody_tho
     async with open_core() as services:
         writing, first = Statements.writing, list[str]()
 
-        def buggy(self: Statements, batch: Batch) -> Any:
-            first.extend(batch.turns)
-            if first and first[0] in batch.turns:
+        def buggy(self: Statements, changes: Changes) -> Any:
+            first.extend(changes.turns)
+            if first and first[0] in changes.turns:
                 raise Bug
-            return writing(self, batch)
+            return writing(self, changes)
 
         monkeypatch.setattr(Statements, "writing", buggy)
         await _ending(services, await _start(services, _order(PLAIN)))
@@ -168,7 +168,7 @@ async def test_the_stores_writer_survives_what_it_cant_write_and_what_nobody_tho
             monkeypatch.undo()
             raise Bug
 
-        monkeypatch.setattr(Batch, "then", fails)
+        monkeypatch.setattr(Changes, "then", fails)
         monkeypatch.setattr(services.store._writer, "_write", fails)
         accepted = await _start(services, _order(PLAIN))
         await until(lambda: services.store.trouble is not None)

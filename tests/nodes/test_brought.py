@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.events import Text
-from gateway.nodes.message import Message
+from gateway.nodes.message import BatchMessage
 from gateway.reading.subscription import Subscription
 from gateway.telemetry.ledger import Ledger
 from tests.databases import PostgresServer
@@ -22,12 +22,12 @@ class Speaker(Node):
     def __init__(self, url: str, ledger: Ledger) -> None:
         self.missed: set[int] = set()
         super().__init__(url, ledger, missed=self.missed.add)
-        self.told: list[Message] = []
+        self.told: list[BatchMessage] = []
         self._readers: list[Subscription] = []
         self.journal._watch = self
 
     def committed(self, node: int, number: int, begun: Sequence[str], body: bytes) -> None:
-        self.told.append(Message(node, number, 0.0, body))
+        self.told.append(BatchMessage(node, number, 0.0, body))
 
     async def left(self) -> None: ...
 
@@ -103,7 +103,7 @@ async def test_a_gap_is_read_in_the_database_and_so_is_what_is_only_told_of(star
     assert await text(reader) == "two three four five six "
     reads.following.came(fourth)
     await writes.say(writer, "seven")
-    reads.following.came(Message(fourth.node, writes.told[-1].number, 0.0))
+    reads.following.came(BatchMessage(fourth.node, writes.told[-1].number, 0.0))
     await reads.read_missed()
     assert await text(reader) == "seven"
 
@@ -113,7 +113,7 @@ async def test_a_batch_that_the_database_lacks_is_not_waited_for(start: Start) -
     writer = await writes.begin("one ")
     reader = await reads.reads()
     node, number = writes.told[-1].node, writes.told[-1].number
-    reads.following.came(Message(node, number + 5, 0.0))
+    reads.following.came(BatchMessage(node, number + 5, 0.0))
     await reads.read_missed()
     assert not reads.missed
     await writes.say(writer, "two")

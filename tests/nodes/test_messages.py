@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.nodes.feed import Inbox
-from gateway.nodes.message import Message, channel, read, signed
+from gateway.nodes.message import BatchMessage, channel, read, signed
 
 KEY, ANOTHERS = b"k" * 64, b"l" * 64
-SENT = Message(7, 3, 0.001, b"a batch")
+SENT = BatchMessage(7, 3, 0.001, b"a batch")
 
 
 def test_a_message_is_read_by_whoever_has_its_nodes_key() -> None:
@@ -35,7 +35,7 @@ def test_channels_of_two_deployments_differ_whatever_their_nodes_numbers() -> No
 def test_batches_are_taken_in_their_order_and_once_however_they_come(numbers: list[int]) -> None:
     inbox, last, taken = Inbox(), 0, list[int]()
     for number in numbers:
-        inbox.put(Message(7, number, 0.0, b"x"))
+        inbox.put(BatchMessage(7, number, 0.0, b"x"))
         while (found := inbox.next(last)) is not None:
             last = found[0].number
             taken.append(last)
@@ -46,7 +46,7 @@ def test_batches_are_taken_in_their_order_and_once_however_they_come(numbers: li
 
 def test_a_gap_is_seen_though_nothing_came_of_it() -> None:
     inbox = Inbox()
-    inbox.put(Message(7, 5, 0.0))
+    inbox.put(BatchMessage(7, 5, 0.0))
     assert inbox.next(4) is None
     assert inbox.told == 5
 
@@ -54,7 +54,7 @@ def test_a_gap_is_seen_though_nothing_came_of_it() -> None:
 def test_an_inbox_that_nobody_can_read_stays_small() -> None:
     inbox = Inbox()
     for number in range(2, 5000):
-        inbox.put(Message(7, number, 0.0, b"x" * 10_000))
+        inbox.put(BatchMessage(7, number, 0.0, b"x" * 10_000))
     held = [number for number in range(5000) if number in inbox]
     assert 0 < len(held) <= 1000
     assert held[-1] == 4999

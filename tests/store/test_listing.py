@@ -171,10 +171,10 @@ async def test_what_could_not_be_written_is_written_later_with_the_newest_title(
 ) -> None:
     store = await open_store()
     first, later = store._writer.queued, type(store._writer.queued)()
-    for batch, title, opinion in ((first, "old", "like"), (later, "new", "unlike")):
-        batch.begin(begun(1))
-        batch.rename(ONE, title)
-        batch.rate(TURN, Feedback(opinion))  # type: ignore[arg-type]
+    for changes, title, opinion in ((first, "old", "like"), (later, "new", "unlike")):
+        changes.begin(begun(1))
+        changes.rename(ONE, title)
+        changes.rate(TURN, Feedback(opinion))  # type: ignore[arg-type]
     joined = first.then(later)
     assert joined.conversations[ONE].title == "new"
     assert joined.turns[TURN].feedback == Feedback("unlike")

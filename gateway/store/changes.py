@@ -1,4 +1,4 @@
-"""A batch: writes that wait to be committed together; of each turn only the newest state."""
+"""Changes that wait to be committed together; of each turn only the newest state."""
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -90,7 +90,7 @@ class PendingConversation:
         return row
 
 
-class Batch:
+class Changes:
     """Bounded by the number of turns, whatever the number of writes. Keeps the order in which turns began."""
 
     __slots__ = ("conversations", "erased", "turns")
@@ -116,7 +116,7 @@ class Batch:
         return not self.turns or annotated or any(one.feedback is not None for one in self.turns.values())
 
     def __repr__(self) -> str:
-        return f"Batch({len(self.turns)} turns of {len(self.conversations)} conversations)"
+        return f"Changes({len(self.turns)} turns of {len(self.conversations)} conversations)"
 
     def begin(self, begun: TurnBegun) -> None:
         pending = self._turn(begun.turn_id)
@@ -144,8 +144,8 @@ class Batch:
             if pending.conversation_id == conversation_id:
                 del self.turns[turn_id]
 
-    def then(self, later: "Batch") -> "Batch":
-        """This batch, which could not be written, joined with a later one. Neither of the two may be used
+    def then(self, later: "Changes") -> "Changes":
+        """These changes, which could not be written, joined with later ones. Neither of the two may be used
         afterwards."""
         for conversation_id in later.erased:
             self.erase(conversation_id)
@@ -175,18 +175,18 @@ class Batch:
         ]
 
     def ended(self) -> list[TurnId]:
-        """The turns whose end is in this batch."""
+        """The turns whose end is among these changes."""
         return [turn for turn, one in self.turns.items() if one.update is not None and one.update.status in ENDED]
 
-    def singles(self) -> "list[Batch]":
-        """One batch per turn, so that a turn whose values no database accepts can be found; names and titles come
-        last."""
+    def singles(self) -> "list[Changes]":
+        """The changes of each turn by itself, so that a turn whose values no database accepts can be found; names and
+        titles come last."""
         parts = []
         if self.erased:
-            parts.append(Batch())
+            parts.append(Changes())
             parts[0].erased = self.erased
         for turn_id, pending in self.turns.items():
-            part = Batch()
+            part = Changes()
             part.turns[turn_id] = pending
             state = pending.begun or pending.update
             if state is not None and (conversation := self.conversations.get(state.conversation_id)) is not None:
@@ -194,7 +194,7 @@ class Batch:
             parts.append(part)
         for conversation_id, conversation in self.conversations.items():
             if conversation.naming or conversation.title is not UNSET:
-                part = Batch()
+                part = Changes()
                 part.name(conversation_id, conversation.coze_conversation_id, conversation.naming)
                 part._conversation(conversation_id).rename(conversation.title, conversation.titled_at)
                 parts.append(part)
