@@ -92,7 +92,7 @@ async def delete(
 
 
 async def _learn_of_dead_nodes(cluster: "Cluster") -> None:
-    """Has the store told of their turns: a node may have been killed before it did that. Raises
+    """Makes sure that the store knows the turns of dead nodes, which may have been killed before they told it. Raises
     `storage_unavailable`."""
     try:
         async with asyncio.timeout(_BURIED_WITHIN):

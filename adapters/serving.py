@@ -160,7 +160,7 @@ async def _site(app: web.Application, hosts: Sequence[str], port: int, send_time
 
 
 async def _hear_the_last(runner: WebRunner, sockets: Sequence[socket.socket]) -> None:
-    """Stops to listen, and answers whoever has connected until then."""
+    """Stops listening, and answers every client that has connected by then."""
     connections = waiting(sockets)
     for site in list(runner.sites):
         await site.stop()

@@ -1,4 +1,4 @@
-"""Storage: the data folder and the files in it, which one gateway holds at a time."""
+"""Storage: where the log and the database are kept, in PostgreSQL or in a data folder that one gateway holds."""
 
 import contextlib
 import fcntl

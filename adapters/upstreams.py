@@ -1,4 +1,4 @@
-"""Upstreams: what asks Coze, made of the settings, or of what the tenants file says of a shop."""
+"""Upstreams: the objects that ask Coze, made from the settings or from a shop's table in the tenants file."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ logger = structlog.get_logger()
 
 
 class Maker:
-    """Makes each of them. All that ask the same address share its breaker."""
+    """Makes upstreams. Those that ask the same address share a circuit breaker."""
 
     def __init__(self, settings: Settings, ledger: Ledger, observer: Observer, callers: CallerTokens) -> None:
         self._callers = callers

@@ -1,4 +1,4 @@
-"""Explanations: pages for people who open an address of the API in a browser. Programs never get them."""
+"""Browser pages: explanations for people who open an address of the API in a browser. Programs never get them."""
 
 from html import escape
 

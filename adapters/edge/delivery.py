@@ -1,4 +1,4 @@
-"""Delivery: an answer's bytes are counted until its client has taken them or is cut."""
+"""Delivery of ordinary answers: their bytes are counted until the client has taken them or is cut."""
 
 from aiohttp import web
 

@@ -253,7 +253,7 @@ def _not_for_chatflows(body: ChatBody) -> list[Mistake]:
 
 
 def _too_long(context: object, settings: Settings) -> list[Mistake]:
-    """The mistakes in earlier messages' length. They may come from JSON that has been named wrong already."""
+    """The mistakes in earlier messages' length. Values of a wrong type have been named already."""
     most = settings.max_message_chars
     contents = [
         one.content if isinstance(one, Earlier) else one.get("content") if isinstance(one, Mapping) else None

@@ -1,4 +1,4 @@
-"""The gate that every request passes. It checks Host and Origin, and sets the headers that every answer carries.
+"""The guard, which every request passes. It checks Host and Origin, and sets the headers that every answer carries.
 
 It is one middleware and one `on_response_prepare` signal, so that streams get the headers too. It decides by headers
 alone, before any route runs: a page on another site can make a browser send a request, but can't choose its Origin.

@@ -15,8 +15,8 @@ HEAD_SECONDS: Final = 30.0
 """For a request's head, and for the idle time of a kept connection: aiohttp has only one setting for both."""
 
 READ_AHEAD: Final = 64 * 1024
-"""Bytes of a body after twice which a client is not read until the route has taken some. aiohttp's default is 256 KiB,
-which is for each upload, however slowly Coze takes it."""
+"""When twice as many bytes of a body wait, the client is not read until the route has taken some. aiohttp's default is
+256 KiB, which each upload would hold while Coze takes it slowly."""
 
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a body is read after the request was answered, so that the client can read the answer before the

@@ -1,4 +1,4 @@
-"""A JSON answer that nobody may keep."""
+"""JSON answers, which no cache may store."""
 
 from typing import Any, Final
 

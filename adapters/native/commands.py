@@ -13,9 +13,9 @@ RequestId = str | int | float | None
 def request_id_of(command: dict[str, Any]) -> RequestId:
     given = command.pop("requestId", None)
     if given is not None and (isinstance(given, bool) or not isinstance(given, str | int | float)):
-        raise InvalidRequest([Mistake("requestId", "is a string or a number")])
+        raise InvalidRequest([Mistake("requestId", "must be a string or a number")])
     if isinstance(given, str) and len(given) > 256:
-        raise InvalidRequest([Mistake("requestId", "has 256 characters at most")])
+        raise InvalidRequest([Mistake("requestId", "may have 256 characters at most")])
     return given
 
 

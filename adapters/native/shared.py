@@ -174,7 +174,7 @@ class SharedSocket(Socket):
         try:
             command = strict_json(text.encode("utf-8", "surrogatepass"))
             if not isinstance(command, dict):
-                raise InvalidRequest([Mistake("", "a command is a JSON object")], status=400)
+                raise InvalidRequest([Mistake("", "a command must be a JSON object")], status=400)
             request_id = request_id_of(command)
             await self._obey_one(command, request_id)
         except GatewayError as error:

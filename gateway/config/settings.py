@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         None, description="http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT with reserved characters as %XX"
     )
     use_sse_streaming: Annotated[bool, BeforeValidator(only_true)] = Field(
-        True, description="anything: true turns it on, all else off"
+        True, description="any value; true turns it on, any other value turns it off"
     )
 
     upstream_connect_timeout: Seconds = _seconds(10)

@@ -26,8 +26,8 @@ _MARKED = "SELECT 1 FROM log_stretches WHERE mark = %s AND turn <> %s"
 
 
 class Known(NamedTuple):
-    """What a node knows of itself. Of the stretches in `unsure` it does not know what was done last, and with
-    `adopting` not which it has."""
+    """What a node knows about itself. It does not know whether the last change to a stretch in `unsure` was made; and
+    with `adopting` it does not know which stretches it has."""
 
     node: int
     batch: int
@@ -39,8 +39,8 @@ class Known(NamedTuple):
 async def look_after_break(run: Execute, known: Known, written: Written) -> int:
     """Writes again what PostgreSQL has lost, all or nothing. Returns how many batches, 0 if it has lost none.
 
-    Raises `Fenced` when the node's licence is gone, its turns are not its own, or another node has been where it wrote:
-    then it must not go on.
+    Raises `Fenced` when the node's licence is gone, its turns are not its own, or another node has written in the
+    same place. The node must then not go on.
     """
     if not await run(LICENCE, (known.node,)):
         raise Fenced("another node has taken over this one's turns")
@@ -77,8 +77,8 @@ async def _is_ours(run: Execute, known: Known) -> bool:
 
 
 async def write_again(run: Execute, node: int, rows: Rows) -> list[Any]:
-    """Sends a batch a second time, in a transaction. Raises `Fenced` when another node has been where a turn of it
-    begins: a failover may have lost the claim, and the lock on its mark."""
+    """Sends a batch a second time, in a transaction. Raises `Fenced` when another node has written where a turn of
+    the batch begins: a failover may have lost the claim on the conversation and the lock on the turn's mark."""
     for begun in rows.begun:
         await _require_place(run, node, begun, at_head=begun.number in rows.at_head)
     return await run(*rows.commit(node))

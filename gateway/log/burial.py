@@ -41,7 +41,7 @@ async def bury(run: Execute, *, node: int, silence: float, ghosts: Collection[in
     Deleting the licence waits for a batch that is under way, and every later batch finds no licence. From then on the
     stretches have no node, until one adopts them. Until then their conversations are marked with the node's negative
     number, so that nobody claims them. Stretches that were erased meanwhile do not come back.
-    Stretches of it among `ghosts` are deleted, and so are those that are damaged: their turns are lost, and no others.
+    Its stretches among `ghosts` are deleted, and so are damaged ones. Only the turns of damaged stretches are lost.
     """
     if not await run(_LICENCE, (node, silence)):
         return None  # the node lives, or somebody else has buried it

@@ -1,4 +1,4 @@
-"""Forks: a database has lost the end of a log that was shown here, and somebody has gone on before that end."""
+"""Forks: a database has lost the end of a log that was shown here, and a node has gone on from an earlier position."""
 
 from collections.abc import Callable
 

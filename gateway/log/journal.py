@@ -30,7 +30,7 @@ class Place(NamedTuple):
     number: int
     turn: str
     ended: bool = True
-    """Whether what was saved includes its end. Only where several processes write, others are in an index."""
+    """Whether the saved part includes the stretch's end. It is False only where several processes write the journal."""
 
 
 class Index(NamedTuple):

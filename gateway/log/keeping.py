@@ -242,8 +242,8 @@ class Keeper:
         self.erased = self._committer.batches.last
 
     async def purge(self) -> None:
-        """Drops the batches with records of logs that were erased. Other turns need some of them as long as they have
-        something to write, or their ends are not told. If that takes too long, or fails, a later fold does it."""
+        """Drops the batches with records of logs that were erased. Other turns may need some of these batches, until
+        they have written everything and their ends are told. If that takes too long, or fails, a later fold does it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _PURGED_WITHIN
         with suppress(JournalError):

@@ -24,7 +24,7 @@ LEASE: Final = 6.0
 """Seconds by the database's clock after which a node that has not reported that it lives counts as dead."""
 
 _ADOPTED_AT_ONCE = 1000  # logs
-_TELLING = 0.3  # seconds that other nodes, which were told to stop at the same moment, have to tell it
+_TELLING = 0.3  # seconds in which other nodes that were told to stop at the same moment can say that they leave
 
 _TAKE = (
     "INSERT INTO log_nodes (id, name) OVERRIDING SYSTEM VALUE VALUES (%s, %s) RETURNING id, (SELECT mark FROM log_made)"
@@ -99,23 +99,23 @@ class Licence:
         return bool(await self._ask(_OTHERS_LIVE, self._lease, self.node))
 
     async def leave(self) -> bool:
-        """Tells the others that this node is about to leave. Returns whether another one lives that is not. Of nodes
-        that leave at the same time, at least one learns of the other: each tells first, and asks then."""
+        """Tells the others that this node is about to leave. Returns whether another node lives that does not
+        leave. Of two nodes that leave at the same time, at least one learns of the other: each tells before it asks."""
         await self._ask(_LEAVE, _LEAVING, self.node)
         await asyncio.sleep(_TELLING)
         return bool(await self._ask(_OTHERS_STAY, self._lease, self.node, _LEAVING))
 
     async def silent(self) -> dict[int, str]:
-        """The other nodes, with their names, that have not reported for too long that they live. While the database is
-        away nobody can."""
+        """The other nodes that have been silent for too long, with their names. While the database is away no node can
+        report that it lives."""
         return dict(await self._ask(_SILENT, self._lease, self.node))
 
     async def bury_the_dead(self) -> int:
-        """Buries the nodes that have been silent for too long. Returns how many, without those that only visited: their
-        stretches can be adopted now. One that can't be buried keeps no other from it, and is tried again the next time.
+        """Buries the nodes that have been silent for too long. Returns how many, not counting those that only visited.
+        Their stretches can be adopted now. If one can't be buried, the others are, and the next call tries it again.
 
-        To be called only when they could have reported. If the connection breaks, it buries no more: a database that
-        has lost its last moments makes nodes look silent.
+        Call this only when nodes could have reported. Once the connection breaks, no more nodes are buried: a database
+        that has lost its last moments makes nodes look silent.
         """
         breaks, buried = self.breaks, 0
         for node, name in (await self.silent()).items():
@@ -137,9 +137,10 @@ class Licence:
     async def adopt(self, batch: int, known: Collection[int] | None = None) -> list[Stretch]:
         """Adopts the stretches of some logs that have no node. Returns them in the order in which they began.
 
-        This node adds to them in batches after `batch`. `known`, the numbers of all stretches that it has, also finds
-        those that it adopted before without getting the reply. It began none of them: what it begins meanwhile is not
-        among `known`, and would run twice. Stretches that are damaged are deleted: their turns are lost.
+        This node adds to them in batches after `batch`. With `known`, the numbers of all stretches that it has, it also
+        finds stretches that it adopted before without getting the reply. Stretches that it began itself are left out:
+        one that it begins meanwhile is not among `known`, and would run twice. Stretches that are damaged are deleted:
+        their turns are lost.
         """
         orphan = (0 if known is None else self.node, self.node, list(known or ()))
         rows = await self._ask(_ADOPT, self.node, *orphan, _ADOPTED_AT_ONCE, batch, *orphan)

@@ -1,4 +1,4 @@
-"""Pacing: how long the committer rests after a full batch, so that the next one carries more."""
+"""The committer's pace: how long the committer rests after a full batch, so that the next one carries more."""
 
 import asyncio
 from time import monotonic, thread_time

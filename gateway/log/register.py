@@ -1,4 +1,4 @@
-"""The register: what somebody else keeps of turns, written by the log in the transaction in which they begin."""
+"""The register: rows about turns, for the store, which the log inserts in the transaction in which the turns begin."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -13,11 +13,11 @@ class Register(Protocol):
     """Tells the log what to insert. A node that finds a turn in the log finds it in the register, too."""
 
     inserts: str
-    """Queries of a WITH clause, which insert nothing if its query `lives` finds nothing, and repeated change nothing.
+    """Queries of a WITH clause. They insert nothing if its query `lives` finds nothing; repeated, they change nothing.
     If they fail, the batch is written without them."""
 
     def values(self, begun: Sequence[Beginning]) -> Sequence[str]:
         """The values of `inserts`, or nothing if these stretches are of no turn."""
 
     def removing(self, begun: Sequence[Beginning]) -> Iterable[Statement]:
-        """What removes turns that were begun, and that nobody was told of."""
+        """Statements that remove turns that began, but of which nobody was told."""

@@ -13,8 +13,8 @@ LIVES = f"lives AS ({LICENCE})"
 _INSERT = "batch AS (INSERT INTO log_batches (node, number, body) SELECT id, %s, %s FROM lives ON CONFLICT DO NOTHING)"
 _COMMIT = f"WITH {LIVES}, {_INSERT} SELECT id FROM lives"
 _COMMIT_MORE = (
-    # A turn begins where no other node has the claim, nor had it meanwhile if a late release took it from this node.
-    # The licence is locked first, as by whoever takes it away.
+    # A turn begins only if no other node has the claim and, where a late release took it from this node, no other node
+    # has had it meanwhile. The licence is locked first, as it is by the node that takes it away.
     f"WITH licence AS ({LICENCE}),"
     " homes AS (SELECT h.key, h.node, h.head FROM licence, log_heads AS h WHERE h.key = ANY(%s) FOR UPDATE OF h),"
     " lives AS (SELECT id FROM licence WHERE NOT EXISTS (SELECT FROM homes"
@@ -50,8 +50,8 @@ def beginner_of(number: int) -> int:
 
 
 class Unended(NamedTuple):
-    """A stretch that its node has not saved as ended. What it is beyond `batch` is in later batches. `begun`: by the
-    node itself, instead of adopted."""
+    """A stretch that its node has not saved as ended. What it got after `batch` is in later batches. `begun` says that
+    the node began it; otherwise the node adopted it."""
 
     key: str
     epochs: str
@@ -77,7 +77,7 @@ class Rows(NamedTuple):
     """`heads` are the logs in which a stretch begins or ends, by key: epochs, head, and whether it is claimed with it.
 
     `at_head` are the stretches that begin where their conversation's log ended before the batch. `unended` is what the
-    batch changes of the stretches that its node writes, and `ended` are the turns of which it ends one.
+    batch changes of the stretches that its node writes, and `ended` are the turns whose stretches it ends.
     """
 
     number: int

@@ -35,8 +35,8 @@ _SAVE = (
     f" RETURNING given.key, given.epochs, given.last), {HEADS}"
     " SELECT set_config('synchronous_commit', 'off', true) FROM lives"
 )
-"""Returns nothing without the licence. Does not wait for the disk: the batches are there until a later write, which
-does wait, drops them. One that comes late, over a connection that was given up, changes nothing."""
+"""Returns no rows without the licence. Does not wait for the disk, because the batches stay until a later write, which
+does wait, drops them. A save that comes late, over a connection that was given up, changes nothing."""
 
 _AT_ONCE = 100
 _AT_ONCE_BYTES = 1024 * 1024

@@ -138,7 +138,7 @@ class Shelf:
         return span.stretch
 
     def _lose(self, span: Span, error: Broken) -> None:
-        """What is stored of a stretch is damaged: it counts as removed by retention, for its readers and for others."""
+        """A stored stretch is damaged: for its readers, and for everybody else, it counts as removed by retention."""
         if span.number not in self._damaged:
             self._damaged.add(span.number)
             logger.error("log.unreadable", stretches=[span.number], turnId=span.turn, reason=str(error))

@@ -131,8 +131,8 @@ class SqliteJournal:
     def _commit_here(self, number: int, data: bytes) -> bool:
         """Commits in the loop's own thread. Returns False, without a commit, if that has to wait or would take long.
 
-        A small append to the write-ahead log is only a copy into the system's cache, which costs a tenth of a hop to a
-        thread and back. If somebody holds a lock, or the disk was slow lately, the writer's thread has to commit.
+        A small append to the write-ahead log is only a copy into the system's cache, which costs a quarter of a hop to
+        a thread and back. If somebody holds a lock, or the disk was slow lately, the writer's thread has to commit.
         """
         began = self._clock()
         if self._here is None or len(data) > _MOST_HERE or began < self._not_here_before:

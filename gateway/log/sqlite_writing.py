@@ -49,8 +49,8 @@ async def many(db: aiosqlite.Connection, sql: str, rows: Iterable[Iterable[Any]]
 
 
 def consumed(rows: list[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """The rows, each removed from the list, and then an empty one that makes SQLite forget the last: it keeps the
-    values that a statement was last given, and an answer may have megabytes."""
+    """Yields the rows, removing each from the list, and last an empty one, so that SQLite forgets the row before: it
+    keeps the values that a statement was last given, and an answer may have megabytes."""
     while rows:
         yield rows.pop()
     yield SAVE_NOTHING

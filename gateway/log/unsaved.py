@@ -36,7 +36,7 @@ class Unsaved(dict[int, Writer]):
         _take_out(self._marks, stretch.mark, writer)
 
     def of_turn(self, turn: str) -> Writer | None:
-        """The newest writer of the turn that has its licence still: what a fenced one wrote last may not be durable."""
+        """The turn's newest writer that is not fenced: what a fenced writer wrote last may not be durable."""
         return _newest(self._turns.get(turn, []))
 
     def marked(self, mark: str) -> Stretch | None:

@@ -1,4 +1,4 @@
-"""Watching a journal in PostgreSQL: who is told of what happens there."""
+"""A watch: what a journal in PostgreSQL tells other nodes, and the metrics, about its commits."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""A writer: the licence to write one stretch."""
+"""A writer: the right to write one stretch."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -154,7 +154,7 @@ class Writer:
         self._desk.owe(records)
 
     def fence(self) -> None:
-        """Takes the licence away, and tells the owner."""
+        """Takes the right to write away, and tells the owner."""
         if not self.fenced:
             self.fenced = True
             if self.tail.writer is self:

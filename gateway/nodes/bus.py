@@ -23,7 +23,7 @@ from gateway.telemetry.seldom import Seldom
 logger = structlog.get_logger()
 
 _EVERY = 1.0  # seconds: a node that has nothing to send says that it is there, and one that hears nothing asks
-_SILENCE = 2.5  # seconds without a sign, after which nobody counts on it any more
+_SILENCE = 2.5  # seconds without a sign of life, after which a node no longer counts as heard
 _LOOK = 0.25  # seconds after which a subscription is made that is wanted; rings are heard meanwhile
 _MOST_WAITING = 8 * 1024 * 1024  # bytes to be sent; beyond, all are dropped, and the others read them in PostgreSQL
 _PAUSES = (0.1, 0.2, 0.4, 0.8)
@@ -79,14 +79,14 @@ class Bus:
 
     @property
     def up(self) -> bool:
-        """Whether this node is heard over Redis, and hears."""
+        """Whether this node both sends and hears over Redis."""
         return len(self._works) == 2
 
     # -- sending --------------------------------------------------------------------------------------------------
 
     @property
     def key(self) -> bytes:
-        """What others need to believe this node; nothing while it can't send."""
+        """The key by which others know this node's messages; empty while it can't send."""
         return self._key if "sending" in self._works else b""
 
     def committed(self, node: int, number: int, body: bytes) -> None:

@@ -26,7 +26,7 @@ _MOST_BYTES = 8 * 1024 * 1024  # beyond, all are dropped, and read in PostgreSQL
 
 
 class Inbox:
-    """Holds batches that come in any order, or repeatedly, until they are read in theirs.
+    """Holds batches, which may come in any order and repeatedly, until they can be read in order.
 
     `told` is the newest batch that its node has told of.
     """

@@ -56,7 +56,7 @@ class Following:
         self._lock = asyncio.Lock()
         self._together = Together(self._look_together)
         self._unreadable: WeakKeyDictionary[Tail, Broken] = WeakKeyDictionary()
-        """The tails of whose stretches one could not be read at the last look."""
+        """The tails with a stretch that could not be read at the last look."""
 
     @property
     def nodes(self) -> Collection[int]:
@@ -100,7 +100,7 @@ class Following:
 
         Afterwards these tails have everything that was written before the call. With `claimed`, this node has claimed
         the logs, and nobody will write again what the database has lost of them. A stretch that can't be read is an
-        error for those who asked for its log only.
+        error only for callers who asked for its log.
         """
         asked = None if tails is None else list(tails)
         if asked is not None and not claimed:

@@ -26,7 +26,7 @@ logger = structlog.get_logger()
 
 
 _EVERY = 1.0
-_CHANCE = LEASE / 2  # seconds: a node that just starts, and finds only silent ones, waits for reports of theirs
+_CHANCE = LEASE / 2  # seconds for which a node that starts, and finds only silent nodes, lets them report
 
 
 class Duties(Protocol):
@@ -80,7 +80,7 @@ class Membership:
         self._adopted: list[Stretch] = []  # those that `adopt` has to go on with
         self._tasks: list[asyncio.Task[None]] = []
         self._beat_at = math.inf  # when the database last accepted a beat
-        # Since when it has accepted every beat, over one connection, and whether that was ever otherwise.
+        # Since when it has accepted every beat, over one connection, and whether a beat or a connection was ever lost.
         self._steady_from, self._interrupted = asyncio.get_running_loop().time(), False
         self._breaks = 0
 

@@ -32,7 +32,7 @@ def channel(node: int, key: bytes) -> str:
 
 
 def signed(message: BatchMessage, key: bytes) -> bytes:
-    """The message as it is sent. Who doesn't have the key can't make the signature that it begins with."""
+    """The message as it is sent. It begins with a signature that nobody can make without the key."""
     payload = _encode(message)
     return _signature(payload, key) + payload
 

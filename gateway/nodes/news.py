@@ -14,10 +14,11 @@ _ASKED_FOR = 3.0
 
 
 class News:
-    """Batches go over the bus; to whoever doesn't hear them there, rings tell of them.
+    """Batches go over the bus. Nodes that don't hear them there learn of them by rings.
 
-    A node says over and over whom it follows without hearing it on the bus. Whoever is named so rings with each batch
-    for some seconds, and says under which key it speaks on the bus. Without a bus this is all there is.
+    A node says again and again which nodes it follows without hearing them on the bus. A node that is named in this
+    way rings with each batch for some seconds, and tells the key of its messages on the bus. Without a bus there are
+    only rings.
     """
 
     def __init__(self, rings: Rings, bus: "Bus | None") -> None:

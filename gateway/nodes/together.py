@@ -13,7 +13,7 @@ from gateway.waiting import outlived
 
 
 class Together:
-    """`look` calls `begin` when it begins, and then looks at what that returns."""
+    """`look` calls `begin` first, and then looks at the tails that `begin` returns."""
 
     def __init__(self, look: Callable[[], Awaitable[None]]) -> None:
         self._look = look

@@ -39,8 +39,8 @@ class Heartbeats:
         self._beat(list(self._hearts), 0)
 
     def _beat(self, hearts: list[Heart], at: int) -> None:
-        """Beats one slice per tick, so that others get their turn; without pauses, as waking a sleeping peer costs
-        more."""
+        """Beats one slice per tick, so that others get their turn. There is no pause between slices, because waking a
+        peer that has fallen asleep costs more."""
         now = self._loop.time()
         for heart in hearts[at : at + _BEATS_A_SLICE]:
             if heart in self._hearts:

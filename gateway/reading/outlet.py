@@ -38,7 +38,7 @@ class Outlet(Heart, Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether its socket accepts nothing now; the outlet is served again once it does."""
+        """Whether its socket accepts nothing now. The outlet is served again once the socket accepts data."""
 
     spoke: bool
 

@@ -19,7 +19,7 @@ _SHOWN_WITHIN: Final = 10.0
 """Seconds for which the database may be away without an error."""
 
 _LOOK_AGAIN: Final = 0.5
-"""A log that another process takes over gives no news."""
+"""Seconds between two looks, because a log that another process takes over gives no news."""
 
 
 class Audience(Protocol):

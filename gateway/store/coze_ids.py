@@ -1,4 +1,4 @@
-"""Coze's ids: which turns and conversations go by them. What is queued to be written is not looked at."""
+"""Coze's ids: finds the turns and conversations that have them. Rows that wait to be written are not found."""
 
 from gateway.postgres.text import storable
 from gateway.store.inventory import CONVERSATION, TURN

@@ -165,7 +165,7 @@ class Answers:
         return self._replace({part: text})
 
     def add(self, text: str) -> Text:
-        """An answer that has no message of its own: none that was streamed is this one."""
+        """Adds an answer that has no message of its own, and so can't be one that was streamed."""
         return self._begin(Part("", text, whole=True))
 
     def withdraw(self, message_id: str) -> Message | None:

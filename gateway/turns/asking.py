@@ -56,7 +56,7 @@ class GoneAsked(msgspec.Struct, tag="gone"):
 
 
 class InterruptAsked(msgspec.Struct, tag="interrupt"):
-    """Which turns have asked this question of a workflow's? Answered by `Interrupts.here`."""
+    """Which turns' workflows have asked this question? Answered by `Interrupts.here`."""
 
     event_id: str
 

@@ -79,7 +79,7 @@ class Erasure:
         keys = [LogKey(conversation_id), *map(LogKey, await self._store.inventory.turns_of(conversation_id))]
         self._send_away(keys)
         try:
-            all_know = await self._told(keys)  # while they can read the turns' ends
+            all_know = await self._told(keys)  # while other nodes can still read how the turns ended
             await self._log.keeper.erase(keys)
         except BaseException:
             self._log.shelf.gone.give_up(keys)

@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Finding:
-    """A turn's row may come later than its beginning in the log: where the log is not in PostgreSQL, or where that has
-    refused the row. If a node dies between the two, the node that goes on with the turn tells the store, and whoever
-    asks for the row meanwhile waits. Methods raise `storage_unavailable`."""
+    """A turn's row may come later than its beginning in the log: if the log is not in PostgreSQL, or if PostgreSQL has
+    refused the row. If a node dies between the two, the node that goes on with the turn tells the store, and a caller
+    that asks for the row meanwhile waits. Methods raise `storage_unavailable`."""
 
     def __init__(self, store: Store, log: EventLog, others: Others) -> None:
         self._store = store

@@ -44,7 +44,7 @@ class Interrupts:
         ]
 
     async def _elsewhere(self, event_id: str) -> list[Waiting] | None:
-        """The same of all other nodes; None if a node did not answer, whose turns others may be taking over."""
+        """The same from all other nodes; None if one did not answer, because others may be taking over its turns."""
         answers: list[Reply | None] = await ask_all(self._others, InterruptAsked(event_id))
         found = [Waiting(*one) for answer in answers if answer is not None for one in answer.value]
         return found if found or None not in answers else None

@@ -24,7 +24,7 @@ logger = structlog.get_logger()
 
 PREVIEW = 80
 _MOST_WAITING = 1000  # notifications of one shop that wait until the log, or another node, takes them
-_PATIENCE = 300.0  # seconds: nobody waits for them
+_PATIENCE = 300.0  # seconds for which a notification is tried again; nobody waits for it
 _LOOKED_AT = 3  # how many stretches are searched for a notification that may have been written already
 _MOST_TOLD = 10_000  # notifications that are remembered, so that none of them is written twice
 _ROLL_AFTER = 200  # events after which a shop's stretch is closed, so that retention can remove it
@@ -208,7 +208,7 @@ class Notifications:
         return None
 
     async def _write(self, asked: NotifyAsked, key: LogKey) -> None:
-        """Writes a notification, only once: a question whose node has given it up, and asked again, may be late."""
+        """Writes a notification only once: a node that gave up waiting asks again, and its first question may come."""
         told = asked.shop, asked.notification.turn_id, asked.notification.type
         if told in self._told:
             return
@@ -246,7 +246,7 @@ class Notifications:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Notifications that still wait are dropped. The next process tells of the ends among them."""
+        """Notifications that still wait are dropped. The next process sends those that report an end."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -107,7 +107,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Saving(msgspec.Struct):
-    """What a body in Coze's own form says of that."""
+    """Whether Coze is to keep a record of the chat, as a body in Coze's own form says it."""
 
     auto_save_history: Any = True
 

@@ -15,8 +15,8 @@ class Others(Protocol):
     any: bool
 
     async def leave(self) -> bool:
-        """Tells the others that this node is about to leave. Returns whether another node lives that stays, and can go
-        on with its turns. Never raises: what was known last counts if nobody answers."""
+        """Tells the others that this node is about to leave. Returns whether another node stays, which can go on with
+        its turns. Never raises: if the database does not answer, what was known last counts."""
 
     @property
     def term(self) -> int:

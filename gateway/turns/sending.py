@@ -1,4 +1,4 @@
-"""Sending: the message goes to Coze as often as is safe, and the tool outputs likewise."""
+"""Sending: hands the message, or tool outputs, to Coze, and tries again only while that is safe."""
 
 import asyncio
 

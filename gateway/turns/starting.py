@@ -95,7 +95,8 @@ class Starting:
         try:
             return await self._find_or_start_in_term(order, owns, admit, position, mark, until)
         except _TakenForDead as dead:  # its claims and findings may be out of date, but it was admitted
-            # Its old batches are settled once this node has joined again: nobody who may have a turn is refused before.
+            # Only once this node has joined again is it known what became of its old batches. Until then nobody who
+            # may have a turn is refused.
             until = until if dead.perhaps is None else patience()
             await self._patiently(self._require_storage, until)
             if (begun := dead.perhaps) is not None and await self._is_known(begun, until):

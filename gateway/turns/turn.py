@@ -1,4 +1,4 @@
-"""A turn: turns what Coze says into events.
+"""A turn: makes events of what Coze says.
 
 A pure state machine: nothing here waits, reads a clock or does I/O. A live turn tells it what happened (`take`,
 `stream_ended`, `settled`, `recovered`, `cancel`, `fail`) and appends the events that it returns. Whatever happens, and
@@ -98,7 +98,7 @@ class Memory(Struct):
     seen: list[str] = []
     """The ids of the cards, tools and suggestions that were shown already, as far as Coze gave them ids."""
     given: bool = False
-    """Whether the tool outputs were given that the turn asked for last, so that it runs before its next event, too."""
+    """Whether the tool outputs that the turn asked for last were given: it then runs, even before its next event."""
 
 
 class Turn:

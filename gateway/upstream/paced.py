@@ -1,4 +1,4 @@
-"""Pacing: hands a body to a sink in portions, and lets other tasks run in between.
+"""Paced reading: hands a body to a sink in portions, and lets other tasks run in between.
 
 One read brings up to 256 KiB. If these are ordinary records of a chat, they are quickly read; if they are records of a
 few bytes, or a packed body, they take a hundred times as long.

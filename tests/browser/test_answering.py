@@ -265,9 +265,7 @@ async def test_a_question_that_could_not_be_queued_says_why_and_is_asked_once(ta
     await say(stub, turn, "Two.")
     await end(stub, turn)
     await tab.page.locator(".turn[data-state=completed]").nth(1).wait_for()
-    retry = tab.page.locator(".retry:not([disabled])")
-    if await retry.count():
-        await retry.click()
+    await tab.page.locator(".retry").click()  # once the page knows that nothing runs
     await tab.page.locator(".failure:visible").wait_for(state="detached")
     assert [t.input for t in stub.world.turns.values()] == ["first", "second"]
 

@@ -1,4 +1,4 @@
-"""Which of Coze's names for a conversation is the newest, and turns found by what was asked."""
+"""Adds which of Coze's names for a conversation is the newest, and a digest by which a turn's question is found."""
 
 import sqlalchemy as sa
 from alembic import op

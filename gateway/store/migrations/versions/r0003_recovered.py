@@ -1,4 +1,4 @@
-"""Whether an answer was finished from Coze's record, so that its last event is the same when it is told again."""
+"""Adds whether an answer was finished from Coze's record, so that its last event is the same when it is told again."""
 
 import sqlalchemy as sa
 from alembic import op

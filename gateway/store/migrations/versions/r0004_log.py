@@ -1,4 +1,4 @@
-"""The event log's tables, on PostgreSQL alone: with SQLite the log is a file of its own."""
+"""Adds the event log's tables, on PostgreSQL alone: with SQLite the log is a file of its own."""
 
 import secrets
 

@@ -1,4 +1,4 @@
-"""Conversations are listed by their user, and have titles; answers have their users' feedback."""
+"""Adds titles, users' feedback, and an index to list conversations by their user."""
 
 import sqlalchemy as sa
 from alembic import op

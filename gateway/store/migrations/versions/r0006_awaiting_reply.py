@@ -1,4 +1,4 @@
-"""Whether a turn ended with a question of the bot, so that its last event is the same when it is told again."""
+"""Adds whether a turn ended with a question of the bot, so that its last event is the same when it is told again."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""An index to find conversations by Coze's ids of them, with which the callers of Coze's own door come."""
+"""Adds an index to find conversations by Coze's ids of them, with which the callers of Coze's own door come."""
 
 import sqlalchemy as sa
 from alembic import op

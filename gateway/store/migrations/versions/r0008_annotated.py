@@ -1,4 +1,4 @@
-"""When titles and feedback were given, so that a node that writes them again, after a loss, replaces nothing newer."""
+"""Adds when titles and feedback were given: a node that writes them again, after a loss, replaces nothing newer."""
 
 import sqlalchemy as sa
 from alembic import op
