@@ -47,6 +47,7 @@ class LiveTurn:
         self.task: asyncio.Task[None] | None = None
         self.erased = False  # its conversation was deleted: nobody is told anything more about it
         self.elsewhere = False  # another process goes on with it, perhaps because its end was not durable in time
+        self.durable = False  # whether the log has its beginning
         self.stored = False  # whether the store knows that it began
         self._means = means
         self._waking = Waking()
@@ -94,6 +95,7 @@ class LiveTurn:
     def go_on_with(self, stretch: Stretch, *, queued: bool) -> None:
         """Takes over the stretch that a former process wrote for this turn."""
         self.pen.writer = self._means.log.take_over(stretch, self)
+        self.durable = True
         if not queued:
             self.pen.stretch = stretch
 

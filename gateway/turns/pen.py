@@ -141,20 +141,24 @@ class Pen:
         """Records that nobody had seen are lost: the turn ends with an error, which is shown before it is written."""
         code = Code.INTERNAL if isinstance(error, Broken) else Code.STORAGE_UNAVAILABLE
         turn, writer, stretch = self._turn, self._writing(), self.stretch
+        if stretch is not None and stretch.ended is not None:
+            return  # only its note is lost
         self.loss = GatewayError(code, str(error))
         self._context.course.failed(self.loss)
-        if stretch is not None and stretch.last >= stretch.first and stretch.ended is None:
-            failure = turn.break_off(code, outline(stretch).content)
-            writer.owe(failure)
-        else:
-            failure = turn.break_off(code, "")
-        kept = writer.stretch
-        if self.waiting is not None and kept.last < kept.first:
+        if stretch is not None and self._has_begun(writer):
+            writer.owe(turn.break_off(code, outline(stretch).content))
+            return
+        failure = turn.break_off(code, "")
+        if self.waiting is not None and self._has_begun(self.waiting):
             # The turn was about to leave the queue: its readers are told in the log where it waited.
             self.writer = self.waiting
             old = self.stay_apart(owner)
             self._context.means.readers.redirect(turn.turn_id, old, self.tail)
             self.waiting.owe(failure)
+
+    def _has_begun(self, writer: Writer) -> bool:
+        """Whether the beginning of its stretch is not among what was lost."""
+        return writer.stretch.number in self._log.shelf.unsaved
 
     async def broke(self, error: Exception) -> bool:
         """Our own code failed: the turn ends with `internal`, after the events that readers have. False if it was

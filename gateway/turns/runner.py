@@ -49,6 +49,7 @@ class Runner:
         """Takes a new turn in; it is durable on return. If this raises `storage_unavailable`, the turn never
         existed."""
         self.admit(live)
+        tail = live.tail  # it moves to a log of its own if it is cancelled in the queue
         try:
             if queued:
                 self._enqueue(live, mark)
@@ -59,12 +60,16 @@ class Runner:
                 raise live.pen.loss
         except GatewayError as error:
             self.queues.leave(live)
-            self._forget(live)
+            if live.task is None:  # otherwise it was cancelled meanwhile, and its task forgets it
+                self._forget(live)
+            if queued and not self._log.fenced:
+                self._next(tail)
             error.retry_after = 1
             raise
+        live.durable = True
         self._telling.began(live)
         if queued:
-            self._next(live.tail)
+            self._next(tail)
         else:
             self.go(live)
 
@@ -150,9 +155,9 @@ class Runner:
                 self._next(live.tail)
 
     def _next(self, tail: Tail) -> None:
-        """Starts the next queued turn of a conversation that has none running."""
+        """Starts the next queued turn of a conversation that has none running, once the log has that turn."""
         live = self.queues.next(tail.key)
-        if tail.writer is not None or self.draining or live is None:
+        if tail.writer is not None or self.draining or live is None or not live.durable:
             return
         self.queues.leave(live)
         live.begin(live.order.mark())
@@ -201,11 +206,13 @@ class Runner:
             kind = f"turn.{turn.outcome or 'failed'}"
             await self._notify(live, kind, "" if live.erased else beginning or order.input)
         finally:
-            if not self.draining and not live.elsewhere:
-                self._next(tail)
-            self._forget(live)
-            for one in held:
-                one.close()
+            try:
+                if not self.draining and not live.elsewhere:
+                    self._next(tail)
+            finally:
+                self._forget(live)
+                for one in held:
+                    one.close()
             level, details = live.course.line(turn)
             seconds = live.pen.seconds
             outcome = None if live.elsewhere else turn.outcome

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gateway.log.journal import BEGIN, END, JournalError
+from tests.cancellation.test_faults import count
 from tests.faults.mortal import mortal
 from tests.faults.reading import client
 from tests.transports.conftest import Serve, Served, serving
@@ -29,21 +31,35 @@ async def served(serve: Serve, coze: Coze) -> Served:
 
 
 class SlowDisk:
-    """Holds back commits until it is told to go on."""
+    """Holds back commits until it is told to go on, or to refuse them."""
 
     def __init__(self, served: Served) -> None:
-        self._journal = served.services.log._journal
+        self._log = served.services.log
+        self._journal = self._log._journal
         self._commit = self._journal.commit
         self._may = asyncio.Event()
+        self._refuses = False
         self._journal.commit = self.commit  # type: ignore[method-assign]
 
     async def commit(self, number: int, batch: list[Any]) -> None:
         await self._may.wait()
+        if self._refuses:
+            raise JournalError("the disk is full")
         await self._commit(number, batch)
+
+    async def holds(self, kind: int) -> None:
+        """Waits until a record of this kind waits for the disk."""
+        committer = self._log.committer
+        await until(lambda: kind in [record[1] for record in committer.in_flight + committer.pending], within=5)
 
     def go_on(self) -> None:
         self._may.set()
         self._journal.commit = self._commit  # type: ignore[method-assign]
+
+    def refuse(self) -> None:
+        """What is held back now is lost; later commits succeed."""
+        self._refuses = True
+        self.go_on()
 
 
 def another_task(served: Served) -> Callable[[], bool]:
@@ -110,6 +126,56 @@ async def test_a_message_that_interrupts_before_the_first_one_is_durable_ends_it
     disk.go_on()
     assert await lasts(*await asyncio.gather(*starting)) == ["cancelled", "completed"]
     assert coze.chats[-1].message == "two"
+
+
+async def test_a_queued_turn_whose_cancellation_is_lost_ends_all_the_same_and_is_never_asked(
+    tmp_path: Path, coze: Coze
+) -> None:
+    settings = {"coze_api_base": coze.url, "coze_api_token": "a-token-for-tests"}
+    async with serving(tmp_path, **settings) as served:
+        one, conversation = await begin(served, "slow one")
+        first = await coze.came(1)
+        queued, _ = await begin(served, "queued", conversationId=conversation, onBusy="queue")
+        turn = queued.topic[6:]
+        listening = asyncio.create_task(lasts(queued))
+        disk = SlowDisk(served)
+        stopping = asyncio.create_task(served.post(f"/api/coze/turns/{turn}/cancel"))
+        await disk.holds(END)
+        disk.refuse()
+        await stopping
+        assert await listening == ["error"]
+        assert (await served.ended(turn))["status"] == "failed"
+        await until(lambda: served.services.log.trouble is None, within=5)
+        first.finish.set()
+        assert await lasts(one, queued) == ["completed", "error"]
+        await served.balanced()
+    async with serving(tmp_path, **settings) as served:
+        assert await lasts(served.door(one.topic), served.door(queued.topic)) == ["completed", "error"]
+        assert [chat.message for chat in coze.chats] == ["slow one"]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_turn_leaves_the_queue_only_once_the_log_has_it(served: Served, coze: Coze, lost: bool) -> None:
+    one, conversation = await begin(served, "slow one")
+    await coze.came(1)
+    disk = SlowDisk(served)
+    asked = {"userId": "u", "botId": "b", "message": "queued", "conversationId": conversation, "onBusy": "queue"}
+    asking = asyncio.create_task(served.post("/api/coze/chat", asked, Prefer="wait=0"))
+    await disk.holds(BEGIN)
+    stopping = asyncio.create_task(served.post(f"/api/coze/{one.topic}/cancel"))
+    await disk.holds(END)
+    if lost:
+        disk.refuse()
+    else:
+        disk.go_on()
+    (status, _, answer), _ = await asyncio.gather(asking, stopping)
+    assert status == (503 if lost else 202), answer
+    queued = [] if lost else [served.door(f"turns/{answer['turnId']}")]
+    assert await lasts(one, *queued) == (["error"] if lost else ["cancelled", "completed"])
+    await served.balanced()
+    assert [chat.message for chat in coze.chats] == ["slow one", "queued"][: 1 if lost else 2]
+    assert not served.services.turns._runner.turns
+    assert count(served.services, "turn") == 0
 
 
 async def test_a_turn_that_interrupted_while_a_drain_began_is_next_after_the_restart(
