@@ -33,7 +33,7 @@ class Keeper:
     """Folds batches into saved stretches, and removes saved stretches by age.
 
     With `until_told` the stretch of an ended turn stays unsaved, even through restarts, until `told` says that the
-    turn's end is stored elsewhere too.
+    turn's end is stored elsewhere too, and its writer is not `announcing` it any more.
     """
 
     def __init__(
@@ -175,9 +175,12 @@ class Keeper:
         return [writer.stretch for writer in self._shelf.unsaved.values() if writer.stretch.ended is not None]
 
     def _may_go(self, writer: Writer) -> bool:
-        """Whether its stretch need not wait for `told`. Without a turn or an event there is nothing to tell."""
+        """Whether its stretch need not wait until all are told of the end. Without a turn or an event there is nothing
+        to tell."""
         ended = writer.stretch
-        return writer.told or not (self.until_told and ended.turn and ended.last >= ended.first)
+        if not (self.until_told and ended.turn and ended.last >= ended.first):
+            return True
+        return writer.told and not writer.announcing
 
     def _oldest_batch(self) -> int:
         oldest = (writer.stretch.unsaved_from for writer in self._shelf.unsaved.values())

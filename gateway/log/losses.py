@@ -13,6 +13,7 @@ def let_go(shelf: Shelf, lost: list[Record], error: JournalError, faults: Faults
     for number, kind, _, _ in lost:
         writer = writers[number] = shelf.unsaved[number]
         writer.tail.next = writer.tail.head + 1
+        writer.lost()
         if kind == BEGIN:
             begun.append(writer)
         elif kind == EPOCHS:

@@ -62,7 +62,7 @@ class Writer:
     that another process began the stretch and this one has added nothing yet.
     """
 
-    __slots__ = ("_desk", "_noted", "fenced", "foreign", "owner", "stretch", "tail", "told")
+    __slots__ = ("_desk", "_noted", "announcing", "fenced", "foreign", "owner", "stretch", "tail", "told")
 
     def __init__(
         self, desk: Desk, stretch: Stretch, tail: Tail, owner: Owner | None = None, *, foreign: bool = False
@@ -75,6 +75,9 @@ class Writer:
         self.fenced = False
         self.told = False
         """Whether the turn's end is stored elsewhere too."""
+        self.announcing = False
+        """Whether somebody else still has to be told of the turn's end: until then another process may have to do it,
+        and finds the stretch only while it is not saved."""
         self._noted = len(stretch.state)  # bytes of the note, including what is not durable yet
 
     def handed_to(self, owner: Owner) -> "Writer":
@@ -124,6 +127,10 @@ class Writer:
         if not self.fenced:
             self._desk.put((self.stretch.number, MORE, self._noted, more))
             self._noted += len(more)
+
+    def lost(self) -> None:
+        """Records that are not durable are lost."""
+        self._noted = len(self.stretch.state)
 
     def end(self) -> None:
         """Ends the stretch after what was appended; its retention begins."""

@@ -110,7 +110,9 @@ class Claims:
     def hold(self, key: LogKey) -> None:
         self._held[key] += 1
 
-    def release(self, key: LogKey) -> None:
+    def release(self, key: LogKey, term: int | None = None) -> None:
+        if term not in (None, self.term):
+            return
         self._held[key] -= 1
         if self._held[key] <= 0:
             del self._held[key]

@@ -62,11 +62,12 @@ class InterruptAsked(msgspec.Struct, tag="interrupt"):
 
 
 class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
-    """Notify a shop's staff. `again` says that an earlier question may have done so already."""
+    """Notify a shop's staff. `again` says that they may have been told already, at the time `at` or later."""
 
     shop: str
     notification: Notification
     again: bool = False
+    at: float = 0.0
 
 
 Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked | InterruptAsked | NotifyAsked

@@ -48,6 +48,7 @@ class LiveTurn:
         self.erased = False  # its conversation was deleted: nobody is told anything more about it
         self.elsewhere = False  # another process goes on with it, perhaps because its end was not durable in time
         self.durable = False  # whether the log has its beginning
+        self.inherited = False  # whether a former process began it
         self.stored = False  # whether the store knows that it began
         self._means = means
         self._waking = Waking()
@@ -94,10 +95,8 @@ class LiveTurn:
 
     def go_on_with(self, stretch: Stretch, *, queued: bool) -> None:
         """Takes over the stretch that a former process wrote for this turn."""
-        self.pen.writer = self._means.log.take_over(stretch, self)
-        self.durable = True
-        if not queued:
-            self.pen.stretch = stretch
+        self.pen.go_on_with(self._means.log.take_over(stretch, self), queued=queued)
+        self.durable = self.inherited = True
 
     def restart_clock(self, timeout: float) -> None:
         """Gives the turn `timeout` seconds from now."""
@@ -119,12 +118,6 @@ class LiveTurn:
             self.pen.append(turn.fail(lost) if given else turn.stream_ended(StreamEnd.BROKEN))
         elif not turn.memory.run and self.note.stage != "accepted" and not self._means.retry_uncertain:
             self.pen.append(turn.fail(GatewayError(Code.UPSTREAM_UNCERTAIN)))
-
-    def announced(self) -> None:
-        """The shop's staff was notified in this tick. One commit holds that and this note, so no crash notifies them
-        twice."""
-        self.note.announced = True
-        self.pen.remember()
 
     # -- what others ask of it ----------------------------------------------------------------------------------
 

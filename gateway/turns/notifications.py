@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import structlog
@@ -25,9 +25,18 @@ logger = structlog.get_logger()
 PREVIEW = 80
 _MOST_WAITING = 1000  # notifications of one shop that wait until the log, or another node, takes them
 _PATIENCE = 300.0  # seconds for which a notification is tried again; nobody waits for it
-_LOOKED_AT = 3  # how many stretches are searched for a notification that may have been written already
+_CLOCKS = 60.0  # seconds by which the clocks of two nodes may differ
 _MOST_TOLD = 10_000  # notifications that are remembered, so that none of them is written twice
 _ROLL_AFTER = 200  # events after which a shop's stretch is closed, so that retention can remove it
+
+
+class _Waiting(NamedTuple):
+    """A notification that waits. `told` is called once it is written, or given up: in the tick in which it is appended
+    if this node does that for a turn of its own, so that one commit holds both."""
+
+    asked: NotifyAsked
+    told: Callable[[], None]
+    term: int
 
 
 class Notifications:
@@ -48,8 +57,8 @@ class Notifications:
     ) -> None:
         self._log = log
         self._others = others or Nobody()
-        self._waiting: dict[str, deque[NotifyAsked]] = {}  # by shop
-        self._unsure: dict[Writer, deque[tuple[int, NotifyAsked]]] = {}  # what may not be durable, by its sequence
+        self._waiting: dict[str, deque[_Waiting]] = {}  # by shop
+        self._unsure: dict[Writer, deque[tuple[int, _Waiting]]] = {}  # what may not be durable, by its sequence
         self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by shop
         self._told: dict[tuple[str, str, str], None] = {}  # shop, turn and type of what had waited and is written
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,32 +67,35 @@ class Notifications:
         self._faults = faults or Faults()
         self._open: dict[str, tuple[Writer, float]] = {}
 
-    async def publish(self, shop: str, notification: Notification) -> None:
-        """Notifies a shop's staff. While that fails it is tried again; if it fails for too long, the notification is
-        lost, and a log line says so. Never raises."""
-        asked = NotifyAsked(shop, notification)
+    async def publish(self, shop: str, notification: Notification, told: Callable[[], None]) -> None:
+        """Notifies a shop's staff, and calls `told` then. While that fails it is tried again; if it fails for too long,
+        the notification is lost, and a log line says so. Never raises."""
+        asked = NotifyAsked(shop, notification, at=self._clock())
+        waiting = _Waiting(asked, told, self._others.term)
         if shop in self._waiting or (self._others.any and shop not in self._open):
-            return self._line_up(asked)
+            return self._line_up(waiting)
         try:
-            await self._publish(asked)
+            await self._publish(waiting)
         except JournalError as error:
             logger.warning("notification.lost", reason=str(error))
+            told()
         except Exception as error:
             self._faults.broke("notify", error)
+            told()
         return None
 
-    def repeat(self, shop: str, notification: Notification) -> None:
-        """Notifies a shop's staff in the place of a former process, unless that has done so."""
-        self._line_up(NotifyAsked(shop, notification, again=True))
+    def repeat(self, shop: str, notification: Notification, told: Callable[[], None], *, at: float) -> None:
+        """Notifies a shop's staff in the place of a former process, unless that has done so since the time `at`."""
+        self._line_up(_Waiting(NotifyAsked(shop, notification, again=True, at=at), told, self._others.term))
 
-    async def _publish(self, asked: NotifyAsked) -> None:
-        writer, sequence = self._append(
-            asked.shop, await self._log.shelf.tail(shop_log(asked.shop)), asked.notification
-        )
+    async def _publish(self, waiting: _Waiting) -> None:
+        shop = waiting.asked.shop
+        writer, sequence = self._append(shop, await self._log.shelf.tail(shop_log(shop)), waiting.asked.notification)
+        waiting.told()
         unsure = self._unsure.setdefault(writer, deque())
         while unsure and unsure[0][0] <= writer.stretch.last:
             unsure.popleft()
-        unsure.append((sequence, asked))
+        unsure.append((sequence, waiting))
 
     def _append(self, shop: str, tail: Tail, notification: Notification) -> tuple[Writer, int]:
         """Returns the writer and the notification's sequence."""
@@ -111,9 +123,9 @@ class Notifications:
     def lost(self, writer: Writer, error: JournalError) -> None:
         """The log lost records of a stretch. If its beginning was among them, the stretch no longer exists."""
         self._forget(writer)
-        for sequence, asked in self._unsure.pop(writer, ()):
+        for sequence, waiting in self._unsure.pop(writer, ()):
             if sequence > writer.stretch.last:
-                self._line_up(asked)
+                self._line_up(waiting)
         if writer.stretch.last >= writer.stretch.first and writer.stretch.ended is None:
             writer.owe()
 
@@ -122,7 +134,7 @@ class Notifications:
         return {}
 
     def fenced(self, writer: Writer) -> None:
-        """Another process notifies the shop's staff from now on, also of the ends that it finds."""
+        """Another process notifies the shop's staff from now on, also of what it finds that they were not told."""
         self._forget(writer)
         self._unsure.pop(writer, None)
 
@@ -136,7 +148,7 @@ class Notifications:
         writer, _ = self._open.pop(shop)
         writer.end()
         if self._others.any:
-            self._track(self._release(writer.tail.key))
+            self._track(self._release(writer.tail.key, self._others.term))
 
     # -- over nodes -----------------------------------------------------------------------------------------------
 
@@ -144,38 +156,49 @@ class Notifications:
         """This node has adopted a dead node's stretch and ended it: releases the shop's log for other nodes."""
         if self._others.any:
             self._others.hold(writer.tail.key)
-            self._track(self._release(writer.tail.key))
+            self._track(self._release(writer.tail.key, self._others.term))
 
-    async def _release(self, key: LogKey) -> None:
+    async def _release(self, key: LogKey, term: int) -> None:
         """Releases the log once the stretch's end is durable, so that other nodes can claim it."""
         with suppress(GatewayError):
             await self._log.committed()
-        self._others.release(key)
+        self._others.release(key, term)
 
-    def _line_up(self, asked: NotifyAsked) -> None:
-        if (waiting := self._waiting.get(asked.shop)) is None:
-            waiting = self._waiting[asked.shop] = deque()
-            self._track(self._pass_on(asked.shop, waiting))
-        waiting.append(asked)
+    def _line_up(self, one: _Waiting) -> None:
+        shop = one.asked.shop
+        if (waiting := self._waiting.get(shop)) is None:
+            waiting = self._waiting[shop] = deque()
+            self._track(self._pass_on(shop, waiting))
+        waiting.append(one)
         if len(waiting) > _MOST_WAITING:
-            waiting.popleft()
+            waiting.popleft().told()
             logger.warning("notification.lost", reason="too many notifications of the shop wait")
 
-    async def _pass_on(self, shop: str, waiting: deque[NotifyAsked]) -> None:
-        """Writes or passes on what waits, one after the other, in a task of its own, so that no turn waits for that."""
+    async def _pass_on(self, shop: str, waiting: deque[_Waiting]) -> None:
+        """Writes or passes on what waits, one after the other, in a task of its own, so that no turn waits for that.
+
+        What waited when this node was taken for dead is dropped: whoever adopts those turns tells of them.
+        """
         try:
             while waiting:
+                one = waiting.popleft()
                 try:
-                    await self._tell(waiting.popleft())
+                    await self._tell(one)
                 except (GatewayError, JournalError) as error:
                     logger.warning("notification.lost", reason=str(error))
                 except Exception as error:
                     self._faults.broke("notify", error)
+                if one.term == self._others.term:
+                    one.told()
         finally:
             del self._waiting[shop]
 
-    async def _tell(self, asked: NotifyAsked) -> None:
+    async def _tell(self, waiting: _Waiting) -> None:
+        asked = waiting.asked
+
         async def attempt() -> bool | None:
+            if waiting.term != self._others.term:
+                return True
             if self._log.trouble is not None:
                 return None
             try:
@@ -198,16 +221,17 @@ class Notifications:
         key = shop_log(asked.shop)
         if (node := await self._others.claim(key)) is not None:
             return node
+        term = self._others.term
         try:
             async with self._writing.setdefault(asked.shop, asyncio.Lock()):
-                await self._write(asked, key)
+                await self._write(asked, key, term)
         except JournalError as error:
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         finally:
-            self._others.release(key)
+            self._others.release(key, term)
         return None
 
-    async def _write(self, asked: NotifyAsked, key: LogKey) -> None:
+    async def _write(self, asked: NotifyAsked, key: LogKey, term: int) -> None:
         """Writes a notification only once: a node that gave up waiting asks again, and its first question may come."""
         told = asked.shop, asked.notification.turn_id, asked.notification.type
         if told in self._told:
@@ -216,28 +240,32 @@ class Notifications:
         tail = await shelf.tail(key, newest=asked.shop not in self._open)
         tail.users.add(asked)
         try:
-            if not (asked.again and await self._was_told(tail, asked.notification)):
-                self._append(asked.shop, tail, asked.notification)
-            await self._log.committed()
+            if not (asked.again and await self._was_told(tail, asked)):
+                if self._log.fenced or self._others.term != term:  # another node may have claimed the shop's log
+                    raise GatewayError(Code.STORAGE_UNAVAILABLE, "this node was taken for dead")
+                writer, sequence = self._append(asked.shop, tail, asked.notification)
+                await self._log.committed()
+                if writer.stretch.last < sequence:
+                    raise GatewayError(Code.STORAGE_UNAVAILABLE, "the shop's log could not be written")
         finally:
             shelf.drop(tail, asked)
         self._told[told] = None
         if len(self._told) > _MOST_TOLD:
             del self._told[next(iter(self._told))]
 
-    async def _was_told(self, tail: Tail, notification: Notification) -> bool:
-        """Whether the notification is among the newest: a turn has one of each type."""
+    async def _was_told(self, tail: Tail, asked: NotifyAsked) -> bool:
+        """Whether the log has the notification already: a turn has one of each type."""
         await self._log.committed()
-        for span in reversed(tail.spans[-_LOOKED_AT:]):
-            stretch = await self._log.shelf.load(span)
-            for entry in [] if stretch is None else stretch.read(after=0):
-                event = entry.event
-                if (
-                    isinstance(event, Notification)
-                    and event.type == notification.type
-                    and event.turn_id == notification.turn_id
-                ):
-                    return True
+        wanted = asked.notification.type, asked.notification.turn_id
+        since = (asked.at or self._clock() - _PATIENCE) - _CLOCKS
+        for span in reversed(tail.spans):
+            if (stretch := await self._log.shelf.load(span)) is None:
+                continue
+            if stretch.ended is not None and stretch.ended < since:
+                break
+            events = (entry.event for entry in stretch.read(after=0))
+            if any(isinstance(event, Notification) and (event.type, event.turn_id) == wanted for event in events):
+                return True
         return False
 
     def _track(self, work: Coroutine[Any, Any, None]) -> None:
@@ -246,7 +274,8 @@ class Notifications:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Notifications that still wait are dropped. The next process sends those that report an end."""
+        """Notifications that still wait are dropped: whoever goes on with their turns, or finds them ended, tells of
+        them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

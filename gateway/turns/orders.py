@@ -134,6 +134,7 @@ class Note(msgspec.Struct, omit_defaults=True):
     started_at: float
     stage: Stage = "accepted"
     announced: bool = False  # the shop's staff was told that the turn started
+    end_announced: bool = False  # and that it ended
     coze_conversation_id: str = (
         ""  # the conversation that the message was sent to, or the one that Coze has named since
     )
@@ -151,6 +152,7 @@ class _Change(msgspec.Struct, omit_defaults=True):
 
     stage: Stage | None = None
     announced: bool | None = None
+    end_announced: bool | None = None
     coze_conversation_id: str | None = None
     naming: int | None = None
     chat_id: str | None = None
@@ -216,6 +218,11 @@ _FRAME = struct.Struct("<BI")
 _MARK = 0xC1  # begins nothing in MessagePack
 
 
+def announced(end: bool) -> bytes:
+    """What is added to a note once the shop's staff was told that the turn started, or with `end` that it ended."""
+    return _frame(_encode(_Change(end_announced=True) if end else _Change(announced=True)))
+
+
 def _frame(data: bytes) -> bytes:
     return _FRAME.pack(_MARK, len(data)) + data
 
@@ -246,7 +253,7 @@ def _frames(data: bytes) -> Iterator[bytes]:
 
 def _apply(note: Note, change: _Change) -> None:
     memory = note.memory
-    for name in ("stage", "announced", "coze_conversation_id", "naming", "outputs"):
+    for name in ("stage", "announced", "end_announced", "coze_conversation_id", "naming", "outputs"):
         if (value := getattr(change, name)) is not None:
             setattr(note, name, value)
     memory.run = change.run if change.run is not None else memory.run

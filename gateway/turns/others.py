@@ -33,8 +33,9 @@ class Others(Protocol):
     def hold(self, key: LogKey) -> None:
         """Counts as a claim of a conversation that this node has already, because it is new or was adopted."""
 
-    def release(self, key: LogKey) -> None:
-        """Takes one claim back. After the last one another node may claim the conversation."""
+    def release(self, key: LogKey, term: int | None = None) -> None:
+        """Takes one claim back, unless it belongs to a former term. After the last one another node may claim the
+        conversation."""
 
     def lose_all(self) -> None:
         """This node was taken for dead and has lost all its claims."""
@@ -68,7 +69,7 @@ class Nobody:
     def hold(self, key: LogKey) -> None:
         pass
 
-    def release(self, key: LogKey) -> None:
+    def release(self, key: LogKey, term: int | None = None) -> None:
         pass
 
     def lose_all(self) -> None:

@@ -12,7 +12,7 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Owner, Writer
 from gateway.turns.context import Context
-from gateway.turns.orders import Keeping
+from gateway.turns.orders import Keeping, announced
 
 MOST_BACKLOG = 20_000
 """The number of records that are not durable yet above which we stop reading from Coze."""
@@ -50,7 +50,7 @@ class Pen:
         note = self._context.note
         note.stage = "queued"
         home = self.tail.key
-        self.writer = self._log.begin(tail, self._turn.turn_id, note.pack(), mark=mark, owner=owner, home=home)
+        self._take(self._log.begin(tail, self._turn.turn_id, note.pack(), mark=mark, owner=owner, home=home))
 
     def begin(self, mark: str, owner: Owner) -> None:
         """Writes `started`: from now on the turn is in the log, and survives a crash."""
@@ -61,11 +61,22 @@ class Pen:
             note.started_at = self._context.means.clock()
         self._began = asyncio.get_running_loop().time()
         note.stage = "accepted"
-        self.writer = self._log.begin(self.tail, turn.turn_id, note.pack(), mark=mark, owner=owner)
-        self.stretch = self.writer.stretch
-        self.writer.append(Started(turn.conversation_id, turn.turn_id, note.order.input))
+        writer = self._log.begin(self.tail, turn.turn_id, note.pack(), mark=mark, owner=owner)
+        self._take(writer)
+        self.stretch = writer.stretch
+        writer.append(Started(turn.conversation_id, turn.turn_id, note.order.input))
         if not turn.recorded:
-            self.writer.append(Notice("unrecoverable"))
+            writer.append(Notice("unrecoverable"))
+
+    def go_on_with(self, writer: Writer, *, queued: bool) -> None:
+        """Goes on in a stretch that a former process began."""
+        self._take(writer)
+        if not queued:
+            self.stretch = writer.stretch
+
+    def _take(self, writer: Writer) -> None:
+        self.writer = writer
+        writer.announcing = self._context.note.order.shop_id is not None
 
     def stay_apart(self, owner: Owner) -> Tail:
         """Lets the queued turn end in the log of its own, whose tail the owner uses from now on. Returns the tail in
@@ -117,6 +128,18 @@ class Pen:
             writer.note(note.pack())
         elif news := self._keeping.news(note):
             writer.note_more(news)
+
+    def announced(self, *, end: bool) -> None:
+        """The shop's staff was told that the turn started or, with `end`, that it ended. If that was in this tick, one
+        commit holds it and this note, so that no crash tells them twice."""
+        note = self._context.note
+        if end:
+            note.end_announced = True
+        else:
+            note.announced = True
+        if (writer := self.writer) is not None and self._has_begun(writer):
+            writer.note_more(announced(end=end))
+            writer.announcing = not note.end_announced
 
     @property
     def behind(self) -> bool:

@@ -184,9 +184,8 @@ class Runner:
         observer.turn_began(live.ids)
         try:
             try:
-                if order.shop_id is not None and not live.note.announced:
+                if not live.note.announced:
                     await self._notify(live, "turn.started", order.input)
-                    live.announced()
                 await live.run()
             except asyncio.CancelledError:
                 raise
@@ -204,7 +203,7 @@ class Runner:
             if not live.erased:
                 self._telling.stands(live)
             kind = f"turn.{turn.outcome or 'failed'}"
-            await self._notify(live, kind, "" if live.erased else beginning or order.input)
+            await self._notify(live, kind, "" if live.erased else beginning or order.input, end=True)
         finally:
             try:
                 if not self.draining and not live.elsewhere:
@@ -219,11 +218,15 @@ class Runner:
             story = Story(order.streamed, outcome, turn.length, seconds, level, details)
             observer.turn_left(live.ids, story)
 
-    async def _notify(self, live: LiveTurn, kind: Any, text: str) -> None:
-        if (shop := live.order.shop_id) is not None:
-            turn = live.turn
-            notification = Notification(kind, turn.conversation_id, turn.turn_id, live.order.user_id, text[:PREVIEW])
-            await self._notifications.publish(shop, notification)
+    async def _notify(self, live: LiveTurn, kind: Any, text: str, *, end: bool = False) -> None:
+        if (shop := live.order.shop_id) is None:
+            return
+        turn, told = live.turn, partial(live.pen.announced, end=end)
+        notification = Notification(kind, turn.conversation_id, turn.turn_id, live.order.user_id, text[:PREVIEW])
+        if live.inherited and not end:  # the former process may have told them, without noting it
+            self._notifications.repeat(shop, notification, told, at=live.note.started_at)
+        else:
+            await self._notifications.publish(shop, notification, told)
 
     # -- ending -------------------------------------------------------------------------------------------------
 

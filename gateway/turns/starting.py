@@ -178,13 +178,14 @@ class Starting:
             naming = self._names.of(new_conversation_id())
             key = LogKey(naming.conversation_id)
             others.hold(key)
+            held = others.term
             tail = self._log.shelf.create(key)
         else:
             key = LogKey(naming.conversation_id)
             there = await self._at_its_node(order, key, mark, admit, position, until)
             if isinstance(there, Accepted):
                 return there
-            term = there
+            term = held = there
             tail = await self._claimed(key, naming, term, until)
         busy, waiting = self._runner.is_busy(tail), object()
         try:
@@ -199,11 +200,11 @@ class Starting:
                 tail.users.discard(waiting)  # no await follows until the turn keeps the tail
         except BaseException:
             self._log.shelf.drop(tail, waiting)  # the tail may have been read for this order alone
-            self._release(key, term)
+            others.release(key, held)
             raise
         if (others.term, others.breaks) != (term, breaks):  # another node may have the conversation now, or the mark
             self._log.shelf.drop(tail, waiting)
-            self._release(key, term)
+            others.release(key, held)
             raise _TakenForDead
         if order.coze is not None and (named := order.coze.conversation) and not naming.name:
             naming.known(named, 1)
@@ -232,11 +233,6 @@ class Starting:
     async def _patiently(self, work: Callable[[], Awaitable[T]], until: float) -> T:
         return await patiently(self._means.others, work, until=until)
 
-    def _release(self, key: LogKey, term: int) -> None:
-        """Gives back what was claimed in this term. A later one may have adopted a turn of the conversation."""
-        if self._means.others.term == term:
-            self._means.others.release(key)
-
     async def _claimed(self, key: LogKey, naming: Naming, term: int, until: float) -> Tail:
         """The tail of a conversation that this node has just claimed, with everything that other nodes wrote to it."""
         try:
@@ -247,10 +243,10 @@ class Starting:
                 naming.known(row.coze_conversation_id, row.naming)
             return await self._patiently(lambda: self._log.shelf.tail(key, newest=True), until)
         except JournalError as error:
-            self._release(key, term)
+            self._means.others.release(key, term)
             raise GatewayError(Code.STORAGE_UNAVAILABLE, str(error)) from error
         except BaseException:
-            self._release(key, term)
+            self._means.others.release(key, term)
             raise
 
     async def _claim(self, key: LogKey, until: float) -> int | None:
@@ -287,7 +283,7 @@ class Starting:
         # Looks again even if no node had the conversation: since the first look, one may have run the whole turn.
         if not (nodes or (mark and others.any)) or (earlier := await self._earlier(order, asked, until)) is None:
             return found
-        self._release(key, found)
+        self._means.others.release(key, found)
         return earlier
 
 

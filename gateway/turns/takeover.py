@@ -1,6 +1,7 @@
 """Take-over: goes on with turns that another process left, and tells the store what it missed."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import structlog
@@ -10,12 +11,13 @@ from gateway.ids import ConversationId, LogKey, TurnId
 from gateway.log.outline import outline
 from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
+from gateway.log.writer import Writer
 from gateway.store.store import Store
 from gateway.turns.context import Means, ids_of
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Namings
 from gateway.turns.notifications import PREVIEW, Notifications
-from gateway.turns.orders import Note, read_note
+from gateway.turns.orders import Note, announced, read_note
 from gateway.turns.reconciling import newest_known, reconcile, tell_missing
 from gateway.turns.runner import GRACE, Runner
 from gateway.turns.telling import Telling
@@ -25,7 +27,6 @@ from gateway.upstream.protocol import ChatRef
 
 logger = structlog.get_logger()
 
-_JUST_ENDED = 120.0  # seconds after a turn's end in which its shop may not have been told of it
 _LOOK_AGAIN = 1.0  # seconds between two checks whether the log can be written again
 
 
@@ -68,6 +69,7 @@ class TakeOver:
         orphans = [stretch for stretch in orphans if stretch not in unreadable]
         ended = [stretch for stretch in ended if stretch not in unreadable]
         names = [self._names.recall(read_note(orphan.state)) for orphan in orphans if orphan.turn]
+        self._keep_untold(ended)
         self._repeat_ends(ended)
         for name in names:
             await self._names.read(name)
@@ -142,17 +144,32 @@ class TakeOver:
                     ref = ChatRef(note.memory.chat_id, note.memory.coze_conversation_id)
                     self._runner.track(tell_cancelled(self._means, ref, note, ids_of(stretch.turn, note)))
 
+    def _keep_untold(self, ended: list[Stretch]) -> None:
+        """Keeps ended turns from being saved until their shops know of them, which the process before may not have told
+        everything."""
+        for stretch in ended:
+            writer = self._log.shelf.unsaved.get(stretch.number)
+            if writer is not None and stretch.turn and stretch.last >= stretch.first:
+                note = read_note(stretch.state)
+                writer.announcing = note.order.shop_id is not None and not note.end_announced
+
     def _notify_again(self, stretch: Stretch) -> None:
-        """Tells a turn's shop of its end, of which it may not know yet."""
-        if not stretch.turn or stretch.number not in self._log.shelf.unsaved:
+        """Tells a turn's shop what it may not have been told."""
+        writer = self._log.shelf.unsaved.get(stretch.number)
+        if writer is None or not writer.announcing:
             return
         note, seen = read_note(stretch.state), outline(stretch)
-        shop, ended = note.order.shop_id, stretch.ended or 0.0
-        if shop is not None and seen.last is not None and self._means.clock() - ended < _JUST_ENDED:
-            kind: Any = f"turn.{seen.status}"
-            text = (seen.content or note.order.input)[:PREVIEW]
-            told = Notification(kind, note.conversation_id, stretch.turn, note.order.user_id, text)
-            self._notifications.repeat(shop, told)
+        order, shop = note.order, note.order.shop_id or ""
+        untold: list[tuple[Any, str]] = [] if note.announced else [("turn.started", order.input)]
+        for kind, text in [*untold, (f"turn.{seen.status}", seen.content or order.input)]:
+            notification = Notification(kind, note.conversation_id, stretch.turn, order.user_id, text[:PREVIEW])
+            told = partial(self._announced, writer, end=kind != "turn.started")
+            self._notifications.repeat(shop, notification, told, at=note.started_at)
+
+    def _announced(self, writer: Writer, *, end: bool) -> None:
+        if writer.stretch.number in self._log.shelf.unsaved:
+            writer.note_more(announced(end=end))
+            writer.announcing = not end
 
     def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)

@@ -310,9 +310,12 @@ async def test_a_notification_that_breaks_breaks_no_turn(
 
     notifications = Notifications(durable.log, retention=3600, clock=durable.clock, faults=faults)
     said = Notification("turn.started", KEY, "turn_1", "u", "\ud83d")
-    await notifications.publish("s", said)
+    told: list[str] = []
+    await notifications.publish("s", said, lambda: told.append("broken"))
     assert faults.parts == ["notify"]
-    await notifications.publish("s", Notification("turn.started", KEY, "turn_1", "u", "fine"))
+    fine = Notification("turn.started", KEY, "turn_1", "u", "fine")
+    await notifications.publish("s", fine, lambda: told.append("fine"))
+    assert told == ["broken", "fine"]  # nobody waits for the first one any more
     await durable.log.committed()
     (entry,) = await durable.read(await durable.tail(shop_log("s")))
     assert fields(entry)["preview"] == "fine"

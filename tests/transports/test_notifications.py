@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,16 +70,16 @@ async def test_notifications_survive_their_stretch_and_a_restart(serve: Serve, t
     assert await first(LISTENING["sse"], served.door("shops/s"), events[1]["id"], 2) == events[2:]
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("told", ["noted", "told", ""])
 async def test_a_shop_is_told_once_of_an_end_that_came_right_before_a_stop(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
-    """The end is durable, and its notification may be. Nobody has told the store yet."""
+    """The end is durable, and its notification may be, perhaps with a note of it. Nobody has told the store."""
     publish = Notifications.publish
 
-    async def late(self: Notifications, shop: str, notification: Notification) -> None:
-        if told or notification.type == "turn.started":
-            await publish(self, shop, notification)
+    async def late(self: Notifications, shop: str, said: Notification, note: Callable[[], None]) -> None:
+        if told or said.type == "turn.started":
+            await publish(self, shop, said, (lambda: None) if told == "told" else note)
 
     with monkeypatch.context() as patch:
         async with serving(tmp_path / "kept") as stops:
