@@ -55,9 +55,13 @@ WAITING = (
     "test_deploy.py",
     "test_balancers.py",
     "transports",
+    "doors",
     "test_cli.py",
 )
 """The folders and files whose tests are slow because they wait, the slowest first."""
+
+GENTLE = ("doors",)
+"""Those of them that wait so much that they may run beside tests that measure."""
 
 PROCESSORS = os.cpu_count() or 2
 
@@ -87,10 +91,10 @@ def is_measured(nodeid: str) -> bool:
 class Quietly(LoadFileScheduling):  # type: ignore[misc]
     """Gives a worker one file at a time, whose tests share what they start, or all tests that measure.
 
-    While those run, only the first two workers have work, and the second one files of which each is one busy process at
-    most. The others get theirs when the last of those tests has ended. From then on one processor is for files that
-    wait, as long as there are any, and never more files than processors need one: a worker for which there is nothing
-    else is not needed any more.
+    While those run, the second worker has files of which each is one busy process at most, and the others have gentle
+    files. They get the rest when the last of those tests has ended. From then on one processor is for files that wait,
+    as long as there are any, and never more files than processors need one: a worker for which there is nothing else is
+    not needed any more.
     """
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
@@ -116,7 +120,7 @@ class Quietly(LoadFileScheduling):  # type: ignore[misc]
         working = next((scope for scope in scopes if _room(scope) not in WAITING), None)
         if self._measuring:
             if node not in self.nodes[:2]:
-                return None
+                return next((scope for scope in scopes if _room(scope) in GENTLE), None)
             return next((scope for scope in scopes if _room(scope) not in (*WORKING, *WAITING)), waiting or working)
         busy = sum(self._needs_a_processor(other) for other in self.nodes if other is not node)
         if working is not None and (busy < PROCESSORS - 1 or (waiting is None and busy < PROCESSORS)):
