@@ -19,6 +19,7 @@ from gateway.log.journal import JournalError
 from gateway.reading.frames import LARGE
 from gateway.reading.resets import ResetReason
 from gateway.reading.subscription import Subscription
+from gateway.status import ENDED
 from gateway.store.rows import TurnRow
 from gateway.turns.projection import last_event
 from gateway.turns.turns import Running
@@ -108,19 +109,23 @@ async def take_place(
 async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | None) -> tuple[Subscription, bool]:
     hub = services.hub
     found = await services.turns.find(turn, owns=caller.may_read)
+    home = LogKey(found.conversation_id)
     if isinstance(found, Running):
+        asked = _in_its_log(asked, found.key, home)
         subscription, exact = await hub.subscribe(found.key, asked=asked, turn=turn)
         if found.status == "queued" and asked is None:  # only once: a long-poll that has a position was told before
             subscription.preface.append(wire.queued())
         return subscription, exact
     tail = await services.log.shelf.find(turn)
     if tail is not None:
-        subscription, exact = await hub.subscribe(tail.key, asked=asked, turn=turn)
+        subscription, exact = await hub.subscribe(tail.key, asked=_in_its_log(asked, tail.key, home), turn=turn)
         if subscription.lost or (subscription.reading is not None and not subscription.gone):
             return subscription, exact
         subscription.close()  # retention has removed the events meanwhile: the store has the rest
     if (row := await services.store.turn(turn)) is None:
         raise GatewayError(Code.NOT_FOUND)
+    if row.status not in ENDED:  # another process has its events, and goes on with it
+        raise GatewayError(Code.STORAGE_UNAVAILABLE, retry_after=1)
     key = LogKey(row.conversation_id)
     last = parse_position(row.position) or _place_of_the_lost(row)
     subscription = hub.apart(key, turn, last)
@@ -135,6 +140,13 @@ async def _to_turn(services: Services, caller: Caller, turn: str, asked: str | N
         Entry.of(sequence, last_event(row)),
     ]
     return subscription, False
+
+
+def _in_its_log(asked: str | None, key: LogKey, home: LogKey) -> str | None:
+    """The position that is meant in the log `key`. A turn that waited, and never began, has a log of its own: all of it
+    comes after every position in the log of its conversation, `home`."""
+    seen = None if key == home else parse_position(asked or "")
+    return "0" if seen is not None and is_of(home, seen.epoch) else asked
 
 
 def _place_of_the_lost(row: TurnRow) -> Position:

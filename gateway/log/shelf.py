@@ -91,7 +91,11 @@ class Shelf:
             elif self._follower is None or tail.is_ours or (not newest and _is_current(tail, turn)):
                 return tail
             else:
-                await self._follower.look([tail], claimed=newest)
+                try:
+                    await self._follower.look([tail], claimed=newest)
+                except BaseException:
+                    self.drop(tail, None)  # unless somebody else uses it
+                    raise
                 if self._tails.get(key) is tail:
                     if newest and (stretch := tail.running) is not None and not self.unsaved.is_ours(stretch.number):
                         self.drop(tail, None)

@@ -198,9 +198,6 @@ def _start(tail: Tail, asked: str | None, turn: str | None, span: Span | None) -
     if asked == "0":
         return (beginning if turn is not None else tail.floor), None
     position = parse_position(asked)
-    if position is not None and turn == tail.key and not is_of(tail.key, position.epoch):
-        # The position is in the log of the turn's conversation, where the turn waited and never began.
-        return beginning, None
     if position is None or not is_of(tail.key, position.epoch):
         return beginning, "unknown"
     if (refused := tail.epochs.refuses(position)) is not None:

@@ -82,6 +82,7 @@ async def kept(log: EventLog, turn: str) -> Stretch | None:
     if (tail := await log.shelf.find(turn)) is None:
         return None
     span = next((s for s in reversed(tail.spans) if s.turn == turn), None)
-    stretch = await log.shelf.load(span) if span is not None else None
-    log.shelf.drop(tail, None)
-    return stretch
+    try:
+        return await log.shelf.load(span) if span is not None else None
+    finally:
+        log.shelf.drop(tail, None)

@@ -58,6 +58,7 @@ class Running(Struct, frozen=True):
 
     key: LogKey
     status: Status
+    conversation_id: ConversationId
 
 
 class Turns:
@@ -114,8 +115,8 @@ class Turns:
         if key == turn_id:  # the turn waits, and its readers wait in the log in which it will begin
             home = LogKey(found.conversation_id)
             self._elsewhere.watch(turn_id, home)
-            return Running(home, "queued")
-        return Running(key, "running" if found.status == "queued" else found.status)
+            return Running(home, "queued", found.conversation_id)
+        return Running(key, "running" if found.status == "queued" else found.status, found.conversation_id)
 
     async def state(self, turn_id: str, *, owns: Owns) -> State:
         """The state of a turn. Raises `not_found`, also for a turn that belongs to somebody else."""
@@ -291,4 +292,4 @@ async def _known(value: Any) -> Any:
 
 
 def _running(live: LiveTurn) -> Running:
-    return Running(live.tail.key, live.status)
+    return Running(live.tail.key, live.status, live.turn.conversation_id)

@@ -248,10 +248,12 @@ async def test_a_queued_turn_can_be_cancelled_and_never_runs(served: Served) -> 
         assert events[-1]["turnId"] == one.topic[6:]
     assert (await everything(sse, one))[-1] == events[-1]
     assert (await everything(sse, one, events[-1]["id"])) == []
+    elsewhere = (await everything(sse, await served.start("/fault plain pieces:1 rate:0 -- elsewhere")))[-1]["id"]
+    assert [event["event"] for event in await everything(sse, one, elsewhere)] == ["reset", "cancelled"]
     await served.post(f"/api/coze/{running.topic}/cancel")
     assert (await everything(sse, two))[-1]["event"] == "completed"
     assert (await served.state(one.topic[6:]))["status"] == "cancelled"
-    assert await asked_for(served) == 2
+    assert await asked_for(served) == 3
 
 
 async def test_the_queue_goes_on_at_once_when_the_running_turn_is_cancelled_before_coze_answers(
