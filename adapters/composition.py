@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import AsyncIterator
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 import structlog
@@ -26,6 +27,7 @@ from adapters.upstreams import Maker
 from gateway import __version__
 from gateway.clocks import steady_clock
 from gateway.config.settings import Settings
+from gateway.errors import Code, GatewayError
 from gateway.log.keeping import MOST_BATCHES
 from gateway.log.log import EventLog
 from gateway.reading.hub import Hub
@@ -54,6 +56,8 @@ _MOST_BATCHES = 200
 """Other nodes read the part of a running turn that is not saved yet from its node's batches, so these must stay few."""
 
 TRANSPORTS = "coze_gateway.transports"
+_OURS = ("sse", "websocket", "longpoll", "coze")
+_NAME = re.compile("[a-z0-9_-]{1,32}")  # it is a metric's label
 """The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
 
 
@@ -206,10 +210,24 @@ def make_app(settings: Settings, services: Services) -> web.Application:
     if "coze" in settings.doors:
         passing.add_routes(app)
     for point in entry_points(group=TRANSPORTS):
-        transport: Transport = point.load()
-        transport.add_routes(app)
-        logger.info("gateway.transport_added", transport=transport.name)
+        _add_transport(app, point)
     return app
+
+
+def _add_transport(app: web.Application, point: EntryPoint) -> None:
+    """Raises whatever the other package's code raises. A log line names that package before."""
+    place = {"object": point.value, "package": point.dist.name if point.dist is not None else ""}
+    try:
+        transport: Transport = point.load()
+        name: object = transport.name
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _OURS:
+            allowed = f"1 to 32 lower-case letters, digits, - and _, and not {', '.join(_OURS)}"
+            raise GatewayError(Code.INTERNAL, f"the transport {point.value}: allowed as its name is {allowed}")
+        transport.add_routes(app)
+    except Exception:
+        logger.critical("gateway.transport_failed", **place)
+        raise
+    logger.info("gateway.transport_added", transport=name, **place)
 
 
 @contextlib.asynccontextmanager

@@ -68,7 +68,7 @@ async def _pieces(
     window, size = piece, 0
     while (end := window.find(delimiter)) < 0:
         if not piece:
-            raise InvalidRequest([Mistake("file", "is cut: the form does not end")], status=400)
+            raise InvalidRequest([Mistake("file", "is cut: the form does not end")])
         over = max(0, len(window) - len(delimiter) + 1)  # the rest may be the beginning of the delimiter
         size += over
         if size > most:
@@ -105,7 +105,7 @@ def _boundary_of(request: web.Request) -> str:
         raise GatewayError(Code.UNSUPPORTED_MEDIA_TYPE)
     boundary = _parameters(value).get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
-        raise InvalidRequest([Mistake("Content-Type", "has no boundary that a form may have")], status=400)
+        raise InvalidRequest([Mistake("Content-Type", "has no boundary that a form may have")])
     return boundary
 
 

@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -26,7 +26,8 @@ from gateway.ids import LONGEST_NAME
 from gateway.telemetry.masking import mask
 
 _KEY: Final = "coze_jwt_private_key_file"
-_APP: Final = {"coze_jwt_app_id": "jwt_app_id", "coze_jwt_key_id": "jwt_key_id", _KEY: "private_key"}
+_TOKEN: Final = "coze_api_token"
+_APP: Final = ("coze_jwt_app_id", "coze_jwt_key_id", _KEY)
 
 Word = Annotated[str, Field(min_length=1)]
 
@@ -60,7 +61,7 @@ class Tenant(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token: Annotated[SecretStr | None, AfterValidator(bearer)] = Field(
-        None, alias="coze_api_token", description="only a Coze access token: letters, digits and -._~+/="
+        None, alias=_TOKEN, description="only a Coze access token: letters, digits and -._~+/="
     )
     jwt_app_id: Word | None = Field(None, alias="coze_jwt_app_id", description="the id of a Coze OAuth app, in quotes")
     jwt_key_id: Word | None = Field(None, alias="coze_jwt_key_id", description="the id of the app's public key")
@@ -123,12 +124,15 @@ def _tenant(shop: str, table: object, folder: Path) -> Tenant:
         raise TenantsError([f"{_shown(shop)} is outside of a table: each shop is a table, as in [shop-1]"])
     if not 1 <= len(shop) <= LONGEST_NAME:
         raise TenantsError([f"{named}: allowed is a shop's id of 1 to {LONGEST_NAME} characters"])
+    contradictions = [f"{named}: {wrong}" for wrong in _contradictions(table)]
     try:
         tenant = Tenant.model_validate(table, context={"folder": folder.absolute()})
     except ValidationError as failure:
         places = [str(error["loc"][0]) for error in failure.errors(include_url=False, include_input=False)]
-        raise TenantsError([f"{named} {_wrong(place, table)}" for place in dict.fromkeys(places)]) from None
-    if contradictions := [f"{named}: {wrong}" for wrong in _contradictions(tenant)]:
+        mistakes = [f"{named} {_wrong(place, table)}" for place in dict.fromkeys(places)]
+        misspelt = any(place not in _ALLOWED for place in places)  # perhaps the very setting that is missing
+        raise TenantsError(mistakes if misspelt else mistakes + contradictions) from None
+    if contradictions:
         raise TenantsError(contradictions)
     return tenant
 
@@ -143,15 +147,15 @@ def _wrong(place: str, table: dict[str, Any]) -> str:
     return f"{_shown(place)}: no such setting; the nearest is {nearest[0]}"
 
 
-def _contradictions(tenant: Tenant) -> Iterator[str]:
-    app = [name for name, field in _APP.items() if getattr(tenant, field) is not None]
-    if tenant.token is not None and app:
-        yield "allowed is either coze_api_token or a JWT app, not both"
-    elif tenant.token is None and not app:
-        yield f"it needs coze_api_token, or a JWT app: {', '.join(_APP)}"
+def _contradictions(table: Mapping[str, object]) -> Iterator[str]:
+    app = [name for name in _APP if name in table]
+    if _TOKEN in table and app:
+        yield f"allowed is either {_TOKEN} or a JWT app, not both"
+    elif _TOKEN not in table and not app:
+        yield f"it needs {_TOKEN}, or a JWT app: {', '.join(_APP)}"
     elif app and (missing := [name for name in _APP if name not in app]):
         yield f"a JWT app also needs {' and '.join(missing)}"
-    if tenant.token is not None and tenant.jwt_sessions is not None:
+    if _TOKEN in table and "coze_jwt_sessions" in table:
         yield "coze_jwt_sessions is allowed only with a JWT app"
 
 

@@ -60,6 +60,9 @@ def test_another_token_address_or_key_is_another_way_to_ask_and_other_bots_are_n
     assert read(tmp_path, app)["a"].way != first.way
 
 
+APP = '[a]\ncoze_jwt_app_id = "y"\ncoze_jwt_key_id = "z"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -80,8 +83,11 @@ def test_another_token_address_or_key_is_another_way_to_ask_and_other_bots_are_n
         ('[a]\ncoze_api_token = "x"\ncoze_jwt_app_id = "y"', "[a]: allowed is either coze_api_token or a JWT app"),
         ('[a]\ncoze_api_token = "x"\ncoze_jwt_sessions = "user"', "[a]: coze_jwt_sessions is allowed only with a JWT"),
         ('[a]\ncoze_jwt_app_id = "y"', "[a]: a JWT app also needs coze_jwt_key_id and coze_jwt_private_key_file"),
-        ('[a]\ncoze_jwt_private_key_file = "no.pem"', "[a] coze_jwt_private_key_file: allowed is a file with an RSA"),
-        ('[a]\ncoze_jwt_private_key_file = "tenants.toml"', "[a] coze_jwt_private_key_file: allowed is a file with an"),
+        (APP + 'coze_jwt_private_key_file = "no.pem"', "[a] coze_jwt_private_key_file: allowed is a file with an RSA"),
+        (
+            APP + 'coze_jwt_private_key_file = "tenants.toml"',
+            "[a] coze_jwt_private_key_file: allowed is a file with an",
+        ),
         (f'[{"a" * 129}]\ncoze_api_token = "x"', f"[{'a' * 64}]: allowed is a shop's id of 1 to 128 characters"),
     ],
 )
@@ -92,8 +98,9 @@ def test_each_mistake_is_said_with_its_place_and_what_is_allowed(tmp_path: Path,
 
 def test_all_mistakes_are_said_at_once_and_none_shows_a_value(tmp_path: Path) -> None:
     text = '[a]\ncoze_api_token = "se cret"\nbots = [1]\n[b]\nsecrt = "secret"\n[c]\ncoze_api_token = "secret"'
+    text += "\n[d]\nbots = 5"
     said = mistakes(tmp_path, text)
-    assert [line.split(":")[0] for line in said] == ["[a] coze_api_token", "[a] bots", "[b] secrt"]
+    assert [line.split(":")[0] for line in said] == ["[a] coze_api_token", "[a] bots", "[b] secrt", "[d] bots", "[d]"]
     assert "secret" not in " ".join(said)
     assert "secret" not in repr(read(tmp_path, '[c]\ncoze_api_token = "secret"'))
 

@@ -120,7 +120,7 @@ async def test_a_wrong_file_is_refused_with_every_mistake_and_the_shops_stay(tmp
             await asked.write("[a]\nbots = 7\n[b]\n")
         (line,) = [line for line in lines if line["event"] == "tenants.refused"]
         assert line["log_level"] == "error"
-        assert [mistake.split(":")[0] for mistake in line["mistakes"]] == ["[a] bots", "[b]"]
+        assert [mistake.split(":")[0] for mistake in line["mistakes"]] == ["[a] bots", "[a]", "[b]"]
         assert [(await asked.ask(shop))[0] for shop in "ab"] == [200, 200]
         ready = f"{asked.gateway.url}/readyz"
         async with asked.gateway.session.get(ready) as answer:
@@ -193,4 +193,4 @@ async def test_a_wrong_file_stops_the_start(tmp_path: Path) -> None:
         )
         async with asyncio.timeout(20):
             assert await process.ended() == 2
-        assert [line.split(": ")[1].split("]")[0] for line in process.text] == ["[a", "[b"]
+        assert [line.split(": ")[1].split("]")[0] for line in process.text] == ["[a", "[b", "[b"]

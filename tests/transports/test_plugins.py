@@ -3,13 +3,16 @@
 import ast
 import asyncio
 import re
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from adapters import plugin as offered
+from gateway.errors import GatewayError
 from tests.processes import ROOT
 from tests.transports.conftest import Serve
 from tests.transports.readers import everything, ndjson, sse
@@ -60,6 +63,28 @@ async def test_its_routes_are_there_when_its_package_is(
     assert (await served.get("/api/coze/turns/turn_00000000-0000-4000-8000-000000000000/ndjson"))[0] == 404
     async with served.session.get(f"{served.url}/metrics") as response:
         assert 'gateway_connections_opened_total{transport="ndjson"}' in await response.text()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("transport = None", AttributeError),
+        ("class transport:\n    name = 'sse'", GatewayError),
+        ("raise ValueError('a bug')", ValueError),
+    ],
+)
+async def test_one_that_cannot_be_added_stops_the_start_and_is_named(
+    serve: Serve, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[Any], code: str, error: Any
+) -> None:
+    broken = shutil.copytree(package, tmp_path / "broken")
+    (broken / "ndjson_transport.py").write_text(code)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(broken)])
+    monkeypatch.delitem(sys.modules, "ndjson_transport", raising=False)
+    with pytest.raises(error):
+        await serve()
+    monkeypatch.delitem(sys.modules, "ndjson_transport", raising=False)
+    (line,) = [line for line in logs if line["event"] == "gateway.transport_failed"]
+    assert (line["object"], line["package"]) == ("ndjson_transport:transport", "coze-gateway-ndjson")
 
 
 async def test_a_plugins_stream_beats_when_nothing_comes_and_notices_a_client_that_leaves(
