@@ -41,6 +41,7 @@ from gateway.telemetry.observer import Observers
 from gateway.turns.abandonment import Abandonment
 from gateway.turns.asking import heard_elsewhere
 from gateway.turns.context import Means
+from gateway.turns.learnt import Learnt
 from gateway.turns.notifications import Notifications
 from gateway.turns.others import Nobody
 from gateway.turns.turns import Turns
@@ -140,6 +141,7 @@ async def gateway(settings: Settings) -> AsyncIterator[Services]:
             retries=settings.upstream_retries,
             retry_uncertain=settings.retry_uncertain,
             readers=hub,
+            learnt=Learnt(others),
             others=others,
         )
         notifications = Notifications(

@@ -70,7 +70,23 @@ class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
     at: float = 0.0
 
 
-Question = StartAsked | CancelAsked | OutputsAsked | EraseAsked | GoneAsked | HeardAsked | InterruptAsked | NotifyAsked
+class LearntAsked(msgspec.Struct, tag="learnt"):
+    """What became of the messages of these turns? Answered by `Learnt.here`."""
+
+    turns: list[str]
+
+
+Question = (
+    StartAsked
+    | CancelAsked
+    | OutputsAsked
+    | EraseAsked
+    | GoneAsked
+    | HeardAsked
+    | InterruptAsked
+    | NotifyAsked
+    | LearntAsked
+)
 
 
 class Reply(msgspec.Struct, omit_defaults=True):

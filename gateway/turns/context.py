@@ -11,6 +11,7 @@ from gateway.telemetry.faults import Faults
 from gateway.telemetry.ledger import Ledger
 from gateway.telemetry.observer import Observer, TurnIds
 from gateway.turns.course import Course
+from gateway.turns.learnt import Learnt
 from gateway.turns.naming import Naming
 from gateway.turns.orders import Note
 from gateway.turns.others import Nobody, Others
@@ -35,6 +36,7 @@ class Means(Struct):
     retries: int
     retry_uncertain: bool
     readers: Readers
+    learnt: Learnt
     others: Others = field(default_factory=Nobody)
 
 

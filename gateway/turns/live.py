@@ -19,6 +19,7 @@ from gateway.telemetry.words import Recovery
 from gateway.turns.context import Context, Means, Waking, upstream_of
 from gateway.turns.course import Course
 from gateway.turns.intake import Intake
+from gateway.turns.learnt import Fate
 from gateway.turns.naming import Naming
 from gateway.turns.orders import Note, Order
 from gateway.turns.pen import Pen
@@ -154,9 +155,31 @@ class LiveTurn:
         """Another process continues the turn: this one stops, and neither writes nor shows anything more."""
         if writer is self.pen.writer:
             self.elsewhere = writer.stretch.ended is None
+            self._keep_fate()
             self.pen.loss = GatewayError(Code.STORAGE_UNAVAILABLE, "another process goes on with the turn")
             if self.task is not None:
                 self.task.cancel()
+
+    def _keep_fate(self) -> None:
+        """Whoever goes on with the turn may not find in the log what became of its message."""
+        ref = self.turn.ref
+        if ref is not None:
+            self._means.learnt.keep(self.turn.turn_id, Fate(True, ref.chat_id, ref.conversation_id))
+        elif self.note.stage == "sending" and not self._sending.asked:
+            self._means.learnt.keep(self.turn.turn_id, Fate())
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the turn was taken over and nobody knows what became of its message."""
+        return self.turn.phase == "starting" and self.note.stage == "sending"
+
+    def learn(self, fate: Fate) -> None:
+        """The process that was about to send the message has said what became of it."""
+        if fate.chat_id:
+            self.turn.was_accepted(ChatRef(fate.chat_id, fate.coze_conversation_id))
+        elif not fate.sent:
+            self.note.stage = "accepted"
+        self.pen.remember()
 
     # -- the work -----------------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ class Sending:
         self._note = context.note
         self._pen = pen
         self._intake = intake
+        self.asked = False
+        """Whether the message has left, in the newest attempt to send it."""
 
     async def send(self) -> None:
         """Sends the message, as often as is safe, until Coze accepts or refuses it, and listens to Coze's answer."""
@@ -68,6 +70,7 @@ class Sending:
             detail = f"Coze is not asked, because it failed too often. Its last failure: {breaker.why}"
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True)
         try:
+            self.asked = False
             note.stage = "sending"
             note.coze_conversation_id, note.naming = naming.name, naming.version
             self._pen.remember()
@@ -75,6 +78,7 @@ class Sending:
             if self._turn.phase == "ended":
                 breaker.released()
                 return
+            self.asked = True
             self._intake.open(await self._ask())
         except UpstreamError as error:
             if error.code is Code.UPSTREAM_UNAVAILABLE:

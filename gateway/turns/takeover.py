@@ -188,14 +188,29 @@ class TakeOver:
 
     def _go_on(self, running: list[LiveTurn]) -> None:
         for live in running:
-            left = live.note.started_at + self._means.turn_timeout - self._means.clock()
-            # Bounded both ways: the wall clock may have been set in between.
-            live.restart_clock(min(max(left, GRACE), self._means.turn_timeout))
-            live.taken_over()
-            self._telling.stands(live)
-            self._means.observer.turn_taken_over(live.ids, live.note.stage, live.turn.phase)
-            self._runner.go(live)
+            if live.doubtful and self._means.others.any:
+                self._runner.track(self._go_on_once_known(live))
+            else:
+                self._go_on_with(live)
         self._runner.go_on()
+
+    async def _go_on_once_known(self, live: LiveTurn) -> None:
+        """Goes on with a turn whose message was about to be sent. The node that was about to send it may live."""
+        fate = await self._means.learnt.of(live.turn.turn_id)
+        if self._runner.turns.get(live.turn.turn_id) is not live:
+            return  # it was deleted, or this node was taken for dead
+        if fate is not None:
+            live.learn(fate)
+        self._go_on_with(live)
+
+    def _go_on_with(self, live: LiveTurn) -> None:
+        left = live.note.started_at + self._means.turn_timeout - self._means.clock()
+        # Bounded both ways: the wall clock may have been set in between.
+        live.restart_clock(min(max(left, GRACE), self._means.turn_timeout))
+        live.taken_over()
+        self._telling.stands(live)
+        self._means.observer.turn_taken_over(live.ids, live.note.stage, live.turn.phase)
+        self._runner.go(live)
 
 
 def _restored(stretch: Stretch, note: Note) -> Turn:

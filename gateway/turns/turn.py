@@ -179,6 +179,12 @@ class Turn:
             turn.phase = "streaming"
         return turn
 
+    def was_accepted(self, ref: ChatRef) -> None:
+        """Coze accepted the message of a turn that lost its process: its record of the chat can be asked for."""
+        if self.ref is None:
+            self.memory.chat_id, self.memory.coze_conversation_id = ref.chat_id, ref.conversation_id
+            self.phase = "recovering" if self.phase == "starting" else self.phase
+
     @property
     def ref(self) -> ChatRef | None:
         """Coze's ids of the chat, once Coze has confirmed the message."""

@@ -22,6 +22,7 @@ from gateway.turns.asking import (
     GoneAsked,
     HeardAsked,
     InterruptAsked,
+    LearntAsked,
     NotifyAsked,
     OutputsAsked,
     Reply,
@@ -211,6 +212,8 @@ class Turns:
                 work = self._erasure.erased_elsewhere(question.keys)
             case NotifyAsked():
                 work = self._notifications.tell(question)
+            case LearntAsked():
+                work = _known(self._means.learnt.here(question.turns))
         return await answer(work)
 
     async def _do_here(self, question: CancelAsked | OutputsAsked) -> bool | None:

@@ -17,13 +17,17 @@ from structlog.testing import capture_logs
 from gateway.errors import Code, GatewayError
 from gateway.events import Notification
 from gateway.ids import LogKey, shop_log
-from gateway.log.journal import END, Fenced, Record
+from gateway.log.journal import END, STATE, Fenced, Record
 from gateway.log.stretch import Stretch
 from gateway.nodes.database import Database
 from gateway.nodes.rate import SharedRate
+from gateway.simulator import whole_text
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.scrape import render
 from gateway.turns.asking import NotifyAsked
+from gateway.turns.orders import read_note
 from tests.databases import PostgresServer
+from tests.faults.coze import simulated
 from tests.processes import GatewayProcess
 from tests.transports.conftest import Served, serving
 from tests.transports.readers import Event, everything, first, sse
@@ -423,6 +427,49 @@ async def test_a_turn_whose_end_could_not_be_written_keeps_its_conversation(
     assert released == [False]
     ends = [line["outcome"] for line in lines if line["event"] in ("SSE stream ended", "Chat ended")]
     assert ends == [None, "completed"]
+
+
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("adopts", ["owner", "other"])
+async def test_what_a_node_knew_of_its_message_is_not_lost_when_it_is_fenced(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, adopts: str, sent: bool
+) -> None:
+    """The log says that the message is about to be sent. It has been sent, and Coze has named the chat, or it never
+    was."""
+    message = "/fault plain pieces:3 rate:0 -- known"
+    async with simulated() as coze:
+        owner, other = await nodes(2, coze_api_base=coze.url, coze_api_token="a-token-for-tests")
+        journal: Any = owner.services.log._journal
+        commit = journal.commit
+        stages: list[str] = []
+
+        async def silent(number: int, batch: list[Record]) -> None:
+            about_to_send = bool(stages)
+            stages.extend(read_note(payload).stage for _, kind, _, payload in batch if kind == STATE)
+            last = about_to_send if sent else stages == ["sending"]
+            if not (sent and last):
+                await commit(number, batch)
+            if not last:
+                return
+            monkeypatch.setattr(journal, "commit", commit)
+            raise Fenced("the database has been silent for too long")
+
+        async def later() -> list[Any]:
+            if adopts == "other":
+                await asyncio.sleep(1)  # meanwhile the other node adopts what the owner has left
+            found: list[Any] = await adopt()
+            return found
+
+        adopt = journal.adopt
+        monkeypatch.setattr(journal, "commit", silent)
+        monkeypatch.setattr(journal, "adopt", later)
+        events = await owner.ask(message)
+        assert events[-1]["event"] == "completed"
+        assert events[-1]["content"] == whole_text(message)
+        assert coze.posts_of(message) == 1
+        assert journal.commit == commit
+        taken_over = render((other if adopts == "other" else owner).services.metrics)[0].decode()
+        assert "gateway_stretches_adopted_total 1.0" in taken_over
 
 
 async def test_an_unlock_that_is_tried_again_takes_no_lock_that_was_locked_since(

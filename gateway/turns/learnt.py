@@ -1,0 +1,67 @@
+"""Learnt: what this process knows of turns that others go on with, and could not write down in time."""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.turns.asking import LearntAsked, ask
+from gateway.turns.others import Others
+
+_REMEMBERED = 60.0  # seconds: by then the turn has been taken over
+_ASKED_WITHIN = 3.0  # seconds in which a node that was only cut off may come back
+_ASK_AGAIN = 0.3
+
+
+class Fate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a message that was about to be sent: it never was, or Coze gave the chat these ids."""
+
+    sent: bool = False
+    chat_id: str = ""
+    coze_conversation_id: str = ""
+
+
+class Learnt:
+    """Whether Coze has a message is known only to the process that was about to send it, until that is durable. If the
+    log stops taking anything from the process just then, it keeps the answer for whoever goes on with the turn."""
+
+    def __init__(self, others: Others) -> None:
+        self._others = others
+        self._fates: dict[str, Fate] = {}
+
+    def keep(self, turn: str, fate: Fate) -> None:
+        if self._others.any:
+            self._fates[turn] = fate
+            asyncio.get_running_loop().call_later(_REMEMBERED, self._fates.pop, turn, None)
+
+    def here(self, turns: Collection[str]) -> dict[str, Fate]:
+        """What this process knows of these turns."""
+        return {turn: self._fates[turn] for turn in turns if turn in self._fates}
+
+    async def of(self, turn: str) -> Fate | None:
+        """What any node knows of the turn; None if no node has said anything within a few seconds. Never raises."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ASKED_WITHIN
+        while (found := self._fates.get(turn)) is None:
+            with suppress(GatewayError, TimeoutError):
+                async with asyncio.timeout_at(until):
+                    if not (nodes := await self._others.all()):
+                        return None
+                    for answer in await asyncio.gather(*(self._ask(node, turn) for node in nodes)):
+                        found = found or answer
+            if found is not None or loop.time() >= until:
+                return found
+            await asyncio.sleep(_ASK_AGAIN)
+        return found
+
+    async def _ask(self, node: int, turn: str) -> Fate | None:
+        with suppress(GatewayError):
+            reply = await ask(self._others, node, LearntAsked([turn]))
+            if reply is not None:
+                return msgspec.convert(reply.value, dict[str, Fate]).get(turn)
+        return None
+
+    def __repr__(self) -> str:
+        return f"Learnt({len(self._fates)} turns)"
