@@ -1,6 +1,7 @@
 """A live turn: the one task that reads from Coze for a turn, and writes the events that follow to the log."""
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -103,11 +104,13 @@ class LiveTurn:
         """Gives the turn `timeout` seconds from now."""
         self._deadline = self._loop.time() + timeout
 
-    def taken_over(self) -> None:
-        """This process continues where a former one was killed: tells the readers so, or ends a turn that can't be
-        recovered."""
+    def taken_over(self, fate: Fate | None = None) -> None:
+        """This process continues where a former one was killed, or lost its log: tells the readers so, or ends a turn
+        that can't be recovered. `fate` is what that process has said of the message."""
         turn = self.turn
         self.course.add("the gateway ended in the middle of the turn")
+        if fate is not None:
+            self._learn(fate)
         if turn.phase == "recovering" and not turn.recorded:
             self.pen.append(turn.fail(GatewayError(Code.UPSTREAM_FAILED)))
         elif turn.phase == "recovering":
@@ -131,14 +134,19 @@ class LiveTurn:
         return True
 
     def give_outputs(self, outputs: list[tuple[str, str]]) -> None:
-        """Answers an `action_required`. Raises `invalid_request` if the turn doesn't wait for these outputs."""
+        """Answers an `action_required`. Giving the same outputs again changes nothing. Raises `invalid_request` if the
+        turn doesn't wait for these outputs."""
         waits = self.turn.phase == "action_required"
+        wanted = [call.get("id", "") for call in self.turn.tool_calls]
+        suits = sorted(wanted) == sorted(given for given, _ in outputs)
+        digest = hashlib.sha256(repr(sorted(outputs)).encode()).hexdigest()[:32]
+        if self.note.answered == digest and not (waits and suits):
+            return
         if not waits and not (self.turn.phase == "recovering" and self.turn.tool_calls):
             raise GatewayError(Code.INVALID_REQUEST, "the turn does not wait for tool outputs")
-        wanted = [call.get("id", "") for call in self.turn.tool_calls]
-        if sorted(wanted) != sorted(given for given, _ in outputs):
+        if not suits:
             raise GatewayError(Code.INVALID_REQUEST, f"toolOutputs must answer exactly these toolCallId: {wanted}")
-        self.note.outputs = outputs
+        self.note.outputs, self.note.answered = outputs, digest
         if waits:  # otherwise it was taken over, and hands them to Coze once Coze says that the chat still waits
             self.pen.append(self.turn.outputs_given())
         self.pen.remember()
@@ -173,8 +181,7 @@ class LiveTurn:
         """Whether the turn was taken over and nobody knows what became of its message."""
         return self.turn.phase == "starting" and self.note.stage == "sending"
 
-    def learn(self, fate: Fate) -> None:
-        """The process that was about to send the message has said what became of it."""
+    def _learn(self, fate: Fate) -> None:
         if fate.chat_id:
             self.turn.was_accepted(ChatRef(fate.chat_id, fate.coze_conversation_id))
         elif not fate.sent:

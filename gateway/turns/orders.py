@@ -141,6 +141,7 @@ class Note(msgspec.Struct, omit_defaults=True):
     naming: int = 0  # how many names Coze had given the conversation when this was written
     memory: Memory = msgspec.field(default_factory=Memory)
     outputs: list[tuple[str, str]] = []
+    answered: str = ""  # the digest of the tool outputs that were given last
 
     def pack(self) -> bytes:
         """The whole note."""
@@ -163,6 +164,7 @@ class _Change(msgspec.Struct, omit_defaults=True):
     seen: list[str] = []
     given: bool | None = None
     outputs: list[tuple[str, str]] | None = None
+    answered: str | None = None
 
 
 class Keeping:
@@ -208,6 +210,7 @@ def _fields(note: Note) -> dict[str, Any]:
         "run": memory.run,
         "given": memory.given,
         "outputs": note.outputs,
+        "answered": note.answered,
     }
 
 
@@ -253,7 +256,7 @@ def _frames(data: bytes) -> Iterator[bytes]:
 
 def _apply(note: Note, change: _Change) -> None:
     memory = note.memory
-    for name in ("stage", "announced", "end_announced", "coze_conversation_id", "naming", "outputs"):
+    for name in ("stage", "announced", "end_announced", "coze_conversation_id", "naming", "outputs", "answered"):
         if (value := getattr(change, name)) is not None:
             setattr(note, name, value)
     memory.run = change.run if change.run is not None else memory.run

@@ -14,6 +14,7 @@ from gateway.log.tail import Tail
 from gateway.log.writer import Writer
 from gateway.store.store import Store
 from gateway.turns.context import Means, ids_of
+from gateway.turns.learnt import Fate
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Namings
 from gateway.turns.notifications import PREVIEW, Notifications
@@ -199,15 +200,13 @@ class TakeOver:
         fate = await self._means.learnt.of(live.turn.turn_id)
         if self._runner.turns.get(live.turn.turn_id) is not live:
             return  # it was deleted, or this node was taken for dead
-        if fate is not None:
-            live.learn(fate)
-        self._go_on_with(live)
+        self._go_on_with(live, fate)
 
-    def _go_on_with(self, live: LiveTurn) -> None:
+    def _go_on_with(self, live: LiveTurn, fate: Fate | None = None) -> None:
         left = live.note.started_at + self._means.turn_timeout - self._means.clock()
         # Bounded both ways: the wall clock may have been set in between.
         live.restart_clock(min(max(left, GRACE), self._means.turn_timeout))
-        live.taken_over()
+        live.taken_over(fate)
         self._telling.stands(live)
         self._means.observer.turn_taken_over(live.ids, live.note.stage, live.turn.phase)
         self._runner.go(live)
