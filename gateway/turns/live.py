@@ -108,7 +108,7 @@ class LiveTurn:
         """This process continues where a former one was killed, or lost its log: tells the readers so, or ends a turn
         that can't be recovered. `fate` is what that process has said of the message."""
         turn = self.turn
-        self.course.add("the gateway ended in the middle of the turn")
+        self.course.add("its process ended, or lost the log, in the middle of the turn")
         if fate is not None:
             self._learn(fate)
         if turn.phase == "recovering" and not turn.recorded:
