@@ -70,7 +70,7 @@ async def delete(
         others = Nobody() if cluster is None else cluster.claims(store.settled)
         erasure = Erasure(_NoTurns(), log=log, store=store, readers=_NoReaders(), others=others)
 
-        visitor = _Visitor(store, erasure, Unreadable(log, store, time.time))
+        visitor = _Visitor(log, store, erasure, Unreadable(log, store, time.time))
         await visitor.adopt(running, log.keeper.ended(), [])
         await store.settled()
         if cluster is not None:
@@ -104,7 +104,8 @@ async def _learn_of_dead_nodes(cluster: "Cluster") -> None:
 class _Visitor:
     """This process as a node: it runs no turns."""
 
-    def __init__(self, store: Store, erasure: Erasure, unreadable: Unreadable) -> None:
+    def __init__(self, log: EventLog, store: Store, erasure: Erasure, unreadable: Unreadable) -> None:
+        self._log = log
         self._store = store
         self._erasure = erasure
         self._unreadable = unreadable
@@ -121,6 +122,8 @@ class _Visitor:
 
     def _tell(self, stretch: Stretch) -> None:
         note = read_note(stretch.state)
+        if (writer := self._log.shelf.unsaved.get(stretch.number)) is not None:
+            writer.announcing = note.untold  # a gateway will tell them
         self._store.begin(projection.begun(stretch.turn, note))
         if note.coze_conversation_id or note.naming:
             self._store.name(ConversationId(note.conversation_id), note.coze_conversation_id, note.naming or 1)

@@ -184,6 +184,7 @@ class LiveTurn:
     def _learn(self, fate: Fate) -> None:
         if fate.chat_id:
             self.turn.was_accepted(ChatRef(fate.chat_id, fate.coze_conversation_id))
+            self.pen.question = self._context.naming.ask()
         elif not fate.sent:
             self.note.stage = "accepted"
         self.pen.remember()

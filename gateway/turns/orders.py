@@ -143,6 +143,11 @@ class Note(msgspec.Struct, omit_defaults=True):
     outputs: list[tuple[str, str]] = []
     answered: str = ""  # the digest of the tool outputs that were given last
 
+    @property
+    def untold(self) -> bool:
+        """Whether a shop's staff still has to be told of the turn's end."""
+        return self.order.shop_id is not None and not self.end_announced
+
     def pack(self) -> bytes:
         """The whole note."""
         return _frame(_encode(self))

@@ -76,7 +76,7 @@ class Pen:
 
     def _take(self, writer: Writer) -> None:
         self.writer = writer
-        writer.announcing = self._context.note.order.shop_id is not None
+        writer.announcing = self._context.note.untold
 
     def stay_apart(self, owner: Owner) -> Tail:
         """Lets the queued turn end in the log of its own, whose tail the owner uses from now on. Returns the tail in
@@ -139,7 +139,7 @@ class Pen:
             note.announced = True
         if (writer := self.writer) is not None and self._has_begun(writer):
             writer.note_more(announced(end=end))
-            writer.announcing = not note.end_announced
+            writer.announcing = note.untold
 
     @property
     def behind(self) -> bool:

@@ -151,8 +151,7 @@ class TakeOver:
         for stretch in ended:
             writer = self._log.shelf.unsaved.get(stretch.number)
             if writer is not None and stretch.turn and stretch.last >= stretch.first:
-                note = read_note(stretch.state)
-                writer.announcing = note.order.shop_id is not None and not note.end_announced
+                writer.announcing = read_note(stretch.state).untold
 
     def _notify_again(self, stretch: Stretch) -> None:
         """Tells a turn's shop what it may not have been told."""

@@ -470,6 +470,11 @@ async def test_what_a_node_knew_of_its_message_is_not_lost_when_it_is_fenced(
         assert journal.commit == commit
         taken_over = render((other if adopts == "other" else owner).services.metrics)[0].decode()
         assert "gateway_stretches_adopted_total 1.0" in taken_over
+        await owner.services.store.settled()
+        await other.services.store.settled()
+        row = await owner.services.store.conversation(events[0]["conversationId"])
+        assert row is not None
+        assert row.coze_conversation_id, "the next message goes to the same conversation at Coze"
 
 
 async def test_an_unlock_that_is_tried_again_takes_no_lock_that_was_locked_since(
