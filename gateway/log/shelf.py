@@ -201,6 +201,9 @@ class Shelf:
             tail.epochs = Epochs.parse(stretch.epochs)
         tail.head = max(tail.head, stretch.last)
         tail.next = max(tail.next, tail.head + 1) if self.unsaved.are_ahead(tail) else tail.head + 1
+        if tail.users:  # it may have more than readers here were given, and nothing may follow
+            tail.published = asyncio.get_running_loop().time()
+            tail.news()
         return tail
 
     async def _load_tail(self, key: LogKey) -> Tail:

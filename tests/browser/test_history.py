@@ -144,6 +144,7 @@ async def test_results_of_tools_that_were_not_taken_are_kept_and_forms_go_where_
     await second.page.check("#refuse")  # which cuts, too: it hears nothing of what the first one does, by no transport
     await form.get_by_role("button").click()
     await form.wait_for(state="detached")
+    await other.locator("input").first.fill("rainy")
     await other.get_by_role("button").click()
     await other.wait_for(state="detached")
     assert await second.page.get_by_text("have been given already").count() == 2

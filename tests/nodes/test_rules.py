@@ -30,13 +30,31 @@ from tests.databases import PostgresServer
 from tests.faults.coze import simulated
 from tests.processes import GatewayProcess
 from tests.transports.conftest import Served, serving
-from tests.transports.readers import Event, everything, first, sse
+from tests.transports.readers import Door, Event, everything, first, sse
 from tests.waiting import until
 
 LONG = "/fault plain pieces:4000 -- on and on"
 QUICK = "/fault plain pieces:2 rate:0 -- quick"
 
 Nodes = Callable[..., Awaitable[list[Served]]]
+
+
+def late(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets another node be the first to adopt what is left."""
+    journal: Any = node.services.log._journal
+    adopt = journal.adopt
+
+    async def later() -> list[Stretch]:
+        await asyncio.sleep(1)  # meanwhile the other one looks
+        found: list[Stretch] = await adopt()
+        return found
+
+    monkeypatch.setattr(journal, "adopt", later)
+
+
+def told(node: Served) -> str:
+    """Its metrics."""
+    return render(node.services.metrics)[0].decode()
 
 
 def knows_others(node: Served) -> bool:
@@ -429,6 +447,39 @@ async def test_a_turn_whose_end_could_not_be_written_keeps_its_conversation(
     assert ends == [None, "completed"]
 
 
+@pytest.mark.parametrize("adopts", ["owner", "other"])
+async def test_readers_hear_of_an_end_that_was_durable_when_their_node_was_fenced(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, adopts: str
+) -> None:
+    """The last batch comes to the database late. Nothing follows in that turn: nobody has anything to go on with."""
+    owner, other = await nodes(2)
+    late(owner if adopts == "other" else other, monkeypatch)
+    journal: Any = owner.services.log._journal
+    commit, join = journal.commit, journal.open
+    held: list[tuple[int, list[Record]]] = []
+
+    async def silent(number: int, batch: list[Record]) -> None:
+        if any(kind == END for _, kind, *_ in batch):
+            monkeypatch.setattr(journal, "commit", commit)
+            held.append((number, batch))
+            raise Fenced("the database has been silent for too long")
+        await commit(number, batch)
+
+    async def join_late() -> Any:
+        await commit(*held.pop())
+        return await join()
+
+    monkeypatch.setattr(journal, "commit", silent)
+    monkeypatch.setattr(journal, "open", join_late)
+    door = await owner.start("/fault plain pieces:30 rate:60 -- words")
+    elsewhere = asyncio.create_task(everything(sse, Door(other.session, other.url, door.topic)))
+    events = await everything(sse, door)
+    assert [event["event"] for event in events if event["event"] in ("completed", "reset")] == ["completed"]
+    assert (await elsewhere)[-1] == events[-1]
+    assert not held
+    await until(lambda: "gateway_stretches_adopted_total 1.0" in told(other if adopts == "other" else owner))
+
+
 @pytest.mark.parametrize("sent", [True, False])
 @pytest.mark.parametrize("adopts", ["owner", "other"])
 async def test_what_a_node_knew_of_its_message_is_not_lost_when_it_is_fenced(
@@ -454,22 +505,14 @@ async def test_what_a_node_knew_of_its_message_is_not_lost_when_it_is_fenced(
             monkeypatch.setattr(journal, "commit", commit)
             raise Fenced("the database has been silent for too long")
 
-        async def later() -> list[Any]:
-            if adopts == "other":
-                await asyncio.sleep(1)  # meanwhile the other node adopts what the owner has left
-            found: list[Any] = await adopt()
-            return found
-
-        adopt = journal.adopt
         monkeypatch.setattr(journal, "commit", silent)
-        monkeypatch.setattr(journal, "adopt", later)
+        late(owner if adopts == "other" else other, monkeypatch)
         events = await owner.ask(message)
         assert events[-1]["event"] == "completed"
         assert events[-1]["content"] == whole_text(message)
         assert coze.posts_of(message) == 1
         assert journal.commit == commit
-        taken_over = render((other if adopts == "other" else owner).services.metrics)[0].decode()
-        assert "gateway_stretches_adopted_total 1.0" in taken_over
+        assert "gateway_stretches_adopted_total 1.0" in told(other if adopts == "other" else owner)
         await owner.services.store.settled()
         await other.services.store.settled()
         row = await owner.services.store.conversation(events[0]["conversationId"])
