@@ -1,11 +1,12 @@
 """The database: opens it with the newest tables, or says in a sentence why that can't be done."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.errors import Code, GatewayError
@@ -13,6 +14,7 @@ from gateway.store import failures
 from gateway.store.schema import REVISION
 
 BUSY_SECONDS = 4.0
+_LOOK_AGAIN = 0.05  # seconds
 """How long SQLite waits for a lock, and a caller for a connection. Below the five seconds that a close may take."""
 
 CONNECTIONS = 4
@@ -102,9 +104,23 @@ def _tune(connection: Any, _: object) -> None:
     cursor.close()
 
 
+async def _write_ahead(connection: AsyncConnection) -> None:
+    """Turns the write-ahead log on. SQLite does not wait for others that do the same at this moment."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + BUSY_SECONDS
+    while True:
+        try:
+            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return
+        except OperationalError as error:
+            if not failures.is_locked(error) or loop.time() > until:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN)
+
+
 async def _prepare(connection: AsyncConnection, where: str | None) -> None:
     if connection.dialect.name == "sqlite":
-        await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        await _write_ahead(connection)
         await _check(connection, where)
     if not suffices(await connection.run_sync(revision)):
         await connection.rollback()

@@ -35,6 +35,11 @@ def is_deadlock(error: Exception) -> bool:
     return getattr(_of_postgresql(error), "sqlstate", None) == "40P01"
 
 
+def is_locked(error: Exception) -> bool:
+    """Whether another process, or another connection, holds the SQLite file."""
+    return _name(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
 def is_damage(error: Exception) -> bool:
     return _name(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
