@@ -9,8 +9,8 @@ SEARCH = $(shell for p in $(SUPPORTED); do $$p $(SUITS) && echo $$p && break; do
 PYTHON ?= $(eval PYTHON := $$(SEARCH))$(PYTHON)
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --no-input
 ARGS ?=
-# For two cores: one of three workers has tests that work, the others have tests that wait; tests/scheduling.py has the order.
-JOBS ?= 3
+# For two cores: one of four workers has tests that work, the others have tests that wait; tests/scheduling.py has the order.
+JOBS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help run simulate install test tools check format bench bench-check load chaos soak lock

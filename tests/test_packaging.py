@@ -122,7 +122,7 @@ def test_the_readmes_commands_are_makes() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "\nmake run " in readme
     assert "\nmake test " in readme
-    assert make("--dry-run", "test", "ARGS=").stdout.rstrip().endswith("-m pytest -n 3 --dist loadfile")
+    assert make("--dry-run", "test", "ARGS=").stdout.rstrip().endswith("-m pytest -n 4 --dist loadfile")
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("\nmake test")
 
 
