@@ -26,6 +26,12 @@ ERRORS = {
 """What a turn may end with, when what it needed was broken at its moment."""
 
 ASKERS = 4
+SHOP = "staff"
+"""Half of the askers ask in this shop, whose staff is told of their turns."""
+
+STAFF_KNOWS = 10.0
+"""Seconds after the last end, within which the staff knows of it."""
+
 BUSY = ("queue", "queue", "interrupt")
 """What a question asks for if another turn runs in its conversation."""
 
@@ -41,6 +47,7 @@ class Told:
     listeners: list[Reader] = field(default_factory=list)
     joins: str = ""
     interruptible: bool = False
+    shop: str = ""
 
 
 class Crowd:
@@ -65,6 +72,7 @@ class Crowd:
     async def _ask(self, session: aiohttp.ClientSession, chance: random.Random, name: str) -> None:
         """Asks again and again: one question in a new conversation, or up to three at once in the last one."""
         number, conversation = 0, ""
+        shop = SHOP if random.Random(f"{self.seed} {name}'s shop").random() < 0.5 else ""
         while not self.calm.is_set():
             joins = [""]
             if conversation and chance.random() < 0.5:
@@ -74,6 +82,7 @@ class Crowd:
                 number += 1
                 told = Told(question(chance, f"{name} {number}"), f"{self.seed}-{name}-{number}", Reader(), joins=one)
                 told.interruptible = "interrupt" in joins
+                told.shop = shop
                 asked.append(told)
             self.told += asked
             telling = [self._tell(session, told, random.Random(chance.random()), conversation) for told in asked]
@@ -84,6 +93,8 @@ class Crowd:
     async def _tell(self, session: aiohttp.ClientSession, told: Told, chance: random.Random, conversation: str) -> None:
         """Asks one question, and reads the answer to its end, while others listen."""
         fields = {"conversationId": conversation, "onBusy": told.joins} if told.joins else {}
+        if told.shop:
+            fields["shopId"] = told.shop
         asking = self._follow(session, told.reader, told, random.Random(chance.random()), fields)
         listening = [self._overhear(session, told, random.Random(chance.random())) for _ in range(chance.randrange(3))]
         await asyncio.gather(asking, *listening)
@@ -158,9 +169,21 @@ class Crowd:
             reader = told.reader
             async with session.get(f"{url}/api/coze/turns/{reader.turn_id}") as response:
                 stands: dict[str, Any] = await response.json()
-            wanted = "failed" if reader.last["event"] == "error" else reader.last["event"]
-            if (stands["status"], stands["content"]) != (wanted, reader.text):
+            if (stands["status"], stands["content"]) != (_outcome(reader), reader.text):
                 raise Broken(f"{told.message!r} stands as {stands}, its last event was {reader.last}")
+
+    async def judge_staff(self, session: aiohttp.ClientSession, url: str) -> None:
+        """Checks that the shop's staff is told once of each turn's beginning and of its end."""
+        wanted = {
+            told.reader.turn_id: ["turn.started", f"turn.{_outcome(told.reader)}"] for told in self.told if told.shop
+        }
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience(STAFF_KNOWS)
+        while (heard := await _staff(session, url)) != wanted:
+            if loop.time() > until:
+                wrong = {turn: heard.get(turn) for turn, types in wanted.items() if heard.get(turn) != types}
+                raise Broken(f"the staff at {url} was told {wrong or heard.keys() - wanted.keys()}")
+            await asyncio.sleep(0.2)
 
     async def _rest(self, seconds: float) -> None:
         """Raises `Broken` if a reader still waits for an end long after the last blow."""
@@ -178,6 +201,23 @@ class Crowd:
 
     def outcomes(self) -> Counter[str]:
         return Counter(str(t.reader.last.get("code") or t.reader.last["event"]) for t in self.told if t.reader.over)
+
+
+def _outcome(reader: Reader) -> str:
+    return "failed" if reader.last["event"] == "error" else str(reader.last["event"])
+
+
+async def _staff(session: aiohttp.ClientSession, url: str) -> dict[str, list[str]]:
+    """What the shop's staff was told of each turn, in order."""
+    heard: dict[str, list[str]] = {}
+    after, more = "0", True
+    while more:
+        async with session.get(f"{url}/api/coze/shops/{SHOP}/poll", params={"after": after, "wait": "0"}) as response:
+            page = await response.json()
+        after, more = page["next"], bool(page["events"])
+        for event in page["events"]:
+            heard.setdefault(event["turnId"], []).append(event["type"])
+    return heard
 
 
 async def balanced(session: aiohttp.ClientSession, url: str) -> None:

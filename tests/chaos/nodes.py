@@ -241,6 +241,7 @@ async def _dead_nodes_are_buried(url: str) -> None:
 async def _judge_nodes(here: Nodes, session: aiohttp.ClientSession) -> None:
     for node in here.nodes:
         await here.crowd.judge_at(session, node.url)
+        await here.crowd.judge_staff(session, node.url)
         await balanced(session, node.url)
     for node in here.nodes:
         await node.stop()

@@ -125,6 +125,7 @@ async def run(seed: int, seconds: float, folder: Path, *, say: Callable[[str], N
         await here.crowd.gather(session, strike, LIVENESS)
         here.crowd.judge()
         await here.crowd.judge_at(session, here.gateway.url)
+        await here.crowd.judge_staff(session, here.gateway.url)
         await balanced(session, here.gateway.url)
         if await here.gateway.process.terminate(within=10) != 0:
             raise Broken("a stop ended with another status than 0")
