@@ -250,9 +250,11 @@ async def _judge_nodes(here: Nodes, session: aiohttp.ClientSession) -> None:
 
 
 async def _sound(url: str) -> None:
-    """Every stretch has ended and is kept, and no position was given twice."""
+    """Every turn's stretch has ended and is kept, and no position was given twice. A shop's newest one is open."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        left = await (await connection.execute("SELECT number, turn FROM log_stretches WHERE NOT kept")).fetchall()
+        left = await (
+            await connection.execute("SELECT number, turn FROM log_stretches WHERE NOT kept AND turn <> ''")
+        ).fetchall()
         if left:
             raise Broken(f"left unsaved: {left}")
         twice = await (
