@@ -56,9 +56,9 @@ _LATE = 60.0
 _MOST_BATCHES = 200
 """Other nodes read the part of a running turn that is not saved yet from its node's batches, so these must stay few."""
 
-TRANSPORTS = "coze_gateway.transports"
 _OURS = ("sse", "websocket", "longpoll", "coze")
 _NAME = re.compile("[a-z0-9_-]{1,32}")  # it is a metric's label
+TRANSPORTS = "coze_gateway.transports"
 """The entry point group in which another package offers a transport: an object with `name` and `add_routes(app)`."""
 
 

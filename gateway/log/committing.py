@@ -170,14 +170,16 @@ class Committer:
         unsaved = self._shelf.unsaved
         logs: dict[Tail, list[Record]] = {}
         for record in batch:
-            logs.setdefault(unsaved[record[0]].tail, []).append(record)
+            if record[0] in unsaved:  # else its log was erased meanwhile
+                logs.setdefault(unsaved[record[0]].tail, []).append(record)
         outcome = await commit_apart(self.batches, self.owed, logs)
         self.owed = []
         for tail, error in outcome.broken.items():
             self._faults.broke("turn", error, turns=[w.about for w in unsaved.values() if w.tail is tail])
-            lost = [r for r in self.in_flight + self.pending if unsaved[r[0]].tail is tail]
-            self.in_flight = [r for r in self.in_flight if unsaved[r[0]].tail is not tail]
-            self.pending = [r for r in self.pending if unsaved[r[0]].tail is not tail]
+            numbers = {number for number, writer in unsaved.items() if writer.tail is tail}
+            lost = [r for r in self.in_flight + self.pending if r[0] in numbers]
+            self.in_flight = [r for r in self.in_flight if r[0] not in numbers]
+            self.pending = [r for r in self.pending if r[0] not in numbers]
             let_go(self._shelf, lost, Broken(f"the turn is broken: {type(error).__name__}"), self._faults)
         return outcome.durable
 

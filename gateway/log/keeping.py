@@ -98,7 +98,10 @@ class Keeper:
         With `until_told` a stretch waits until its end was told, even when the log closes.
         """
         unseen = self._committer.unseen()
-        crowded = self._committer.batches.last - self._oldest_batch() > self._most_batches
+        last = self._committer.batches.last
+        running = (writer.stretch for writer in self._shelf.unsaved.values() if writer.stretch.ended is None)
+        oldest = min((one.unsaved_from for one in running if one.unsaved_from), default=last + 1)
+        crowded = last - oldest > self._most_batches
         ready = [
             writer
             for writer in self._shelf.unsaved.values()
@@ -110,7 +113,6 @@ class Keeper:
                 else also_running or crowded or writer.stretch.unsaved_from <= self.erased
             )
         ]
-        last = self._committer.batches.last
         self.leftovers |= bool(ready)
         loop = asyncio.get_running_loop()
         for start in range(0, len(ready), _SAVED_AT_ONCE):
@@ -118,7 +120,7 @@ class Keeper:
             for writer in await self._save(ready[start : start + _SAVED_AT_ONCE]):
                 if writer.stretch.ended is None:
                     writer.stretch.unsaved_from = last + 1
-                elif self._is_unsaved(writer):
+                elif self._is_unsaved(writer) and writer.stretch.number not in self._committer.unseen():
                     self._release(writer)
             # Over a network a save takes some milliseconds: half of the time is for commits.
             await asyncio.sleep(loop.time() - began if self._journal.shared and not also_running else 0)
@@ -136,7 +138,14 @@ class Keeper:
         try:
             async with self._committer.writing:
                 self._committer.require_right()
-                some = [writer for writer in some if self._is_unsaved(writer)]  # an erased stretch must stay erased
+                unseen = self._committer.unseen()
+                # An erased stretch must stay erased, and one that has ended since has to wait like any other.
+                some = [
+                    writer
+                    for writer in some
+                    if self._is_unsaved(writer)
+                    and (writer.stretch.ended is None or (self._may_go(writer) and writer.stretch.number not in unseen))
+                ]
                 await self._journal.save([writer.stretch for writer in some])
             return some
         except JournalError:

@@ -11,7 +11,9 @@ def let_go(shelf: Shelf, lost: list[Record], error: JournalError, faults: Faults
     writers: dict[int, Writer] = {}
     begun: list[Writer] = []
     for number, kind, _, _ in lost:
-        writer = writers[number] = shelf.unsaved[number]
+        if (writer := shelf.unsaved.get(number)) is None:
+            continue  # its log was erased meanwhile
+        writers[number] = writer
         writer.tail.next = writer.tail.head + 1
         writer.lost()
         if kind == BEGIN:

@@ -28,7 +28,8 @@ class Showing:
         for number, kind, sequence, payload in records:
             if broken and number in broken:
                 continue
-            writer = unsaved[number]
+            if (writer := unsaved.get(number)) is None:
+                continue  # its log was erased meanwhile
             stretch, tail = writer.stretch, writer.tail
             try:
                 if kind <= WHOLE or kind == LAST:

@@ -13,8 +13,8 @@ from gateway.errors import Code, GatewayError
 from gateway.store import failures
 from gateway.store.schema import REVISION
 
-BUSY_SECONDS = 4.0
 _LOOK_AGAIN = 0.05  # seconds
+BUSY_SECONDS = 4.0
 """How long SQLite waits for a lock, and a caller for a connection. Below the five seconds that a close may take."""
 
 CONNECTIONS = 4

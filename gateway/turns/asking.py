@@ -36,6 +36,7 @@ class CancelAsked(msgspec.Struct, tag="cancel"):
 class OutputsAsked(msgspec.Struct, tag="outputs"):
     turn: str
     outputs: list[tuple[str, str]]
+    once: bool = False
 
 
 class EraseAsked(msgspec.Struct, tag="erase"):
@@ -71,9 +72,9 @@ class NotifyAsked(msgspec.Struct, tag="notify", eq=False):
 
 
 class LearntAsked(msgspec.Struct, tag="learnt"):
-    """What became of the messages of these turns? Answered by `Learnt.here`."""
+    """What became of a message, by the name of the attempt to send it? Answered by `Learnt.here`."""
 
-    turns: list[str]
+    attempt: str
 
 
 Question = (

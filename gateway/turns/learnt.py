@@ -1,7 +1,6 @@
 """Learnt: what this process knows of turns that others go on with, and could not write down in time."""
 
 import asyncio
-from collections.abc import Collection
 from contextlib import suppress
 
 import msgspec
@@ -31,37 +30,33 @@ class Learnt:
         self._others = others
         self._fates: dict[str, Fate] = {}
 
-    def keep(self, turn: str, fate: Fate) -> None:
-        if self._others.any:
-            self._fates[turn] = fate
-            asyncio.get_running_loop().call_later(_REMEMBERED, self._fates.pop, turn, None)
+    def keep(self, attempt: str, fate: Fate) -> None:
+        if self._others.any and attempt:
+            self._fates[attempt] = fate
+            asyncio.get_running_loop().call_later(_REMEMBERED, self._fates.pop, attempt, None)
 
-    def here(self, turns: Collection[str]) -> dict[str, Fate]:
-        """What this process knows of these turns."""
-        return {turn: self._fates[turn] for turn in turns if turn in self._fates}
+    def here(self, attempt: str) -> Fate | None:
+        """What this process knows of this attempt to send a message."""
+        return self._fates.get(attempt)
 
-    async def of(self, turn: str) -> Fate | None:
-        """What any node knows of the turn; None if no node has said anything within a few seconds. Never raises."""
+    async def of(self, attempt: str) -> Fate | None:
+        """What any node knows of it; None if no node has said anything within a few seconds."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _ASKED_WITHIN
-        while (found := self._fates.get(turn)) is None:
+        while (found := self._fates.get(attempt)) is None and attempt and loop.time() < until:
             with suppress(GatewayError, TimeoutError):
                 async with asyncio.timeout_at(until):
-                    if not (nodes := await self._others.all()):
-                        return None
-                    for answer in await asyncio.gather(*(self._ask(node, turn) for node in nodes)):
-                        found = found or answer
-            if found is not None or loop.time() >= until:
-                return found
+                    answers = [self._ask(node, attempt) for node in await self._others.all()]
+                    if said := [answer for answer in await asyncio.gather(*answers) if answer is not None]:
+                        return said[0]
             await asyncio.sleep(_ASK_AGAIN)
         return found
 
-    async def _ask(self, node: int, turn: str) -> Fate | None:
+    async def _ask(self, node: int, attempt: str) -> Fate | None:
         with suppress(GatewayError):
-            reply = await ask(self._others, node, LearntAsked([turn]))
-            if reply is not None:
-                return msgspec.convert(reply.value, dict[str, Fate]).get(turn)
+            if (reply := await ask(self._others, node, LearntAsked(attempt))) is not None:
+                return msgspec.convert(reply.value, Fate | None)
         return None
 
     def __repr__(self) -> str:
-        return f"Learnt({len(self._fates)} turns)"
+        return f"Learnt({len(self._fates)} attempts)"

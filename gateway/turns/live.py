@@ -133,14 +133,14 @@ class LiveTurn:
         self._abandon()
         return True
 
-    def give_outputs(self, outputs: list[tuple[str, str]]) -> None:
-        """Answers an `action_required`. Giving the same outputs again changes nothing. Raises `invalid_request` if the
-        turn doesn't wait for these outputs."""
+    def give_outputs(self, outputs: list[tuple[str, str]], *, once: bool = False) -> None:
+        """Answers an `action_required`. The same outputs given again change nothing, or are refused if they may be
+        given `once`. Raises `invalid_request` if the turn doesn't wait for these outputs."""
         waits = self.turn.phase == "action_required"
         wanted = [call.get("id", "") for call in self.turn.tool_calls]
         suits = sorted(wanted) == sorted(given for given, _ in outputs)
         digest = hashlib.sha256(repr(sorted(outputs)).encode()).hexdigest()[:32]
-        if self.note.answered == digest and not (waits and suits):
+        if not once and self.note.answered == digest and not (waits and suits):
             return
         if not waits and not (self.turn.phase == "recovering" and self.turn.tool_calls):
             raise GatewayError(Code.INVALID_REQUEST, "the turn does not wait for tool outputs")
@@ -172,9 +172,9 @@ class LiveTurn:
         """Whoever goes on with the turn may not find in the log what became of its message."""
         ref = self.turn.ref
         if ref is not None:
-            self._means.learnt.keep(self.turn.turn_id, Fate(True, ref.chat_id, ref.conversation_id))
-        elif self.note.stage == "sending" and not self._sending.asked:
-            self._means.learnt.keep(self.turn.turn_id, Fate())
+            self._means.learnt.keep(self.note.attempt, Fate(True, ref.chat_id, ref.conversation_id))
+        elif self._sending.asked is False:
+            self._means.learnt.keep(self.note.attempt, Fate())
 
     @property
     def doubtful(self) -> bool:

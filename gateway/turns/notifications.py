@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import structlog
@@ -30,12 +30,18 @@ _MOST_TOLD = 10_000  # notifications that are remembered, so that none of them i
 _ROLL_AFTER = 200  # events after which a shop's stretch is closed, so that retention can remove it
 
 
+class Told(Protocol):
+    """Is called once a notification is written, or given up: in the tick in which it is appended if this node does that
+    for a turn of its own, so that one commit holds both. Is called without `done` if it was lost after that."""
+
+    def __call__(self, done: bool = True) -> None: ...
+
+
 class _Waiting(NamedTuple):
-    """A notification that waits. `told` is called once it is written, or given up: in the tick in which it is appended
-    if this node does that for a turn of its own, so that one commit holds both."""
+    """A notification that waits, and the term in which it began to."""
 
     asked: NotifyAsked
-    told: Callable[[], None]
+    told: Told
     term: int
 
 
@@ -67,7 +73,7 @@ class Notifications:
         self._faults = faults or Faults()
         self._open: dict[str, tuple[Writer, float]] = {}
 
-    async def publish(self, shop: str, notification: Notification, told: Callable[[], None]) -> None:
+    async def publish(self, shop: str, notification: Notification, told: Told) -> None:
         """Notifies a shop's staff, and calls `told` then. While that fails it is tried again; if it fails for too long,
         the notification is lost, and a log line says so. Never raises."""
         asked = NotifyAsked(shop, notification, at=self._clock())
@@ -76,15 +82,14 @@ class Notifications:
             return self._line_up(waiting)
         try:
             await self._publish(waiting)
-        except JournalError as error:
-            logger.warning("notification.lost", reason=str(error))
-            told()
+        except JournalError:
+            self._line_up(waiting)
         except Exception as error:
             self._faults.broke("notify", error)
             told()
         return None
 
-    def repeat(self, shop: str, notification: Notification, told: Callable[[], None], *, at: float) -> None:
+    def repeat(self, shop: str, notification: Notification, told: Told, *, at: float) -> None:
         """Notifies a shop's staff in the place of a former process, unless that has done so since the time `at`."""
         self._line_up(_Waiting(NotifyAsked(shop, notification, again=True, at=at), told, self._others.term))
 
@@ -125,6 +130,7 @@ class Notifications:
         self._forget(writer)
         for sequence, waiting in self._unsure.pop(writer, ()):
             if sequence > writer.stretch.last:
+                waiting.told(done=False)
                 self._line_up(waiting)
         if writer.stretch.last >= writer.stretch.first and writer.stretch.ended is None:
             writer.owe()

@@ -135,6 +135,7 @@ class Note(msgspec.Struct, omit_defaults=True):
     stage: Stage = "accepted"
     announced: bool = False  # the shop's staff was told that the turn started
     end_announced: bool = False  # and that it ended
+    attempt: str = ""  # the name of the newest attempt to send the message, which only one process makes
     coze_conversation_id: str = (
         ""  # the conversation that the message was sent to, or the one that Coze has named since
     )
@@ -153,12 +154,17 @@ class Note(msgspec.Struct, omit_defaults=True):
         return _frame(_encode(self))
 
 
+_OWN = ("stage", "announced", "end_announced", "attempt", "coze_conversation_id", "naming", "outputs", "answered")
+"""The fields that a note and a change share."""
+
+
 class _Change(msgspec.Struct, omit_defaults=True):
     """The difference between two notes. `answers` replace those from number `kept` on; `seen` are added."""
 
     stage: Stage | None = None
     announced: bool | None = None
     end_announced: bool | None = None
+    attempt: str | None = None
     coze_conversation_id: str | None = None
     naming: int | None = None
     chat_id: str | None = None
@@ -208,6 +214,8 @@ def _fields(note: Note) -> dict[str, Any]:
     return {
         "stage": note.stage,
         "announced": note.announced,
+        "end_announced": note.end_announced,
+        "attempt": note.attempt,
         "coze_conversation_id": note.coze_conversation_id,
         "naming": note.naming,
         "chat_id": memory.chat_id,
@@ -224,11 +232,6 @@ _decode = msgspec.msgpack.Decoder(Note).decode
 _decode_change = msgspec.msgpack.Decoder(_Change).decode
 _FRAME = struct.Struct("<BI")
 _MARK = 0xC1  # begins nothing in MessagePack
-
-
-def announced(end: bool) -> bytes:
-    """What is added to a note once the shop's staff was told that the turn started, or with `end` that it ended."""
-    return _frame(_encode(_Change(end_announced=True) if end else _Change(announced=True)))
 
 
 def _frame(data: bytes) -> bytes:
@@ -261,7 +264,7 @@ def _frames(data: bytes) -> Iterator[bytes]:
 
 def _apply(note: Note, change: _Change) -> None:
     memory = note.memory
-    for name in ("stage", "announced", "end_announced", "coze_conversation_id", "naming", "outputs", "answered"):
+    for name in _OWN:
         if (value := getattr(change, name)) is not None:
             setattr(note, name, value)
     memory.run = change.run if change.run is not None else memory.run

@@ -12,7 +12,7 @@ from gateway.log.stretch import Stretch
 from gateway.log.tail import Tail
 from gateway.log.writer import Owner, Writer
 from gateway.turns.context import Context
-from gateway.turns.orders import Keeping, announced
+from gateway.turns.orders import Keeping
 
 MOST_BACKLOG = 20_000
 """The number of records that are not durable yet above which we stop reading from Coze."""
@@ -123,23 +123,28 @@ class Pen:
                 note.coze_conversation_id, note.naming = name, naming.version
         if self.stretch is None or self.loss is not None or not (writer := self._writing()).active:
             return
+        self._keep_note(writer)
+
+    def _keep_note(self, writer: Writer) -> None:
+        note = self._context.note
         if self._keeping is None:
             self._keeping = Keeping(note)
             writer.note(note.pack())
         elif news := self._keeping.news(note):
             writer.note_more(news)
 
-    def announced(self, *, end: bool) -> None:
+    def announced(self, done: bool = True, *, end: bool) -> None:
         """The shop's staff was told that the turn started or, with `end`, that it ended. If that was in this tick, one
-        commit holds it and this note, so that no crash tells them twice."""
+        commit holds it and this note, so that no crash tells them twice. Not `done`: what told them was lost."""
         note = self._context.note
         if end:
-            note.end_announced = True
+            note.end_announced = done
         else:
-            note.announced = True
-        if (writer := self.writer) is not None and self._has_begun(writer):
-            writer.note_more(announced(end=end))
-            writer.announcing = note.untold
+            note.announced = done
+        writer = self._writing()
+        writer.announcing = note.untold
+        if done and self._log.shelf.unsaved.get(writer.stretch.number) is writer:
+            self._keep_note(writer)
 
     @property
     def behind(self) -> bool:
@@ -165,6 +170,7 @@ class Pen:
         code = Code.INTERNAL if isinstance(error, Broken) else Code.STORAGE_UNAVAILABLE
         turn, writer, stretch = self._turn, self._writing(), self.stretch
         if stretch is not None and stretch.ended is not None:
+            self._keeping = None
             return  # only its note is lost
         self.loss = GatewayError(code, str(error))
         self._context.course.failed(self.loss)

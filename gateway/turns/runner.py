@@ -92,9 +92,11 @@ class Runner:
             self._means.others.release(LogKey(live.turn.conversation_id))
 
     def _drop(self, live: LiveTurn) -> None:
-        """Idempotent."""
-        if self.turns.pop(live.turn.turn_id, None) is not None and (token := _token_of(live)):
-            self._means.caller_tokens.release(token)
+        """Idempotent. After this node was taken for dead, another object may stand for the turn."""
+        if self.turns.get(live.turn.turn_id) is live:
+            del self.turns[live.turn.turn_id]
+            if token := _token_of(live):
+                self._means.caller_tokens.release(token)
 
     async def start_over(self) -> None:
         """This node was taken for dead: forgets all its turns, because other nodes go on with them."""

@@ -3,6 +3,7 @@
 import asyncio
 
 from gateway.errors import Code, UpstreamError
+from gateway.ids import new_token
 from gateway.turns.context import Context
 from gateway.turns.intake import Intake
 from gateway.turns.pen import Pen
@@ -23,8 +24,8 @@ class Sending:
         self._note = context.note
         self._pen = pen
         self._intake = intake
-        self.asked = False
-        """Whether the message has left, in the newest attempt to send it."""
+        self.asked: bool | None = None
+        """Whether Coze may have the message by this process's newest attempt to send it; None before the first one."""
 
     async def send(self) -> None:
         """Sends the message, as often as is safe, until Coze accepts or refuses it, and listens to Coze's answer."""
@@ -52,6 +53,8 @@ class Sending:
                     raise
                 self._context.course.failed(error)
                 note.stage = "accepted"
+                if error.taken == "no":
+                    self.asked = False
                 self._say_again(attempt, wait, error)
                 self._pen.remember()
                 await self._context.waking.pause(wait, turn)
@@ -71,7 +74,7 @@ class Sending:
             raise UpstreamError(Code.UPSTREAM_UNAVAILABLE, detail, retryable=True)
         try:
             self.asked = False
-            note.stage = "sending"
+            note.stage, note.attempt = "sending", new_token()
             note.coze_conversation_id, note.naming = naming.name, naming.version
             self._pen.remember()
             await means.log.committed()

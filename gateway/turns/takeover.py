@@ -18,7 +18,7 @@ from gateway.turns.learnt import Fate
 from gateway.turns.live import LiveTurn, tell_cancelled
 from gateway.turns.naming import Namings
 from gateway.turns.notifications import PREVIEW, Notifications
-from gateway.turns.orders import Note, announced, read_note
+from gateway.turns.orders import Note, read_note
 from gateway.turns.reconciling import newest_known, reconcile, tell_missing
 from gateway.turns.runner import GRACE, Runner
 from gateway.turns.telling import Telling
@@ -163,13 +163,17 @@ class TakeOver:
         untold: list[tuple[Any, str]] = [] if note.announced else [("turn.started", order.input)]
         for kind, text in [*untold, (f"turn.{seen.status}", seen.content or order.input)]:
             notification = Notification(kind, note.conversation_id, stretch.turn, order.user_id, text[:PREVIEW])
-            told = partial(self._announced, writer, end=kind != "turn.started")
+            told = partial(self._announced, writer, note, end=kind != "turn.started")
             self._notifications.repeat(shop, notification, told, at=note.started_at)
 
-    def _announced(self, writer: Writer, *, end: bool) -> None:
-        if writer.stretch.number in self._log.shelf.unsaved:
-            writer.note_more(announced(end=end))
-            writer.announcing = not end
+    def _announced(self, writer: Writer, note: Note, done: bool = True, *, end: bool) -> None:
+        if end:
+            note.end_announced = done
+        else:
+            note.announced = done
+        writer.announcing = note.untold
+        if done and self._log.shelf.unsaved.get(writer.stretch.number) is writer:
+            writer.note(note.pack())
 
     def _taken(self, stretch: Stretch, note: Note, turn: Turn, tail: Tail, *, queued: bool) -> LiveTurn:
         naming = self._names.of(turn.conversation_id)
@@ -196,19 +200,25 @@ class TakeOver:
 
     async def _go_on_once_known(self, live: LiveTurn) -> None:
         """Goes on with a turn whose message was about to be sent. The node that was about to send it may live."""
-        fate = await self._means.learnt.of(live.turn.turn_id)
-        if self._runner.turns.get(live.turn.turn_id) is not live:
-            return  # it was deleted, or this node was taken for dead
+        fate = None
+        try:
+            fate = await self._means.learnt.of(live.note.attempt)
+        except Exception as error:
+            self._means.faults.broke("turn", error, **live.ids.fields())
         self._go_on_with(live, fate)
 
     def _go_on_with(self, live: LiveTurn, fate: Fate | None = None) -> None:
+        if live.erased:
+            return self._runner.go(live)  # it was cancelled, and has only to be forgotten
+        if self._runner.turns.get(live.turn.turn_id) is not live:
+            return None  # this node was taken for dead meanwhile
         left = live.note.started_at + self._means.turn_timeout - self._means.clock()
         # Bounded both ways: the wall clock may have been set in between.
         live.restart_clock(min(max(left, GRACE), self._means.turn_timeout))
         live.taken_over(fate)
         self._telling.stands(live)
         self._means.observer.turn_taken_over(live.ids, live.note.stage, live.turn.phase)
-        self._runner.go(live)
+        return self._runner.go(live)
 
 
 def _restored(stretch: Stretch, note: Note) -> Turn:

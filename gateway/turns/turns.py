@@ -142,17 +142,19 @@ class Turns:
             return True
         return bool(await self._ask_its_node(found, CancelAsked(turn_id)))
 
-    async def give_outputs(self, turn_id: str, outputs: list[tuple[str, str]], *, owns: Owns) -> bool:
-        """Answers an `action_required`. False if the turn is over.
+    async def give_outputs(
+        self, turn_id: str, outputs: list[tuple[str, str]], *, owns: Owns, once: bool = False
+    ) -> bool:
+        """Answers an `action_required`. False if the turn is over. With `once` the same outputs are not taken again.
 
         Raises `not_found`, or `invalid_request` when the turn doesn't wait for these outputs.
         """
         found = await self._find(turn_id, owns)
         if isinstance(found, LiveTurn):
-            found.give_outputs(outputs)
+            found.give_outputs(outputs, once=once)
             await self._means.log.committed()
             return True
-        return bool(await self._ask_its_node(found, OutputsAsked(turn_id, outputs)))
+        return bool(await self._ask_its_node(found, OutputsAsked(turn_id, outputs, once)))
 
     def tell(self, turn_id: str) -> None:
         """Tells the store at once how a running turn stands, so that it is found by Coze's ids from now on."""
@@ -187,7 +189,7 @@ class Turns:
     async def _do(self, question: CancelAsked | OutputsAsked, live: LiveTurn) -> bool:
         if isinstance(question, CancelAsked):
             return await self.cancel(live.turn.turn_id, owns=_anybody)
-        return await self.give_outputs(live.turn.turn_id, question.outputs, owns=_anybody)
+        return await self.give_outputs(live.turn.turn_id, question.outputs, owns=_anybody, once=question.once)
 
     async def answer(self, asked: bytes) -> bytes:
         """Does what another node asks for, and returns the answer."""
@@ -213,7 +215,7 @@ class Turns:
             case NotifyAsked():
                 work = self._notifications.tell(question)
             case LearntAsked():
-                work = _known(self._means.learnt.here(question.turns))
+                work = _known(self._means.learnt.here(question.attempt))
         return await answer(work)
 
     async def _do_here(self, question: CancelAsked | OutputsAsked) -> bool | None:

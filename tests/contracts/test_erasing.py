@@ -7,7 +7,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.ids import LogKey
-from tests.contracts.journals import KEY, Bench, piece
+from tests.contracts.journals import KEY, Bench, last, piece
 
 OTHER = LogKey("conv_2")
 
@@ -77,6 +77,45 @@ async def test_a_stretch_that_is_erased_while_a_save_waits_is_not_saved(bench: B
     if bench.durable:
         await bench.reopen()
         await nothing_is_left(bench)
+
+
+@pytest.mark.parametrize("works", [True, False])
+async def test_a_note_on_its_way_for_an_erased_log_harms_no_neighbour(bench: Bench, works: bool) -> None:
+    """A shop may be told of the end, which the note says, in the moment in which the log is erased."""
+    ended = await bench.turn(mark="key")
+    neighbour = await bench.begin("turn_2", OTHER)
+    await bench.write(neighbour, piece("a"))
+    writer = bench.writer(ended)
+    writer.note(b"told")
+    bench.writer(neighbour).append(piece("b"))
+    bench.log.keeper.drop([KEY])
+    bench.journal.failing = not works
+    if works:
+        await bench.log.committed()
+    else:
+        with pytest.raises(GatewayError):
+            await bench.log.committed()
+    assert neighbour.last == (2 if works else 1)
+    bench.journal.failing = False
+    await bench.log.probe()
+    third = await bench.turn("turn_3", key=LogKey("conv_3"))
+    assert third.ended is not None
+
+
+async def test_a_turn_that_ends_while_what_runs_is_saved_waits_until_its_end_was_told(bench: Bench) -> None:
+    bench.log.keeper.until_told = True
+    stretch = await bench.begin()
+    await bench.write(stretch, piece("a"))
+    bench.journal.writable.clear()
+    folding = asyncio.create_task(bench.fold(also_running=True))  # has chosen the running stretch
+    await asyncio.sleep(0)
+    bench.writer(stretch).append(last("turn_1", "a"))
+    bench.writer(stretch).end()
+    bench.journal.writable.set()
+    await bench.log.committed()
+    await folding
+    assert stretch.number in bench.log.shelf.unsaved
+    assert bench.log.keeper.ended() == [stretch]
 
 
 async def test_a_journal_that_refuses_changes_nothing(bench: Bench) -> None:

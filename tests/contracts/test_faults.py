@@ -310,12 +310,12 @@ async def test_a_notification_that_breaks_breaks_no_turn(
 
     notifications = Notifications(durable.log, retention=3600, clock=durable.clock, faults=faults)
     said = Notification("turn.started", KEY, "turn_1", "u", "\ud83d")
-    told: list[str] = []
-    await notifications.publish("s", said, lambda: told.append("broken"))
+    told: list[tuple[str, bool]] = []
+    await notifications.publish("s", said, lambda done=True: told.append(("broken", done)))
     assert faults.parts == ["notify"]
     fine = Notification("turn.started", KEY, "turn_1", "u", "fine")
-    await notifications.publish("s", fine, lambda: told.append("fine"))
-    assert told == ["broken", "fine"]  # nobody waits for the first one any more
+    await notifications.publish("s", fine, lambda done=True: told.append(("fine", done)))
+    assert told == [("broken", True), ("fine", True)]  # nobody waits for the first one any more
     await durable.log.committed()
     (entry,) = await durable.read(await durable.tail(shop_log("s")))
     assert fields(entry)["preview"] == "fine"

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.events import Notification
-from gateway.turns.notifications import Notifications
+from gateway.turns.notifications import Notifications, Told
 from tests.transports.conftest import Serve, serving
 from tests.transports.readers import LISTENING, Event, first
 from tests.waiting import until
@@ -77,9 +76,9 @@ async def test_a_shop_is_told_once_of_an_end_that_came_right_before_a_stop(
     """The end is durable, and its notification may be, perhaps with a note of it. Nobody has told the store."""
     publish = Notifications.publish
 
-    async def late(self: Notifications, shop: str, said: Notification, note: Callable[[], None]) -> None:
+    async def late(self: Notifications, shop: str, said: Notification, note: Told) -> None:
         if told or said.type == "turn.started":
-            await publish(self, shop, said, (lambda: None) if told == "told" else note)
+            await publish(self, shop, said, (lambda done=True: None) if told == "told" else note)
 
     with monkeypatch.context() as patch:
         async with serving(tmp_path / "kept") as stops:

@@ -51,7 +51,7 @@ async def _give(request: web.Request, caller: Caller, turn_id: str, outputs: lis
     """Hands over outputs for the first time. Raises `Refusal`."""
     of_run = request.path == RESUME
     try:
-        if not await request.app[SERVICES].turns.give_outputs(turn_id, outputs, owns=caller.may_read):
+        if not await request.app[SERVICES].turns.give_outputs(turn_id, outputs, owns=caller.may_read, once=True):
             raise Refusal(_RUN_OVER if of_run else TOO_LATE, "It is over.")
     except GatewayError as error:
         if error.code is not Code.INVALID_REQUEST or isinstance(error, Refusal):
