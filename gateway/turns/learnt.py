@@ -10,8 +10,8 @@ from gateway.turns.asking import LearntAsked, ask
 from gateway.turns.others import Others
 
 _REMEMBERED = 60.0  # seconds: by then the turn has been taken over
-_ASKED_WITHIN = 3.0  # seconds in which a node that was only cut off may come back
-_ASK_AGAIN = 0.3
+_ASKED_WITHIN = 1.0  # seconds in which a node that was only cut off may come back; readers wait for the end meanwhile
+_ASK_AGAIN = 0.2
 
 
 class Fate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,7 +40,7 @@ class Learnt:
         return self._fates.get(attempt)
 
     async def of(self, attempt: str) -> Fate | None:
-        """What any node knows of it; None if no node has said anything within a few seconds."""
+        """What any node knows of it; None if no node has said anything within a second."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _ASKED_WITHIN
         while (found := self._fates.get(attempt)) is None and attempt and loop.time() < until:
