@@ -117,10 +117,12 @@ class Keeper:
         loop = asyncio.get_running_loop()
         for start in range(0, len(ready), _SAVED_AT_ONCE):
             began = loop.time()
-            for writer in await self._save(ready[start : start + _SAVED_AT_ONCE]):
+            saved = await self._save(ready[start : start + _SAVED_AT_ONCE])
+            unseen = self._committer.unseen()
+            for writer in saved:
                 if writer.stretch.ended is None:
                     writer.stretch.unsaved_from = last + 1
-                elif self._is_unsaved(writer) and writer.stretch.number not in self._committer.unseen():
+                elif self._is_unsaved(writer) and writer.stretch.number not in unseen:
                     self._release(writer)
             # Over a network a save takes some milliseconds: half of the time is for commits.
             await asyncio.sleep(loop.time() - began if self._journal.shared and not also_running else 0)

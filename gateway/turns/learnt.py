@@ -15,9 +15,8 @@ _ASK_AGAIN = 0.2
 
 
 class Fate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of a message that was about to be sent: it never was, or Coze gave the chat these ids."""
+    """What became of a message that was to be sent: Coze gave the chat these ids, or, without them, it never left."""
 
-    sent: bool = False
     chat_id: str = ""
     coze_conversation_id: str = ""
 

@@ -172,7 +172,7 @@ class LiveTurn:
         """Whoever goes on with the turn may not find in the log what became of its message."""
         ref = self.turn.ref
         if ref is not None:
-            self._means.learnt.keep(self.note.attempt, Fate(True, ref.chat_id, ref.conversation_id))
+            self._means.learnt.keep(self.note.attempt, Fate(ref.chat_id, ref.conversation_id))
         elif self._sending.asked is False:
             self._means.learnt.keep(self.note.attempt, Fate())
 
@@ -185,7 +185,7 @@ class LiveTurn:
         if fate.chat_id:
             self.turn.was_accepted(ChatRef(fate.chat_id, fate.coze_conversation_id))
             self.pen.question = self._context.naming.ask()
-        elif not fate.sent:
+        else:
             self.note.stage = "accepted"
         self.pen.remember()
 

@@ -149,6 +149,13 @@ class Note(msgspec.Struct, omit_defaults=True):
         """Whether a shop's staff still has to be told of the turn's end."""
         return self.order.shop_id is not None and not self.end_announced
 
+    def told(self, done: bool, *, end: bool) -> None:
+        """The shop's staff was told that the turn started or, with `end`, that it ended. Not `done`: that was lost."""
+        if end:
+            self.end_announced = done
+        else:
+            self.announced = done
+
     def pack(self) -> bytes:
         """The whole note."""
         return _frame(_encode(self))

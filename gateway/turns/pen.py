@@ -137,10 +137,7 @@ class Pen:
         """The shop's staff was told that the turn started or, with `end`, that it ended. If that was in this tick, one
         commit holds it and this note, so that no crash tells them twice. Not `done`: what told them was lost."""
         note = self._context.note
-        if end:
-            note.end_announced = done
-        else:
-            note.announced = done
+        note.told(done, end=end)
         writer = self._writing()
         writer.announcing = note.untold
         if done and self._log.shelf.unsaved.get(writer.stretch.number) is writer:

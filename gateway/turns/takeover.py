@@ -167,10 +167,7 @@ class TakeOver:
             self._notifications.repeat(shop, notification, told, at=note.started_at)
 
     def _announced(self, writer: Writer, note: Note, done: bool = True, *, end: bool) -> None:
-        if end:
-            note.end_announced = done
-        else:
-            note.announced = done
+        note.told(done, end=end)
         writer.announcing = note.untold
         if done and self._log.shelf.unsaved.get(writer.stretch.number) is writer:
             writer.note(note.pack())

@@ -1,4 +1,4 @@
-"""Reading a turn's log: what a turn's log tells in Coze's terms: the chat, its messages, and places in its text."""
+"""Reading a turn's log: what it tells in Coze's terms: the chat, its messages, and places in its text."""
 
 import asyncio
 from bisect import bisect_right
