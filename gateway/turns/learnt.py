@@ -45,7 +45,9 @@ class Learnt:
         while (found := self._fates.get(attempt)) is None and attempt and loop.time() < until:
             with suppress(GatewayError, TimeoutError):
                 async with asyncio.timeout_at(until):
-                    answers = [self._ask(node, attempt) for node in await self._others.all()]
+                    if not (nodes := await self._others.all()):
+                        return None
+                    answers = [self._ask(node, attempt) for node in nodes]
                     if said := [answer for answer in await asyncio.gather(*answers) if answer is not None]:
                         return said[0]
             await asyncio.sleep(_ASK_AGAIN)
